@@ -1,0 +1,87 @@
+"""Convolutions of the cell spaces (DARTS, official code, operations.py)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.op import BatchNorm, Normalisation, Op, ReLU
+
+
+def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
+    padding = dilation * (size - 1) // 2
+    return nn.Conv2d(channels_in, channels_out, size, stride, padding, dilation, groups, bias=False)
+
+
+class SeparableBody(nn.Module):
+    """Depthwise, pointwise, norm, ReLU, depthwise, pointwise: a separable convolution applied twice, without its ends."""
+
+    def __init__(self, channels: int, size: int, stride: int, norm: BatchNorm):
+        super().__init__()
+        self.depthwise1 = _conv(channels, channels, size, stride, groups=channels)
+        self.pointwise1 = _conv(channels, channels, 1)
+        self.norm1 = norm
+        self.depthwise2 = _conv(channels, channels, size, groups=channels)
+        self.pointwise2 = _conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.pointwise1(self.depthwise1(x)))
+        return self.pointwise2(self.depthwise2(F.relu(x)))
+
+
+class DilatedBody(nn.Module):
+    """Depthwise with dilation 2, pointwise."""
+
+    def __init__(self, channels: int, size: int, stride: int):
+        super().__init__()
+        self.depthwise = _conv(channels, channels, size, stride, dilation=2, groups=channels)
+        self.pointwise = _conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
+class ReducedSkip(nn.Module):
+    """Halves height and width with two 1x1 convolutions of stride 2, the second on the input shifted by one pixel, each
+    giving half of the channels. An odd side is padded by one zero at its end, so that both halves have ceil(side / 2)."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.even = nn.Conv2d(channels_in, channels_out // 2, 1, 2, bias=False)
+        self.odd = nn.Conv2d(channels_in, channels_out - channels_out // 2, 1, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:] if height % 2 or width % 2 else x[:, :, 1:, 1:]
+        return torch.cat([self.even(x), self.odd(shifted)], 1)
+
+
+class Factorised(nn.Module):
+    """1 x size, then size x 1."""
+
+    def __init__(self, channels: int, size: int, stride: int):
+        super().__init__()
+        self.row = nn.Conv2d(channels, channels, (1, size), (1, stride), (0, size // 2), bias=False)
+        self.column = nn.Conv2d(channels, channels, (size, 1), (stride, 1), (size // 2, 0), bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.column(self.row(x))
+
+
+def relu_conv_bn(channels_in: int, channels_out: int, norm: Normalisation, size: int = 1, stride: int = 1) -> Op:
+    return Op(_conv(channels_in, channels_out, size, stride), prefix=ReLU(), norm=norm(channels_out))
+
+
+def factorised_reduce(channels_in: int, channels_out: int, norm: Normalisation) -> Op:
+    return Op(ReducedSkip(channels_in, channels_out), prefix=ReLU(), norm=norm(channels_out))
+
+
+def sep_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
+    return Op(SeparableBody(channels, size, stride, norm(channels)), prefix=ReLU(), norm=norm(channels))
+
+
+def dil_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
+    return Op(DilatedBody(channels, size, stride), prefix=ReLU(), norm=norm(channels))
+
+
+def factorised_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
+    return Op(Factorised(channels, size, stride), prefix=ReLU(), norm=norm(channels))

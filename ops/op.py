@@ -1,0 +1,123 @@
+"""What a candidate operation is: `Op`, `norm(body(prefix(x)))`, and the two parts it is made of, prefixes and `BatchNorm`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How candidate operations normalise. The DARTS supernet: not affine, pools followed by a batch norm; its final
+    network: affine, no batch norm after pools (Liu et al. 2019, official code, operations.py and model.py).
+
+    running_statistics=False normalises with the batch's own statistics in evaluation too.
+    """
+
+    affine: bool
+    after_pools: bool
+    running_statistics: bool = True
+
+    def __call__(self, channels: int) -> "BatchNorm":
+        return BatchNorm(channels, affine=self.affine, running_statistics=self.running_statistics)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose output can be multiplied by a scalar at no extra pass, and whose statistics can be held still.
+
+    Equal to nn.BatchNorm2d (eps 1e-5, momentum 0.1: biased variance normalises, unbiased variance is tracked). With
+    `scale` (a scalar tensor) the result is `scale * norm(x)`: the scale is folded into the per-channel factor. While
+    `updates` is False a training forward leaves the running statistics as they are.
+    """
+
+    def __init__(self, channels: int, *, affine: bool, running_statistics: bool = True, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__()
+        self.channels, self.eps, self.momentum, self.updates = channels, eps, momentum, True
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(channels) if running_statistics else None)
+        self.register_buffer("running_var", torch.ones(channels) if running_statistics else None)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if scale is not None:
+            weight = scale.expand(self.channels) if weight is None else scale * weight
+            bias = None if bias is None else scale * bias
+        by_batch = self.training or self.running_mean is None
+        tracked = not by_batch or self.updates
+        return F.batch_norm(x, self.running_mean if tracked else None, self.running_var if tracked else None,
+                            weight, bias, by_batch, self.momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, affine={self.weight is not None}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class ReLU:
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Padded so that stride 1 keeps the size; the first of equal entries wins."""
+
+    size: int
+    stride: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.size, self.stride, self.size // 2)
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Padded so that stride 1 keeps the size; the padding does not count."""
+
+    size: int
+    stride: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.size, self.stride, self.size // 2, count_include_pad=False)
+
+
+Prefix = Callable[[Tensor], Tensor]
+
+
+class Op(nn.Module):
+    """A candidate operation: `norm(body(prefix(x)))`, each part optional; (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)).
+
+    `prefix` has no parameters and is hashable, so that operations which start with the same one (a ReLU, say) and read the
+    same node share its result. Any module becomes an operation as `Op(module)`.
+    """
+
+    contributes = True  # False: the output is zero, and need not be computed
+    draws = False  # True: random, so that each edge must have its own even though it has no parameters
+    passes_input = False  # True: the output is the input itself, which drop path leaves alone
+
+    def __init__(self, body: nn.Module | None = None, *, prefix: Prefix = Identity(), norm: BatchNorm | None = None):
+        super().__init__()
+        self.prefix, self.body, self.norm = prefix, body, norm
+
+    @cached_property
+    def shareable(self) -> bool:
+        """Whether the op is the same function on every edge that leaves a node: it neither learns nor draws."""
+        return not self.draws and next(self.parameters(), None) is None
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.finish(self.prefix(x), None, generator)
+
+    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """`scale * op(x)` from `shared = prefix(x)`; `scale` is a scalar tensor, None stands for 1."""
+        y = shared if self.body is None else self.body(shared)
+        if self.norm is not None:
+            return self.norm(y, scale)
+        return y if scale is None else y * scale

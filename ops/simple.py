@@ -1,0 +1,56 @@
+"""Operations without convolutions: nothing, the input itself, pooling, noise."""
+
+import torch
+from torch import Tensor
+
+from ops.conv import factorised_reduce
+from ops.op import AvgPool, MaxPool, Normalisation, Op
+
+
+class Zero(Op):
+    """`none`: the absence of an edge."""
+
+    contributes = False
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stride = stride
+
+    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        return torch.zeros_like(shared[:, :, :: self.stride, :: self.stride])
+
+
+class Skip(Op):
+    """The input itself."""
+
+    passes_input = True
+
+
+class Noise(Op):
+    """Independent standard normal samples of the input's shape (subsampled by the stride), drawn anew at every forward in
+    training and evaluation; no parameters, no gradient to the input (space S4 of RobustDARTS, Zela et al. 2020)."""
+
+    draws = True
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stride = stride
+
+    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            raise ValueError("op 'noise' draws at every forward: the network must be called with generator=")
+        like = shared[:, :, :: self.stride, :: self.stride]
+        y = torch.empty_like(like).normal_(generator=generator)
+        return y if scale is None else y * scale
+
+
+def skip(channels: int, stride: int, norm: Normalisation) -> Op:
+    return Skip() if stride == 1 else factorised_reduce(channels, channels, norm)
+
+
+def max_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
+    return Op(prefix=MaxPool(size, stride), norm=norm(channels) if norm.after_pools else None)
+
+
+def avg_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
+    return Op(prefix=AvgPool(size, stride), norm=norm(channels) if norm.after_pools else None)

@@ -1,0 +1,103 @@
+"""One step of the search: the architecture parameters once, then the network's weights once. The only place that knows both
+optimizers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from supernet.hypergradients.base import Hypergradient, Problem
+from supernet.network import batch_norms
+from supernet.optimizers import virtual_step
+from supernet.relaxations.base import Relaxation
+from supernet.task import Batch, Task
+from supernet.weights import EdgeWeights
+
+
+@contextmanager
+def statistics_held(net: nn.Module) -> Iterator[None]:
+    """Within, training forwards leave the running statistics of `net` as they are."""
+    norms = batch_norms(net)
+    for norm in norms:
+        norm.updates = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.updates = True
+
+
+@contextmanager
+def rewound(generator: torch.Generator) -> Iterator[torch.Generator]:
+    """Within, `generator` may be drawn from; afterwards it stands where it stood."""
+    state = generator.get_state()
+    try:
+        yield generator
+    finally:
+        generator.set_state(state)
+
+
+@dataclass
+class Bilevel:
+    """A search's moving parts. `generators`: `alpha` draws edge weights, `net` what the network itself draws (drop path, noise)."""
+
+    net: nn.Module
+    relaxation: Relaxation
+    hypergradient: Hypergradient
+    task: Task
+    w_optimizer: torch.optim.Optimizer
+    alpha_optimizer: torch.optim.Optimizer
+    generators: dict[str, torch.Generator]
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        self.w = tuple(self.net.parameters())
+        self.alpha = tuple(self.relaxation.parameters())
+
+    def problem(self, train_batch: Batch, val_batch: Batch) -> Problem:
+        """The bilevel problem on two batches under one draw: every loss of it sees the same edge weights' noise and the same
+        drop-path masks, and leaves running statistics and generators as they were."""
+        noise = self.relaxation.noise(self.generators["alpha"])
+
+        def loss_on(batch: Batch) -> Tensor:
+            with statistics_held(self.net), rewound(self.generators["net"]) as generator:
+                return self.task(self.net, batch, self.relaxation.weights(noise), generator=generator).loss
+
+        return Problem(self.w, self.alpha, lambda: loss_on(train_batch), lambda: loss_on(val_batch),
+                       lambda grads: virtual_step(self.w_optimizer, self.w, grads))
+
+    def alpha_step(self, train_batch: Batch, val_batch: Batch) -> None:
+        """One update of the architecture parameters. Leaves the weights bitwise as they are."""
+        for p, g in zip(self.alpha, self.hypergradient(self.problem(train_batch, val_batch))):
+            p.grad = g
+        self.alpha_optimizer.step()
+        self.relaxation.after_step()
+
+    def w_step(self, train_batch: Batch) -> dict[str, Tensor]:
+        """One update of the weights under a new draw. Leaves the architecture parameters bitwise as they are."""
+        loss, stats = self.task(self.net, train_batch, self._draw_for_w(train_batch), generator=self.generators["net"])
+        self.w_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.w, self.clip_norm)
+        self.w_optimizer.step()
+        return stats
+
+    def _draw_for_w(self, batch: Batch) -> EdgeWeights:
+        with torch.no_grad():
+            draw = self.relaxation(self.generators["alpha"]).detach()
+
+        def loss_of_weights(weights: EdgeWeights) -> Tensor:
+            with statistics_held(self.net), rewound(self.generators["net"]) as generator:
+                return self.task(self.net, batch, weights, generator=generator).loss
+
+        return self.relaxation.for_w_step(draw, loss_of_weights)
+
+    def step(self, train_batch: Batch, val_batch: Batch | None) -> dict[str, Tensor]:
+        """The alpha update on both batches (skipped without a validation batch), then the w update. Returns the sums of
+        the w step's batch (`loss`, `correct`, `count`), on the device."""
+        if val_batch is not None:
+            self.alpha_step(train_batch, val_batch)
+        return self.w_step(train_batch)

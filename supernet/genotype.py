@@ -1,0 +1,149 @@
+"""Architectures as values: `Edge`, `Genotype`, `Trial`. Plain data, no torch; a genotype is loaded, compared and saved, never run as code."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FORMAT = "supernet.genotype/1"
+MAX_FILE_BYTES = 1_000_000  # a genotype is a few kB; anything far larger is not one
+
+
+class GenotypeError(ValueError):
+    """The data is not a genotype, or not one of the space it is used in. The message is one line."""
+
+
+class Edge(NamedTuple):
+    """`op` applied to node `source`, added into node `destination`. Nodes count from 0, a cell's inputs first."""
+
+    destination: int
+    source: int
+    op: str
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """One architecture of a space.
+
+    `cells` maps each kind of cell (or decision) to its edges, ordered by destination, source and op. `space` and
+    `arguments` say how the space is rebuilt; `fingerprint` is the digest of what the space allows (`Space.fingerprint`), and
+    stands for both in comparisons. Two genotypes are equal when space, fingerprint and edges are.
+    """
+
+    space: str
+    fingerprint: str
+    cells: tuple[tuple[str, tuple[Edge, ...]], ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __getitem__(self, kind: str) -> tuple[Edge, ...]:
+        return dict(self.cells)[kind]
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name this architecture in logs and file names."""
+        text = json.dumps([self.space, self.fingerprint, self.cells])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; an edge is `[op, source, destination]`."""
+        return {
+            "format": FORMAT,
+            "space": self.space,
+            "arguments": dict(self.arguments),
+            "fingerprint": self.fingerprint,
+            "cells": {kind: [[e.op, e.source, e.destination] for e in edges] for kind, edges in self.cells},
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, origin: str = "genotype") -> "Genotype":
+        """The inverse of `to_json`. Only the form is checked here; `Space.validate` checks what the space allows.
+
+        Raises GenotypeError: a key is missing or has the wrong type; an edge does not run forwards.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            seen = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise GenotypeError(f"{origin}: expected a JSON object with format {FORMAT!r}, got {_short(seen)}")
+        for key, kind in {"space": str, "arguments": dict, "fingerprint": str, "cells": dict}.items():
+            if not isinstance(data.get(key), kind):
+                raise GenotypeError(f"{origin}: {key!r} must be of type {kind.__name__}, got {_short(data.get(key))}")
+        cells = tuple(sorted((kind, tuple(sorted(_edges(rows, f"{origin}: cell {_short(kind)}"))))
+                             for kind, rows in data["cells"].items()))
+        return cls(data["space"], data["fingerprint"], cells, data["arguments"])
+
+    def save(self, path: Path, **notes: Any) -> None:
+        """Writes the file at once or not at all. `notes` are further keys for readers; they are not part of the value."""
+        text = json.dumps(self.to_json() | notes, indent=1) + "\n"
+        text = re.sub(r"\[[^\[\]{}]*\]", lambda flat: json.dumps(json.loads(flat.group())), text)  # an edge a line
+        part = path.with_name(path.name + ".part")
+        part.write_text(text)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Genotype":
+        """Reads a genotype file. Raises GenotypeError with one line for anything that is not one."""
+        path = Path(path)
+        try:
+            size = path.stat().st_size
+            if size > MAX_FILE_BYTES:
+                raise GenotypeError(f"{path}: a genotype file has at most {MAX_FILE_BYTES:,} bytes, this one has {size:,}")
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise GenotypeError(f"{path}: cannot read the genotype ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, GenotypeError):
+                raise
+            raise GenotypeError(f"{path}: not a JSON file ({error})") from error
+        return cls.from_json(data, str(path))
+
+
+class Trial(NamedTuple):
+    """An evaluated architecture: its metrics by name, and the one score (higher is better) that a searcher compares."""
+
+    genotype: Genotype
+    metrics: dict[str, float]
+    score: float
+
+
+def published_names() -> list[str]:
+    """Names of the genotypes that come with the package (`supernet/genotypes/<name>.json`)."""
+    folder = resources.files("supernet") / "genotypes"
+    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
+
+
+def find(name_or_path: str) -> Genotype:
+    """A published genotype by name (in any case), else a genotype file by path."""
+    name = str(name_or_path).lower()
+    if name in published_names():
+        return Genotype.load(resources.files("supernet") / "genotypes" / f"{name}.json")
+    if Path(name_or_path).exists():
+        return Genotype.load(name_or_path)
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, published_names(), n=3) or ["darts_v1", "darts_v2"]
+    raise GenotypeError(f"genotype={_short(name_or_path)}: no such file, and no published genotype of that name "
+                        f"(there are {len(published_names())}, for example {', '.join(close)})")
+
+
+def _edges(rows: Any, where: str) -> list[Edge]:
+    if not isinstance(rows, list):
+        raise GenotypeError(f"{where}: expected a list of [op, source, destination], got {_short(rows)}")
+    edges = []
+    for row in rows:
+        if not (isinstance(row, list) and [type(v) for v in row] == [str, int, int]):
+            raise GenotypeError(f"{where}: an edge must be [op, source, destination] (text, integer, integer), got {_short(row)}")
+        op, source, destination = row
+        if not 0 <= source < destination:
+            raise GenotypeError(f"{where}: edges run from an earlier node to a later one, got {source} -> {destination} "
+                                "(a cycle or a negative node)")
+        edges.append(Edge(destination, source, op))
+    return edges
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,27 @@
+"""The published second order of DARTS: the Hessian product by a central difference (Liu et al. 2019, eq. 7 and 8)."""
+
+import torch
+
+from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, grad, weights_at
+
+
+def finite_difference(problem: Problem, *, radius: float = 1e-2) -> Tensors:
+    """`d_alpha L_val(w', alpha) - xi * (d_alpha L_train(w+, alpha) - d_alpha L_train(w-, alpha)) / (2 eps)`.
+
+    w' is the weights after a virtual step (momentum and weight decay included), w+- = w +- eps * d_w' L_val(w', alpha) around
+    the weights w themselves, eps = radius / ||d_w' L_val||. Written with the direction u = -xi * d_w' L_val the term is the
+    derivative of d_alpha L_train along u, so the same code serves every optimizer with a differentiable step.
+    """
+    direct, u = at_virtual_step(problem)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(u))))
+    eps = radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)  # a device tensor: nothing is read back
+    start = [p.detach().clone() for p in problem.w]
+    step = torch._foreach_mul(list(u), eps)
+
+    def slope(values: list[torch.Tensor]) -> Tensors:
+        with weights_at(problem.w, values), constant(problem.w):
+            return grad(problem.train_loss(), problem.alpha)
+
+    ahead, behind = slope(torch._foreach_add(start, step)), slope(torch._foreach_sub(start, step))
+    product = torch._foreach_mul(torch._foreach_sub(list(ahead), list(behind)), 0.5 / eps)
+    return add_reduced(problem, direct, tuple(product))

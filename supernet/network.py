@@ -1,0 +1,159 @@
+"""Networks of stacked cells: stem, cells with two inputs, classifier; the auxiliary head of the final network."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ops.conv import factorised_reduce, relu_conv_bn
+from ops.op import BatchNorm, Normalisation
+from supernet.cell import Cell
+from supernet.space import Candidates, CellSpec
+from supernet.weights import EdgeWeights
+
+LARGE_IMAGE = 96  # from this side on a stem reduces the image eightfold, as for ImageNet
+
+
+class SmallStem(nn.Module):
+    """3x3 convolution to `multiplier * channels`; both inputs of the first cell are its output (DARTS on CIFAR)."""
+
+    halves_second_input = False
+
+    def __init__(self, in_channels: int, channels: int, multiplier: int):
+        super().__init__()
+        width = multiplier * channels
+        self.out_channels = (width, width)
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.norm = BatchNorm(width, affine=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.norm(self.conv(x))
+        return x, x
+
+
+class LargeStem(nn.Module):
+    """Three 3x3 convolutions of stride 2; the first cell reads the results after two and after three (DARTS on ImageNet)."""
+
+    halves_second_input = True
+
+    def __init__(self, in_channels: int, channels: int, multiplier: int):
+        super().__init__()
+        self.out_channels = (channels, channels)
+        self.first = nn.Sequential(
+            nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1, bias=False), BatchNorm(channels // 2, affine=True),
+            nn.ReLU(), nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False), BatchNorm(channels, affine=True))
+        self.second = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), BatchNorm(channels, affine=True))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.first(x)
+        return x, self.second(x)
+
+
+STEMS = {"small": SmallStem, "large": LargeStem}
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier at two thirds of the depth (DARTS, model.py). Its pooling gives 2x2 from 8x8 (stride 3) and 7x7
+    (stride 2) as published, and by adaptive pooling from any other size."""
+
+    def __init__(self, channels: int, num_classes: int, side: int, second_norm: bool):
+        super().__init__()
+        pools = {8: nn.AvgPool2d(5, 3, count_include_pad=False), 7: nn.AvgPool2d(5, 2, count_include_pad=False)}
+        self.features = nn.Sequential(
+            nn.ReLU(), pools.get(side) or nn.AdaptiveAvgPool2d(2), nn.Conv2d(channels, 128, 1, bias=False),
+            BatchNorm(128, affine=True), nn.ReLU(), nn.Conv2d(128, 768, 2, bias=False),
+            BatchNorm(768, affine=True) if second_norm else nn.Identity(), nn.ReLU())
+        self.classifier = nn.Linear(768, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+class CellNetwork(nn.Module):
+    """Stem, one cell per entry of `kinds`, global pooling, linear classifier: `net(x, weights) -> logits (N, num_classes)`.
+
+    Channels double at each cell of stride 2. A cell reads the outputs of the two cells before it, each brought to its
+    channels by a 1x1 convolution (or halved in size, after a reduction). The final network is this class with one candidate
+    on each kept edge, and `weights=None` for ones.
+
+    stem: `small`, `large` or `auto` (by the image's side). auxiliary: adds the auxiliary head.
+    drop_path_prob: chance that an edge is dropped in training, set by the training loop; draws from the call's generator.
+    """
+
+    def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates, *, kinds: Sequence[str], channels: int, num_classes: int,
+                 norm: Normalisation, in_channels: int = 3, image_size: tuple[int, int] = (32, 32), stem: str = "auto",
+                 stem_multiplier: int = 3, auxiliary: bool = False):
+        super().__init__()
+        if len(kinds) < 1 or channels < 2 or num_classes < 2:
+            raise ValueError(f"a network needs layers >= 1, channels >= 2 and num_classes >= 2, got {len(kinds)}, {channels}, {num_classes}")
+        self.kinds, self.drop_path_prob = list(kinds), 0.0
+        if stem == "auto":
+            stem = "large" if min(image_size) >= LARGE_IMAGE else "small"
+        if stem not in STEMS:
+            raise ValueError(f"stem must be auto, {' or '.join(STEMS)}, got {stem!r}")
+        self.stem = STEMS[stem](in_channels, channels, stem_multiplier)
+        before_last, last = self.stem.out_channels
+        halved, side = self.stem.halves_second_input, min(image_size) // (8 if self.stem.halves_second_input else 1)
+        self.cells, self.inputs = nn.ModuleList(), nn.ModuleList()
+        auxiliary_at = 2 * len(kinds) // 3
+        self.auxiliary_at = None
+        for layer, kind in enumerate(kinds):
+            spec = specs[kind]
+            channels *= spec.stride
+            first = factorised_reduce(before_last, channels, norm) if halved else relu_conv_bn(before_last, channels, norm)
+            self.inputs.append(nn.ModuleList([first, relu_conv_bn(last, channels, norm)]))
+            self.cells.append(Cell(spec, candidates[kind], channels, norm))
+            halved, side = spec.stride > 1, -(-side // spec.stride)
+            before_last, last = last, channels * self.cells[-1].num_outputs
+            if auxiliary and layer == auxiliary_at:
+                self.auxiliary_at = layer
+                self.auxiliary_head = AuxiliaryHead(last, num_classes, side, second_norm=stem == "small")
+        self.classifier = nn.Linear(last, num_classes)
+
+    def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None,
+                auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (N, num_classes); with `auxiliary` a pair, the second from the auxiliary head.
+
+        x: (N, in_channels, H, W). weights: by kind of cell, or None for ones. generator: for drop path and drawing ops.
+        """
+        layers_of = {kind: 0 for kind in self.kinds}
+        scales = {} if weights is None else {kind: [] for kind in self.kinds}
+        for kind in scales:
+            shared = weights[kind].ops.dim() == 2
+            scales[kind] = [weights[kind].scales(layer) for layer in range(1 if shared else self.kinds.count(kind))]
+        before_last, last = self.stem(x)
+        extra = None
+        for layer, (kind, cell, (first, second)) in enumerate(zip(self.kinds, self.cells, self.inputs)):
+            own = None if weights is None else scales[kind][min(layers_of[kind], len(scales[kind]) - 1)]
+            layers_of[kind] += 1
+            state = cell([first(before_last), second(last)], own, None if weights is None else weights[kind].active,
+                         self.drop_path_prob, generator)
+            before_last, last = last, state
+            if auxiliary and layer == self.auxiliary_at:
+                extra = self.auxiliary_head(last)
+        logits = self.classifier(last.mean((2, 3)))
+        if not auxiliary:
+            return logits
+        if extra is None:
+            raise ValueError("the network was built without an auxiliary head")
+        return logits, extra
+
+
+def inherit(final: nn.Module, supernet: nn.Module) -> None:
+    """Copies into `final` what it shares with `supernet`, by name: its sub-network's weights and running statistics.
+
+    Raises ValueError where `final` has an entry that the supernet lacks, or of another shape (built with other sizes or
+    another normalisation mode).
+    """
+    have, want = supernet.state_dict(), final.state_dict()
+    wrong = [name for name, value in want.items() if name not in have or have[name].shape != value.shape]
+    if wrong:
+        raise ValueError(f"cannot inherit {len(wrong)} of {len(want)} entries, the first {wrong[0]!r}: build both networks with the same "
+                         "sizes and normalisation")
+    final.load_state_dict({name: have[name] for name in want})
+
+
+def batch_norms(net: nn.Module) -> list[BatchNorm]:
+    """All batch norms of a network, in order."""
+    return [m for m in net.modules() if type(m) is BatchNorm]

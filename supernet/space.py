@@ -1,0 +1,278 @@
+"""Search spaces as data: `CellSpec` says what a cell may be, `Space` counts, draws, changes and checks its genotypes. No torch."""
+
+import hashlib
+import itertools
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from supernet.genotype import Edge, Genotype, GenotypeError
+
+Mask = tuple[tuple[bool, ...], ...]  # (E, O), on the host
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """What one kind of cell may be.
+
+    Nodes 0..num_inputs-1 are inputs, the next `num_nodes` are computed, `outputs` are concatenated. Row e of every (E, O) table is
+    `edges[e] = (source, destination)`, ordered by destination, then source; a pair may stand more than once (parallel
+    edges). `present[e][o]` says that op o is a candidate of edge e, `selectable` that a genotype may hold it. Each computed
+    node keeps between `keep[i][0]` and `keep[i][1]` of its edges. `stride` is that of the edges that leave an input node.
+    """
+
+    num_inputs: int
+    num_nodes: int
+    edges: tuple[tuple[int, int], ...]
+    ops: tuple[str, ...]
+    present: Mask
+    selectable: Mask
+    keep: tuple[tuple[int, int], ...]
+    outputs: tuple[int, ...]
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        want = sorted(self.edges, key=lambda e: (e[1], e[0]))
+        assert list(self.edges) == want, "edges must be ordered by destination, then source"
+        assert len(set(self.ops)) == len(self.ops), "op names must be unique"
+        for table in (self.present, self.selectable):
+            assert len(table) == len(self.edges) and all(len(row) == len(self.ops) for row in table)
+        assert len(self.keep) == self.num_nodes
+
+    @classmethod
+    def full(cls, *, num_inputs: int, num_nodes: int, ops: Sequence[str], outputs: Sequence[int], keep: tuple[int, int] | None,
+             unselectable: Sequence[str] = (), stride: int = 1, parallel: int = 1) -> "CellSpec":
+        """Every node sees every earlier one through the same candidates. `keep=None` keeps all edges of a node."""
+        edges = tuple((s, d) for d in range(num_inputs, num_inputs + num_nodes) for s in range(d) for _ in range(parallel))
+        incoming = [d * parallel for d in range(num_inputs, num_inputs + num_nodes)]
+        return cls(
+            num_inputs, num_nodes, edges, tuple(ops),
+            present=tuple((True,) * len(ops) for _ in edges),
+            selectable=tuple(tuple(o not in unselectable for o in ops) for _ in edges),
+            keep=tuple((n, n) if keep is None else (min(keep[0], n), min(keep[1], n)) for n in incoming),
+            outputs=tuple(outputs), stride=stride,
+        )
+
+    @property
+    def nodes(self) -> range:
+        """The computed nodes."""
+        return range(self.num_inputs, self.num_inputs + self.num_nodes)
+
+    def incoming(self, node: int) -> list[int]:
+        """Rows of the edges that end in `node`."""
+        return [e for e, (_, d) in enumerate(self.edges) if d == node]
+
+    def choices(self, node: int) -> dict[int, tuple[int, tuple[str, ...]]]:
+        """For each source of `node`: how many parallel edges there are, and the ops that a genotype may put on them."""
+        rows: dict[int, list[int]] = {}
+        for e in self.incoming(node):
+            rows.setdefault(self.edges[e][0], []).append(e)
+        return {s: (len(es), tuple(o for i, o in enumerate(self.ops) if self.selectable[es[0]][i])) for s, es in rows.items()}
+
+    def rows(self, edges: Sequence[Edge]) -> list[tuple[int, int]]:
+        """The table entries (e, o) that a genotype's edges occupy; parallel edges take their rows in order."""
+        used: set[int] = set()
+        entries = []
+        for edge in edges:
+            e = next(i for i, pair in enumerate(self.edges) if pair == (edge.source, edge.destination) and i not in used)
+            used.add(e)
+            entries.append((e, self.ops.index(edge.op)))
+        return entries
+
+
+Candidates = Mapping[str, Mask]  # kind -> which (edge, op) pairs a network holds
+
+
+@dataclass(frozen=True)
+class Space:
+    """A set of genotypes, and the builder of their networks.
+
+    `cells` maps each kind to its spec. `build(space, candidates, **sizes)` returns the network (an nn.Module called as `net(x,
+    weights)`); it is the only part of a space that imports torch, and does so when called.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    cells: Mapping[str, CellSpec]
+    build: Callable[..., Any] = field(repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that decides which genotypes are valid and what they compute."""
+        specs = {kind: [s.num_inputs, s.num_nodes, s.edges, s.ops, s.present, s.selectable, s.keep, s.outputs, s.stride]
+                 for kind, s in sorted(self.cells.items())}
+        return hashlib.sha256(json.dumps([self.name, specs]).encode()).hexdigest()[:16]
+
+    def genotype(self, cells: Mapping[str, Sequence[Edge]]) -> Genotype:
+        """The validated genotype with these edges. Raises GenotypeError."""
+        value = Genotype(self.name, self.fingerprint, tuple((k, tuple(sorted(cells[k]))) for k in sorted(cells)), self.arguments)
+        self.validate(value)
+        return value
+
+    def validate(self, genotype: Genotype) -> None:
+        """Raises GenotypeError, one line, unless `genotype` is one of this space."""
+        if (genotype.space, genotype.fingerprint) != (self.name, self.fingerprint):
+            raise GenotypeError(f"the genotype is of space {genotype.space!r} ({genotype.fingerprint[:16]}) with arguments "
+                                f"{dict(genotype.arguments)}, not of {self.name!r} ({self.fingerprint}) with {dict(self.arguments)}")
+        kinds = [kind for kind, _ in genotype.cells]
+        if kinds != sorted(self.cells):
+            raise GenotypeError(f"space {self.name!r} has cells {sorted(self.cells)}, the genotype has {kinds}")
+        for kind, edges in genotype.cells:
+            spec = self.cells[kind]
+            for edge in edges:
+                self._validate_edge(kind, spec, edge)
+            for i, node in enumerate(spec.nodes):
+                kept = [e for e in edges if e.destination == node]
+                low, high = spec.keep[i]
+                if not low <= len(kept) <= high:
+                    want = str(low) if low == high else f"{low} to {high}"
+                    raise GenotypeError(f"cell {kind!r}: node {node} must keep {want} edges, the genotype gives it {len(kept)}")
+                for source, (parallel, _) in spec.choices(node).items():
+                    if sum(e.source == source for e in kept) > parallel:
+                        raise GenotypeError(f"cell {kind!r}: at most {parallel} edge(s) {source} -> {node}, the genotype has more")
+
+    def _validate_edge(self, kind: str, spec: CellSpec, edge: Edge) -> None:
+        where = f"cell {kind!r}, edge {edge.source} -> {edge.destination}"
+        if edge.destination not in spec.nodes:
+            raise GenotypeError(f"{where}: the computed nodes are {spec.nodes.start} to {spec.nodes.stop - 1}")
+        choices = spec.choices(edge.destination)
+        if edge.source not in choices:
+            raise GenotypeError(f"{where}: node {edge.destination} has sources {sorted(choices)}")
+        ops = choices[edge.source][1]
+        if edge.op not in ops:
+            raise GenotypeError(f"{where}: op must be one of {', '.join(ops)}; got {edge.op[:40]!r}")
+
+    def candidates(self, genotype: Genotype | None = None) -> Candidates:
+        """All candidates (a supernet), or only the ops of one genotype (a final network)."""
+        if genotype is None:
+            return {kind: spec.present for kind, spec in self.cells.items()}
+        self.validate(genotype)
+        tables = {}
+        for kind, spec in self.cells.items():
+            entries = set(spec.rows(genotype[kind]))
+            tables[kind] = tuple(tuple((e, o) in entries for o in range(len(spec.ops))) for e in range(len(spec.edges)))
+        return tables
+
+    def network(self, candidates: Candidates, **sizes: Any) -> Any:
+        """The network that holds `candidates`; `sizes` are the builder's (channels, layers, num_classes, ...)."""
+        return self.build(self, candidates, **sizes)
+
+    # A node's part of a genotype is a multiset of (source, op). Sources are independent but for the number of edges kept, so
+    # counting and uniform drawing multiply one small polynomial a source: the coefficient of x^t counts multisets of size t.
+
+    def count(self) -> int:
+        """Number of genotypes, exactly."""
+        return math.prod(sum(_node_counts(spec, i)[0]) for spec in self.cells.values() for i in range(spec.num_nodes))
+
+    def sample(self, rng: random.Random) -> Genotype:
+        """A genotype drawn uniformly."""
+        return self.genotype({kind: [edge for i in range(spec.num_nodes) for edge in _sample_node(spec, i, rng)]
+                              for kind, spec in self.cells.items()})
+
+    def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
+        """All genotypes one change away: an edge's op replaced, or an edge moved to another source (with its op where that
+        source allows it, else with each op it allows), or, where a node's number of edges may vary, an edge added or removed."""
+        seen = {genotype}
+        for kind, edges in genotype.cells:
+            for changed in _changes(self.cells[kind], edges):
+                other = self.genotype(dict(genotype.cells) | {kind: changed})
+                if other not in seen:
+                    seen.add(other)
+                    yield other
+
+    def mutate(self, genotype: Genotype, rng: random.Random) -> Genotype:
+        """A neighbour, drawn uniformly: always valid, always different. Raises GenotypeError in a space of one genotype."""
+        options = list(self.neighbours(genotype))
+        if not options:
+            raise GenotypeError(f"space {self.name!r} holds no other genotype to mutate to")
+        return rng.choice(options)
+
+    def crossover(self, a: Genotype, b: Genotype, rng: random.Random) -> Genotype:
+        """Each computed node, with all its edges, from either parent with equal chance."""
+        child = {}
+        for kind, spec in self.cells.items():
+            parent = {node: rng.choice((a, b)) for node in spec.nodes}
+            child[kind] = [e for node in spec.nodes for e in parent[node][kind] if e.destination == node]
+        return self.genotype(child)
+
+    def enumerate(self) -> Iterator[Genotype]:
+        """Every genotype once. Only for spaces small enough to count by hand."""
+        per_kind = [[list(itertools.chain(*nodes)) for nodes in itertools.product(*(_all_nodes(spec, i) for i in range(spec.num_nodes)))]
+                    for spec in self.cells.values()]
+        for combination in itertools.product(*per_kind):
+            yield self.genotype(dict(zip(self.cells, combination)))
+
+
+def _node_counts(spec: CellSpec, i: int) -> tuple[list[int], list[list[int]]]:
+    """(multisets of each allowed size, then per number of leading sources the polynomial of their product)."""
+    low, high = spec.keep[i]
+    partial = [[1] + [0] * high]
+    for parallel, ops in spec.choices(spec.nodes[i]).values():
+        own = [math.comb(len(ops) + t - 1, t) if ops or t == 0 else 0 for t in range(parallel + 1)]
+        last = partial[-1]
+        partial.append([sum(own[t] * last[k - t] for t in range(min(parallel, k) + 1)) for k in range(high + 1)])
+    return [partial[-1][k] for k in range(low, high + 1)], partial
+
+
+def _sample_node(spec: CellSpec, i: int, rng: random.Random) -> list[Edge]:
+    low, _ = spec.keep[i]
+    sizes, partial = _node_counts(spec, i)
+    left = low + _weighted(sizes, rng)
+    sources = list(spec.choices(spec.nodes[i]).items())
+    edges = []
+    for n in range(len(sources), 0, -1):  # the last source first: how many edges it takes, then which ops
+        source, (parallel, ops) = sources[n - 1]
+        take = _weighted([(math.comb(len(ops) + t - 1, t) if ops or t == 0 else 0) * partial[n - 1][left - t]
+                          for t in range(min(parallel, left) + 1)], rng)
+        picked = sorted(rng.sample(range(len(ops) + take - 1), take)) if take else []  # stars and bars: uniform multisets
+        edges += [Edge(spec.nodes[i], source, ops[p - k]) for k, p in enumerate(picked)]
+        left -= take
+    return edges
+
+
+def _weighted(counts: list[int], rng: random.Random) -> int:
+    """An index with probability proportional to `counts`: exact for integers of any size."""
+    pick = rng.randrange(sum(counts))
+    for index, count in enumerate(counts):
+        if pick < count:
+            return index
+        pick -= count
+    raise AssertionError("unreachable: the counts sum to more than the pick")
+
+
+def _all_nodes(spec: CellSpec, i: int) -> Iterator[list[Edge]]:
+    low, high = spec.keep[i]
+    node = spec.nodes[i]
+    per_source = [[[Edge(node, source, op) for op in combo] for t in range(parallel + 1)
+                   for combo in itertools.combinations_with_replacement(ops, t)]
+                  for source, (parallel, ops) in spec.choices(node).items()]
+    for parts in itertools.product(*per_source):
+        edges = list(itertools.chain(*parts))
+        if low <= len(edges) <= high:
+            yield edges
+
+
+def _changes(spec: CellSpec, edges: tuple[Edge, ...]) -> Iterator[list[Edge]]:
+    for i, node in enumerate(spec.nodes):
+        choices = spec.choices(node)
+        kept = [e for e in edges if e.destination == node]
+        rest = [e for e in edges if e.destination != node]
+        free = {s: parallel - sum(e.source == s for e in kept) for s, (parallel, _) in choices.items()}
+        for edge in kept:
+            others = rest + [e for e in kept if e is not edge]
+            yield from (others + [edge._replace(op=op)] for op in choices[edge.source][1] if op != edge.op)
+            for source, room in free.items():
+                if room and source != edge.source:
+                    ops = choices[source][1]
+                    for op in (edge.op,) if edge.op in ops else ops:
+                        yield others + [Edge(node, source, op)]
+            if len(kept) > spec.keep[i][0]:
+                yield others
+        if len(kept) < spec.keep[i][1]:
+            for source, room in free.items():
+                if room:
+                    yield from (list(edges) + [Edge(node, source, op)] for op in choices[source][1])

@@ -1,0 +1,186 @@
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ops.op import Normalisation
+from supernet.network import inherit
+from supernet.space import CellSpec, Space
+from supernet.spaces import darts
+from supernet.weights import EdgeWeights, Weights, one_hot
+from tests import reference
+
+SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)
+
+
+def build(space, candidates=None, *, layers=4, channels=4, norm=SEARCH, seed=0, **sizes):
+    torch.manual_seed(seed)
+    return space.network(candidates or space.candidates(), layers=layers, channels=channels, num_classes=5, norm=norm, **sizes).double()
+
+
+def random_weights(space, seed=1, active=False):
+    g = torch.Generator().manual_seed(seed)
+    kinds = {}
+    for kind, spec in space.cells.items():
+        table = torch.rand(len(spec.edges), len(spec.ops), generator=g, dtype=torch.float64).requires_grad_()
+        mask = tuple(map(tuple, (torch.rand(table.shape, generator=g) < 0.4).tolist())) if active else None
+        kinds[kind] = Weights(table, active=mask)
+    return EdgeWeights(kinds)
+
+
+def compare(net, ref, weights, x, y, tolerance=1e-10):
+    """Output, gradients of the weight tables, of every parameter and of the input."""
+    tables = [] if weights is None else [w.ops for w in weights.values()]
+    results = []
+    for model in (net, ref):
+        inputs = x.clone().requires_grad_()
+        out = model(inputs, weights)
+        parameters = list(model.parameters())
+        grads = torch.autograd.grad(F.cross_entropy(out, y), [inputs, *tables, *parameters], allow_unused=True, materialize_grads=True)
+        results.append((out, grads[: 1 + len(tables)], dict(zip(parameters, grads[1 + len(tables):]))))
+    (out, some, by_parameter), (out_ref, some_ref, by_parameter_ref) = results
+    reference.close(out, out_ref, tolerance)
+    for a, b in zip(some, some_ref):
+        reference.close(a, b, tolerance)
+    for ours, theirs in reference.parameters_side_by_side(net, ref):
+        reference.close(by_parameter[ours], by_parameter_ref[theirs], tolerance)
+
+
+@pytest.mark.parametrize("active", [False, True])
+@pytest.mark.parametrize("size", [8, 7])
+def test_bundles_equal_the_sum_over_edges_and_ops(size, active):
+    space = darts.make(nodes=3)
+    net = build(space)
+    ref = reference.like(net, space.cells, space.candidates(), 4, 5)
+    x, y = torch.randn(4, 3, size, size, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+    compare(net, ref, random_weights(space, active=active), x, y)
+    net.eval(), ref.eval()  # the running statistics that the training forward left must agree as well
+    if not active:  # a shared pool counts a batch once; edges that did not run would differ
+        compare(net, ref, random_weights(space), x, y)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_final_networks_equal_the_sum_over_edges(seed):
+    space = darts.make()
+    candidates = space.candidates(space.sample(random.Random(seed)))
+    net = build(space, candidates, norm=FINAL, seed=seed)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    ref = reference.like(net, space.cells, candidates, 4, 5, affine=True, pool_bn=False)
+    compare(net, ref, None, torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2]))
+
+
+@pytest.mark.parametrize("norm", [SEARCH, FINAL, Normalisation(True, True), Normalisation(False, False, running_statistics=False)])
+@pytest.mark.parametrize("seed", range(3))
+def test_final_network_computes_what_the_supernet_computes_at_one_hot(seed, norm):
+    space = darts.make(nodes=3)
+    genotype = space.sample(random.Random(seed))
+    supernet = build(space, norm=norm)
+    final = build(space, space.candidates(genotype), norm=norm, seed=99)
+    inherit(final, supernet)
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    for mode in (True, False):
+        supernet.train(mode), final.train(mode)
+        reference.close(final(x), supernet(x, one_hot(space, genotype, dtype=torch.float64)), 1e-10)
+
+
+def test_inherit_refuses_networks_of_other_sizes():
+    space = darts.make(nodes=2)
+    with pytest.raises(ValueError, match="cannot inherit .* same sizes and normalisation"):
+        inherit(build(space, channels=8), build(space, channels=4))
+
+
+def test_edge_weights_multiply_op_weights():
+    space = darts.make(nodes=2)
+    net, x = build(space), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    plain = random_weights(space)
+    beta = {k: torch.rand(len(s.edges), dtype=torch.float64) for k, s in space.cells.items()}
+    split = EdgeWeights({k: Weights(w.ops, beta[k]) for k, w in plain.items()})
+    folded = EdgeWeights({k: Weights(w.ops * beta[k][:, None]) for k, w in plain.items()})
+    reference.close(net(x, split), net(x, folded), 1e-12)
+
+
+def test_weights_of_each_layer():
+    space = darts.make(nodes=2)
+    net, x = build(space), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    same = random_weights(space)
+    repeated = EdgeWeights({k: Weights(w.ops.expand(net.kinds.count(k), -1, -1)) for k, w in same.items()})
+    reference.close(net(x, repeated), net(x, same), 0)
+    changed = {k: Weights(w.ops.detach().clone()) for k, w in repeated.items()}
+    changed["normal"].ops[-1] += 1
+    assert not torch.equal(net(x, EdgeWeights(changed)), net(x, same))
+
+
+def test_inactive_ops_are_not_run():
+    space = darts.make(nodes=2)
+    net = build(space)
+    genotype = space.sample(random.Random(0))
+    ran = []
+    for name, module in net.named_modules():
+        if name.endswith(("depthwise1", "depthwise", "even")) and ".mixed." in name:
+            module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    net(torch.randn(2, 3, 8, 8, dtype=torch.float64), one_hot(space, genotype, dtype=torch.float64))
+    for name in ran:
+        _, layer, _, _, edge, op, *_ = name.split(".")
+        source, destination = map(int, edge.split("-"))
+        assert (destination, source, op) in genotype[net.kinds[int(layer)]]
+
+
+def test_reordering_the_ops_changes_no_output():
+    a = darts.make(nodes=2)
+    order = list(reversed(darts.OPS))
+    b = darts.make(nodes=2, ops=order)
+    columns = [darts.OPS.index(o) for o in order]
+    net_a, net_b = build(a), build(b)
+    inherit(net_b, net_a)
+    weights = random_weights(a)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    reference.close(net_b(x, EdgeWeights({k: Weights(w.ops[:, columns]) for k, w in weights.items()})), net_a(x, weights), 1e-10)
+
+
+def test_parallel_edges_and_nodes_without_edges():
+    space = darts.make(nodes=3, parallel=2, edges_per_node=[0, 2])
+    rng = random.Random(3)
+    for _ in range(10):
+        genotype = space.sample(rng)
+        if all(len(genotype[kind]) for kind in ("normal", "reduce")):
+            net = build(space, space.candidates(genotype), norm=FINAL)
+            assert net(torch.randn(2, 3, 8, 8, dtype=torch.float64)).shape == (2, 5)
+
+
+def test_a_node_that_no_running_op_reaches_is_zero():
+    spec = CellSpec.full(num_inputs=2, num_nodes=1, ops=("none", "skip_connect"), outputs=(2,), keep=(1, 1))
+    space = Space("tiny", {}, {"normal": spec, "reduce": spec}, darts.build)
+    net = build(space, layers=3)
+    nothing = EdgeWeights({k: Weights(torch.ones(2, 2), active=((True, False), (True, False))) for k in space.cells})
+    out = net(torch.randn(2, 3, 8, 8, dtype=torch.float64), nothing)
+    torch.testing.assert_close(out, net.classifier.bias.expand(2, -1))
+
+
+def test_noise_draws_from_the_generator_and_drop_path_needs_one():
+    space = darts.make(nodes=1, ops=["noise", "sep_conv_3x3"])
+    net, x, weights = build(space), torch.randn(2, 3, 8, 8, dtype=torch.float64), random_weights(space)
+    draw = lambda seed: net(x, weights, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(draw(1), draw(1), rtol=0, atol=0)
+    assert not torch.equal(draw(1), draw(2))
+    with pytest.raises(ValueError, match="generator="):
+        net(x, weights)
+    net.drop_path_prob = 0.5
+    with pytest.raises(ValueError, match="drop path draws"):
+        net(x, weights)
+
+
+def test_drop_path_drops_edges_per_sample_and_keeps_the_mean():
+    spec = CellSpec.full(num_inputs=2, num_nodes=1, ops=("max_pool_3x3", "skip_connect"), outputs=(2,), keep=None)
+    from supernet.cell import Cell
+
+    cell = Cell(spec, ((True, False), (False, True)), 2, FINAL)
+    x = [torch.full((4000, 2, 3, 3), 1.0), torch.full((4000, 2, 3, 3), 10.0)]
+    out = cell(x, None, None, 0.25, torch.Generator().manual_seed(0))
+    per_sample = out[:, 0, 1, 1]
+    assert {round(v, 4) for v in per_sample.tolist()} == {10.0, 11.3333}  # the skip is never dropped, the pool per sample
+    assert (per_sample > 10).float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert torch.equal(out, per_sample[:, None, None, None].expand_as(out))
+    cell.eval()
+    assert cell(x, None, None, 0.25, None).unique().tolist() == [11.0]

@@ -1,0 +1,104 @@
+import math
+import random
+from collections import Counter
+
+import pytest
+
+from supernet.genotype import Edge, GenotypeError
+from supernet.space import CellSpec, Space
+from supernet.spaces import darts
+
+
+def tiny(**options):
+    """Small enough to enumerate."""
+    spec = CellSpec.full(num_inputs=2, num_nodes=2, ops=("none", "a", "b"), outputs=(2, 3), unselectable=("none",), **options)
+    return Space("tiny", {}, {"normal": spec}, build=None)
+
+
+SPACES = {"two edges": tiny(keep=(2, 2)), "all edges": tiny(keep=None), "varying": tiny(keep=(0, 2)), "parallel": tiny(keep=(2, 2), parallel=2)}
+
+
+def test_golden_facts_of_the_darts_space():
+    space = darts.make()
+    assert [len(s.edges) for s in space.cells.values()] == [14, 14]
+    assert space.count() == (math.prod(math.comb(n, 2) * 7**2 for n in (2, 3, 4, 5))) ** 2  # about 10^18, Sec. 3.1.1
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_count_and_sample_agree_with_enumeration(space):
+    every = list(space.enumerate())
+    assert len(set(every)) == len(every) == space.count()
+    rng = random.Random(0)
+    n = 40 * len(every) if len(every) < 500 else 4000
+    drawn = Counter(space.sample(rng) for _ in range(n))
+    assert set(drawn) <= set(every)
+    if len(every) < 500:  # uniform: chi-squared within five standard deviations
+        expected = n / len(every)
+        chi2 = sum((drawn[g] - expected) ** 2 / expected for g in every)
+        assert abs(chi2 - (len(every) - 1)) < 5 * math.sqrt(2 * len(every))
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), darts.make()], ids=[*SPACES, "darts"])
+def test_changes_stay_in_the_space(space):
+    rng = random.Random(1)
+    for _ in range(20):
+        a, b = space.sample(rng), space.sample(rng)
+        mutant, child = space.mutate(a, rng), space.crossover(a, b, rng)
+        assert mutant != a and mutant in set(space.neighbours(a))
+        assert a in set(space.neighbours(mutant))
+        for kind, spec in space.cells.items():
+            for node in spec.nodes:
+                own = [e for e in child[kind] if e.destination == node]
+                assert own in ([e for e in p[kind] if e.destination == node] for p in (a, b))
+        neighbours = list(space.neighbours(a))
+        assert len(set(neighbours)) == len(neighbours) and a not in neighbours
+
+
+def test_mutations_reach_the_whole_space():
+    space = SPACES["two edges"]
+    seen, frontier = set(), [next(space.enumerate())]
+    while frontier:
+        g = frontier.pop()
+        if g not in seen:
+            seen.add(g)
+            frontier += space.neighbours(g)
+    assert len(seen) == space.count()
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda c: c["normal"].pop(), "must keep 2 edges, the genotype gives it 1"),
+    (lambda c: c["normal"].append(Edge(5, 4, "skip_connect")), "must keep 2 edges, the genotype gives it 3"),
+    (lambda c: c["normal"].__setitem__(0, Edge(2, 0, "none")), "op must be one of"),
+    (lambda c: c["normal"].__setitem__(0, Edge(2, 0, "<script>alert(1)</script>")), "op must be one of .* got '<script>"),
+    (lambda c: c["normal"].__setitem__(0, Edge(9, 0, "skip_connect")), "computed nodes are 2 to 5"),
+    (lambda c: c["normal"].__setitem__(1, c["normal"][0]), r"at most 1 edge\(s\)"),
+    (lambda c: c.pop("reduce"), "has cells"),
+])
+def test_validate_says_what_is_wrong_in_one_line(change, message):
+    space = darts.make()
+    cells = {k: list(v) for k, v in space.sample(random.Random(0)).cells}
+    change(cells)
+    with pytest.raises(GenotypeError, match=message) as error:
+        space.genotype(cells)
+    assert "\n" not in str(error.value)
+
+
+def test_a_genotype_of_another_space_is_refused():
+    with pytest.raises(GenotypeError, match="not of 'darts'"):
+        darts.make().validate(darts.make(nodes=3).sample(random.Random(0)))
+
+
+def test_fingerprint_depends_on_what_is_allowed_only():
+    assert darts.make().fingerprint == darts.make(edges_per_node=[2, 2]).fingerprint
+    changed = [darts.make(nodes=3), darts.make(edges_per_node=None), darts.make(none_selectable=True), darts.make(ops=darts.OPS[1:]),
+               darts.make(concat={"normal": [4, 5]}), darts.make(parallel=2)]
+    assert len({s.fingerprint for s in [darts.make(), *changed]}) == 7
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"nodes": 0}, "nodes must be at least 1, got 0"), ({"edges_per_node": 0}, "edges_per_node"), ({"ops": ["none"]}, "ops must be"),
+    ({"concat": {"normal": [7]}}, "concat"), ({"parallel": 0}, "parallel"),
+])
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        darts.make(**options)
