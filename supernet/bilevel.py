@@ -1,7 +1,7 @@
 """One step of the search: the architecture parameters once, then the network's weights once. The only place that knows both
 optimizers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,6 +51,7 @@ class Bilevel:
     alpha_optimizer: torch.optim.Optimizer
     generators: dict[str, torch.Generator]
     clip_norm: float | None = None
+    guard: Callable[[Tensor, Batch], None] = lambda loss, batch: None  # looks at a training loss before the weights move
 
     def __post_init__(self) -> None:
         self.w = tuple(self.net.parameters())
@@ -78,6 +79,7 @@ class Bilevel:
     def w_step(self, train_batch: Batch) -> dict[str, Tensor]:
         """One update of the weights under a new draw. Leaves the architecture parameters bitwise as they are."""
         loss, stats = self.task(self.net, train_batch, self._draw_for_w(train_batch), generator=self.generators["net"])
+        self.guard(loss, train_batch)
         self.w_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm is not None:

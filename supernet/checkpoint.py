@@ -1,0 +1,138 @@
+"""Checkpoints that outlive a kill, a full disk and a flipped bit: written beside, named by their digest, verified when read."""
+
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+_FILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)\.(?P<sha256>[0-9a-f]{64})\.pt")
+
+# What `torch.load(weights_only=True)` reads back, by exact type: a NumPy float is a float to isinstance, yet is refused at load.
+_LEAVES = {Tensor, nn.Parameter, str, int, float, bool, type(None)}
+_CHILDREN = {dict: dict.items, OrderedDict: OrderedDict.items, list: enumerate, tuple: enumerate}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read. The message is one line."""
+
+
+class Loaded(NamedTuple):
+    """What a checkpoint held, where it was, and one line for each newer file that had to be passed over."""
+
+    state: dict[str, Any]
+    path: Path
+    skipped: list[str]
+
+
+def save(folder: Path, state: Mapping[str, Any], *, name: str, keep: int = 2) -> Path:
+    """Writes `<folder>/<name>.<sha256>.pt` and deletes all but the newest `keep`; one rename is the one atomic event.
+
+    Names must sort in time (`epoch_0003_step_000120`). Files that sort after `name` belong to a future that was given up when
+    an earlier checkpoint was resumed, so they go too. Raises CheckpointError: the state holds what would not load again, or the
+    file cannot be written; earlier checkpoints then stay as they are.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"a checkpoint's name has only letters, digits, '_' and '-', got {name!r}")
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    _check(state, "state")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getbuffer()
+    path = folder / f"{name}.{hashlib.sha256(data).hexdigest()}.pt"
+    part = path.with_name(path.name + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.pt.part"):
+            leftover.unlink()
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _fsync_folder(folder)
+        older = [old for old in _newest_first(folder) if _name(old) < name]
+        for old in set(_newest_first(folder)) - {path, *older[: keep - 1]}:
+            old.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        reason = error.strerror or error
+        raise CheckpointError(f"{path}: cannot write the checkpoint ({reason}); earlier ones are kept") from error
+    return path
+
+
+def load(folder: Path) -> Loaded:
+    """The newest checkpoint that is whole. Raises CheckpointError, with what was seen, when there is none."""
+    paths = _newest_first(folder)
+    if not paths:
+        raise CheckpointError(f"{folder}: there is no checkpoint")
+    skipped = []
+    for path, previous in zip(paths, [*paths[1:], None], strict=True):
+        try:
+            return Loaded(load_file(path), path, skipped)
+        except CheckpointError as error:
+            skipped.append(f"{error}; falling back to {_name(previous)}" if previous else str(error))
+    raise CheckpointError(f"{folder}: no checkpoint is usable: " + "; ".join(skipped))
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """One checkpoint, on the CPU. Raises CheckpointError: unreadable, or its bytes are not those its name was made from."""
+    match = _FILE.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(f"{path}: a checkpoint is named <name>.<sha256>.pt, and this file is not")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read the checkpoint ({error.strerror or error})") from error
+    if hashlib.sha256(data).hexdigest() != match["sha256"]:
+        raise CheckpointError(f"{path} is corrupt (sha256 differs)")
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(f"{path}: torch {torch.__version__} cannot read it ({str(error).splitlines()[0]})") from error
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a file to try; only `load` knows if it is whole."""
+    return bool(_newest_first(folder))
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    paths = [path for path in folder.glob("*.pt") if _FILE.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: (_name(path), path.stat().st_mtime_ns), reverse=True)
+
+
+def _name(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def _check(value: Any, where: str) -> None:
+    """Raises CheckpointError with the key path of the first value that would be saved but not loaded again."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return
+    if kind not in _CHILDREN:
+        raise CheckpointError(f"{where} is a {kind.__module__}.{kind.__qualname__}; a checkpoint may hold only tensors, dicts, "
+                              "lists, tuples, str, numbers, bool and None")
+    for key, child in _CHILDREN[kind](value):
+        _check(key, f"a key of {where}")
+        _check(child, f"{where}[{key!r}]")
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Makes a rename in the folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,261 @@
+"""The root options of the two scripts, their checks, and the command line's error lines. No torch is imported here, so that `--help`
+is quick. Apart from the scripts this is the only place that knows Hydra."""
+
+import contextlib
+import difflib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import MISSING as dataclass_missing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+# What a run is called, where it is kept and how it is watched does not change what it computes.
+NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "device", "workers", "threads"}
+
+
+class UsageError(Exception):
+    """Something the user can mend; shown as one line, without a traceback."""
+
+
+@dataclass
+class Wandb:
+    mode: str = "auto"  # auto, online, offline, disabled
+    project: str = "supernet"
+    timeout_s: float = 20.0
+
+
+@dataclass
+class Compat:
+    """Where papers and official code differ; the defaults give the published numbers."""
+
+    scheduler_step: str = "end"  # end: epoch e trains at lr(e); start: at lr(e + 1), as ports to torch >= 1.1 do
+    bn_statistics: str = "running"  # running averages in evaluation (code), or the batch's own (paper)
+    pool_norm: str = "search"  # a batch norm after pools: in the search network only (code), always, or never
+    augment_val: bool = True  # alpha batches are augmented like training batches (code)
+
+
+@dataclass
+class Common:
+    dataset: Any = MISSING
+    protocol: Any = MISSING
+    task: Any = MISSING
+    w_optimizer: Any = MISSING
+    w_schedule: Any = MISSING
+    experiment: Any = None
+    seed: int = 0
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    eval_batch_size: int = 256
+    layers: int = MISSING
+    channels: int = MISSING
+    stem: str = "auto"  # small (CIFAR), large (ImageNet), auto: by the image's side
+    clip_norm: float | None = MISSING
+    compat: Compat = field(default_factory=Compat)
+    device: str = "auto"  # auto, cpu, cuda, cuda:N
+    threads: int | None = None  # of the CPU; null: torch's choice
+    workers: int = 0  # processes that decode images which do not fit in memory
+    channels_last: bool = True
+    deterministic: bool = False  # on a GPU: the same bits again, at some cost
+    output: str = "runs"
+    name: str | None = None
+    resume: str = "never"  # never, auto, or a run's folder
+    dry_run: bool = False
+    log_every: int = 50  # steps between looks at the loss on a GPU
+    checkpoint_every_s: float = 60.0  # seconds between checkpoints within an epoch
+    wandb: Wandb = field(default_factory=Wandb)
+
+
+@dataclass
+class SearchSplit:
+    mode: str = MISSING  # index_order, stratified, shuffled
+    train_portion: float = MISSING  # of the training images; the rest trains the alphas
+    max_train: int | None = None
+    max_val: int | None = None
+
+
+@dataclass
+class FinalSplit:
+    mode: str = MISSING
+    val_portion: float = MISSING  # of the training images, held out for validation; may be 0
+    max_train: int | None = None
+
+
+@dataclass
+class SearchConfig(Common):
+    space: Any = MISSING
+    relaxation: Any = MISSING
+    hypergradient: Any = MISSING
+    select: Any = MISSING
+    alpha_optimizer: Any = MISSING
+    alpha_schedule: Any = MISSING
+    split: SearchSplit = field(default_factory=SearchSplit)
+    alpha_snapshots: int = 20  # of the alphas, an epoch, for the record
+
+
+@dataclass
+class FinalConfig(Common):
+    genotype: str = "latest"  # a file, a published name, or the newest search under `output`
+    space: Any = None  # null: the space that the genotype names
+    split: FinalSplit = field(default_factory=FinalSplit)
+    drop_path_prob: float = MISSING
+    report_test_every_epoch: bool = MISSING
+    amp: str = "none"  # none, bf16
+    compile: bool = False  # torch.compile the network
+
+
+def register() -> None:
+    """Makes the schemas known to Hydra, and the folder of the user's command a place for their own Python files."""
+    store = ConfigStore.instance()
+    store.store("search_schema", SearchConfig)
+    store.store("final_schema", FinalConfig)
+    sys.path.insert(0, os.getcwd())
+
+
+Check = tuple[str, Callable[[Any], bool], str]
+_POSITIVE = (lambda v: v >= 1, "at least 1")
+_CHECKS: list[Check] = [
+    ("seed", lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
+    ("epochs", lambda v: v >= 0, "at least 0"),
+    *((key, *_POSITIVE) for key in ("batch_size", "eval_batch_size", "layers", "log_every")),
+    ("channels", lambda v: v >= 2, "at least 2"),
+    ("clip_norm", lambda v: v is None or v > 0, "positive, or null for no clipping"),
+    ("threads", lambda v: v is None or v >= 1, "at least 1, or null"),
+    ("workers", lambda v: v >= 0, "at least 0"),
+    ("checkpoint_every_s", lambda v: v >= 0, "at least 0"),
+    ("wandb.mode", lambda v: v in ("auto", "online", "offline", "disabled"), "auto, online, offline or disabled"),
+    ("wandb.timeout_s", lambda v: v > 0, "positive"),
+    ("compat.scheduler_step", lambda v: v in ("end", "start"), "end or start"),
+    ("compat.bn_statistics", lambda v: v in ("running", "batch"), "running or batch"),
+    ("compat.pool_norm", lambda v: v in ("search", "always", "never"), "search, always or never"),
+    ("stem", lambda v: v in ("auto", "small", "large"), "auto, small or large"),
+    ("split.mode", lambda v: v in ("index_order", "stratified", "shuffled"), "index_order, stratified or shuffled"),
+    ("split.train_portion", lambda v: 0 < v < 1, "between 0 and 1, neither included (the rest trains the alphas)"),
+    ("split.val_portion", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("split.max_train", lambda v: v is None or v >= 1, "at least 1, or null"),
+    ("split.max_val", lambda v: v is None or v >= 1, "at least 1, or null"),
+    ("w_optimizer.lr", lambda v: v > 0, "positive"),
+    ("w_optimizer.weight_decay", lambda v: v >= 0, "at least 0"),
+    ("alpha_optimizer.lr", lambda v: v > 0, "positive"),
+    ("alpha_snapshots", *_POSITIVE),
+    ("drop_path_prob", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("task.auxiliary_weight", lambda v: v >= 0, "at least 0"),
+    ("task.label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("amp", lambda v: v in ("none", "bf16"), "none or bf16"),
+]
+
+
+def validate(cfg: DictConfig, script: str) -> None:
+    """Checks ranges and combinations before a file or data is touched. Raises UsageError naming the option, the rule, the value."""
+    OmegaConf.resolve(cfg)
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UsageError(f"{missing[0]} needs a value: pass {missing[0]}=...")
+    absent = object()
+    for key, holds, rule in _CHECKS:
+        value = OmegaConf.select(cfg, key, default=absent)
+        if value is absent:
+            continue
+        try:
+            ok = holds(value)
+        except TypeError:
+            ok = False
+        if not ok:
+            raise UsageError(f"{key} must be {rule}, got {value}")
+    if script == "train_final" and cfg.epochs < 1:
+        raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The options as plain, resolved dicts and lists."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def text(cfg: DictConfig) -> str:
+    """The options as YAML, resolved."""
+    return OmegaConf.to_yaml(cfg, resolve=True)
+
+
+def cli(main: Callable[[], Any]) -> None:
+    """Runs a script's Hydra main. What the user can mend is one line on stderr and exit code 2, anything else a traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing several lines of its own
+    register()
+    with mendable_errors():
+        main()
+
+
+def shows_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Ends the script at a mendable error before Hydra adds lines of its own."""
+
+    @functools.wraps(main)
+    def wrapped(cfg: DictConfig) -> None:
+        with mendable_errors():
+            main(cfg)
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def mendable_errors() -> Iterator[None]:
+    try:
+        yield
+    except (UsageError, HydraException, OmegaConfBaseException, *_library_errors()) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """The library's errors whose message is one line for the user. Looked at only once something was raised."""
+    if "supernet.train" not in sys.modules:
+        return ()
+    from supernet.checkpoint import CheckpointError
+    from supernet.data.base import DataError
+    from supernet.genotype import GenotypeError
+    from supernet.log import TrackerError
+    from supernet.run_folder import RunFolderError
+    from supernet.train import Diverged
+
+    return (CheckpointError, DataError, GenotypeError, TrackerError, RunFolderError, Diverged)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` in one line, without Hydra's internals, with a hint where a name was nearly right."""
+    message = " ".join(str(error).split())
+    if message.startswith("Error merging override") and error.__cause__ is not None:
+        message += ": " + " ".join(str(error.__cause__).split())
+    message = re.sub(r" (Config search path:|full_key:|reference_type=|object_type=|See https://hydra).*", "", message)
+    message = re.sub(r"^In '[^']*': ", "", message)
+    group = re.match(r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*)", message)
+    if group:
+        name, seen, options = group.groups()
+        return f"{name}={seen}: no such choice, there are {', '.join(options.split())}{did_you_mean(seen, options.split())}"
+    key = re.match(r"Could not override '([^']+)'", message)
+    if key:
+        return f"there is no option {key.group(1)!r}{did_you_mean(key.group(1), _known_keys())} (--help lists the options)"
+    return message
+
+
+def _known_keys() -> set[str]:
+    roots = {f.name: f.default_factory for c in (SearchConfig, FinalConfig) for f in fields(c)}
+    nested = {f"{name}.{f.name}" for name, make in roots.items() if make is not dataclass_missing for f in fields(make)}
+    return set(roots) | nested
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """`; did you mean x?`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def genotype_path(output: str) -> Path | None:
+    """The genotype.json of the newest finished search under `output`, if there is one."""
+    found = sorted(Path(output).glob("*_search_*/genotype.json"), key=lambda p: (p.stat().st_mtime, p))
+    return found[-1] if found else None

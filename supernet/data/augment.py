@@ -1,0 +1,143 @@
+"""Random crop, flip and Cutout of whole batches on the device, and normalisation.
+
+Equal in distribution to the published per-image pipeline RandomCrop(size, padding), RandomHorizontalFlip, ToTensor, Normalize,
+Cutout, and equal to it in value when the draws are the same. Nothing here waits for the device.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from supernet.data.base import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Normalise:
+    """uint8 (B, C, H, W) to float32 (x / 255 - mean) / std; `crop` keeps the centre square of that side, in pixels.
+
+    The transform for evaluation: it is called as `TrainTransform` is and ignores the generator. `mean` and `std` are (C, 1, 1),
+    on the device of the pixels.
+    """
+
+    mean: Tensor
+    std: Tensor
+    crop: int | None = None
+    channels_last: bool = False
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        height, width = pixels.shape[2:]
+        high, wide = crop_size(self.crop, height, width)
+        top, left = (height - high) // 2, (width - wide) // 2
+        return self.layout(self.scale(pixels[:, :, top : top + high, left : left + wide]))
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        return pixels.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+
+    def layout(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to training images: random crop after padding with black, horizontal flip, Cutout.
+
+    `pad`: pixels of black on each side before the crop. `crop`: side of the square that is cut out; None keeps the image's size.
+    `flip`: mirror half of the images, left to right. `cutout`: side of the square set to zero after normalisation, even, 0 for
+    none; its centre is uniform over the image and what reaches over the border is clipped (DeVries & Taylor 2017), so that the
+    hole is often smaller than `cutout` squared.
+    """
+
+    pad: int = 0
+    flip: bool = False
+    cutout: int = 0
+    crop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pad < 0:
+            raise DataError(f"augment.pad must be at least 0 pixels, got {self.pad}")
+        if self.cutout < 0 or self.cutout % 2:
+            raise DataError(f"augment.cutout must be an even side length in pixels, 0 for none, got {self.cutout}")
+        if self.crop is not None and self.crop < 1:
+            raise DataError(f"augment.crop must be a side length in pixels, or none, got {self.crop}")
+
+    def for_training(
+        self, mean: tuple[float, ...], std: tuple[float, ...], *, device: torch.device, channels_last: bool = False
+    ) -> "TrainTransform":
+        return TrainTransform(self, self.for_evaluation(mean, std, device=device, channels_last=channels_last))
+
+    def for_evaluation(
+        self, mean: tuple[float, ...], std: tuple[float, ...], *, device: torch.device, channels_last: bool = False
+    ) -> Normalise:
+        """The same crop at the centre, and nothing random."""
+        columns = (torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1) for values in (mean, std))
+        return Normalise(*columns, crop=self.crop, channels_last=channels_last)
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The random choices for one batch, int64 (B,) each: the crop's corner in the padded image, whether it is flipped (0 or 1),
+    and the centre of the hole in the crop."""
+
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+    hole_y: Tensor
+    hole_x: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrainTransform:
+    """`augment`, then `normalise` (whose crop and layout are those of the result)."""
+
+    augment: Augment
+    normalise: Normalise
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 (B, C, H, W) to float32 (B, C, crop, crop). `generator` is on the device of the pixels."""
+        return self.apply(pixels, self.draw(pixels, generator))
+
+    def draw(self, pixels: Tensor, generator: torch.Generator) -> Draw:
+        batch, _, height, width = pixels.shape
+        pad = self.augment.pad
+        high, wide = crop_size(self.augment.crop, height, width, pad)
+
+        def below(bound: int) -> Tensor:
+            return torch.randint(bound, (batch,), generator=generator, device=pixels.device)
+
+        return Draw(
+            top=below(height + 2 * pad - high + 1),
+            left=below(width + 2 * pad - wide + 1),
+            flip=below(2 if self.augment.flip else 1),
+            hole_y=below(high),
+            hole_x=below(wide),
+        )
+
+    def apply(self, pixels: Tensor, draw: Draw) -> Tensor:
+        batch, channels, height, width = pixels.shape
+        pad = self.augment.pad
+        high, wide = crop_size(self.augment.crop, height, width, pad)
+        y = torch.arange(high, device=pixels.device)
+        x = torch.arange(wide, device=pixels.device)
+        rows = draw.top[:, None] + y  # (B, high)
+        columns = draw.left[:, None] + torch.where(draw.flip[:, None] == 1, wide - 1 - x, x)  # (B, wide)
+        source = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]  # (B, high, wide) positions in a padded channel
+        source = source.view(batch, 1, high * wide).expand(batch, channels, high * wide)
+        cropped = F.pad(pixels, (pad, pad, pad, pad)).flatten(2).gather(2, source).view(batch, channels, high, wide)
+        images = self.normalise.scale(cropped)
+        if self.augment.cutout:
+            half = self.augment.cutout // 2
+            outside_rows = (y < draw.hole_y[:, None] - half) | (y >= draw.hole_y[:, None] + half)  # (B, high)
+            outside_columns = (x < draw.hole_x[:, None] - half) | (x >= draw.hole_x[:, None] + half)  # (B, wide)
+            images.mul_((outside_rows[:, None, :, None] | outside_columns[:, None, None, :]).to(images.dtype))
+        return self.normalise.layout(images)
+
+
+def crop_size(crop: int | None, height: int, width: int, pad: int = 0) -> tuple[int, int]:
+    """Height and width of what is cut from (height, width) padded on each side: `crop` both ways, or the size before padding."""
+    if crop is None:
+        return height, width
+    if crop > min(height, width) + 2 * pad:
+        raise DataError(f"augment.crop must be at most the padded image, {height + 2 * pad}x{width + 2 * pad}, got {crop}")
+    return crop, crop

@@ -1,0 +1,91 @@
+"""What a data set hands over: `Source`, and `Images` for one part of it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """The data, or what was asked of it, is not as it must be. The message is one line: what was expected and what was seen."""
+
+
+class Part(Protocol):
+    """Images with labels, read by position. `Images` holds them; `folder.ImageFiles` decodes them when they are read."""
+
+    @property
+    def labels(self) -> Tensor: ...  # int64 (N,)
+
+    @property
+    def resident(self) -> bool: ...  # whether all pixels are in memory, so that `read` costs a copy and no decoding
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Tensor) -> Tensor: ...  # uint8 (B, C, H, W), for int64 (B,) on the device the images are on
+
+    def to(self, device: torch.device) -> "Part": ...  # resident pixels move; files stay where they are
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One part of a data set, in memory: `pixels` uint8 (N, C, H, W) and `labels` int64 (N,), read by a source onto the host."""
+
+    pixels: Tensor
+    labels: Tensor
+    resident = True
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise DataError(f"pixels must be uint8 (N, C, H, W), got {self.pixels.dtype} {tuple(self.pixels.shape)}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise DataError(
+                f"labels must be int64 ({len(self.pixels)},), one an image, got {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Tensor) -> Tensor:
+        return self.pixels[indices]
+
+    def to(self, device: torch.device) -> "Images":
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+class Source(Protocol):
+    """A data set. Making one touches no file; `train()` reads the training part only and `test()` the test part only."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...  # in label order
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def in_channels(self) -> int: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...  # height, width in pixels
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...  # per channel, of the training part, with pixels in 0..1
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+    def check(self) -> None:
+        """Before any work starts: raise `DataError` if files are missing (fetching them first where asked to)."""
+
+    def train(self) -> Part: ...
+
+    def test(self) -> Part: ...
+
+
+def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
+    """Raise `DataError` unless every label is in 0..num_classes-1; `where` names the file in the message."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise DataError(f"{where}: labels must be in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")

@@ -1,0 +1,316 @@
+"""Batches on the device, and where in their stream we are."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from supernet.data.augment import Augment
+from supernet.data.base import DataError, Part, Source
+from supernet.data.split import Split
+
+Batch = tuple[Tensor, Tensor]  # images float (B, C, H, W), labels int64 (B,)
+Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, C, H, W) -> float32 (B, C, H', W'), on the device
+NOT_AUGMENTED = Augment()
+
+
+class Loader:
+    """The images at `indices` (int64 (N,)), in batches, on `device`: transformed, and cast to `dtype`.
+
+    A pass is one walk over all of them, in a fresh random order when `shuffle` is True. All randomness, orders and transforms
+    alike, comes from `generator`, which lives on `device`.
+
+    The loader is a position in a stream, `position` being the batches of the pass that were handed out. Iterating goes on from
+    there: after a `break`, or in another process after `load_state_dict`, the batches that remain are the same bit for bit. After
+    the last batch the next iteration starts a new pass; `restart()` gives up the rest of a pass. Use one iterator at a time, and
+    take a new one after `load_state_dict` or `restart`.
+
+    Resident images are held on the device as uint8 and picked there. Others are decoded by `workers` processes (0: by this one)
+    that draw nothing.
+    """
+
+    def __init__(
+        self,
+        images: Part,
+        indices: Tensor,
+        *,
+        batch_size: int,
+        transform: Transform,
+        generator: torch.Generator,
+        shuffle: bool,
+        drop_last: bool,
+        device: torch.device | str,
+        workers: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.device = torch.device(device)
+        if batch_size < 1 or workers < 0:
+            raise DataError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
+        if len(indices) == 0 or (drop_last and batch_size > len(indices)):
+            raise DataError(f"a loader must have at least one batch, got {len(indices)} images in batches of {batch_size}")
+        if not 0 <= int(indices.min()) <= int(indices.max()) < len(images):
+            raise DataError(
+                f"positions must be in 0..{len(images) - 1}, the data set's training part as it was split, "
+                f"got {int(indices.min())}..{int(indices.max())}"
+            )
+        if generator.device.type != self.device.type:
+            raise DataError(f"the generator must be on the loader's device, {self.device}, got one on {generator.device}")
+        self.images = images.to(self.device)
+        self.indices = indices.to(self.device)
+        self.labels = images.labels.to(self.device)
+        self.batch_size = batch_size
+        self.transform = transform
+        self.generator = generator
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.workers = workers
+        self.dtype = dtype
+        self.position = 0
+        self._order = self.indices.new_empty(0)  # positions in `indices`, for this pass; empty before the first
+
+    @property
+    def num_images(self) -> int:
+        return len(self.indices)
+
+    def __len__(self) -> int:
+        """Batches in a whole pass."""
+        whole, rest = divmod(self.num_images, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if len(self._order) == 0 or self.position == len(self):
+            self.restart()
+            self._order = self._new_order()
+        remaining = self.indices[self._order].split(self.batch_size)[self.position : len(self)]
+        read = _pick if self.images.resident else _stream
+        for chosen, pixels in zip(remaining, read(self.images, remaining, self.workers, self.device), strict=True):
+            self.position += 1
+            yield self.transform(pixels, self.generator).to(self.dtype), self.labels[chosen]
+
+    def restart(self) -> None:
+        """Give up the rest of this pass: the next iteration starts a new one."""
+        self.position = 0
+        self._order = self.indices.new_empty(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and ints. A state taken after the last batch of a pass is one of a finished pass."""
+        return {
+            "order": self._order.cpu(),
+            "position": self.position,
+            "generator": self.generator.get_state(),
+            "num_images": self.num_images,
+            "batch_size": self.batch_size,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        seen = (state["num_images"], state["batch_size"])
+        if seen != (self.num_images, self.batch_size):
+            raise DataError(
+                f"the saved position is one in {seen[0]} images in batches of {seen[1]}, "
+                f"but this loader has {self.num_images} in batches of {self.batch_size}"
+            )
+        self._order = state["order"].to(self.device)
+        self.position = state["position"]
+        self.generator.set_state(state["generator"].cpu())
+
+    def _new_order(self) -> Tensor:
+        if self.shuffle:
+            return torch.randperm(self.num_images, generator=self.generator, device=self.device)
+        return torch.arange(self.num_images, device=self.device)
+
+
+def _pick(images: Part, batches: tuple[Tensor, ...], workers: int, device: torch.device) -> Iterator[Tensor]:
+    return map(images.read, batches)
+
+
+def _stream(images: Part, batches: tuple[Tensor, ...], workers: int, device: torch.device) -> Iterator[Tensor]:
+    reading = DataLoader(
+        _Reading(images),
+        sampler=[batch.cpu() for batch in batches],
+        batch_size=None,  # each item is a whole batch
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # it seeds workers that draw nothing; without one it would draw from the global state
+    )
+    for pixels, problem in reading:
+        if problem:
+            raise DataError(problem)
+        yield pixels.to(device, non_blocking=True)
+
+
+class _Reading(Dataset):
+    """Decoded images by tensor of positions, with what went wrong or "": an error raised in a worker would lose its one line."""
+
+    def __init__(self, images: Part) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, str]:
+        try:
+            return self.images.read(indices), ""
+        except DataError as error:
+            return torch.empty(0, dtype=torch.uint8), str(error)
+
+
+class Forever:
+    """Batches of `loader` without end, a new pass when one is over. One iterator lives on: nothing is rebuilt at each step."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+        self._batches = iter(loader)
+
+    def __iter__(self) -> "Forever":
+        return self
+
+    def __next__(self) -> Batch:
+        for batch in self._batches:
+            return batch
+        self._batches = iter(self.loader)
+        return next(self._batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
+        self._batches = iter(self.loader)
+
+
+@dataclass(frozen=True)
+class SearchLoaders:
+    """`train` for w, `val` (shuffled) for alpha, `val_eval` (in order, not augmented) to measure. A search has no test part."""
+
+    train: Loader
+    val: Loader
+    val_eval: Loader
+
+
+@dataclass(frozen=True)
+class FinalLoaders:
+    """`train`, and `val` (in order, not augmented) or None when the split keeps nothing for it."""
+
+    train: Loader
+    val: Loader | None
+
+
+def search_loaders(
+    source: Source,
+    split: Split,
+    *,
+    batch_size: int,
+    augment: Augment,
+    generators: tuple[torch.Generator, torch.Generator],
+    device: torch.device | str,
+    workers: int = 0,
+    eval_batch_size: int = 256,
+    augment_val: bool = True,
+    drop_last: bool = False,
+    channels_last: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> SearchLoaders:
+    """Loaders of the training part; the test part is not read. `generators` are those of `train` and `val`, on `device`.
+
+    The official DARTS code augments the images that train alpha as it does those that train w; `augment_val=False` gives them as
+    they are. It also keeps the last, smaller batch, as `drop_last=False` does.
+    """
+    _check_batch_size(batch_size, "training", split.train)
+    _check_batch_size(batch_size, "validation", split.val)
+    device = torch.device(device)
+    images = source.train().to(device)  # once, for all three to share
+    training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
+    plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
+    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
+    learning = {"batch_size": batch_size, "shuffle": True, "drop_last": drop_last, **common}
+    return SearchLoaders(
+        train=Loader(images, split.train, transform=training, generator=generators[0], **learning),
+        val=Loader(images, split.val, transform=training if augment_val else plain, generator=generators[1], **learning),
+        val_eval=_eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common),
+    )
+
+
+def final_loaders(
+    source: Source,
+    split: Split,
+    *,
+    batch_size: int,
+    augment: Augment,
+    generator: torch.Generator,
+    device: torch.device | str,
+    workers: int = 0,
+    eval_batch_size: int = 256,
+    drop_last: bool = False,
+    channels_last: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> FinalLoaders:
+    """Loaders of the training part, for a network trained from scratch."""
+    _check_batch_size(batch_size, "training", split.train)
+    device = torch.device(device)
+    images = source.train().to(device)
+    training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
+    plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
+    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
+    train = Loader(
+        images,
+        split.train,
+        batch_size=batch_size,
+        transform=training,
+        generator=generator,
+        shuffle=True,
+        drop_last=drop_last,
+        **common,
+    )
+    if len(split.val) == 0:
+        return FinalLoaders(train, None)
+    return FinalLoaders(train, _eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common))
+
+
+def test_loader(
+    source: Source,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int = 0,
+    augment: Augment = NOT_AUGMENTED,
+    channels_last: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Loader:
+    """The whole test part, in order. Of `augment` only the crop counts, at the centre."""
+    device = torch.device(device)
+    images = source.test()
+    plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
+    every = torch.arange(len(images))
+    return _eval_loader(images, every, transform=plain, batch_size=batch_size, device=device, workers=workers, dtype=dtype)
+
+
+test_loader.__test__ = False  # the name is the field's; pytest must not collect it where it is imported
+
+
+def _eval_loader(
+    images: Part,
+    indices: Tensor,
+    *,
+    transform: Transform,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    dtype: torch.dtype,
+) -> Loader:
+    return Loader(
+        images,
+        indices,
+        batch_size=batch_size,
+        transform=transform,
+        generator=torch.Generator(device),  # draws nothing
+        shuffle=False,
+        drop_last=False,
+        device=device,
+        workers=workers,
+        dtype=dtype,
+    )
+
+
+def _check_batch_size(batch_size: int, side: str, positions: Tensor) -> None:
+    if batch_size > len(positions):
+        raise DataError(f"batch_size must be at most the {len(positions)} {side} images of the split, got {batch_size}")

@@ -1,0 +1,44 @@
+"""Stopping between two steps: Ctrl-C and SIGTERM set a flag that the loop reads, so that a checkpoint comes before the exit."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+
+class Interrupt:
+    """Within the block, the first SIGINT or SIGTERM only sets `signal`; a SIGINT after that raises KeyboardInterrupt at once.
+
+    A job launcher may own SIGTERM: its handler is called as well, and all handlers are put back at the end. Python allows
+    handlers in the main thread only; in another one this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell shows for a process ended by the signal (130 for Ctrl-C); 0 where none came."""
+        return 0 if self.signal is None else 128 + self.signal
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_terminate)
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was set by C code, and cannot be put back from here
+        self._previous.clear()
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = int(number)
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        self.signal = self.signal or int(number)
+        previous = self._previous.get(number)
+        if callable(previous):  # SIG_DFL and SIG_IGN are numbers
+            previous(number, frame)

@@ -1,0 +1,194 @@
+"""One run of a script: its folder, what it records, how it stops and how it goes on."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from supernet import checkpoint
+from supernet.checkpoint import CheckpointError, has_checkpoint
+from supernet.environment import describe
+from supernet.genotype import Genotype
+from supernet.interrupt import Interrupt
+from supernet.log import Metrics, NoTracker, Progress, Tracker, open_tracker
+from supernet.run_folder import RunFolder, RunFolderError, Status, config_hash, find_unfinished, write_json
+from supernet.train import Position, Stateful, Totals
+
+TIME_FIELDS = {"seconds", "images_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state."""
+
+
+@dataclass
+class Run:
+    """Records a loop (it is a `supernet.train.Recorder`) into a run folder.
+
+    `parts` is all that moves, by name; `position` is among them. Everything is restored by `resume`, after which the next
+    step is the one that an unbroken run would take.
+    """
+
+    folder: RunFolder
+    script: str
+    command: Sequence[str]
+    config_hash: str
+    parts: Mapping[str, Stateful]
+    position: Position
+    epochs: int
+    steps_per_epoch: int
+    checkpoint_every_s: float
+    images: Callable[[Genotype, int], Mapping[str, Any]] = lambda genotype, epoch: {}  # pictures of an epoch, for the tracker
+    tracker: Tracker = field(default_factory=NoTracker)
+
+    def __post_init__(self) -> None:
+        self.metrics, self.genotypes = Metrics(self.folder.metrics), Metrics(self.folder.genotypes)
+        self.interrupt = Interrupt()
+        self.elapsed_s, self._since = 0.0, time.perf_counter()
+        self._saved_at = time.perf_counter()
+        self._stack = ExitStack()
+        self.progress: Progress | None = None
+
+    # -- opening and closing
+
+    def __enter__(self) -> "Run":
+        self._stack.enter_context(self.folder.lock())
+        self._stack.enter_context(self.interrupt)
+        self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash)
+        self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.step)
+        self._since = self._saved_at = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.progress.close()
+        status: Status = "finished" if kind is None else "stopped" if kind in (Interrupted, KeyboardInterrupt) else "failed"
+        self.folder.set_status(status)
+        self.tracker.finish(0 if kind is None else 1)
+        self._stack.close()
+
+    def line(self, text: str) -> None:
+        """Prints a line that stays."""
+        self.progress.line(text)
+
+    # -- what a loop tells
+
+    def step(self, images: int, totals: Totals) -> None:
+        def fields() -> dict[str, float]:
+            means = totals.means()
+            return {"loss": means["loss"], "acc %": means["accuracy"]}
+
+        self.progress.update(self.position.step, fields, images)
+        if self.interrupt.signal is not None:
+            self.save()
+            raise Interrupted
+        if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
+            self.save()
+
+    def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
+        record = record | {"elapsed_s": self.elapsed()}
+        if genotype is not None:
+            record["genotype"] = genotype.digest
+            genotype.save(self.folder.genotype)
+            self.genotypes.append({"epoch": record["epoch"], "digest": genotype.digest, "genotype": genotype.to_json()})
+        self.metrics.append(record)
+        self.tracker.log(record["step"], record)
+        if genotype is not None:
+            for name, picture in self.images(genotype, record["epoch"]).items():
+                self.tracker.image(record["step"], name, picture)
+        self.line(epoch_line(record, self.epochs))
+        self.save()
+        if self.interrupt.signal is not None:
+            raise Interrupted
+
+    def elapsed(self) -> float:
+        """Seconds of work in all, over every time the run was resumed."""
+        return self.elapsed_s + time.perf_counter() - self._since
+
+    # -- checkpoints
+
+    def save(self) -> None:
+        """Writes a checkpoint of every part, and of how far the records go."""
+        state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
+                 "metrics": self.metrics.position(), "genotypes": self.genotypes.position(),
+                 "parts": {name: part.state_dict() for name, part in self.parts.items()}}
+        checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}")
+        self._saved_at = time.perf_counter()
+
+    def resume(self) -> list[str]:
+        """Restores the newest good checkpoint and cuts the records back to it. Returns lines that say what was done."""
+        loaded = checkpoint.load(self.folder.checkpoints)
+        state = loaded.state
+        for name, part in self.parts.items():
+            if name not in state["parts"]:
+                raise CheckpointError(f"{loaded.path}: has no {name!r}, so it was written by another version of the project")
+            part.load_state_dict(state["parts"][name])
+        self.elapsed_s = state["elapsed_s"]
+        self.metrics.cut(state["metrics"]), self.genotypes.cut(state["genotypes"])
+        lines = loaded.skipped + [f"resuming {self.folder.path} at epoch {self.position.epoch}, step {self.position.step}"]
+        if state["threads"] != torch.get_num_threads():
+            lines.append(f"note: the checkpoint was written with {state['threads']} CPU threads, this process has {torch.get_num_threads()}: "
+                         "rounding differs, so the run goes on but not to the same bits")
+        return lines
+
+
+def choose_folder(resume: str, *, output: str, stem: str, script: str, hash_: str) -> tuple[RunFolder, bool, list[str]]:
+    """The folder to work in, whether it holds a run to go on with, and lines to show. Makes a new folder unless resuming.
+
+    Raises RunFolderError: `resume` names a folder that is not a run of this script with these options, or has no checkpoint.
+    """
+    unfinished = find_unfinished(Path(output), script, hash_)
+    if resume == "auto":
+        if unfinished is not None:
+            return unfinished, True, []
+        return RunFolder.create(Path(output), stem), False, [f"nothing to resume under {output}: starting anew"]
+    if resume == "never":
+        hint = [] if unfinished is None else [f"note: {unfinished.path} is an unfinished run of the same options; resume=auto goes on with it"]
+        return RunFolder.create(Path(output), stem), False, hint
+    folder = RunFolder(Path(resume))
+    status = folder.status()
+    if status is None:
+        raise RunFolderError(f"resume={resume}: expected never, auto or the folder of a run; no run.json there")
+    if status.get("script") != script or status.get("config_hash") != hash_:
+        raise RunFolderError(f"resume={resume}: that run is of {status.get('script')} with other options; its config.yaml lists them")
+    if status.get("status") == "finished":
+        raise RunFolderError(f"resume={resume}: that run is finished; there is nothing to go on with")
+    if not has_checkpoint(folder.checkpoints):
+        raise RunFolderError(f"resume={resume}: that run stopped before its first checkpoint")
+    return folder, True, []
+
+
+def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
+    """One epoch in one line of text."""
+    parts = [f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}"]
+    for name in ("train", "val", "test"):
+        if record.get(f"{name}_loss") is not None:
+            parts.append(f"{name} loss {record[f'{name}_loss']:.4f} acc {record[f'{name}_accuracy']:.2f} %")
+    if "genotype" in record:
+        parts.append(f"genotype {record['genotype']}")
+    parts.append(f"{record['images_per_s']:.0f} img/s")
+    return "  ".join(parts)
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns of text."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def command_line() -> list[str]:
+    """The command as typed, the interpreter's path left out."""
+    return ["python", os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0], *sys.argv[1:]]
+
+
+def again_with(option: str) -> str:
+    """The command that repeats this one with `option` changed or added, to be pasted into a shell."""
+    key = option.split("=")[0] + "="
+    return shlex.join([*(a for a in command_line() if not a.startswith(key)), option])

@@ -1,0 +1,98 @@
+"""What both scripts do before and after their loop, on plain values."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ops.op import Normalisation
+from supernet.genotype import Edge, Genotype
+from supernet.run_folder import RunFolder, write_json
+from supernet.space import Space
+
+
+def prepare(device: torch.device, *, threads: int | None, deterministic: bool) -> None:
+    """Process-wide settings: CPU threads, and on a GPU kernels that give the same bits again where asked for."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if deterministic and device.type == "cuda":
+        import os
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+@contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Within, modules initialise from `seed`: torch's initialisers take no generator. The global state is put back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def search_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
+    """As candidates of a supernet: not affine; a norm after pools unless `never`."""
+    return Normalisation(affine=False, after_pools=pool_norm != "never", running_statistics=bn_statistics == "running")
+
+
+def final_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
+    """As ops of a final network: affine; a norm after pools only if `always`."""
+    return Normalisation(affine=True, after_pools=pool_norm == "always", running_statistics=bn_statistics == "running")
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def save_summary(folder: RunFolder, title: str, rows: list[tuple[str, str]], values: Mapping[str, Any]) -> None:
+    """summary.json: the table for people, `values` for programs."""
+    write_json(folder.summary, {"title": title, "rows": [list(row) for row in rows], "values": dict(values)})
+
+
+def save_drawings(folder: RunFolder, genotype: Genotype, space: Space) -> None:
+    from supernet.report.draw import draw_cells
+
+    outputs = {kind: spec.outputs for kind, spec in space.cells.items()}
+    inputs = {kind: spec.num_inputs for kind, spec in space.cells.items()}
+    for path in (folder.cell_svg, folder.cell_png):
+        draw_cells(genotype, path, outputs=outputs, num_inputs=inputs)
+
+
+def cell_text(genotype: Genotype, space: Space) -> str:
+    """The cells as lines of text, a node a line: `node 2 = skip_connect(c_{k-2}) + sep_conv_3x3(c_{k-1})`."""
+    lines = []
+    for kind, edges in genotype.cells:
+        spec = space.cells[kind]
+
+        def node(n: int, first: int = spec.num_inputs) -> str:
+            return f"c_{{k-{first - n}}}" if n < first else f"node {n}"
+
+        lines.append(f"{kind} cell")
+        for n in spec.nodes:
+            terms = [f"{e.op}({node(e.source)})" for e in edges if e.destination == n]
+            lines.append(f"  node {n} = {' + '.join(terms) or 'nothing'}")
+        lines.append(f"  output = concatenation of nodes {', '.join(map(str, spec.outputs))}")
+    return "\n".join(lines)
+
+
+def share(genotype: Genotype, op: str) -> float:
+    """Percent of the edges that hold `op`."""
+    edges: list[Edge] = [e for _, kept in genotype.cells for e in kept]
+    return 100 * sum(e.op == op for e in edges) / max(1, len(edges))
+
+
+def edge_tables(space: Space) -> dict[str, Any]:
+    """What the rows and columns of alphas.npz stand for."""
+    import numpy as np
+
+    tables: dict[str, Any] = {}
+    for kind, spec in space.cells.items():
+        tables[f"edges.{kind}"], tables[f"ops.{kind}"] = np.array(spec.edges), np.array(spec.ops)
+    return tables

@@ -1,0 +1,325 @@
+"""The loops: fitting a supernet, training a final network, evaluating one. A loop moves parts and tells a `Recorder`; it prints
+nothing itself."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from supernet.bilevel import Bilevel
+from supernet.genotype import Genotype
+from supernet.relaxations.base import Relaxation, entropies
+from supernet.schedules import Schedule
+from supernet.task import Batch, Task
+from supernet.weights import EdgeWeights
+
+
+class Diverged(RuntimeError):
+    """The loss is not finite any more. The message, one line, says when and where that began."""
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+class Recorder(Protocol):
+    """What a loop tells of itself."""
+
+    def step(self, images: int, totals: "Totals") -> None:
+        """After every step that is followed by another one of its epoch: progress, checkpoints, interrupts."""
+
+    def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
+        """After every epoch, with its numbers and the genotype that would be selected now: a line, metrics, a checkpoint."""
+
+
+class Totals:
+    """Sums over an epoch (loss, correct, count), kept on the device so that no step waits for them."""
+
+    def __init__(self, device: torch.device):
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, stats: Mapping[str, Tensor]) -> None:
+        self.sums += torch.stack([stats["loss"].double(), stats["correct"].double(), stats["count"].to(self.sums)])
+
+    def means(self) -> dict[str, float]:
+        """`loss` an image, `accuracy` in percent. Reads the device."""
+        loss, correct, count = self.sums.tolist()
+        return {"loss": loss / count, "accuracy": 100 * correct / count} if count else {"loss": float("nan"), "accuracy": float("nan")}
+
+    def reset(self) -> None:
+        self.sums.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums.copy_(state["sums"])
+
+
+@dataclass
+class Position:
+    """Where a run stands: epochs done, and steps done over all epochs."""
+
+    epoch: int = 0
+    step: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step = state["epoch"], state["step"]
+
+
+class Generators(dict[str, torch.Generator]):
+    """Named sources of randomness, all made from one seed, saved and restored together."""
+
+    @classmethod
+    def from_seed(cls, seed: int, devices: Mapping[str, torch.device]) -> "Generators":
+        """One generator a name; what one draws does not depend on which others there are."""
+        made = cls()
+        for name, device in devices.items():
+            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            made[name] = torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
+        return made
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: generator.get_state() for name, generator in self.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, generator in self.items():
+            generator.set_state(state[name])
+
+
+class Trajectory:
+    """Snapshots of the alphas and of the mean edge weights over a search, for the record."""
+
+    def __init__(self) -> None:
+        self.epochs: list[float] = []
+        self.tables: dict[str, list[Tensor]] = {}
+
+    def add(self, epoch: float, relaxation: Relaxation) -> None:
+        self.epochs.append(epoch)
+        with torch.no_grad():
+            tables = {f"alpha.{name.removeprefix('alpha.')}": p for name, p in relaxation.named_parameters()}
+            tables |= {f"weights.{kind}": w.ops for kind, w in relaxation.mean().items()}
+            for name, table in tables.items():
+                self.tables.setdefault(name, []).append(table.detach().float().cpu().clone())
+
+    def arrays(self) -> dict[str, Any]:
+        """`epoch` (T,) and one (T, E, O) array a table."""
+        return {"epoch": torch.tensor(self.epochs, dtype=torch.float64).numpy()} | {k: torch.stack(v).numpy() for k, v in self.tables.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": list(self.epochs), "tables": {k: torch.stack(v) for k, v in self.tables.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs, self.tables = list(state["epochs"]), {k: list(v) for k, v in state["tables"].items()}
+
+
+class LossGuard:
+    """Stops a run whose loss is not finite.
+
+    On the CPU every loss is looked at before the weights move. On a GPU that would make every step wait, so losses
+    are collected and looked at every `every` steps; the step reported is still the first bad one.
+    """
+
+    def __init__(self, device: torch.device, every: int, position: Position, describe: Callable[[Batch], str]):
+        self.every = 1 if device.type == "cpu" else every
+        self.position, self.describe = position, describe
+        self.recent: list[Tensor] = []
+
+    def __call__(self, loss: Tensor, batch: Batch) -> None:
+        self.recent.append(loss.detach())
+        if len(self.recent) >= self.every:
+            self.look(batch)
+
+    def look(self, batch: Batch) -> None:
+        losses, self.recent = self.recent, []
+        finite = torch.isfinite(torch.stack(losses)).tolist() if losses else []
+        if not all(finite):
+            first = finite.index(False)
+            step = self.position.step - len(losses) + 1 + first
+            raise Diverged(f"the training loss is {losses[first].item()} in epoch {self.position.epoch}, step {step} of the run: {self.describe(batch)}")
+
+
+def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, **call: Any) -> str:
+    """Names what was not finite first: the input, the edge weights, a parameter, a module's output, or only the loss."""
+    if not torch.isfinite(batch[0]).all():
+        return "the batch's images hold values that are not finite"
+    for kind, w in (weights or {}).items():
+        if not torch.isfinite(w.ops).all():
+            return f"the edge weights of {kind!r} are not finite"
+    for name, p in net.named_parameters():
+        if not torch.isfinite(p).all():
+            return f"parameter {name} is not finite"
+    found: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not found and torch.is_tensor(output) and not torch.isfinite(output).all():
+                found.append(name)
+
+        return hook
+
+    handles = [m.register_forward_hook(look(name)) for name, m in net.named_modules() if next(m.children(), None) is None]
+    try:
+        with torch.no_grad():
+            net(batch[0], weights, **call)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"first in the output of {found[0]}" if found else "every output of the network is finite, so it is the loss itself"
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], weights: EdgeWeights | None, generator: torch.Generator,
+             context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, float]:
+    """`loss` and `accuracy` (percent) in evaluation mode, over all batches."""
+    training = net.training
+    net.eval()
+    totals = Totals(next(net.parameters()).device)
+    for batch in batches:
+        with context():
+            totals.add(task(net, batch, weights, generator=generator).stats)
+    net.train(training)
+    return totals.means()
+
+
+@dataclass
+class SearchLoop:
+    """What a search needs beside its `Bilevel`. `steps`: train batches an epoch. `shift`: added to the epoch that the schedules see."""
+
+    search: Bilevel
+    train: Any
+    alpha_batches: Any
+    val: Any
+    lr: tuple[float, float]
+    schedules: tuple[Schedule, Schedule]
+    select: Callable[[EdgeWeights], Genotype]
+    generators: Generators
+    guard: LossGuard
+    totals: Totals
+    position: Position
+    trajectory: Trajectory = field(default_factory=Trajectory)
+    snapshots: int = 20
+    shift: int = 0
+
+    def parts(self) -> dict[str, Stateful]:
+        """All that moves, by the name it has in a checkpoint."""
+        s = self.search
+        return {"net": s.net, "relaxation": s.relaxation, "w_optimizer": s.w_optimizer, "alpha_optimizer": s.alpha_optimizer,
+                "generators": self.generators, "train": self.train, "alpha_batches": self.alpha_batches, "totals": self.totals,
+                "position": self.position, "trajectory": self.trajectory}
+
+
+def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
+    """Trains weights and architecture parameters from where `loop.position` stands to the end of the last epoch."""
+    search, position, steps = loop.search, loop.position, len(loop.train)
+    every = max(1, steps // loop.snapshots)
+    if not loop.trajectory.epochs:
+        loop.trajectory.add(0.0, search.relaxation)
+    for epoch in range(position.epoch, epochs):
+        started = time.perf_counter()
+        search.relaxation.anneal(epoch / max(1, epochs - 1))
+        lr, alpha_lr = (schedule(lr, epoch + loop.shift, epochs) for schedule, lr in zip(loop.schedules, loop.lr))
+        set_lr(search.w_optimizer, lr), set_lr(search.alpha_optimizer, alpha_lr)
+        search.net.train()
+        done = position.step - epoch * steps
+        images = 0
+        for batch in loop.train:
+            loop.totals.add(search.step(batch, next(loop.alpha_batches)))
+            position.step, done, images = position.step + 1, done + 1, images + len(batch[1])
+            if done % every == 0 or done == steps:
+                loop.trajectory.add(epoch + done / steps, search.relaxation)
+            if done < steps:
+                recorder.step(len(batch[1]), loop.totals)
+        loop.guard.look(batch)
+        seconds = time.perf_counter() - started
+        mean = search.relaxation.mean().detach()
+        train, val = loop.totals.means(), evaluate(search.net, search.task, loop.val, mean, loop.generators["net"])
+        loop.totals.reset()
+        position.epoch = epoch + 1
+        recorder.epoch({
+            "epoch": epoch, "step": position.step, "train_loss": train["loss"], "train_accuracy": train["accuracy"],
+            "val_loss": val["loss"], "val_accuracy": val["accuracy"], "lr": lr, "alpha_lr": alpha_lr,
+            **{f"alpha_entropy/{kind}": value.item() for kind, value in entropies(mean).items()},
+            "seconds": seconds, "images_per_s": images / seconds}, loop.select(mean))
+
+
+@dataclass
+class FinalLoop:
+    """What the training of a final network needs. `context` opens mixed precision around a forward pass."""
+
+    net: nn.Module
+    task: Task
+    optimizer: torch.optim.Optimizer
+    train: Any
+    val: Any
+    test: Callable[[], Any] | None
+    lr: float
+    schedule: Schedule
+    drop_path_prob: float
+    clip_norm: float | None
+    generators: Generators
+    guard: LossGuard
+    totals: Totals
+    position: Position
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    call: nn.Module | None = None  # the compiled network, where it is not `net` itself
+    shift: int = 0
+
+    def parts(self) -> dict[str, Stateful]:
+        """All that moves, by the name it has in a checkpoint."""
+        return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train, "totals": self.totals,
+                "position": self.position}
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of the weights."""
+        with self.context():
+            loss, stats = self.task(self.call or self.net, batch, generator=self.generators["net"])
+        self.guard(loss, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return stats
+
+
+def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
+    """Trains a final network from where `loop.position` stands. `loop.test`, where given, is evaluated after every epoch."""
+    position, steps = loop.position, len(loop.train)
+    for epoch in range(position.epoch, epochs):
+        started = time.perf_counter()
+        lr = loop.schedule(loop.lr, epoch + loop.shift, epochs)
+        set_lr(loop.optimizer, lr)
+        loop.net.drop_path_prob = loop.drop_path_prob * epoch / epochs  # DARTS, train.py: 0 in the first epoch
+        loop.net.train()
+        done = position.step - epoch * steps
+        images = 0
+        for batch in loop.train:
+            loop.totals.add(loop.step(batch))
+            position.step, done, images = position.step + 1, done + 1, images + len(batch[1])
+            if done < steps:
+                recorder.step(len(batch[1]), loop.totals)
+        loop.guard.look(batch)
+        seconds = time.perf_counter() - started
+        record = {"epoch": epoch, "step": position.step, "lr": lr, "drop_path_prob": loop.net.drop_path_prob}
+        record |= {f"train_{k}": v for k, v in loop.totals.means().items()}
+        for name, batches in (("val", loop.val), ("test", loop.test and loop.test())):
+            if batches is not None:
+                record |= {f"{name}_{k}": v for k, v in evaluate(loop.net, loop.task, batches, None, loop.generators["net"], loop.context).items()}
+        loop.totals.reset()
+        position.epoch = epoch + 1
+        recorder.epoch(record | {"seconds": seconds, "images_per_s": images / seconds}, None)

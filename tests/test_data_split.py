@@ -1,0 +1,116 @@
+"""Splits: who trains w and who trains alpha."""
+
+import numpy as np
+import pytest
+import torch
+
+from supernet.data.base import DataError
+from supernet.data.split import ORDERS, Split, make_split
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def labels_of(*counts, seed=0):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return labels[torch.randperm(len(labels), generator=generator(seed))]
+
+
+@pytest.mark.parametrize("mode", ORDERS)
+@pytest.mark.parametrize("portion", [0.1, 0.5, 0.73, 1.0])
+def test_every_image_is_on_one_side(mode, portion):
+    labels = labels_of(40, 31, 7)
+    split = make_split(labels, mode=mode, train_portion=portion, generator=generator())
+    assert len(split.train) == int(portion * 78)
+    assert torch.equal(torch.cat([split.train, split.val]).sort().values, torch.arange(78))
+
+
+def test_index_order_is_what_the_official_code_does_and_draws_nothing():
+    source = generator(3)
+    before = source.get_state()
+    split = make_split(torch.zeros(50_000, dtype=torch.int64), mode="index_order", train_portion=0.5, generator=source)
+    assert torch.equal(split.train, torch.arange(25_000))
+    assert torch.equal(split.val, torch.arange(25_000, 50_000))
+    assert torch.equal(source.get_state(), before)
+
+
+def test_stratified_halves_of_balanced_classes_are_exactly_balanced():
+    labels = labels_of(*[500] * 10)
+    split = make_split(labels, mode="stratified", train_portion=0.5, generator=generator(), max_train=1000, max_val=500)
+    assert labels[split.train].bincount().tolist() == [100] * 10
+    assert labels[split.val].bincount().tolist() == [50] * 10
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_stratified_keeps_the_proportions_of_unequal_classes_to_within_two_images(seed):
+    counts = torch.randint(3, 200, (7,), generator=generator(seed))
+    labels = labels_of(*counts.tolist(), seed=seed)
+    split = make_split(labels, mode="stratified", train_portion=0.6, generator=generator(seed), max_train=60, max_val=40)
+    for side, size in ((split.train, 60), (split.val, 40)):
+        want = counts * size / len(labels)
+        assert (labels[side].bincount(minlength=7) - want).abs().max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["stratified", "shuffled"])
+def test_the_generator_decides(mode):
+    labels = labels_of(50, 50)
+    first, again, other = (make_split(labels, mode=mode, train_portion=0.5, generator=generator(s)).digest for s in (0, 0, 1))
+    assert first == again != other
+
+
+def test_each_image_of_a_class_is_equally_likely_to_train():
+    labels = labels_of(30, 10)
+    source = generator()
+    hits = torch.zeros(40)
+    for _ in range(1000):
+        hits[make_split(labels, mode="stratified", train_portion=0.5, generator=source).train] += 1
+    assert (hits / 1000 - 0.5).abs().max() < 0.08  # five standard deviations
+
+
+def test_save_and_load_round_trip(tmp_path):
+    split = make_split(labels_of(20, 20), mode="shuffled", train_portion=0.5, generator=generator())
+    split.save(tmp_path / "split")
+    back = Split.load(tmp_path / "split")
+    assert torch.equal(back.train, split.train) and torch.equal(back.val, split.val)
+    assert back.digest == split.digest and len(split.digest) == 16
+
+
+def test_the_digest_tells_the_sides_apart():
+    a, b = torch.tensor([1, 2]), torch.tensor([3])
+    assert len({Split(a, b).digest, Split(b, a).digest, Split(torch.tensor([1]), torch.tensor([2, 3])).digest}) == 3
+
+
+def test_a_changed_or_foreign_file_is_refused(tmp_path):
+    path = tmp_path / "split.npz"
+    np.savez(path, train=np.arange(3), val=np.arange(3, 5), digest=np.array("0" * 16))
+    with pytest.raises(DataError, match="the file was changed"):
+        Split.load(path)
+    path.write_bytes(b"not a split")
+    with pytest.raises(DataError, match="must be a split saved as .npz"):
+        Split.load(path)
+    with pytest.raises(DataError, match="must be a split saved as .npz"):
+        Split.load(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "sorted"}, "split mode must be one of index_order, stratified, shuffled, got 'sorted'"),
+        ({"train_portion": 0.0}, r"train_portion must be in \(0, 1\], got 0.0"),
+        ({"train_portion": 1.1}, r"train_portion must be in \(0, 1\], got 1.1"),
+        ({"train_portion": 0.01}, "train_portion 0.01 of 20 images leaves none to train on"),
+        ({"max_train": 0}, "max_train must be at least 1, or none, got 0"),
+        ({"max_val": -1}, "max_val must be at least 1, or none, got -1"),
+    ],
+)
+def test_errors_say_what_was_seen(change, message):
+    with pytest.raises(DataError, match=message):
+        make_split(labels_of(10, 10), **{"mode": "shuffled", "train_portion": 0.5, "generator": generator(), **change})
+
+
+def test_a_split_is_disjoint():
+    with pytest.raises(DataError, match="each position once"):
+        Split(torch.tensor([0, 1]), torch.tensor([1, 2]))
+    with pytest.raises(DataError, match="must be int64"):
+        Split(torch.tensor([0.0]), torch.tensor([1]))

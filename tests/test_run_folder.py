@@ -1,0 +1,309 @@
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from supernet import environment
+from supernet.checkpoint import save
+from supernet.environment import describe, resolve_device
+from supernet.interrupt import Interrupt
+from supernet.run_folder import RunFolder, RunFolderError, config_hash, find_unfinished, to_json, write_json
+
+# ---- folders
+
+
+def test_the_name_says_when_and_what(tmp_path):
+    folder = RunFolder.create(tmp_path / "a" / "b", "darts=v2, seed 3/é")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_darts-v2--seed-3--", folder.path.name)
+    assert folder.path.is_dir()
+    assert len(RunFolder.create(tmp_path, "x" * 1000).path.name) < 255
+
+
+def test_all_paths_lie_in_the_folder_and_differ(tmp_path):
+    paths = [value for value in vars(RunFolder(tmp_path)).values() if value != tmp_path]
+    assert len(paths) == len(set(paths)) and {path.parent for path in paths} == {tmp_path}
+
+
+CREATE = """
+import os, sys
+from pathlib import Path
+from supernet.run_folder import RunFolder
+os.fork(), os.fork()
+names = [RunFolder.create(Path(sys.argv[1]), "same").path.name for _ in range(10)]
+os.write(1, "".join(name + "\\n" for name in names).encode())   # one write, so that the four do not mix
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    pass
+"""
+
+
+def test_many_processes_that_start_in_one_second_get_a_folder_each(tmp_path):
+    done = subprocess.run([sys.executable, "-c", CREATE, str(tmp_path)], check=True, capture_output=True, text=True)
+    printed = done.stdout.split()
+    assert len(set(printed)) == 40 and len(list(tmp_path.iterdir())) == 40
+    assert any(name.endswith("_same_2") for name in printed)
+
+
+def test_an_output_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "under", Path("/proc/supernet")):
+        with pytest.raises(RunFolderError, match="cannot make a run folder here") as error:
+            RunFolder.create(output, "x")
+        assert "\n" not in str(error.value)
+
+
+# ---- run.json
+
+
+def test_status_goes_from_running_to_finished_and_a_resumed_run_keeps_its_start(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.status() is None
+    folder.start(script="train_search", command=["train_search.py", "seed=1"], config_hash="h")
+    first = folder.status()
+    assert first == {"script": "train_search", "status": "running", "command": ["train_search.py", "seed=1"], "config_hash": "h",
+                     "started": first["started"], "updated": first["updated"], "pid": os.getpid()}
+    folder.set_status("stopped")
+    folder.start(script="train_search", command=["again"], config_hash="h")
+    folder.set_status("finished")
+    last = folder.status()
+    assert (last["status"], last["command"], last["started"]) == ("finished", ["again"], first["started"])
+    assert last["updated"] > first["updated"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_write_json_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "summary.json"
+    write_json(path, {"acc": math.nan, "loss": 0.1})
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {"acc": None, "loss": 0.1}
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunFolderError, match="summary.json: cannot write .No space left"):
+        write_json(path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"] and path.read_text() != "{}\n"
+
+
+def test_to_json_keeps_every_digit():
+    assert json.loads(to_json([0.1 + 0.2, 2**60, -math.inf])) == [0.1 + 0.2, 2**60, None]
+
+
+# ---- lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from supernet.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])).lock():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_ends_with_its_process_however_that_ends(tmp_path):
+    folder = RunFolder(tmp_path)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "locked\n"
+    assert folder.is_locked()
+    with pytest.raises(RunFolderError, match="another process is working on this run"), folder.lock():
+        pass
+    holder.kill()
+    holder.communicate()
+    assert not folder.is_locked()
+    with folder.lock():
+        assert folder.is_locked()
+    assert not folder.is_locked()
+
+
+def test_a_folder_without_a_lock_is_not_locked(tmp_path):
+    assert not RunFolder(tmp_path).is_locked()
+    with pytest.raises(RunFolderError, match="cannot lock"), RunFolder(tmp_path / "missing").lock():
+        pass
+
+
+def test_those_who_only_ask_keep_nobody_out(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.lock():
+        pass
+    done = threading.Event()
+
+    def ask():
+        while not done.is_set():
+            folder.is_locked()
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    try:
+        for _ in range(10):
+            with folder.lock():
+                pass
+    finally:
+        done.set()
+        for thread in asking:
+            thread.join()
+
+
+# ---- find_unfinished
+
+
+def made(output, *, stem="run", script="train_search", config="h", status="stopped", checkpoint=True):
+    folder = RunFolder.create(output, stem)
+    folder.start(script=script, command=[], config_hash=config)
+    folder.set_status(status)
+    if checkpoint:
+        save(folder.checkpoints, {}, name="step_1")
+    return folder
+
+
+def test_the_newest_run_that_can_go_on_is_found(tmp_path):
+    assert find_unfinished(tmp_path / "missing", "train_search", "h") is None
+    for other in ({"script": "train_final"}, {"config": "other"}, {"status": "finished"}, {"checkpoint": False}):
+        made(tmp_path, **other)
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger" / "run.json").write_text("[1, 2")
+    (tmp_path / "notes.txt").write_text("")
+    assert find_unfinished(tmp_path, "train_search", "h") is None
+
+    older, newer = made(tmp_path, status="failed", stem="z"), made(tmp_path, status="running", stem="a")
+    assert find_unfinished(tmp_path, "train_search", "h").path == newer.path
+    with newer.lock():
+        assert find_unfinished(tmp_path, "train_search", "h").path == older.path
+    newer.set_status("finished")
+    assert find_unfinished(tmp_path, "train_search", "h").path == older.path
+
+
+def test_config_hash_depends_on_values_not_on_order_or_ignored_keys():
+    config = {"seed": 1, "space": {"name": "darts", "layers": 8}, "output": "runs"}
+    assert config_hash(config, {"output"}) == config_hash({"space": {"layers": 8, "name": "darts"}, "seed": 1}, {"output"})
+    assert config_hash(config, {"output"}) != config_hash(config | {"seed": 2}, {"output"})
+    assert config_hash({"a": {"output": 1}}, {"output"}) != config_hash({"a": {"output": 2}}, {"output"})
+    assert re.fullmatch("[0-9a-f]{64}", config_hash(config))
+
+
+# ---- environment
+
+
+def test_the_environment_is_json_and_names_no_person_machine_or_folder():
+    description = describe(torch.device("cpu"))
+    text = json.dumps(description)
+    assert description["torch"] == torch.__version__ and description["threads"] == torch.get_num_threads()
+    assert os.uname().nodename not in text and str(Path.cwd()) not in text and str(Path.home()) not in text
+
+
+def git(*arguments):
+    author = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *author, *arguments], check=True, capture_output=True)
+
+
+def test_the_commit_is_that_of_the_code_and_says_whether_it_was_changed(tmp_path, monkeypatch):
+    file = tmp_path / "environment.py"
+    file.write_text("")
+    monkeypatch.setattr(environment, "__file__", str(file))
+
+    def seen():
+        description = describe(torch.device("cpu"))
+        return description["git_commit"], description["git_dirty"]
+
+    assert seen() == (None, None)
+    git("-C", str(tmp_path), "init")
+    assert seen() == (None, None)          # somebody's repository, not this code's
+    git("-C", str(tmp_path), "add", file.name)
+    git("-C", str(tmp_path), "commit", "-m", "x")
+    commit, dirty = seen()
+    assert re.fullmatch("[0-9a-f]{40}", commit) and dirty is False
+    file.write_text("changed")
+    assert seen() == (commit, True)
+    monkeypatch.setenv("PATH", "")
+    assert seen() == (None, None)
+
+
+def test_devices(monkeypatch):
+    assert resolve_device("cpu") == torch.device("cpu")
+    for text in ("gpu", "cuda:", "cuda:-1", "", "CPU", "cpu:0"):
+        with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N"):
+            resolve_device(text)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device=cuda is not available") as error:
+        resolve_device("cuda")
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("auto").type == "cuda"
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="sees 2 GPUs"):
+        resolve_device("cuda:2")
+
+
+# ---- interrupt
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_only_sets_a_flag_and_handlers_are_put_back(number, code):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Interrupt() as interrupt:
+        assert (interrupt.signal, interrupt.exit_code) == (None, 0)
+        signal.raise_signal(number)
+        assert (interrupt.signal, interrupt.exit_code) == (number, code)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_after_a_signal_stops_at_once(first):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
+        signal.raise_signal(first)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.signal == first
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_launchers_handlers_are_called_and_kept():
+    seen = []
+    numbers = (signal.SIGTERM, signal.SIGUSR2)
+    owned = {number: signal.signal(number, lambda number, frame: seen.append(number)) for number in numbers}
+    try:
+        theirs = signal.getsignal(signal.SIGTERM)
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGUSR2)
+            assert interrupt.signal is None
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupt.signal == signal.SIGTERM
+        assert seen == [signal.SIGUSR2, signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is theirs
+    finally:
+        for number, handler in owned.items():
+            signal.signal(number, handler)
+
+
+def test_blocks_may_stand_in_one_another():
+    with Interrupt() as outer:
+        with Interrupt() as inner:
+            signal.raise_signal(signal.SIGTERM)
+        assert (outer.signal, inner.signal) == (signal.SIGTERM, signal.SIGTERM)
+
+
+def test_outside_the_main_thread_it_does_nothing():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work():
+        with Interrupt() as interrupt:
+            seen.append((interrupt.signal, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]
