@@ -4,6 +4,7 @@ is quick. Apart from the scripts this is the only place that knows Hydra."""
 import contextlib
 import difflib
 import functools
+import json
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -255,7 +257,20 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def genotype_path(output: str) -> Path | None:
-    """The genotype.json of the newest finished search under `output`, if there is one."""
-    found = sorted(Path(output).glob("*_search_*/genotype.json"), key=lambda p: (p.stat().st_mtime, p))
-    return found[-1] if found else None
+def choices(group: str) -> list[str]:
+    """The configs of a group, by name."""
+    loader = GlobalHydra.instance().config_loader()
+    return loader.get_group_options(group)
+
+
+def newest_genotype(output: str) -> str:
+    """The genotype.json of the search under `output` that finished last. Raises UsageError where there is none."""
+    found = []
+    for path in Path(output).glob("*/run.json"):
+        status = json.loads(path.read_text())
+        if status.get("script") == "train_search" and status.get("status") == "finished":
+            found.append((status["updated"], path.with_name("genotype.json")))
+    if not found:
+        raise UsageError(f"genotype=latest: no finished search under {output!r}; run train_search.py first, or pass genotype=FILE or a "
+                         "published name such as genotype=darts_v2")
+    return str(max(found)[1])

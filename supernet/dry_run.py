@@ -11,12 +11,13 @@ Rows = list[tuple[str, str]]
 
 
 def report(net: nn.Module, step: Callable[[], object], *, image: tuple[int, int, int], batch_size: int, steps_per_epoch: int,
-           epochs: int, device: torch.device, remedies: Sequence[str]) -> Rows:
+           epochs: int, device: torch.device, remedies: Sequence[str], optimizer: torch.optim.Optimizer) -> Rows:
     """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards."""
     rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"), ("multiply-adds", f"{multiply_adds(net, image) / 1e6:.3f} M an image")]
     try:
         seconds = seconds_per_step(step, device)
-        peak = peak_memory(step, device)
+        state = [t for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t)]
+        peak = peak_memory(step, device, [*net.parameters(), *net.buffers(), *state])
     except torch.cuda.OutOfMemoryError:
         return rows + [("peak memory", f"more than the device has at batch size {batch_size}"), ("to make it fit", "; ".join(remedies))]
     have = available_memory(device)

@@ -1,11 +1,14 @@
 """Sizes and costs of a network before it is trained: parameters, multiply-adds, peak memory, time."""
 
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -26,36 +29,49 @@ def multiply_adds(net: nn.Module, image: tuple[int, int, int], **call: Any) -> i
     return counter.get_total_flops() // 2
 
 
-def peak_memory(step: Callable[[], object], device: torch.device) -> int:
-    """Bytes at the highest moment of `step`, with all that is alive when it is called.
+class LiveBytes(TorchDispatchMode):
+    """Within, follows the bytes of all tensor storages that are alive: `peak` is their highest sum.
 
-    On a GPU the allocator's maximum. On the CPU the live bytes of tensors: those alive before (counted by storage), plus the
-    running sum of the allocations and releases that the profiler sees.
+    Storages that autograd keeps count until they are freed. Work space inside a kernel does not count.
     """
+
+    def __init__(self, present: Iterable[torch.Tensor]):
+        super().__init__()
+        self.live = self.peak = 0
+        self.known: dict[int, weakref.ref] = {}
+        for tensor in present:
+            self._see(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self._see, result)
+        return result
+
+    def _see(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+
+        def freed(_: weakref.ref) -> None:
+            self.live -= size
+            del self.known[key]
+
+        self.known[key] = weakref.ref(storage, freed)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def peak_memory(step: Callable[[], object], device: torch.device, present: Iterable[torch.Tensor] = ()) -> int:
+    """Bytes at the highest moment of `step`: on a GPU the allocator's maximum, on the CPU the bytes of live tensors, of which those
+    in `present` are alive when it begins."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step()
         return torch.cuda.max_memory_allocated(device)
-    before = _live_bytes()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with LiveBytes(present) as mode:
         step()
-    live = peak = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return before + peak
-
-
-def _live_bytes() -> int:
-    import gc
-
-    storages = {}
-    for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor) and thing.device.type == "cpu":
-            storage = thing.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
+    return mode.peak
 
 
 def seconds_per_step(step: Callable[[], object], device: torch.device, *, steps: int = 3) -> float:

@@ -1,0 +1,274 @@
+"""`write_report`: the files of a run folder as one page that opens anywhere, offline and without scripts."""
+
+import json
+import math
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from supernet.genotype import Edge, Genotype
+from supernet.report import page
+from supernet.report.curves import alpha_charts, heat_map_svg, line_chart
+from supernet.report.draw import cells_svg
+from supernet.report.figure import with_ids
+from supernet.report.names import edge_names, node_name, op_colours, op_label
+
+MAX_ALPHA_POINTS = 20_000  # in all alpha plots together, about 25 bytes each
+MAX_EDGE_CHARTS = 120
+MAX_DRAWN_EDGES = 200
+MAX_CHANGES = 100          # rows of the genotype timeline
+MAX_TEXT = 200_000         # characters of a file shown as text
+
+CHARTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (  # title, y axis, line -> key of a record
+    ("Loss", "loss (nats)", {"train": "train_loss", "validation": "val_loss"}),
+    ("Accuracy", "accuracy (%)", {"train": "train_accuracy", "validation": "val_accuracy"}),
+    ("Learning rate of w", "learning rate", {"w": "lr"}),
+    ("Learning rate of alpha", "learning rate", {"alpha": "alpha_lr"}),
+    ("Seconds an epoch", "seconds", {"seconds": "seconds"}),
+)
+UNEXPECTED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RecursionError, zipfile.BadZipFile)
+TITLES = {"train_search": "Architecture search", "train_final": "Training of a final network"}
+
+
+class Missing(Exception):
+    """A section has nothing to show; the message says why, in one line."""
+
+
+def write_report(run: Path) -> Path:
+    """Writes `run/report.html` from the files of the run folder and returns its path.
+
+    A section whose file is missing or unreadable is one line that says so: a report is wanted most of a run that broke.
+    """
+    records = _epoch_records(run)
+    serial = count()
+
+    def inline(svg: str) -> str:
+        return with_ids(svg, f"f{next(serial)}")
+
+    sections: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("Result", lambda: _result(run)),
+        ("Cells", lambda: _cells(run, inline)),
+        ("Curves", lambda: _curves(records, inline)),
+        ("Weights of the ops over time", lambda: _alphas(run, inline)),
+        ("Final weights", lambda: _heat_maps(run, inline)),
+        ("Genotype by epoch", lambda: _timeline(run)),
+        ("Genotype", lambda: page.preformatted(_text(run / "genotype.json"))),
+        ("Configuration", lambda: page.preformatted(_text(run / "config.yaml"))),
+        ("Environment", lambda: page.table(_flat(_json(run / "environment.json")), tall=True)),
+        ("Reproduce", lambda: page.preformatted(str(_field(_json(run / "run.json"), "command", "run.json")), wrap=True)),
+    )
+    title, summary = _headline(run, records)
+    html = [page.header(title, summary), *(page.section(name, _or_reason(make)) for name, make in sections)]
+    path = run / "report.html"
+    part = path.with_name(path.name + ".part")
+    part.write_text(page.page(title, html), encoding="utf-8", errors="replace")
+    os.replace(part, path)
+    return path
+
+
+def _or_reason(make: Callable[[], str]) -> str:
+    try:
+        return make()
+    except Missing as reason:
+        return page.paragraph(f"Left out: {reason}.", soft=True)
+    except UNEXPECTED as error:
+        return page.paragraph(f"Left out: the file is not as expected ({type(error).__name__}: {error}).", soft=True)
+
+
+# Reading
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise Missing(f"the run has no {path.name}")
+    return path
+
+
+def _text(path: Path) -> str:
+    text = _existing(path).read_text(encoding="utf-8", errors="replace")
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f"\n... ({len(text) - MAX_TEXT:,} more characters in {path.name})"
+
+
+def _json(path: Path) -> Any:
+    return json.loads(_existing(path).read_text(encoding="utf-8"))
+
+
+def _field(data: Mapping[str, Any], key: str, file: str) -> Any:
+    if key not in data:
+        raise Missing(f"{file} has no {key!r}")
+    return data[key]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file of lines. A line cut short by a crash is skipped."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if type(record) is dict:
+            records.append(record)
+    return records
+
+
+def _epoch_records(run: Path) -> list[dict[str, Any]]:
+    """Per-epoch records by epoch; of one written twice (a resumed run) the later counts."""
+    records = [r for r in _lines(run / "metrics.jsonl") if r.get("kind", "epoch") == "epoch" and _is_number(r.get("epoch"))]
+    return [r for _, r in sorted({r["epoch"]: r for r in records}.items())]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _series(records: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    kept = [(r["epoch"], r[key]) for r in records if _is_number(r.get(key))]
+    return [x for x, _ in kept], [y for _, y in kept]
+
+
+class AlphaTable(NamedTuple):
+    """The edge weights of one kind of cell over a search."""
+
+    epochs: np.ndarray   # (T,)
+    weights: np.ndarray  # (T, E, O)
+    edges: list[str]
+    ops: list[str]
+    note: str            # what is not shown, or nothing
+
+
+def _alpha_tables(run: Path) -> dict[str, AlphaTable]:
+    with np.load(_existing(run / "alphas.npz"), allow_pickle=False) as arrays:
+        kinds = sorted(name.removeprefix("weights.") for name in arrays.files if name.startswith("weights."))
+        if not kinds or not len(arrays["epoch"]):
+            raise Missing("alphas.npz holds no weights")
+        return {kind: _alpha_table(arrays, kind, MAX_EDGE_CHARTS // len(kinds)) for kind in kinds}
+
+
+def _alpha_table(arrays: Mapping[str, np.ndarray], kind: str, most: int) -> AlphaTable:
+    edges = edge_names([(int(s), int(d)) for s, d in arrays[f"edges.{kind}"]])
+    note = f" (the first {most} of {len(edges)} edges)" if len(edges) > most else ""
+    ops = [str(op) for op in arrays[f"ops.{kind}"]]
+    return AlphaTable(arrays["epoch"], arrays[f"weights.{kind}"][:, :most], edges[:most], ops, note)
+
+
+# Sections
+
+
+def _headline(run: Path, records: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """The title, and one line of what was done and what was reached."""
+    info, summary = _quietly(run / "run.json"), _quietly(run / "summary.json")
+    script = str(info.get("script", ""))
+    title = str(summary.get("title") or TITLES.get(script) or f"Run {run.resolve().name}")
+    said = [TITLES.get(script, script), str(info.get("status", "")), f"started {info['started']}" if "started" in info else ""]
+    said.append(f"{len(records)} epoch{'s' if len(records) != 1 else ''}" if records else "")
+    for name, key in (("train", "train_accuracy"), ("validation", "val_accuracy")):
+        epochs, values = _series(records, key)
+        if values:
+            best = max(range(len(values)), key=values.__getitem__)
+            said.append(f"{name} accuracy {values[-1]:.2f} % at the end, at best {values[best]:.2f} % (epoch {epochs[best]:g})")
+    return title, "; ".join(part for part in said if part) or "Nothing is recorded of what was done."
+
+
+def _quietly(path: Path) -> dict[str, Any]:
+    """The object in a file that the headline can do without; its own section says what is wrong with it."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if type(data) is dict else {}
+
+
+def _result(run: Path) -> str:
+    rows = _field(_json(run / "summary.json"), "rows", "summary.json")
+    return page.table([(str(name), str(value)) for name, value in rows])
+
+
+def _cells(run: Path, inline: Callable[[str], str]) -> str:
+    genotype = Genotype.load(_existing(run / "genotype.json"))
+    num_edges = sum(len(edges) for _, edges in genotype.cells)
+    if num_edges > MAX_DRAWN_EDGES:
+        raise Missing(f"the genotype has {num_edges} edges, more than the {MAX_DRAWN_EDGES} that can be drawn legibly")
+    # a space whose cells concatenate only some of their nodes has them among its arguments
+    outputs = genotype.arguments.get("concat") or {}
+    names = f"Space {genotype.space}, genotype {genotype.digest}."
+    return page.figure(inline(cells_svg(genotype, outputs=outputs)), "the cells of the genotype", wide=True, caption=names)
+
+
+def _curves(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> str:
+    if not records:
+        raise Missing("the run has no records of epochs in metrics.jsonl")
+    entropies = sorted({key for r in records for key in r if key.startswith("alpha_entropy/")})
+    entropy = ("Entropy of the weights", "entropy (nats)", {key.split("/", 1)[1]: key for key in entropies})
+    figures = []
+    for title, y_label, keys in (*CHARTS, entropy):
+        lines = {name: series for name, key in keys.items() if (series := _series(records, key))[0]}
+        if lines:
+            svg = line_chart(lines, x_label="epoch", y_label=y_label)
+            figures.append(page.figure(inline(svg), title, caption=title))
+    if not figures:
+        raise Missing("the records in metrics.jsonl hold none of the charted quantities")
+    return page.grid(figures)
+
+
+def _alphas(run: Path, inline: Callable[[str], str]) -> str:
+    tables = _alpha_tables(run)
+    num_lines = sum(table.weights[0].size for table in tables.values())
+    points = max(10, min(150, MAX_ALPHA_POINTS // num_lines))
+    html = []
+    for kind, (epochs, weights, edges, ops, note) in tables.items():
+        charts = alpha_charts(epochs, weights, edges, ops, max_points=points)
+        html += [page.heading(kind + note), page.legend([(op_label(op), colour) for op, colour in op_colours(ops).items()]),
+                 page.grid([page.figure(inline(svg), f"{kind}, edge {edge}") for svg, edge in zip(charts, edges)], small=True)]
+    return page.paragraph("Weight of each op against epochs done, one chart an edge.", soft=True) + "\n".join(html)
+
+
+def _heat_maps(run: Path, inline: Callable[[str], str]) -> str:
+    return page.grid([page.figure(inline(heat_map_svg(table.weights[-1], table.edges, table.ops)), f"final weights of {kind}",
+                                  wide=True, caption=kind + table.note) for kind, table in _alpha_tables(run).items()])
+
+
+def _timeline(run: Path) -> str:
+    """The epochs at which the genotype became another, and what changed."""
+    rows, last = [], None
+    for record in _lines(run / "genotypes.jsonl"):
+        genotype = Genotype.from_json(record.get("genotype"), "genotypes.jsonl")
+        if last is None or genotype != last:
+            rows.append((str(record.get("epoch")), genotype.digest, "first" if last is None else _difference(last, genotype)))
+        last = genotype
+    if not rows:
+        raise Missing("the run has no genotypes.jsonl")
+    note = f" The last {MAX_CHANGES} are shown." if len(rows) > MAX_CHANGES else ""
+    changes = len(rows) - 1
+    return (page.paragraph(f"The genotype changed {changes} time{'s' if changes != 1 else ''}.{note}", soft=True)
+            + page.table(rows[-MAX_CHANGES:], head=("epoch", "genotype", "change"), tall=True))
+
+
+def _difference(old: Genotype, new: Genotype) -> str:
+    parts = []
+    for kind, edges in new.cells:
+        before = dict(old.cells).get(kind, ())
+        first = min((e.destination for e in (*edges, *before)), default=0)
+        gone = [_edge_text(e, first) for e in (Counter(before) - Counter(edges)).elements()]
+        come = [_edge_text(e, first) for e in (Counter(edges) - Counter(before)).elements()]
+        if gone or come:
+            parts.append(f"{kind}: " + ", ".join([f"− {text}" for text in gone] + [f"+ {text}" for text in come]))
+    return "; ".join(parts)
+
+
+def _edge_text(edge: Edge, num_inputs: int) -> str:
+    return f"{op_label(edge.op)} {node_name(edge.source, num_inputs)} → {node_name(edge.destination, num_inputs)}"
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as rows; the keys of inner objects are joined by dots."""
+    rows = []
+    for key, value in data.items():
+        rows += _flat(value, f"{prefix}{key}.") if type(value) is dict else [(f"{prefix}{key}", str(value)[:MAX_TEXT])]
+    return rows

@@ -1,0 +1,154 @@
+"""Trains an architecture from scratch and tests it once, at the end.
+
+`python train_final.py --help` lists the options.
+"""
+
+import functools
+import sys
+from contextlib import nullcontext
+
+import hydra
+from hydra import compose
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from supernet.config import NOT_COMPUTED, UsageError, choices, cli, newest_genotype, plain, shows_errors, text, validate
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="final")
+@shows_errors
+def main(cfg: DictConfig) -> None:
+    # Heavy imports wait until the options are known to be good.
+    validate(cfg, "train_final")
+    from supernet import genotype as genotypes
+
+    if cfg.genotype == "latest":
+        cfg.genotype = newest_genotype(cfg.output)
+    genotype = genotypes.find(cfg.genotype)
+    build = lambda node: instantiate(node, _convert_="all")
+    space = build(cfg.space) if cfg.space is not None else space_of(genotype)
+    space.validate(genotype)
+
+    import torch
+
+    from supernet import dry_run, setup
+    from supernet.data.loader import final_loaders, test_loader
+    from supernet.data.split import make_split
+    from supernet.environment import describe, resolve_device
+    from supernet.log import open_tracker
+    from supernet.measure import multiply_adds, parameters
+    from supernet.run import Interrupted, Run, again_with, choose_folder, command_line, table
+    from supernet.run_folder import config_hash, write_json
+    from supernet.train import FinalLoop, Generators, LossGuard, Position, Totals, evaluate, first_nonfinite, fit_final
+
+    # ---- compose: plain objects from the options; nothing is written yet
+
+    device = resolve_device(cfg.device)
+    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+    generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
+    source, augment, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.task)
+    source.check()
+    split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=1 - cfg.split.val_portion, generator=generators["split"],
+                       max_train=cfg.split.max_train)
+    how = {"device": device, "workers": cfg.workers, "channels_last": cfg.channels_last}
+    loaders = final_loaders(source, split, batch_size=cfg.batch_size, augment=augment, generator=generators["train"],
+                            eval_batch_size=cfg.eval_batch_size, **how)
+    open_test = functools.cache(lambda: test_loader(source, batch_size=cfg.eval_batch_size, augment=augment, **how))
+    image = (source.in_channels, *source.image_size)
+    with setup.initial_weights(cfg.seed):
+        net = space.network(space.candidates(genotype), norm=setup.final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
+                            channels=cfg.channels, layers=cfg.layers, num_classes=source.num_classes, in_channels=source.in_channels,
+                            image_size=source.image_size, stem=cfg.stem, auxiliary=cfg.task.auxiliary_weight > 0)
+    net = net.to(device, memory_format=setup.memory_format(cfg.channels_last))
+    position = Position()
+
+    def describe_divergence(batch) -> str:
+        where = first_nonfinite(net, None, batch, generator=generators["net"])
+        return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
+
+    contexts = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
+    guard = LossGuard(device, cfg.log_every, position, describe_divergence)
+    loop = FinalLoop(net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
+                     open_test if cfg.report_test_every_epoch else None, cfg.w_optimizer.lr, build(cfg.w_schedule), cfg.drop_path_prob,
+                     cfg.clip_norm, generators, guard, Totals(device), position, contexts[cfg.amp],
+                     torch.compile(net) if cfg.compile else None, shift=int(cfg.compat.scheduler_step == "start"))
+    steps = len(loop.train)
+
+    if cfg.dry_run:
+        batch = next(iter(loop.train))
+        net.train()
+        rows = dry_run.report(net, lambda: loop.step(batch), image=image, batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs,
+                              device=device, optimizer=loop.optimizer, remedies=[f"batch_size={max(1, cfg.batch_size // 2)}", f"channels={max(2, cfg.channels // 2)}"])
+        print(table([("final network", f"{cfg.genotype}, {cfg.layers} cells, C={cfg.channels} (auxiliary head not counted)"), *rows]))
+        return
+
+    # ---- the run folder, new or resumed
+
+    options = plain(cfg) | {"genotype": genotype.to_json()}  # what is trained counts, not the name of its file
+    hash_ = config_hash(options, NOT_COMPUTED)
+    stem = f"final_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
+    folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_final", hash_=hash_)
+    run = Run(folder, "train_final", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s)
+    if resuming:
+        lines += run.resume()
+    try:
+        with run:
+            environment = describe(device)
+            if not resuming:
+                folder.config.write_text(text(cfg))
+                write_json(folder.environment, environment)
+                split.save(folder.split)
+                genotype.save(folder.genotype)
+                setup.save_drawings(folder, genotype, space)
+            run.tracker, line = open_tracker(cfg.wandb.mode, project=cfg.wandb.project, name=folder.path.name, folder=folder.path,
+                                             config=options | {"environment": environment}, run_id=folder.path.name, warn=run.line,
+                                             timeout_s=cfg.wandb.timeout_s)
+            held_out = f"{len(split.val)} held out for validation" if loaders.val else "none held out"
+            for text_line in [f"run folder {folder.path}", *lines, line,
+                              f"data {source.name}: {len(split.train)} training images, {held_out} (split {split.digest}); "
+                              f"{cfg.genotype}, {parameters(net) / 1e6:.3f} M parameters; {device}, {environment['threads']} threads"]:
+                run.line(text_line)
+
+            fit_final(loop, cfg.epochs, run)
+
+            # ---- the test, read once
+            test = open_test()
+            result = evaluate(net, task, test, None, generators["net"], loop.context)
+            torch.save(net.state_dict(), folder.weights)
+            last = run.metrics.read(folder.metrics)[-1]
+            habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
+            rows = [("test accuracy", f"{result['accuracy']:.2f} % of {test.num_images} images, {habit}"),
+                    ("test error", f"{100 - result['accuracy']:.2f} %"),
+                    ("training accuracy", f"{last['train_accuracy']:.2f} %"),
+                    *([("validation accuracy", f"{last['val_accuracy']:.2f} % of {len(split.val)} images")] if loaders.val else []),
+                    ("parameters", f"{parameters(net) / 1e6:.6f} M"), ("multiply-adds", f"{multiply_adds(net, image) / 1e6:.3f} M an image"),
+                    ("genotype", f"{genotype.digest} ({cfg.genotype})"), ("training time", f"{dry_run.duration(run.elapsed())} on {device}"),
+                    ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
+            setup.save_summary(folder, f"Final training on {source.name}", rows,
+                               {"test_accuracy": result["accuracy"], "test_loss": result["loss"], "test_images": test.num_images,
+                                "parameters": parameters(net), "multiply_adds": multiply_adds(net, image), "elapsed_s": run.elapsed(),
+                                "genotype": genotype.to_json()})
+        from supernet.report.html import write_report
+
+        write_report(folder.path)
+    except Interrupted:
+        print(f"stopped at epoch {position.epoch}, step {position.step}; saved. Go on with:\n  {again_with('resume=auto')}", file=sys.stderr)
+        sys.exit(run.interrupt.exit_code)
+    print(f"\n{table(rows)}\n\nweights   {folder.weights}\nreport    {folder.report}")
+
+
+def space_of(genotype):
+    """The space that a genotype names, from its config and the genotype's arguments."""
+    known = choices("space")
+    if genotype.space not in known:
+        raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "
+                         "space=custom space._target_=your_module.make")
+    node = compose(config_name="search", overrides=[f"space={genotype.space}"]).space
+    try:
+        return instantiate({"_target_": node._target_, **genotype.arguments}, _convert_="all")
+    except Exception as error:
+        raise UsageError(f"the genotype's arguments do not make a {genotype.space!r} space: {error.__cause__ or error}") from error
+
+
+if __name__ == "__main__":
+    cli(main)
