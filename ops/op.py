@@ -44,7 +44,8 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         weight, bias = self.weight, self.bias
         if scale is not None:
-            weight = scale.expand(self.channels) if weight is None else scale * weight
+            # contiguous: torch's CPU kernel for channels_last reads past the one element of an expanded weight
+            weight = scale.expand(self.channels).contiguous() if weight is None else scale * weight
             bias = None if bias is None else scale * bias
         by_batch = self.training or self.running_mean is None
         tracked = not by_batch or self.updates

@@ -47,12 +47,14 @@ def compare(net, ref, weights, x, y, tolerance=1e-10):
         reference.close(by_parameter[ours], by_parameter_ref[theirs], tolerance)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("active", [False, True])
 @pytest.mark.parametrize("size", [8, 7])
-def test_bundles_equal_the_sum_over_edges_and_ops(size, active):
+def test_bundles_equal_the_sum_over_edges_and_ops(size, active, layout):
     space = darts.make(nodes=3)
     net = build(space)
     ref = reference.like(net, space.cells, space.candidates(), 4, 5)
+    net.to(memory_format=layout)
     x, y = torch.randn(4, 3, size, size, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
     compare(net, ref, random_weights(space, active=active), x, y)
     net.eval(), ref.eval()  # the running statistics that the training forward left must agree as well
@@ -60,11 +62,40 @@ def test_bundles_equal_the_sum_over_edges_and_ops(size, active):
         compare(net, ref, random_weights(space), x, y)
 
 
+@pytest.mark.parametrize("channels", [16, 6])
+def test_channels_last_in_float32_is_as_exact_as_the_reference(channels):
+    """Memory layouts have kernels of their own; those for float32 and whole vectors of channels are the ones that run in practice."""
+    space = darts.make(nodes=3)
+    exact = build(space, channels=channels, layers=3)
+    x, y = torch.randn(8, 3, 16, 16, dtype=torch.float64), torch.arange(8) % 5
+
+    def gradients(net, dtype):
+        weights = EdgeWeights({k: Weights(w.ops.detach().to(dtype).requires_grad_()) for k, w in random_weights(space).items()})
+        loss = F.cross_entropy(net(x.to(dtype), weights), y)
+        inputs = [w.ops for w in weights.values()] + [p for p in net.parameters()]
+        return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)])
+
+    truth = gradients(exact, torch.float64)
+    ours = build(space, channels=channels, layers=3).float().to(memory_format=torch.channels_last)
+    plain = reference.like(ours, space.cells, space.candidates(), channels, 5)
+    by_layout = (gradients(ours, torch.float32) - truth).norm() / truth.norm()
+    weights = EdgeWeights({k: Weights(w.ops.detach().float().requires_grad_()) for k, w in random_weights(space).items()})
+    inputs = [w.ops for w in weights.values()] + [t for _, t in reference.parameters_side_by_side(ours, plain)]
+    own = torch.autograd.grad(F.cross_entropy(plain(x.float(), weights), y), inputs)
+    order = {id(p): i for i, p in enumerate(ours.parameters())}
+    tables, rest = own[:2], own[2:]
+    placed = [None] * len(order)
+    for (p, _), g in zip(reference.parameters_side_by_side(ours, plain), rest):
+        placed[order[id(p)]] = g
+    of_reference = (torch.cat([g.double().flatten() for g in (*tables, *placed)]) - truth).norm() / truth.norm()
+    assert by_layout < max(2 * of_reference, 1e-5), (by_layout, of_reference)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_final_networks_equal_the_sum_over_edges(seed):
     space = darts.make()
     candidates = space.candidates(space.sample(random.Random(seed)))
-    net = build(space, candidates, norm=FINAL, seed=seed)
+    net = build(space, candidates, norm=FINAL, seed=seed).to(memory_format=torch.channels_last)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.5)
     ref = reference.like(net, space.cells, candidates, 4, 5, affine=True, pool_bn=False)
