@@ -78,7 +78,7 @@ def main(cfg: DictConfig) -> None:
         batch = next(iter(loop.train))
         net.train()
         rows = dry_run.report(net, lambda: loop.step(batch), image=image, batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs,
-                              device=device, optimizer=loop.optimizer, remedies=[f"batch_size={max(1, cfg.batch_size // 2)}", f"channels={max(2, cfg.channels // 2)}"])
+                              device=device, remedies=[f"batch_size={max(1, cfg.batch_size // 2)}", f"channels={max(2, cfg.channels // 2)}"])
         print(table([("final network", f"{cfg.genotype}, {cfg.layers} cells, C={cfg.channels} (auxiliary head not counted)"), *rows]))
         return
 

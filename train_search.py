@@ -73,7 +73,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.dry_run:
         batches = (next(iter(loop.train)), next(loop.alpha_batches))
         rows = dry_run.report(net, lambda: search.step(*batches), image=(source.in_channels, *source.image_size), batch_size=cfg.batch_size,
-                              steps_per_epoch=steps, epochs=cfg.epochs, device=device, optimizer=search.w_optimizer,
+                              steps_per_epoch=steps, epochs=cfg.epochs, device=device,
                               remedies=[f"batch_size={max(1, cfg.batch_size // 2)}", f"channels={max(2, cfg.channels // 2)}", f"layers={max(3, cfg.layers - 2)}"])
         print(table([("supernet", f"{cfg.space._target_.split('.')[-2]}, {cfg.layers} cells, C={cfg.channels}, {space.count():.3e} architectures"), *rows]))
         return

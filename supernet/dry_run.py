@@ -1,5 +1,6 @@
 """What a run would take: size, memory and time, measured over a few steps before any training."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,16 +9,20 @@ from torch import nn
 from supernet.measure import multiply_adds, parameters, peak_memory, seconds_per_step
 
 Rows = list[tuple[str, str]]
+SLOW_STEP_S = 30.0
 
 
 def report(net: nn.Module, step: Callable[[], object], *, image: tuple[int, int, int], batch_size: int, steps_per_epoch: int,
-           epochs: int, device: torch.device, remedies: Sequence[str], optimizer: torch.optim.Optimizer) -> Rows:
+           epochs: int, device: torch.device, remedies: Sequence[str]) -> Rows:
     """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards."""
     rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"), ("multiply-adds", f"{multiply_adds(net, image) / 1e6:.3f} M an image")]
     try:
-        seconds = seconds_per_step(step, device)
-        state = [t for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t)]
-        peak = peak_memory(step, device, [*net.parameters(), *net.buffers(), *state])
+        # The step that memory is followed on also warms up; where a step is slow, it is timed as well.
+        started = time.perf_counter()
+        peak = peak_memory(step, device, [*net.parameters(), *net.buffers()])
+        seconds = time.perf_counter() - started
+        if seconds < SLOW_STEP_S:
+            seconds = seconds_per_step(step, device)
     except torch.cuda.OutOfMemoryError:
         return rows + [("peak memory", f"more than the device has at batch size {batch_size}"), ("to make it fit", "; ".join(remedies))]
     have = available_memory(device)

@@ -74,15 +74,17 @@ def peak_memory(step: Callable[[], object], device: torch.device, present: Itera
     return mode.peak
 
 
-def seconds_per_step(step: Callable[[], object], device: torch.device, *, steps: int = 3) -> float:
-    """Mean wall time of `steps` steps after one to warm up."""
-    step()
+def seconds_per_step(step: Callable[[], object], device: torch.device, *, steps: int = 3, budget_s: float = 20.0) -> float:
+    """Mean wall time of up to `steps` steps, fewer once `budget_s` is used up. The caller has warmed up."""
     _wait(device)
     start = time.perf_counter()
-    for _ in range(steps):
+    for done in range(1, steps + 1):
         step()
-    _wait(device)
-    return (time.perf_counter() - start) / steps
+        _wait(device)
+        seconds = time.perf_counter() - start
+        if seconds > budget_s:
+            break
+    return seconds / done
 
 
 def _wait(device: torch.device) -> None:
