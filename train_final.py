@@ -12,7 +12,7 @@ from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from supernet.config import NOT_COMPUTED, UsageError, choices, cli, newest_genotype, plain, shows_errors, text, validate
+from supernet.config import NOT_COMPUTED, UsageError, choices, cli, composing, newest_genotype, plain, shows_errors, text, validate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="final")
@@ -26,7 +26,8 @@ def main(cfg: DictConfig) -> None:
         cfg.genotype = newest_genotype(cfg.output)
     genotype = genotypes.find(cfg.genotype)
     build = lambda node: instantiate(node, _convert_="all")
-    space = build(cfg.space) if cfg.space is not None else space_of(genotype)
+    with composing():
+        space = build(cfg.space) if cfg.space is not None else space_of(genotype)
     space.validate(genotype)
 
     import torch
@@ -43,36 +44,37 @@ def main(cfg: DictConfig) -> None:
 
     # ---- compose: plain objects from the options; nothing is written yet
 
-    device = resolve_device(cfg.device)
-    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
-    generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
-    source, augment, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.task)
-    source.check()
-    split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=1 - cfg.split.val_portion, generator=generators["split"],
-                       max_train=cfg.split.max_train)
-    how = {"device": device, "workers": cfg.workers, "channels_last": cfg.channels_last}
-    loaders = final_loaders(source, split, batch_size=cfg.batch_size, augment=augment, generator=generators["train"],
-                            eval_batch_size=cfg.eval_batch_size, **how)
-    open_test = functools.cache(lambda: test_loader(source, batch_size=cfg.eval_batch_size, augment=augment, **how))
-    image = (source.in_channels, *source.image_size)
-    with setup.initial_weights(cfg.seed):
-        net = space.network(space.candidates(genotype), norm=setup.final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
-                            channels=cfg.channels, layers=cfg.layers, num_classes=source.num_classes, in_channels=source.in_channels,
-                            image_size=source.image_size, stem=cfg.stem, auxiliary=cfg.task.auxiliary_weight > 0)
-    net = net.to(device, memory_format=setup.memory_format(cfg.channels_last))
-    position = Position()
+    with composing():
+        device = resolve_device(cfg.device)
+        setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+        generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
+        source, augment, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.task)
+        source.check()
+        split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=1 - cfg.split.val_portion, generator=generators["split"],
+                           max_train=cfg.split.max_train)
+        how = {"device": device, "workers": cfg.workers, "channels_last": cfg.channels_last}
+        loaders = final_loaders(source, split, batch_size=cfg.batch_size, augment=augment, generator=generators["train"],
+                                eval_batch_size=cfg.eval_batch_size, **how)
+        open_test = functools.cache(lambda: test_loader(source, batch_size=cfg.eval_batch_size, augment=augment, **how))
+        image = (source.in_channels, *source.image_size)
+        with setup.initial_weights(cfg.seed):
+            net = space.network(space.candidates(genotype), norm=setup.final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
+                                channels=cfg.channels, layers=cfg.layers, num_classes=source.num_classes, in_channels=source.in_channels,
+                                image_size=source.image_size, stem=cfg.stem, auxiliary=cfg.task.auxiliary_weight > 0)
+        net = net.to(device, memory_format=setup.memory_format(cfg.channels_last))
+        position = Position()
 
-    def describe_divergence(batch) -> str:
-        where = first_nonfinite(net, None, batch, generator=generators["net"])
-        return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
+        def describe_divergence(batch) -> str:
+            where = first_nonfinite(net, None, batch, generator=generators["net"])
+            return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
 
-    contexts = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
-    guard = LossGuard(device, cfg.log_every, position, describe_divergence)
-    loop = FinalLoop(net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
-                     open_test if cfg.report_test_every_epoch else None, cfg.w_optimizer.lr, build(cfg.w_schedule), cfg.drop_path_prob,
-                     cfg.clip_norm, generators, guard, Totals(device), position, contexts[cfg.amp],
-                     torch.compile(net) if cfg.compile else None, shift=int(cfg.compat.scheduler_step == "start"))
-    steps = len(loop.train)
+        contexts = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
+        guard = LossGuard(device, cfg.log_every, position, describe_divergence)
+        loop = FinalLoop(net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
+                         open_test if cfg.report_test_every_epoch else None, cfg.w_optimizer.lr, build(cfg.w_schedule), cfg.drop_path_prob,
+                         cfg.clip_norm, generators, guard, Totals(device), position, contexts[cfg.amp],
+                         torch.compile(net) if cfg.compile else None, shift=int(cfg.compat.scheduler_step == "start"))
+        steps = len(loop.train)
 
     if cfg.dry_run:
         batch = next(iter(loop.train))

@@ -3,14 +3,13 @@
 `python train_search.py --help` lists the options.
 """
 
-import shutil
 import sys
 
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from supernet.config import NOT_COMPUTED, UsageError, cli, plain, shows_errors, text, validate
+from supernet.config import NOT_COMPUTED, cli, composing, plain, shows_errors, text, validate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="search")
@@ -22,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from supernet import dry_run, setup
-    from supernet.bilevel import Bilevel
+    from supernet.bilevel import Bilevel, rehearse
     from supernet.data.loader import Forever, search_loaders
     from supernet.data.split import make_split
     from supernet.environment import describe, resolve_device
@@ -35,40 +34,42 @@ def main(cfg: DictConfig) -> None:
     # ---- compose: plain objects from the options; nothing is written yet
 
     build = lambda node: instantiate(node, _convert_="all")
-    device = resolve_device(cfg.device)
-    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
-    cpu = torch.device("cpu")
-    generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device, "val": device})
-    source, augment, space, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.space), build(cfg.task)
-    source.check()
-    split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=cfg.split.train_portion, generator=generators["split"],
-                       max_train=cfg.split.max_train, max_val=cfg.split.max_val)
-    loaders = search_loaders(source, split, batch_size=cfg.batch_size, augment=augment, generators=(generators["train"], generators["val"]),
-                             device=device, workers=cfg.workers, eval_batch_size=cfg.eval_batch_size, augment_val=cfg.compat.augment_val,
-                             channels_last=cfg.channels_last)
-    sizes = {"channels": cfg.channels, "layers": cfg.layers, "num_classes": source.num_classes, "in_channels": source.in_channels,
-             "image_size": source.image_size, "stem": cfg.stem}
-    with setup.initial_weights(cfg.seed):
-        net = space.network(space.candidates(), norm=setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), **sizes)
-    net = net.to(device, memory_format=setup.memory_format(cfg.channels_last))
-    relaxation = build(cfg.relaxation)(space, generators["alpha_init"]).to(device)
-    position = Position()
+    with composing():
+        device = resolve_device(cfg.device)
+        setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+        cpu = torch.device("cpu")
+        generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device, "val": device})
+        source, augment, space, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.space), build(cfg.task)
+        source.check()
+        split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=cfg.split.train_portion, generator=generators["split"],
+                           max_train=cfg.split.max_train, max_val=cfg.split.max_val)
+        loaders = search_loaders(source, split, batch_size=cfg.batch_size, augment=augment, generators=(generators["train"], generators["val"]),
+                                 device=device, workers=cfg.workers, eval_batch_size=cfg.eval_batch_size, augment_val=cfg.compat.augment_val,
+                                 channels_last=cfg.channels_last)
+        sizes = {"channels": cfg.channels, "layers": cfg.layers, "num_classes": source.num_classes, "in_channels": source.in_channels,
+                 "image_size": source.image_size, "stem": cfg.stem}
+        with setup.initial_weights(cfg.seed):
+            net = space.network(space.candidates(), norm=setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), **sizes)
+        net = net.to(device, memory_format=setup.memory_format(cfg.channels_last))
+        relaxation = build(cfg.relaxation)(space, generators["alpha_init"]).to(device)
+        position = Position()
 
-    def describe_divergence(batch) -> str:
-        with torch.no_grad():
-            weights = relaxation(generators["alpha"])
-        largest = max(p.abs().max().item() for p in relaxation.parameters())
-        where = first_nonfinite(net, weights, batch, generator=generators["net"])
-        return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
+        def describe_divergence(batch) -> str:
+            with torch.no_grad():
+                weights = relaxation(generators["alpha"])
+            largest = max(p.abs().max().item() for p in relaxation.parameters())
+            where = first_nonfinite(net, weights, batch, generator=generators["net"])
+            return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
 
-    guard = LossGuard(device, cfg.log_every, position, describe_divergence)
-    search = Bilevel(net, relaxation, build(cfg.hypergradient), task, build(cfg.w_optimizer)(params=net.parameters()),
-                     build(cfg.alpha_optimizer)(params=relaxation.parameters()), generators, clip_norm=cfg.clip_norm, guard=guard)
-    select = build(cfg.select)
-    loop = SearchLoop(search, loaders.train, Forever(loaders.val), loaders.val_eval, (cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
-                      (build(cfg.w_schedule), build(cfg.alpha_schedule)), lambda weights: select(space, weights), generators, guard,
-                      Totals(device), position, snapshots=cfg.alpha_snapshots, shift=int(cfg.compat.scheduler_step == "start"))
-    steps = len(loop.train)
+        rehearse(build(cfg.hypergradient), build(cfg.w_optimizer))
+        guard = LossGuard(device, cfg.log_every, position, describe_divergence)
+        search = Bilevel(net, relaxation, build(cfg.hypergradient), task, build(cfg.w_optimizer)(params=net.parameters()),
+                         build(cfg.alpha_optimizer)(params=relaxation.parameters()), generators, clip_norm=cfg.clip_norm, guard=guard)
+        select = build(cfg.select)
+        loop = SearchLoop(search, loaders.train, Forever(loaders.val), loaders.val_eval, (cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
+                          (build(cfg.w_schedule), build(cfg.alpha_schedule)), lambda weights: select(space, weights), generators, guard,
+                          Totals(device), position, snapshots=cfg.alpha_snapshots, shift=int(cfg.compat.scheduler_step == "start"))
+        steps = len(loop.train)
 
     if cfg.dry_run:
         batches = (next(iter(loop.train)), next(loop.alpha_batches))
@@ -87,14 +88,14 @@ def main(cfg: DictConfig) -> None:
 
     def pictures(genotype, epoch):
         from supernet.report.curves import heat_map
-        from supernet.cell import edge_names
+        from supernet.report.names import edge_names
 
         def drawing():
             setup.save_drawings(folder, genotype, space)
             return folder.cell_png
 
         mean = relaxation.mean().detach()
-        maps = {f"alphas/{kind}": (lambda kind=kind: heat_map(mean[kind].ops.cpu().numpy(), edge_names(space.cells[kind]), list(space.cells[kind].ops)))
+        maps = {f"alphas/{kind}": (lambda kind=kind: heat_map(mean[kind].ops.cpu().numpy(), edge_names(space.cells[kind].edges, space.cells[kind].num_inputs), list(space.cells[kind].ops)))
                 for kind in space.cells}
         return maps | {"cell": drawing}
 

@@ -39,6 +39,15 @@ def rewound(generator: torch.Generator) -> Iterator[torch.Generator]:
         generator.set_state(state)
 
 
+def rehearse(hypergradient: Hypergradient, make_optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    """Runs a hypergradient once on a problem of two numbers, so that one which cannot work with this optimizer says so
+    (ValueError) before any work starts."""
+    w, alpha = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+    optimizer = make_optimizer(params=[w])
+    hypergradient(Problem((w,), (alpha,), lambda: (w * alpha).sum() ** 2, lambda: (w + alpha).sum() ** 2,
+                          lambda grads: virtual_step(optimizer, (w,), grads)))
+
+
 @dataclass
 class Bilevel:
     """A search's moving parts. `generators`: `alpha` draws edge weights, `net` what the network itself draws (drop path, noise)."""

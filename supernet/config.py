@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -61,6 +61,7 @@ class Common:
     channels: int = MISSING
     stem: str = "auto"  # small (CIFAR), large (ImageNet), auto: by the image's side
     clip_norm: float | None = MISSING
+    lr_minimum: float = MISSING  # where a cosine or linear schedule ends
     compat: Compat = field(default_factory=Compat)
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     threads: int | None = None  # of the CPU; null: torch's choice
@@ -144,6 +145,7 @@ _CHECKS: list[Check] = [
     ("split.val_portion", lambda v: 0 <= v < 1, "at least 0 and below 1"),
     ("split.max_train", lambda v: v is None or v >= 1, "at least 1, or null"),
     ("split.max_val", lambda v: v is None or v >= 1, "at least 1, or null"),
+    ("lr_minimum", lambda v: v >= 0, "at least 0"),
     ("w_optimizer.lr", lambda v: v > 0, "positive"),
     ("w_optimizer.weight_decay", lambda v: v >= 0, "at least 0"),
     ("alpha_optimizer.lr", lambda v: v > 0, "positive"),
@@ -228,8 +230,25 @@ def _library_errors() -> tuple[type[Exception], ...]:
     return (CheckpointError, DataError, GenotypeError, TrackerError, RunFolderError, Diverged)
 
 
+@contextlib.contextmanager
+def composing() -> Iterator[None]:
+    """Around building objects from options: what they refuse (ValueError, TypeError) is the user's to mend.
+
+    SUPERNET_TRACEBACK=1 shows where it came from instead.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, InstantiationException) as error:
+        if os.environ.get("SUPERNET_TRACEBACK"):
+            raise
+        raise UsageError(one_line(error)) from error
+
+
 def one_line(error: BaseException) -> str:
     """The message of `error` in one line, without Hydra's internals, with a hint where a name was nearly right."""
+    if type(error) is InstantiationException and error.__cause__ is not None:
+        target = re.search(r"'([^']+)'", str(error))
+        return f"{target.group(1) if target else 'options'}: {one_line(error.__cause__)}"
     message = " ".join(str(error).split())
     if message.startswith("Error merging override") and error.__cause__ is not None:
         message += ": " + " ".join(str(error.__cause__).split())

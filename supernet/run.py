@@ -39,7 +39,7 @@ class Run:
 
     folder: RunFolder
     script: str
-    command: Sequence[str]
+    command: str
     config_hash: str
     parts: Mapping[str, Stateful]
     position: Position
@@ -62,6 +62,7 @@ class Run:
     def __enter__(self) -> "Run":
         self._stack.enter_context(self.folder.lock())
         self._stack.enter_context(self.interrupt)
+        self.folder.metrics.touch()
         self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash)
         self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.step)
         self._since = self._saved_at = time.perf_counter()
@@ -183,12 +184,12 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def command_line() -> list[str]:
-    """The command as typed, the interpreter's path left out."""
-    return ["python", os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0], *sys.argv[1:]]
+def command_line() -> str:
+    """The command, to be pasted into a shell in the project's folder."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def again_with(option: str) -> str:
-    """The command that repeats this one with `option` changed or added, to be pasted into a shell."""
+    """The command as typed, with `option` changed or added."""
     key = option.split("=")[0] + "="
-    return shlex.join([*(a for a in command_line() if not a.startswith(key)), option])
+    return shlex.join(["python", sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), option])

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -59,10 +59,10 @@ class RunFolder:
             raise RunFolderError(f"{output}: cannot make a run folder here ({error.strerror or error})") from error
         return cls(path)
 
-    def start(self, *, script: str, command: Sequence[str], config_hash: str) -> None:
+    def start(self, *, script: str, command: str, config_hash: str) -> None:
         """Writes run.json with status `running`. A resumed run keeps the time at which it first started."""
         started = (self.status() or {}).get("started", _now())
-        write_json(self.run_json, {"script": script, "status": "running", "command": list(command), "started": started,
+        write_json(self.run_json, {"script": script, "status": "running", "command": command, "started": started,
                                    "updated": _now(), "config_hash": config_hash, "pid": os.getpid()})
 
     def set_status(self, status: Status) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ops.op import Normalisation
 from supernet.genotype import Edge, Genotype
+from supernet.report.names import node_name
 from supernet.run_folder import RunFolder, write_json
 from supernet.space import Space
 
@@ -66,19 +67,17 @@ def save_drawings(folder: RunFolder, genotype: Genotype, space: Space) -> None:
 
 
 def cell_text(genotype: Genotype, space: Space) -> str:
-    """The cells as lines of text, a node a line: `node 2 = skip_connect(c_{k-2}) + sep_conv_3x3(c_{k-1})`."""
+    """The cells as lines of text, a node a line, named as in the drawing: `1 = skip_connect(c_{k-2}) + sep_conv_3x3(0)`."""
     lines = []
     for kind, edges in genotype.cells:
         spec = space.cells[kind]
 
-        def node(n: int, first: int = spec.num_inputs) -> str:
-            return f"c_{{k-{first - n}}}" if n < first else f"node {n}"
-
+        name = [node_name(n, spec.num_inputs) for n in range(spec.nodes.stop)]
         lines.append(f"{kind} cell")
         for n in spec.nodes:
-            terms = [f"{e.op}({node(e.source)})" for e in edges if e.destination == n]
-            lines.append(f"  node {n} = {' + '.join(terms) or 'nothing'}")
-        lines.append(f"  output = concatenation of nodes {', '.join(map(str, spec.outputs))}")
+            terms = [f"{e.op}({name[e.source]})" for e in edges if e.destination == n]
+            lines.append(f"  {name[n]} = {' + '.join(terms) or 'nothing'}")
+        lines.append(f"  output = concatenation of {', '.join(name[n] for n in spec.outputs)}")
     return "\n".join(lines)
 
 

@@ -68,15 +68,15 @@ def test_an_output_that_cannot_be_is_one_line(tmp_path):
 def test_status_goes_from_running_to_finished_and_a_resumed_run_keeps_its_start(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.status() is None
-    folder.start(script="train_search", command=["train_search.py", "seed=1"], config_hash="h")
+    folder.start(script="train_search", command="python train_search.py seed=1", config_hash="h")
     first = folder.status()
-    assert first == {"script": "train_search", "status": "running", "command": ["train_search.py", "seed=1"], "config_hash": "h",
+    assert first == {"script": "train_search", "status": "running", "command": "python train_search.py seed=1", "config_hash": "h",
                      "started": first["started"], "updated": first["updated"], "pid": os.getpid()}
     folder.set_status("stopped")
-    folder.start(script="train_search", command=["again"], config_hash="h")
+    folder.start(script="train_search", command="again", config_hash="h")
     folder.set_status("finished")
     last = folder.status()
-    assert (last["status"], last["command"], last["started"]) == ("finished", ["again"], first["started"])
+    assert (last["status"], last["command"], last["started"]) == ("finished", "again", first["started"])
     assert last["updated"] > first["updated"]
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
@@ -160,7 +160,7 @@ def test_those_who_only_ask_keep_nobody_out(tmp_path):
 
 def made(output, *, stem="run", script="train_search", config="h", status="stopped", checkpoint=True):
     folder = RunFolder.create(output, stem)
-    folder.start(script=script, command=[], config_hash=config)
+    folder.start(script=script, command="", config_hash=config)
     folder.set_status(status)
     if checkpoint:
         save(folder.checkpoints, {}, name="step_1")

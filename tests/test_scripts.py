@@ -1,0 +1,192 @@
+"""The two scripts, end to end on real data, and every configuration."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from supernet import config
+from supernet.genotype import Genotype
+from supernet.log import Metrics
+
+ROOT = Path(__file__).parent.parent
+TINY = ["layers=2", "channels=2", "threads=1", "wandb.mode=disabled"]
+SEARCH = [*TINY, "split.max_train=64", "split.max_val=64", "epochs=2", "space.nodes=2"]
+
+
+def run(script, *options, cwd, check=True):
+    done = subprocess.run([sys.executable, str(ROOT / script), *options], cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def composer():
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield lambda script, *overrides: compose(script, overrides=list(overrides))
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("search")
+    done = run("train_search.py", *SEARCH, cwd=cwd)
+    return done, next(cwd.glob("runs/*_search_*"))
+
+
+def groups():
+    for folder in sorted((ROOT / "conf").iterdir()):
+        if folder.is_dir():
+            yield from ((folder.name, file.stem) for file in sorted(folder.glob("*.yaml")))
+
+
+SLOTS = {"optimizer": ["optimizer@w_optimizer"], "schedule": ["schedule@w_schedule"]}
+IN_FINAL = {"dataset", "protocol", "task", "optimizer", "schedule"}
+
+
+@pytest.mark.parametrize("group, choice", list(groups()))
+def test_every_config_composes_and_builds(composer, group, choice):
+    for script in ("search", "final") if group in IN_FINAL else ("search",):
+        extra = ["space._target_=supernet.spaces.darts.make"] if choice == "custom" else []
+        cfg = composer(script, *[f"{slot}={choice}" for slot in SLOTS.get(group, [group])], *extra)
+        config.validate(cfg, f"train_{script}")
+        build = lambda node: instantiate(node, _convert_="all")
+        build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.task), build(cfg.w_schedule)(0.1, 1, 10)
+        import torch
+
+        build(cfg.w_optimizer)(params=[torch.zeros(1, requires_grad=True)])  # a wrong key under _partial_ passes until called
+        if script == "search":
+            from supernet.bilevel import rehearse
+
+            space = build(cfg.space)
+            relaxation = build(cfg.relaxation)(space, torch.Generator())
+            build(cfg.alpha_optimizer)(params=relaxation.parameters()), build(cfg.alpha_schedule)(0.1, 1, 10)
+            build(cfg.select)(space, relaxation.mean())
+            if choice != "adam":
+                rehearse(build(cfg.hypergradient), build(cfg.w_optimizer))
+
+
+PUBLISHED = {
+    "epochs": 50, "layers": 8, "channels": 16, "batch_size": 64, "clip_norm": 5.0, "w_optimizer.lr": 0.025, "w_optimizer.momentum": 0.9,
+    "w_optimizer.weight_decay": 3e-4, "w_schedule.minimum": 0.001, "alpha_optimizer.lr": 3e-4, "alpha_optimizer.weight_decay": 1e-3,
+    "alpha_optimizer.betas": [0.5, 0.999], "relaxation.init_scale": 1e-3, "split.train_portion": 0.5, "split.mode": "index_order",
+    "dataset.augment.cutout": 0, "dataset.augment.pad": 4, "space.nodes": 4, "space.edges_per_node": 2, "compat.scheduler_step": "end",
+}
+
+
+@pytest.mark.parametrize("overrides, hypergradient", [
+    (["dataset=cifar10"], "first_order"), (["experiment=darts_first_order_cifar10"], "first_order"),
+    (["experiment=darts_second_order_cifar10"], "finite_difference"),
+])
+def test_published_search_protocol(composer, overrides, hypergradient):
+    cfg = composer("search", *overrides)
+    for key, value in PUBLISHED.items():
+        assert OmegaConf.select(cfg, key) == value, key
+    assert cfg.hypergradient._target_.endswith(f".{hypergradient}")
+    assert hypergradient == "first_order" or cfg.hypergradient.radius == 1e-2
+
+
+def test_published_final_protocol(composer):
+    cfg = composer("final", "dataset=cifar10")
+    want = {"epochs": 600, "layers": 20, "channels": 36, "batch_size": 96, "w_optimizer.lr": 0.025, "w_schedule.minimum": 0.0, "clip_norm": 5.0,
+            "w_optimizer.weight_decay": 3e-4, "dataset.augment.cutout": 16, "drop_path_prob": 0.2, "task.auxiliary_weight": 0.4,
+            "split.val_portion": 0.0, "report_test_every_epoch": False}
+    for key, value in want.items():
+        assert OmegaConf.select(cfg, key) == value, key
+    assert composer("final", "dataset=cifar10", "protocol=paper").report_test_every_epoch is True
+
+
+def test_an_option_wins_over_a_preset_and_a_preset_over_the_protocol(composer):
+    cfg = composer("search", "experiment=darts_second_order_cifar10", "seed=3", "w_optimizer.lr=0.1")
+    assert (cfg.seed, cfg.w_optimizer.lr, cfg.dataset.name) == (3, 0.1, "cifar10")
+
+
+def test_search_leaves_a_complete_run_folder(searched):
+    done, folder = searched
+    names = {p.name for p in folder.iterdir()}
+    assert names >= {"config.yaml", "run.json", "environment.json", "split.npz", "metrics.jsonl", "genotypes.jsonl", "checkpoints",
+                     "genotype.json", "cell.svg", "cell.png", "alphas.npz", "summary.json", "report.html"}
+    records = Metrics.read(folder / "metrics.jsonl")
+    assert [r["epoch"] for r in records] == [0, 1]
+    assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "alpha_lr", "alpha_entropy/normal", "images_per_s"} <= set(records[0])
+    assert records[-1]["genotype"] == Genotype.load(folder / "genotype.json").digest
+    with np.load(folder / "alphas.npz") as arrays:
+        assert arrays["alpha.normal"].shape == (len(arrays["epoch"]), 5, 8) and arrays["epoch"][-1] == 2
+        np.testing.assert_allclose(arrays["weights.reduce"].sum(-1), 1, rtol=1e-5)
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert "supernet validation accuracy" in done.stdout and "output = concatenation of 0, 1" in done.stdout
+    for name in ("config.yaml", "environment.json", "report.html", "metrics.jsonl"):
+        assert str(ROOT) not in (folder / name).read_text()
+
+
+def test_the_found_cell_is_retrained_and_tested_once(searched):
+    _, folder = searched
+    done = run("train_final.py", *TINY, "epochs=2", "split.max_train=64", "batch_size=32", "amp=bf16", cwd=folder.parent.parent)
+    (final,) = folder.parent.glob("*_final_*")
+    values = json.loads((final / "summary.json").read_text())["values"]
+    assert values["test_images"] == 360 and 0 <= values["test_accuracy"] <= 100
+    assert "of 360 images, read once, at the end" in done.stdout
+    assert not any("test_accuracy" in r for r in Metrics.read(final / "metrics.jsonl"))
+    assert Genotype.load(final / "genotype.json") == Genotype.load(folder / "genotype.json")
+    assert {"weights.pt", "report.html", "cell.png"} <= {p.name for p in final.iterdir()}
+
+
+def test_protocol_paper_reports_the_test_set_every_epoch_and_says_so(tmp_path):
+    done = run("train_final.py", "genotype=darts_v1", "protocol=paper", *TINY, "epochs=2", "split.max_train=64", "batch_size=32", "drop_path_prob=0.2",
+               cwd=tmp_path)
+    (final,) = tmp_path.glob("runs/*_final_*")
+    assert all("test_accuracy" in r for r in Metrics.read(final / "metrics.jsonl"))
+    assert "reported after every epoch" in done.stdout
+
+
+def test_zero_epochs_select_from_the_initial_alphas(tmp_path):
+    done = run("train_search.py", *SEARCH, "epochs=0", cwd=tmp_path)
+    assert "not trained" in done.stdout and list(tmp_path.glob("runs/*/genotype.json"))
+
+
+def test_dry_run_prints_sizes_and_writes_nothing(tmp_path):
+    options = ["dataset=random", "dataset.source.num_train=8", "dataset.source.num_test=8", "dry_run=true", "batch_size=2", "threads=1"]
+    search = run("train_search.py", *options, cwd=tmp_path)
+    assert "1.930618 M" in search.stdout and "peak memory" in search.stdout and "a step" in search.stdout
+    final = run("train_final.py", "genotype=darts_v2", *options, cwd=tmp_path)
+    assert "3.349342 M" in final.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_does_not_import_torch(tmp_path):
+    code = f"import runpy, sys; sys.argv = ['train_search.py', '--help']\ntry: runpy.run_path({str(ROOT / 'train_search.py')!r}, run_name='__main__')\n" \
+           "except SystemExit: pass\nassert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "hypergradient: finite_difference, first_order, unrolled" in done.stdout and "python train_search.py" in done.stdout
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path):
+    done = run("train_search.py", *SEARCH, "w_optimizer.lr=1e20", "clip_norm=null", "checkpoint_every_s=0", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    (line,) = [text for text in done.stderr.splitlines() if text.startswith("error:")]
+    assert "the training loss is" in line and "epoch 0, step" in line and "learning rate 1e+20" in line and "largest |alpha|" in line
+    (folder,) = tmp_path.glob("runs/*_search_*")
+    assert list((folder / "checkpoints").glob("*.pt"))
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+
+
+def test_multirun_makes_a_folder_a_job(tmp_path):
+    run("train_search.py", "--multirun", *SEARCH, "epochs=1", "seed=1,2", cwd=tmp_path)
+    assert sorted(p.name.split("_")[-1] for p in tmp_path.glob("runs/*_search_*")) == ["seed1", "seed2"]
+
+
+def test_a_space_from_a_file_in_the_working_directory(tmp_path):
+    (tmp_path / "my_space.py").write_text("from supernet.spaces import darts\n\n\ndef make():\n    return darts.make(nodes=1)\n")
+    options = [o for o in SEARCH if not o.startswith("space.")]
+    run("train_search.py", *options, "epochs=1", "space=custom", "space._target_=my_space.make", cwd=tmp_path)
+    (genotype,) = tmp_path.glob("runs/*/genotype.json")
+    assert Genotype.load(genotype).arguments["nodes"] == 1
