@@ -25,7 +25,10 @@ def main(cfg: DictConfig) -> None:
     if cfg.genotype == "latest":
         cfg.genotype = newest_genotype(cfg.output)
     genotype = genotypes.find(cfg.genotype)
-    build = lambda node: instantiate(node, _convert_="all")
+
+    def build(node):
+        return instantiate(node, _convert_="all")
+
     with composing():
         space = build(cfg.space) if cfg.space is not None else space_of(genotype)
     space.validate(genotype)
@@ -35,11 +38,10 @@ def main(cfg: DictConfig) -> None:
     from supernet import dry_run, setup
     from supernet.data.loader import final_loaders, test_loader
     from supernet.data.split import make_split
-    from supernet.environment import describe, resolve_device
-    from supernet.log import open_tracker
+    from supernet.environment import resolve_device
     from supernet.measure import multiply_adds, parameters
-    from supernet.run import Interrupted, Run, again_with, choose_folder, command_line, table
-    from supernet.run_folder import config_hash, write_json
+    from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
+    from supernet.run_folder import config_hash
     from supernet.train import FinalLoop, Generators, LossGuard, Position, Totals, evaluate, first_nonfinite, fit_final
 
     # ---- compose: plain objects from the options; nothing is written yet
@@ -50,17 +52,17 @@ def main(cfg: DictConfig) -> None:
         generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
         source, augment, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.task)
         source.check()
-        split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=1 - cfg.split.val_portion, generator=generators["split"],
-                           max_train=cfg.split.max_train)
-        how = {"device": device, "workers": cfg.workers, "channels_last": cfg.channels_last}
-        loaders = final_loaders(source, split, batch_size=cfg.batch_size, augment=augment, generator=generators["train"],
-                                eval_batch_size=cfg.eval_batch_size, **how)
-        open_test = functools.cache(lambda: test_loader(source, batch_size=cfg.eval_batch_size, augment=augment, **how))
+        split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=1 - cfg.split.val_portion,
+                           max_train=cfg.split.max_train, generator=generators["split"])
+        how = {"device": device, "workers": cfg.workers, "channels_last": cfg.channels_last, "augment": augment}
+        loaders = final_loaders(source, split, batch_size=cfg.batch_size, eval_batch_size=cfg.eval_batch_size,
+                                generator=generators["train"], **how)
+        open_test = functools.cache(lambda: test_loader(source, batch_size=cfg.eval_batch_size, **how))
         image = (source.in_channels, *source.image_size)
         with setup.initial_weights(cfg.seed):
             net = space.network(space.candidates(genotype), norm=setup.final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
-                                channels=cfg.channels, layers=cfg.layers, num_classes=source.num_classes, in_channels=source.in_channels,
-                                image_size=source.image_size, stem=cfg.stem, auxiliary=cfg.task.auxiliary_weight > 0)
+                                channels=cfg.channels, layers=cfg.layers, stem=cfg.stem, num_classes=source.num_classes,
+                                in_channels=source.in_channels, image_size=source.image_size, auxiliary=cfg.task.auxiliary_weight > 0)
         net = net.to(device, memory_format=setup.memory_format(cfg.channels_last))
         position = Position()
 
@@ -68,19 +70,20 @@ def main(cfg: DictConfig) -> None:
             where = first_nonfinite(net, None, batch, generator=generators["net"])
             return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
 
-        contexts = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
+        precision = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
         guard = LossGuard(device, cfg.log_every, position, describe_divergence)
-        loop = FinalLoop(net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
-                         open_test if cfg.report_test_every_epoch else None, cfg.w_optimizer.lr, build(cfg.w_schedule), cfg.drop_path_prob,
-                         cfg.clip_norm, generators, guard, Totals(device), position, contexts[cfg.amp],
-                         torch.compile(net) if cfg.compile else None, shift=int(cfg.compat.scheduler_step == "start"))
+        loop = FinalLoop(
+            net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
+            test=open_test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
+            drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
+            position=position, context=precision[cfg.amp], call=torch.compile(net) if cfg.compile else None,
+            shift=int(cfg.compat.scheduler_step == "start"))
         steps = len(loop.train)
 
     if cfg.dry_run:
         batch = next(iter(loop.train))
-        net.train()
-        rows = dry_run.report(net, lambda: loop.step(batch), image=image, batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs,
-                              device=device, remedies=[f"batch_size={max(1, cfg.batch_size // 2)}", f"channels={max(2, cfg.channels // 2)}"])
+        rows = dry_run.report(net, lambda: loop.step(batch), image=image, batch_size=cfg.batch_size, steps_per_epoch=steps,
+                              epochs=cfg.epochs, device=device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
         print(table([("final network", f"{cfg.genotype}, {cfg.layers} cells, C={cfg.channels} (auxiliary head not counted)"), *rows]))
         return
 
@@ -93,23 +96,15 @@ def main(cfg: DictConfig) -> None:
     run = Run(folder, "train_final", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s)
     if resuming:
         lines += run.resume()
+    held_out = f"{len(split.val)} held out for validation" if loaders.val else "none held out"
+    lines.append(f"data {source.name}: {len(split.train)} training images, {held_out} (split {split.digest})")
+    lines.append(f"network {cfg.genotype}: {cfg.layers} cells, C={cfg.channels}, {parameters(net) / 1e6:.3f} M parameters")
     try:
         with run:
-            environment = describe(device)
-            if not resuming:
-                folder.config.write_text(text(cfg))
-                write_json(folder.environment, environment)
-                split.save(folder.split)
-                genotype.save(folder.genotype)
-                setup.save_drawings(folder, genotype, space)
-            run.tracker, line = open_tracker(cfg.wandb.mode, project=cfg.wandb.project, name=folder.path.name, folder=folder.path,
-                                             config=options | {"environment": environment}, run_id=folder.path.name, warn=run.line,
-                                             timeout_s=cfg.wandb.timeout_s)
-            held_out = f"{len(split.val)} held out for validation" if loaders.val else "none held out"
-            for text_line in [f"run folder {folder.path}", *lines, line,
-                              f"data {source.name}: {len(split.train)} training images, {held_out} (split {split.digest}); "
-                              f"{cfg.genotype}, {parameters(net) / 1e6:.3f} M parameters; {device}, {environment['threads']} threads"]:
-                run.line(text_line)
+            run.begin(config_text=text(cfg), options=options, device=device, wandb=options["wandb"], lines=lines)
+            split.save(folder.split)
+            genotype.save(folder.genotype)
+            setup.save_drawings(folder, genotype, space)
 
             fit_final(loop, cfg.epochs, run)
 
@@ -119,22 +114,24 @@ def main(cfg: DictConfig) -> None:
             torch.save(net.state_dict(), folder.weights)
             last = run.metrics.read(folder.metrics)[-1]
             habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
+            validation = [("validation accuracy", f"{last['val_accuracy']:.2f} % of {len(split.val)} images")] if loaders.val else []
             rows = [("test accuracy", f"{result['accuracy']:.2f} % of {test.num_images} images, {habit}"),
                     ("test error", f"{100 - result['accuracy']:.2f} %"),
-                    ("training accuracy", f"{last['train_accuracy']:.2f} %"),
-                    *([("validation accuracy", f"{last['val_accuracy']:.2f} % of {len(split.val)} images")] if loaders.val else []),
-                    ("parameters", f"{parameters(net) / 1e6:.6f} M"), ("multiply-adds", f"{multiply_adds(net, image) / 1e6:.3f} M an image"),
-                    ("genotype", f"{genotype.digest} ({cfg.genotype})"), ("training time", f"{dry_run.duration(run.elapsed())} on {device}"),
+                    ("training accuracy", f"{last['train_accuracy']:.2f} %"), *validation,
+                    ("parameters", f"{parameters(net) / 1e6:.6f} M"),
+                    ("multiply-adds", f"{multiply_adds(net, image) / 1e6:.3f} M an image"),
+                    ("genotype", f"{genotype.digest} ({cfg.genotype})"),
+                    ("training time", f"{dry_run.duration(run.elapsed())} on {device}"),
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
-            setup.save_summary(folder, f"Final training on {source.name}", rows,
-                               {"test_accuracy": result["accuracy"], "test_loss": result["loss"], "test_images": test.num_images,
-                                "parameters": parameters(net), "multiply_adds": multiply_adds(net, image), "elapsed_s": run.elapsed(),
-                                "genotype": genotype.to_json()})
+            values = {"test_accuracy": result["accuracy"], "test_loss": result["loss"], "test_images": test.num_images,
+                      "parameters": parameters(net), "multiply_adds": multiply_adds(net, image), "elapsed_s": run.elapsed(),
+                      "genotype": genotype.to_json()}
+            setup.save_summary(folder, f"Final training on {source.name}", rows, values)
         from supernet.report.html import write_report
 
         write_report(folder.path)
     except Interrupted:
-        print(f"stopped at epoch {position.epoch}, step {position.step}; saved. Go on with:\n  {again_with('resume=auto')}", file=sys.stderr)
+        print(stopped(position), file=sys.stderr)
         sys.exit(run.interrupt.exit_code)
     print(f"\n{table(rows)}\n\nweights   {folder.weights}\nreport    {folder.report}")
 

@@ -97,15 +97,18 @@ class PublishedLoop:
         weights = EdgeWeights({kind: Weights(alpha.softmax(-1)) for kind, alpha in self.alpha.items()})
         return F.cross_entropy(net(batch[0], weights), batch[1])
 
+    def loss_now(self, batch: Batch) -> Tensor:
+        return self.loss(self.net, batch)
+
     def w_step(self) -> None:
         self.sgd.zero_grad()
-        self.loss(self.net, self.train).backward()
+        self.loss_now(self.train).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
         self.sgd.step()
 
     def alpha_step(self) -> None:
         self.adam.zero_grad()
-        self.loss(self.net, self.val).backward()
+        self.loss_now(self.val).backward()
         self.adam.step()
 
     def second_order_step(self) -> None:
@@ -113,14 +116,14 @@ class PublishedLoop:
         unrolled = self._unrolled()
         self.loss(unrolled, self.val).backward()
         products = self._hessian_product([p.grad for p in unrolled.parameters()])
-        for alpha, product in zip(self.alpha.values(), products):
+        for alpha, product in zip(self.alpha.values(), products, strict=True):
             alpha.grad.sub_(product, alpha=W_OPTIMIZER["lr"])
         self.adam.step()
 
     def _unrolled(self) -> nn.Module:
         """A new network whose weights are those after one step of SGD."""
         w = list(self.net.parameters())
-        gradient = _concat(torch.autograd.grad(self.loss(self.net, self.train), w))
+        gradient = _concat(torch.autograd.grad(self.loss_now(self.train), w))
         theta = _concat(w).detach()
         moment = _concat([self.sgd.state.get(p, {}).get("momentum_buffer", torch.zeros_like(p)) for p in w])
         step = W_OPTIMIZER["momentum"] * moment + gradient + W_OPTIMIZER["weight_decay"] * theta
@@ -136,15 +139,15 @@ class PublishedLoop:
         ahead = self._slope(radius, v)
         behind = self._slope(-2 * radius, v)
         self._move(radius, v)
-        return [(p - n) / (2 * radius) for p, n in zip(ahead, behind)]
+        return [(p - n) / (2 * radius) for p, n in zip(ahead, behind, strict=True)]
 
     def _slope(self, distance: Tensor, v: Sequence[Tensor]) -> tuple[Tensor, ...]:
         self._move(distance, v)
-        return torch.autograd.grad(self.loss(self.net, self.train), list(self.alpha.values()))
+        return torch.autograd.grad(self.loss_now(self.train), list(self.alpha.values()))
 
     @torch.no_grad()
     def _move(self, distance: Tensor, v: Sequence[Tensor]) -> None:
-        for p, direction in zip(self.net.parameters(), v):
+        for p, direction in zip(self.net.parameters(), v, strict=True):
             p.add_(distance * direction)
 
 
@@ -194,14 +197,14 @@ def _reference(net: nn.Module, new: Callable[[], nn.Module], relaxation: Softmax
     alpha = {kind: p.detach().clone().requires_grad_() for kind, p in relaxation.alpha.items()}
     loop = PublishedLoop(net, new, alpha, *batches)
     steps = {"w": loop.w_step, "alpha": loop.alpha_step, "second": loop.second_order_step}
-    losses = lambda: (loop.loss(net, loop.train), loop.loss(net, loop.val))
-    return Side(net, list(alpha.values()), (loop.sgd, loop.adam), batches, losses, steps)
+    return Side(net, list(alpha.values()), (loop.sgd, loop.adam), batches, lambda: tuple(map(loop.loss_now, batches)), steps)
 
 
 def check_losses(sides: Mapping[str, Side]) -> dict[str, dict[str, float]]:
     """The losses of each side. Raises RuntimeError where they differ by more than `SAME_LOSS`."""
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        losses = {name: dict(zip(("train", "val"), (loss.item() for loss in sides[name].losses()))) for name in SIDES}
+        values = {name: [loss.item() for loss in sides[name].losses()] for name in SIDES}
+    losses = {name: {"train": train, "val": val} for name, (train, val) in values.items()}
     for batch, ours in losses["ours"].items():
         theirs = losses["reference"][batch]
         if not abs(ours - theirs) <= SAME_LOSS * abs(theirs):
@@ -234,13 +237,13 @@ def measure(sides: Mapping[str, Side], step: str, rounds: int, device: torch.dev
         for name in SIDES if number % 2 == 0 else reversed(SIDES):
             times[name].append(seconds(sides[name].steps[step], device))
     result: dict[str, Any] = {name: _summary(times[name], peaks[name]) for name in SIDES}
-    ratios = [[slow / fast for fast, slow in zip(*pair)] for pair in zip(times["ours"], times["reference"])]  # (round, clock)
-    wall, cpu = map(statistics.median, zip(*ratios))
+    pairs = list(zip(times["ours"], times["reference"], strict=True))  # a round's (wall, cpu) of ours, and of the reference
+    wall, cpu = (statistics.median(theirs[clock] / ours[clock] for ours, theirs in pairs) for clock in (0, 1))
     return result | {"ratio": {"wall": wall, "cpu": cpu, "memory": peaks["reference"] / peaks["ours"]}}
 
 
 def _summary(times: Sequence[tuple[float, float]], peak: int) -> dict[str, Any]:
-    wall, cpu = zip(*times)
+    wall, cpu = zip(*times, strict=True)
     return {"wall_s": statistics.median(wall), "cpu_s": statistics.median(cpu), "peak_bytes": peak,
             "rounds": {"wall_s": wall, "cpu_s": cpu}}
 

@@ -12,6 +12,11 @@ Rows = list[tuple[str, str]]
 SLOW_STEP_S = 30.0
 
 
+def smaller(**sizes: int) -> list[str]:
+    """Options that ask for about half as much: `smaller(batch_size=64) == ["batch_size=32"]`."""
+    return [f"{name}={max(2, size // 2)}" for name, size in sizes.items()]
+
+
 def report(net: nn.Module, step: Callable[[], object], *, image: tuple[int, int, int], batch_size: int, steps_per_epoch: int,
            epochs: int, device: torch.device, remedies: Sequence[str]) -> Rows:
     """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards."""
@@ -26,8 +31,8 @@ def report(net: nn.Module, step: Callable[[], object], *, image: tuple[int, int,
     except torch.cuda.OutOfMemoryError:
         return rows + [("peak memory", f"more than the device has at batch size {batch_size}"), ("to make it fit", "; ".join(remedies))]
     have = available_memory(device)
-    rows.append(("peak memory", f"{peak / 2**20:.0f} MiB at batch size {batch_size} ({'allocated' if device.type == 'cuda' else 'live tensors'}"
-                                f"; {have / 2**20:.0f} MiB are free)"))
+    how = "allocated" if device.type == "cuda" else "live tensors"
+    rows.append(("peak memory", f"{peak / 2**20:.0f} MiB at batch size {batch_size} ({how}; {have / 2**20:.0f} MiB are free)"))
     if peak > have:
         rows.append(("to make it fit", "; ".join(remedies)))
     rows += [("time", f"{seconds:.3f} s a step, {duration(seconds * steps_per_epoch)} an epoch of {steps_per_epoch} steps"),

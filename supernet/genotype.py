@@ -1,4 +1,4 @@
-"""Architectures as values: `Edge`, `Genotype`, `Trial`. Plain data, no torch; a genotype is loaded, compared and saved, never run as code."""
+"""Architectures as values: `Edge`, `Genotype`, `Trial`. Plain data without torch, loaded, compared and saved, never run as code."""
 
 import hashlib
 import json

@@ -78,12 +78,11 @@ def seconds_per_step(step: Callable[[], object], device: torch.device, *, steps:
     """Mean wall time of up to `steps` steps, fewer once `budget_s` is used up. The caller has warmed up."""
     _wait(device)
     start = time.perf_counter()
-    for done in range(1, steps + 1):
+    done, seconds = 0, 0.0
+    while done < steps and seconds <= budget_s:
         step()
         _wait(device)
-        seconds = time.perf_counter() - start
-        if seconds > budget_s:
-            break
+        done, seconds = done + 1, time.perf_counter() - start
     return seconds / done
 
 

@@ -86,7 +86,8 @@ class CellNetwork(nn.Module):
                  stem_multiplier: int = 3, auxiliary: bool = False):
         super().__init__()
         if len(kinds) < 1 or channels < 2 or num_classes < 2:
-            raise ValueError(f"a network needs layers >= 1, channels >= 2 and num_classes >= 2, got {len(kinds)}, {channels}, {num_classes}")
+            raise ValueError("a network needs layers >= 1, channels >= 2 and num_classes >= 2, "
+                             f"got {len(kinds)}, {channels} and {num_classes}")
         self.kinds, self.drop_path_prob = list(kinds), 0.0
         if stem == "auto":
             stem = "large" if min(image_size) >= LARGE_IMAGE else "small"

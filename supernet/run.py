@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from supernet import checkpoint
@@ -19,7 +18,7 @@ from supernet.environment import describe
 from supernet.genotype import Genotype
 from supernet.interrupt import Interrupt
 from supernet.log import Metrics, NoTracker, Progress, Tracker, open_tracker
-from supernet.run_folder import RunFolder, RunFolderError, Status, config_hash, find_unfinished, write_json
+from supernet.run_folder import RunFolder, RunFolderError, Status, find_unfinished, write_json
 from supernet.train import Position, Stateful, Totals
 
 TIME_FIELDS = {"seconds", "images_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
@@ -46,7 +45,7 @@ class Run:
     epochs: int
     steps_per_epoch: int
     checkpoint_every_s: float
-    images: Callable[[Genotype, int], Mapping[str, Any]] = lambda genotype, epoch: {}  # pictures of an epoch, for the tracker
+    images: Callable[[Genotype], Mapping[str, Callable[[], Any]]] = lambda genotype: {}  # an epoch's pictures, by name, for the tracker
     tracker: Tracker = field(default_factory=NoTracker)
 
     def __post_init__(self) -> None:
@@ -75,6 +74,20 @@ class Run:
         self.tracker.finish(0 if kind is None else 1)
         self._stack.close()
 
+    def begin(self, *, config_text: str, options: dict[str, Any], device: torch.device, wandb: Mapping[str, Any],
+              lines: Sequence[str]) -> None:
+        """Records what is run and where, opens the tracker (`wandb`: mode, project, timeout_s), prints `lines`."""
+        environment = describe(device)
+        if not self.position.step:  # a resumed run keeps the record of its start
+            self.folder.config.write_text(config_text)
+            write_json(self.folder.environment, environment)
+        name = self.folder.path.name
+        self.tracker, opened = open_tracker(wandb["mode"], project=wandb["project"], timeout_s=wandb["timeout_s"], name=name, run_id=name,
+                                            folder=self.folder.path, config=options | {"environment": environment}, warn=self.line)
+        threads = f"{device}, {environment['threads']} CPU threads, torch {environment['torch']}"
+        for text in [f"run folder {self.folder.path}", opened, *lines, threads]:
+            self.line(text)
+
     def line(self, text: str) -> None:
         """Prints a line that stays."""
         self.progress.line(text)
@@ -102,8 +115,8 @@ class Run:
         self.metrics.append(record)
         self.tracker.log(record["step"], record)
         if genotype is not None:
-            for name, picture in self.images(genotype, record["epoch"]).items():
-                self.tracker.image(record["step"], name, picture)
+            for name, draw in self.images(genotype).items():
+                self.tracker.image(record["step"], name, draw)
         self.line(epoch_line(record, self.epochs))
         self.save()
         if self.interrupt.signal is not None:
@@ -135,8 +148,8 @@ class Run:
         self.metrics.cut(state["metrics"]), self.genotypes.cut(state["genotypes"])
         lines = loaded.skipped + [f"resuming {self.folder.path} at epoch {self.position.epoch}, step {self.position.step}"]
         if state["threads"] != torch.get_num_threads():
-            lines.append(f"note: the checkpoint was written with {state['threads']} CPU threads, this process has {torch.get_num_threads()}: "
-                         "rounding differs, so the run goes on but not to the same bits")
+            lines.append(f"note: the checkpoint was written with {state['threads']} CPU threads, this process has "
+                         f"{torch.get_num_threads()}: rounding differs, so the run goes on but not to the same bits")
         return lines
 
 
@@ -151,7 +164,7 @@ def choose_folder(resume: str, *, output: str, stem: str, script: str, hash_: st
             return unfinished, True, []
         return RunFolder.create(Path(output), stem), False, [f"nothing to resume under {output}: starting anew"]
     if resume == "never":
-        hint = [] if unfinished is None else [f"note: {unfinished.path} is an unfinished run of the same options; resume=auto goes on with it"]
+        hint = [f"note: {unfinished.path} is unfinished and has the same options; resume=auto goes on with it"] if unfinished else []
         return RunFolder.create(Path(output), stem), False, hint
     folder = RunFolder(Path(resume))
     status = folder.status()
@@ -189,7 +202,8 @@ def command_line() -> str:
     return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
-def again_with(option: str) -> str:
-    """The command as typed, with `option` changed or added."""
-    key = option.split("=")[0] + "="
-    return shlex.join(["python", sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), option])
+def stopped(position: Position) -> str:
+    """What an interrupted run says: where it stands, and the command, as typed, that goes on."""
+    key = "resume="
+    again = shlex.join(["python", sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
+    return f"stopped at epoch {position.epoch}, step {position.step}; saved. Go on with:\n  {again}"

@@ -1,8 +1,7 @@
 """What both scripts do before and after their loop, on plain values."""
 
-import json
-import random
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from supernet.genotype import Edge, Genotype
 from supernet.report.names import node_name
 from supernet.run_folder import RunFolder, write_json
 from supernet.space import Space
+from supernet.weights import EdgeWeights
 
 
 def prepare(device: torch.device, *, threads: int | None, deterministic: bool) -> None:
@@ -64,6 +64,23 @@ def save_drawings(folder: RunFolder, genotype: Genotype, space: Space) -> None:
     inputs = {kind: spec.num_inputs for kind, spec in space.cells.items()}
     for path in (folder.cell_svg, folder.cell_png):
         draw_cells(genotype, path, outputs=outputs, num_inputs=inputs)
+
+
+def pictures(folder: RunFolder, genotype: Genotype, space: Space, weights: EdgeWeights) -> dict[str, Callable[[], Any]]:
+    """What a tracker shows of an epoch: the cells, and a heat map of the edge weights of each kind. Drawn when called."""
+
+    def cells() -> Path:
+        save_drawings(folder, genotype, space)
+        return folder.cell_png
+
+    def heat(kind: str) -> Any:
+        from supernet.report.curves import heat_map
+        from supernet.report.names import edge_names
+
+        spec = space.cells[kind]
+        return heat_map(weights[kind].ops.cpu().numpy(), edge_names(spec.edges, spec.num_inputs), list(spec.ops))
+
+    return {"cells": cells} | {f"weights/{kind}": functools.partial(heat, kind) for kind in space.cells}
 
 
 def cell_text(genotype: Genotype, space: Space) -> str:

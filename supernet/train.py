@@ -113,7 +113,8 @@ class Trajectory:
 
     def arrays(self) -> dict[str, Any]:
         """`epoch` (T,) and one (T, E, O) array a table."""
-        return {"epoch": torch.tensor(self.epochs, dtype=torch.float64).numpy()} | {k: torch.stack(v).numpy() for k, v in self.tables.items()}
+        epochs = torch.tensor(self.epochs, dtype=torch.float64).numpy()
+        return {"epoch": epochs} | {name: torch.stack(tables).numpy() for name, tables in self.tables.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": list(self.epochs), "tables": {k: torch.stack(v) for k, v in self.tables.items()}}
@@ -145,7 +146,8 @@ class LossGuard:
         if not all(finite):
             first = finite.index(False)
             step = self.position.step - len(losses) + 1 + first
-            raise Diverged(f"the training loss is {losses[first].item()} in epoch {self.position.epoch}, step {step} of the run: {self.describe(batch)}")
+            where = f"epoch {self.position.epoch}, step {step} of the run"
+            raise Diverged(f"the training loss is {losses[first].item()} in {where}: {self.describe(batch)}")
 
 
 def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, **call: Any) -> str:
@@ -319,7 +321,8 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
         record |= {f"train_{k}": v for k, v in loop.totals.means().items()}
         for name, batches in (("val", loop.val), ("test", loop.test and loop.test())):
             if batches is not None:
-                record |= {f"{name}_{k}": v for k, v in evaluate(loop.net, loop.task, batches, None, loop.generators["net"], loop.context).items()}
+                means = evaluate(loop.net, loop.task, batches, None, loop.generators["net"], loop.context)
+                record |= {f"{name}_{key}": value for key, value in means.items()}
         loop.totals.reset()
         position.epoch = epoch + 1
         recorder.epoch(record | {"seconds": seconds, "images_per_s": images / seconds}, None)

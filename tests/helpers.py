@@ -1,10 +1,14 @@
 """Runs the two scripts as processes of their own, and reads what they leave behind.
 
-Importing torch costs seconds, so `start` forks from one server that has imported everything but this project. What comes
-after the imports is as in `python train_search.py ...`: an own process, own signals, own modules of ours.
+Importing torch costs seconds, so `start` forks from one server that has imported everything but this project. What follows the
+imports is as in `python train_search.py ...`: a process with its own signals, modules of ours, and exit code.
 """
 
+import atexit
 import contextlib
+import hashlib
+import importlib
+import itertools
 import json
 import os
 import resource
@@ -12,9 +16,11 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,50 +39,65 @@ class Ended(NamedTuple):
     err: str
 
 
-@dataclass
+class At(NamedTuple):
+    """The process sends itself a signal right before its n-th change of a file whose path contains `name`.
+
+    A change: a file is opened for writing, renamed (the new name counts), removed or cut, or a folder is made.
+    """
+
+    n: int
+    name: str = ""
+    signal: int = signal.SIGKILL
+
+
+@dataclass(frozen=True)
 class Process:
-    """A script at work. It stays known (a zombie) until `wait`, so that a signal never meets somebody else's process."""
+    """A script at work. It stays known to the system until `wait`, so that a signal never meets somebody else's process."""
 
     pid: int
-    out: Path
-    err: Path
+    printed: Path
 
     def poll(self) -> int | None:
         return _server().ask({"poll": self.pid})
 
     def wait(self, timeout_s: float = 120) -> Ended:
         until(lambda: self.poll() is not None, "the end of the process", timeout_s)
-        return Ended(self.poll(), self.out.read_text(), self.err.read_text())
+        return Ended(self.poll(), self.printed.with_suffix(".out").read_text(), self.err())
 
-    def kill(self, number: int = signal.SIGKILL) -> Ended:
+    def err(self) -> str:
+        """What it has printed on stderr so far."""
+        return self.printed.with_suffix(".err").read_text()
+
+    def send(self, number: int) -> Ended:
         """Sends the signal and waits for the end."""
         os.kill(self.pid, number)
         return self.wait()
 
+    def is_stopped(self) -> bool:
+        return "\nState:\tT" in Path(f"/proc/{self.pid}/status").read_text()
 
-def start(script: str, *options: str, cwd: Path, env: dict[str, str] | None = None, die_at: int | None = None,
-          die_at_name: str = "", max_file_bytes: int | None = None) -> Process:
+
+def start(script: str, *options: str, cwd: Path, env: Mapping[str, str] | None = None, at: At | None = None,
+          max_file_bytes: int | None = None, report: bool = True) -> Process:
     """`python <script>.py <options>` in the folder `cwd`, forked.
 
-    die_at: the process kills itself (SIGKILL) right before its n-th change of a file: a file opened for writing, renamed, removed or
-    cut. Only files count whose path ends in `die_at_name`.
-    max_file_bytes: larger files cannot be written (EFBIG), which stands for a full disk.
+    max_file_bytes: a file cannot grow larger (EFBIG), which stands for a full disk.
+    report: whether report.html is made; its drawings take longer than a tiny search.
     """
-    n = time.monotonic_ns()
-    out, err = cwd / f".out.{n}", cwd / f".err.{n}"
-    job = {"script": str(ROOT / f"{script}.py"), "options": [*ALWAYS, *options], "cwd": str(cwd), "out": str(out), "err": str(err),
-           "env": env or {}, "die_at": die_at, "die_at_name": die_at_name, "max_file_bytes": max_file_bytes}
-    return Process(_server().ask(job), out, err)
+    printed = _server().folder / str(next(_COUNT))
+    printed.with_suffix(".err").touch()
+    return Process(_server().ask({"script": str(ROOT / f"{script}.py"), "options": [*ALWAYS, *options], "cwd": str(cwd), "env": dict(env or {}),
+                                  "printed": str(printed), "at": at, "max_file_bytes": max_file_bytes, "report": report}), printed)
 
 
 def run(script: str, *options: str, **how: Any) -> Ended:
+    """`start`, to its end."""
     return start(script, *options, **how).wait()
 
 
-def run_unforked(script: str, *options: str, cwd: Path, env: dict[str, str] | None = None) -> Ended:
-    """The same, as a user starts it."""
-    done = subprocess.run([sys.executable, str(ROOT / f"{script}.py"), *ALWAYS, *options], cwd=cwd, capture_output=True, text=True, timeout=120,
-                          env=os.environ | (env or {}))
+def run_unforked(script: str, *options: str, cwd: Path) -> Ended:
+    """The same, started as a user does."""
+    done = subprocess.run([sys.executable, str(ROOT / f"{script}.py"), *ALWAYS, *options], cwd=cwd, capture_output=True, text=True, timeout=120)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
@@ -88,53 +109,78 @@ def until(holds: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
         time.sleep(0.002)
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """A digest of every file under `folder`, by path; of a huge one, its size and time."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        seen = path.stat()
+        data = path.read_bytes() if path.is_file() and seen.st_size < 10**7 else f"{seen.st_size} {seen.st_mtime_ns}".encode() if path.is_file() else b""
+        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def only_error(ended: Ended) -> str:
+    """The one line, without `error: `, that is all a process printed on stderr before it failed."""
+    lines = [line for line in ended.err.splitlines() if line.strip()]
+    assert ended.code == 2 and len(lines) == 1 and lines[0].startswith("error: "), f"exit code {ended.code}, stderr:\n{ended.err}"
+    assert len(lines[0]) < 400, f"{len(lines[0])} characters: {lines[0]}"
+    return lines[0].removeprefix("error: ")
+
+
 # ---- the server
+
+_COUNT = itertools.count()
+_SERVERS: list["_Server"] = []
 
 
 class _Server:
     def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        # An own session: a signal to pytest's terminal reaches no script. One thread: a process with more cannot be forked safely.
         self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                                         cwd=ROOT, start_new_session=True)
+                                         start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+        atexit.register(self.close)
 
     def ask(self, job: dict[str, Any]) -> Any:
         self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-
-_servers: list[_Server] = []
+    def close(self) -> None:
+        self._process.communicate()
+        subprocess.run(["rm", "-r", str(self.folder)], check=True)
 
 
 def _server() -> _Server:
-    if not _servers:
-        _servers.append(_Server())
-    return _servers[0]
+    if not _SERVERS:
+        _SERVERS.append(_Server())
+    return _SERVERS[0]
 
 
 def _serve() -> None:
-    """One job a line on stdin, one answer a line on stdout: the process id of a new process, or an exit code (null: it runs)."""
-    import importlib
-
+    """A job a line on stdin, an answer a line on stdout: the id of a new process, or an exit code (null: it still runs)."""
     for name in PRELOADED:
         importlib.import_module(name)
-    ended: dict[int, int] = {}
+    codes: dict[int, int | None] = {}
     for line in sys.stdin:
         job = json.loads(line)
-        if "poll" not in job:
+        if "poll" in job:
+            answer = job["poll"]
+            if codes[answer] is None and (ended := os.waitpid(answer, os.WNOHANG)) != (0, 0):
+                codes[answer] = os.waitstatus_to_exitcode(ended[1])
+            answer = codes[answer]
+        else:
             answer = os.fork()
             if answer == 0:
-                _work(job)
-        else:
-            pid = job["poll"]
-            if pid not in ended and (seen := os.waitpid(pid, os.WNOHANG)) != (0, 0):
-                ended[pid] = os.waitstatus_to_exitcode(seen[1])
-            answer = ended.get(pid)
+                _become(job)
+            codes[answer] = None
         print(json.dumps(answer), flush=True)
+    for pid in (pid for pid, code in codes.items() if code is None):
+        os.kill(pid, signal.SIGKILL)
 
 
-def _work(job: dict[str, Any]) -> None:
-    """In the new process: becomes `python script options`. Never returns."""
-    with open(os.devnull) as nothing, open(job["out"], "wb") as out, open(job["err"], "wb") as err:
+def _become(job: dict[str, Any]) -> None:
+    """Turns this process into `python script options`. Never returns."""
+    with open(os.devnull) as nothing, open(job["printed"] + ".out", "wb") as out, open(job["printed"] + ".err", "wb") as err:
         for file, number in ((nothing, 0), (out, 1), (err, 2)):
             os.dup2(file.fileno(), number)
     os.chdir(job["cwd"])
@@ -144,8 +190,10 @@ def _work(job: dict[str, Any]) -> None:
     if job["max_file_bytes"]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["max_file_bytes"],) * 2)
-    if job["die_at"]:
-        _die_at(job["die_at"], job["die_at_name"])
+    if job["at"]:
+        _signal_at(At(*job["at"]))
+    if not job["report"]:
+        sys.modules["supernet.report.html"] = types.SimpleNamespace(write_report=lambda run: None)
     code = 0
     try:
         runpy.run_path(job["script"], run_name="__main__")
@@ -161,19 +209,15 @@ def _work(job: dict[str, Any]) -> None:
     os._exit(code)
 
 
-def _die_at(count: int, name: str) -> None:
-    changes = 0
+def _signal_at(at: At) -> None:
+    changes = itertools.count(1)
 
-    def look(event: str, arguments: Sequence[Any]) -> None:
-        nonlocal changes
-        writes = event == "open" and isinstance(arguments[1], str) and arguments[1][:1] in "wax"
-        if not (writes or event in ("os.rename", "os.remove", "os.truncate", "os.mkdir")):
-            return
-        path = arguments[1] if event == "os.rename" else arguments[0]
-        if isinstance(path, (str, os.PathLike)) and str(path).endswith(name) and not str(path).startswith("/dev/"):
-            changes += 1
-            if changes == count:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        opened = event == "open" and isinstance(arguments[1], str) and arguments[1][0] in "wax"
+        if opened or event in ("os.rename", "os.remove", "os.truncate", "os.mkdir"):
+            path = os.fspath(arguments[event == "os.rename"]) if not isinstance(arguments[0], int) else ""
+            if at.name in path and path != os.devnull and next(changes) == at.n:
+                os.kill(os.getpid(), at.signal)
 
     sys.addaudithook(look)
 

@@ -126,12 +126,14 @@ def modules_side_by_side(net: CellNetwork, reference: ReferenceNetwork) -> list[
 
 
 def parameters_side_by_side(net: CellNetwork, reference: ReferenceNetwork) -> list[tuple[nn.Parameter, nn.Parameter]]:
-    pairs = [pair for ours, theirs in modules_side_by_side(net, reference) for pair in zip(ours.parameters(), theirs.parameters(), strict=True)]
+    pairs = [pair for ours, theirs in modules_side_by_side(net, reference)
+             for pair in zip(ours.parameters(), theirs.parameters(), strict=True)]
     assert len(pairs) == len(list(net.parameters())) == len(list(reference.parameters()))
     return pairs
 
 
-def like(net: CellNetwork, specs, candidates, channels: int, num_classes: int, *, affine=False, pool_bn=True, in_channels=3) -> ReferenceNetwork:
+def like(net: CellNetwork, specs, candidates, channels: int, num_classes: int, *, affine=False, pool_bn=True,
+         in_channels=3) -> ReferenceNetwork:
     """The reference with the same weights, dtype and mode as `net`."""
     reference = ReferenceNetwork(specs, candidates, net.kinds, channels, num_classes, affine, pool_bn, in_channels)
     dtype = next(net.parameters()).dtype

@@ -14,7 +14,8 @@ from supernet.spaces import darts
 from supernet.task import Classification
 from tests import reference
 
-SGD = {"plain": {}, "momentum and decay": {"momentum": 0.9, "weight_decay": 3e-2}, "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2},
+SGD = {"plain": {}, "momentum and decay": {"momentum": 0.9, "weight_decay": 3e-2},
+       "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2},
        "dampened": {"momentum": 0.5, "dampening": 0.3}}
 
 
@@ -37,7 +38,7 @@ def quadratic(options, steps=2):
 def test_closed_form(options):
     """With w' = w - lr k (w - A alpha) + const, the hypergradient is c + lr k A^T (w' - b); k is the step's factor on a gradient."""
     problem, optimizer, (A, b, c) = quadratic(options)
-    (w,), (alpha,) = problem.w, problem.alpha
+    (w,) = problem.w
     before = w.detach().clone()
     k = 1 + options["momentum"] if options.get("nesterov") else 1 - options.get("dampening", 0)
     results = [unrolled(problem), finite_difference(problem), first_order(problem)]
@@ -98,8 +99,9 @@ def bilevel(space, net, features, classes, steps, batch=8, image=None):
     relaxation = Softmax(space, g, init_scale=0.3).double()
     shape = (batch, features) if image is None else (batch, features, image, image)
     batches = [(torch.randn(shape, generator=g, dtype=torch.float64), torch.randint(classes, (batch,), generator=g)) for _ in range(2)]
-    parts = Bilevel(net, relaxation, first_order, Classification(), torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2),
-                    torch.optim.Adam(relaxation.parameters(), lr=1e-2), {"alpha": g, "net": torch.Generator()}, clip_norm=5.0)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
+    adam = torch.optim.Adam(relaxation.parameters(), lr=1e-2)
+    parts = Bilevel(net, relaxation, first_order, Classification(), sgd, adam, {"alpha": g, "net": torch.Generator()}, clip_norm=5.0)
     for _ in range(steps):
         parts.w_step(batches[0])
     return parts, batches

@@ -71,7 +71,8 @@ def test_reductions_stand_at_one_and_two_thirds():
         assert [i for i, kind in enumerate(net.kinds) if kind == "reduce"] == where
 
 
-@pytest.mark.parametrize("sizes, message", [({"layers": 0}, "layers >= 1"), ({"channels": 1}, "channels >= 2"), ({"stem": "none"}, "stem must be")])
+@pytest.mark.parametrize("sizes, message", [
+    ({"layers": 0}, "layers >= 1"), ({"channels": 1}, "channels >= 2"), ({"stem": "none"}, "stem must be")])
 def test_bad_sizes(sizes, message):
     space = darts.make(nodes=1)
     with pytest.raises(ValueError, match=message):

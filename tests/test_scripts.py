@@ -96,9 +96,9 @@ def test_published_search_protocol(composer, overrides, hypergradient):
 
 def test_published_final_protocol(composer):
     cfg = composer("final", "dataset=cifar10")
-    want = {"epochs": 600, "layers": 20, "channels": 36, "batch_size": 96, "w_optimizer.lr": 0.025, "w_schedule.minimum": 0.0, "clip_norm": 5.0,
-            "w_optimizer.weight_decay": 3e-4, "dataset.augment.cutout": 16, "drop_path_prob": 0.2, "task.auxiliary_weight": 0.4,
-            "split.val_portion": 0.0, "report_test_every_epoch": False}
+    want = {"epochs": 600, "layers": 20, "channels": 36, "batch_size": 96, "w_optimizer.lr": 0.025, "w_schedule.minimum": 0.0,
+            "clip_norm": 5.0, "w_optimizer.weight_decay": 3e-4, "dataset.augment.cutout": 16, "drop_path_prob": 0.2,
+            "task.auxiliary_weight": 0.4, "split.val_portion": 0.0, "report_test_every_epoch": False}
     for key, value in want.items():
         assert OmegaConf.select(cfg, key) == value, key
     assert composer("final", "dataset=cifar10", "protocol=paper").report_test_every_epoch is True
@@ -116,7 +116,8 @@ def test_search_leaves_a_complete_run_folder(searched):
                      "genotype.json", "cell.svg", "cell.png", "alphas.npz", "summary.json", "report.html"}
     records = Metrics.read(folder / "metrics.jsonl")
     assert [r["epoch"] for r in records] == [0, 1]
-    assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "alpha_lr", "alpha_entropy/normal", "images_per_s"} <= set(records[0])
+    assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "alpha_lr", "alpha_entropy/normal",
+            "images_per_s"} <= set(records[0])
     assert records[-1]["genotype"] == Genotype.load(folder / "genotype.json").digest
     with np.load(folder / "alphas.npz") as arrays:
         assert arrays["alpha.normal"].shape == (len(arrays["epoch"]), 5, 8) and arrays["epoch"][-1] == 2
@@ -140,8 +141,8 @@ def test_the_found_cell_is_retrained_and_tested_once(searched):
 
 
 def test_protocol_paper_reports_the_test_set_every_epoch_and_says_so(tmp_path):
-    done = run("train_final.py", "genotype=darts_v1", "protocol=paper", *TINY, "epochs=2", "split.max_train=64", "batch_size=32", "drop_path_prob=0.2",
-               cwd=tmp_path)
+    done = run("train_final.py", "genotype=darts_v1", "protocol=paper", *TINY, "epochs=2", "split.max_train=64", "batch_size=32",
+               "drop_path_prob=0.2", cwd=tmp_path)
     (final,) = tmp_path.glob("runs/*_final_*")
     assert all("test_accuracy" in r for r in Metrics.read(final / "metrics.jsonl"))
     assert "reported after every epoch" in done.stdout
@@ -162,7 +163,8 @@ def test_dry_run_prints_sizes_and_writes_nothing(tmp_path):
 
 
 def test_help_does_not_import_torch(tmp_path):
-    code = f"import runpy, sys; sys.argv = ['train_search.py', '--help']\ntry: runpy.run_path({str(ROOT / 'train_search.py')!r}, run_name='__main__')\n" \
+    script = str(ROOT / "train_search.py")
+    code = f"import runpy, sys; sys.argv = ['train_search.py', '--help']\ntry: runpy.run_path({script!r}, run_name='__main__')\n" \
            "except SystemExit: pass\nassert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,8 @@ def tiny(**options):
     return Space("tiny", {}, {"normal": spec}, build=None)
 
 
-SPACES = {"two edges": tiny(keep=(2, 2)), "all edges": tiny(keep=None), "varying": tiny(keep=(0, 2)), "parallel": tiny(keep=(2, 2), parallel=2)}
+SPACES = {"two edges": tiny(keep=(2, 2)), "all edges": tiny(keep=None), "varying": tiny(keep=(0, 2)),
+          "parallel": tiny(keep=(2, 2), parallel=2)}
 
 
 def test_golden_facts_of_the_darts_space():

@@ -1,0 +1,349 @@
+"""A run that is killed, stopped or damaged at any moment and gone on with ends, bit for bit, as an unbroken one."""
+
+import fcntl
+import hashlib
+import random
+import shlex
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from supernet import checkpoint
+from supernet.log import Metrics
+from supernet.run import TIME_FIELDS
+from supernet.run_folder import RunFolder
+from tests.helpers import At, Ended, Process, contents, only_error, run, run_unforked, start, until
+
+SEARCH = ("split.max_train=40", "split.max_val=16", "space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3",
+          "channels=2", "batch_size=8", "epochs=3")  # 5 steps an epoch
+FINAL = ("genotype=genotype.json", "split.max_train=40", "layers=3", "channels=4", "batch_size=8", "epochs=3", "drop_path_prob=0.5")
+EVERY_STEP, EVERY_EPOCH = "checkpoint_every_s=0", "checkpoint_every_s=60"
+
+# ---- what is compared
+
+
+def folders(where: Path) -> list[RunFolder]:
+    return [RunFolder(path) for path in sorted(where.glob("runs/*"))]
+
+
+def finished(where: Path) -> RunFolder:
+    """The one finished run under `where`."""
+    (folder,) = [f for f in folders(where) if (f.status() or {}).get("status") == "finished"]
+    return folder
+
+
+def exactly(value):
+    """Nested data with every tensor and array as a digest of its bits, so that `==` compares them all."""
+    if isinstance(value, dict):
+        return {key: exactly(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [exactly(v) for v in value]
+    if isinstance(value, torch.Tensor):
+        value = value.detach().contiguous().numpy()
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+    return value
+
+
+def outcome(folder: RunFolder) -> dict:
+    """All that a run computed, by what it is; clocks and paths left out."""
+    found = {"metrics": [{k: v for k, v in record.items() if k not in TIME_FIELDS} for record in Metrics.read(folder.metrics)],
+             "genotype": folder.genotype.read_text(), "drawing": folder.cell_svg.read_text(),
+             "split": exactly(dict(np.load(folder.split)))}
+    found |= {f"checkpoint: {name}": exactly(part) for name, part in checkpoint.load(folder.checkpoints).state["parts"].items()}
+    if folder.alphas.exists():
+        found |= {"alphas": exactly(dict(np.load(folder.alphas))), "genotypes": folder.genotypes.read_text()}
+    if folder.weights.exists():
+        found["weights"] = exactly(dict(torch.load(folder.weights, weights_only=True)))
+    return found
+
+
+def assert_same(seen: dict, wanted: dict) -> None:
+    assert seen.keys() == wanted.keys()
+    assert [key for key in wanted if seen[key] != wanted[key]] == []
+
+
+# ---- runs that were not disturbed
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> RunFolder:
+    """A search as a user starts it."""
+    where = tmp_path_factory.mktemp("unbroken")
+    ended = run_unforked("train_search", *SEARCH, EVERY_EPOCH, cwd=where)
+    assert ended.code == 0, ended.err
+    return finished(where)
+
+
+@pytest.fixture(scope="module")
+def wanted(unbroken) -> dict:
+    found = outcome(unbroken)
+    assert {"alphas", "genotypes", "checkpoint: net", "checkpoint: relaxation", "checkpoint: w_optimizer", "checkpoint: alpha_optimizer",
+            "checkpoint: generators", "checkpoint: train", "checkpoint: alpha_batches"} <= found.keys() and len(found["metrics"]) == 3
+    return found
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory) -> tuple[RunFolder, float]:
+    """The same search, with a checkpoint at every step, and the seconds it took."""
+    where = tmp_path_factory.mktemp("again")
+    begin = time.monotonic()
+    ended = run("train_search", *SEARCH, EVERY_STEP, "resume=auto", cwd=where, report=False)
+    assert ended.code == 0 and "nothing to resume under runs: starting anew" in ended.err, ended.err
+    return finished(where), time.monotonic() - begin
+
+
+@pytest.fixture(scope="module")
+def final_unbroken(unbroken, tmp_path_factory) -> tuple[RunFolder, float]:
+    """A training of the cell that was found, and the seconds it took."""
+    where = tmp_path_factory.mktemp("final")
+    shutil.copy(unbroken.genotype, where)
+    begin = time.monotonic()
+    ended = run("train_final", *FINAL, EVERY_EPOCH, cwd=where, report=False)
+    assert ended.code == 0, ended.err
+    return finished(where), time.monotonic() - begin
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(wanted, again, tmp_path):
+    assert_same(outcome(again[0]), wanted)
+    assert run("train_search", *SEARCH, "seed=1", cwd=tmp_path, report=False).code == 0
+    other = outcome(finished(tmp_path))
+    for key in ("metrics", "alphas", "split", "checkpoint: net", "checkpoint: relaxation", "checkpoint: generators"):
+        assert other[key] != wanted[key], key
+
+
+# ---- kill -9
+
+
+def kill_after(seconds: float, process: Process) -> None:
+    """Kills it then, if it has not ended by itself."""
+    time.sleep(seconds)
+    if process.poll() is None:
+        process.send(signal.SIGKILL)
+
+
+def go_on(script: str, *options: str, where: Path) -> Ended:
+    """Runs with resume=auto to the end. It must go on with the newest run that has a checkpoint, or say that there is none."""
+    saved = [f for f in folders(where) if checkpoint.has_checkpoint(f.checkpoints)]
+    ended = run(script, *options, "resume=auto", cwd=where, report=False)
+    assert ended.code == 0, ended.err
+    assert (f"resuming {saved[-1].path.relative_to(where)} at epoch" if saved else "nothing to resume under runs: starting anew") in ended.err
+    return ended
+
+
+def kill_and_go_on(script: str, options: tuple[str, ...], delays: list[float], where: Path, every: list[str]) -> RunFolder:
+    """A run killed after each of `delays` seconds, each time gone on with, and then left to end."""
+    for delay, saving in zip(delays, every, strict=True):
+        kill_after(delay, start(script, *options, saving, "resume=auto", cwd=where, report=False))
+        if any((f.status() or {}).get("status") == "finished" for f in folders(where)):
+            return finished(where)
+    go_on(script, *options, every[-1], where=where)
+    return finished(where)
+
+
+def moments(count: int, seed: int) -> list[float]:
+    """`count` random shares of a run's time, one in each of as many equal stretches of it."""
+    rng = random.Random(seed)
+    return [(i + rng.random()) / count for i in range(count)]
+
+
+def test_a_search_killed_three_times_ends_as_an_unbroken_one(wanted, again, tmp_path):
+    delays = [share * again[1] for share in moments(3, seed=0)]
+    assert_same(outcome(kill_and_go_on("train_search", SEARCH, delays, tmp_path, [EVERY_STEP, EVERY_EPOCH, EVERY_STEP])), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", range(17))
+def test_a_search_killed_at_any_time_ends_as_an_unbroken_one(wanted, again, tmp_path, n):
+    rng = random.Random(n)
+    delays = [moments(17, seed=1)[n] * again[1], rng.random() * again[1]]
+    assert_same(outcome(kill_and_go_on("train_search", SEARCH, delays, tmp_path, rng.choices([EVERY_STEP, EVERY_EPOCH], k=2))), wanted)
+
+
+def test_a_training_killed_twice_ends_as_an_unbroken_one(final_unbroken, tmp_path):
+    folder, seconds = final_unbroken
+    shutil.copy(folder.genotype, tmp_path)
+    delays = [share * seconds for share in moments(2, seed=2)]
+    ended = kill_and_go_on("train_final", FINAL, delays, tmp_path, [EVERY_EPOCH, EVERY_STEP])
+    assert_same(outcome(ended), outcome(folder))
+    assert "weights" in outcome(folder)
+
+
+# Random times rarely meet the microseconds between two changes of a file, so here the run kills itself there.
+def test_a_search_killed_between_changes_of_files_ends_as_an_unbroken_one(wanted, tmp_path):
+    for every, at in [
+        (EVERY_STEP, At(1, "/run.json")),  # before anything is recorded
+        (EVERY_STEP, At(8, ".pt.part")),  # before a checkpoint is written, in the second epoch
+        (EVERY_EPOCH, At(1, "genotype.json")),  # before the second epoch is recorded
+        (EVERY_EPOCH, At(1, "checkpoints/epoch_00002")),  # after it is recorded, before its checkpoint
+        (EVERY_EPOCH, At(1, "alphas.npz")),  # after the last epoch
+    ]:
+        ended = run("train_search", *SEARCH, every, "resume=auto", cwd=tmp_path, report=False, at=at)
+        assert ended.code == -signal.SIGKILL, f"{at}: {ended.err}"
+    assert "at epoch 3, step 15" in go_on("train_search", *SEARCH, where=tmp_path).err
+    assert_same(outcome(finished(tmp_path)), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(5))
+def test_a_search_killed_at_every_fifth_change_of_a_file_ends_as_an_unbroken_one(wanted, tmp_path, first):
+    for n in range(first + 1, 1000, 5):
+        where = tmp_path / str(n)
+        where.mkdir()
+        if run("train_search", *SEARCH, EVERY_STEP, cwd=where, at=At(n, "runs"), report=False).code == 0:
+            break
+        ended = go_on("train_search", *SEARCH, EVERY_STEP, where=where)
+        assert_same(outcome(finished(where)), wanted)
+        assert "Traceback" not in ended.err
+    assert n > 60, "the signal came too seldom to mean anything"
+
+
+def test_a_search_killed_while_its_report_is_written_is_gone_on_with(unbroken, wanted, tmp_path):
+    assert run("train_search", *SEARCH, cwd=tmp_path, at=At(1, "report.html")).code == -signal.SIGKILL
+    ended = run("train_search", *SEARCH, "resume=auto", cwd=tmp_path)
+    assert ended.code == 0 and "resuming" in ended.err, ended.err
+    (folder,) = folders(tmp_path)
+    assert folder.report.exists() and {path.name for path in folder.path.iterdir()} == {path.name for path in unbroken.path.iterdir()}
+    assert_same(outcome(folder), wanted)
+
+
+# ---- asked to stop
+
+
+def stop(number: int, *options: str, after: str, where: Path) -> Ended:
+    """Starts a search, sends it the signal as soon as there is a file `after`, and waits for it to stop."""
+    process = start("train_search", *SEARCH, EVERY_STEP, *options, cwd=where, report=False)
+    until(lambda: list(where.glob(f"runs/*/{after}")), after)
+    return process.send(number)
+
+
+def test_ctrl_c_and_then_sigterm_stop_a_search_that_ends_as_an_unbroken_one(wanted, tmp_path):
+    ended = stop(signal.SIGINT, after="checkpoints/epoch_00001*.pt", where=tmp_path)
+    (folder,) = folders(tmp_path)
+    assert ended.code == 130 and folder.status()["status"] == "stopped" and "Traceback" not in ended.err, ended.err
+    told, command = ended.err.splitlines()[-2:]
+    assert told.startswith("stopped at epoch ") and "resume=auto" in command
+    python, script, *options = shlex.split(command)  # as it would be pasted into a shell
+    assert python == "python" and Path(tmp_path, script).samefile(Path(__file__).parents[1] / "train_search.py")
+
+    process = start("train_search", *options, cwd=tmp_path, report=False)
+    until(lambda: "resuming" in process.err(), "the run going on")
+    ended = process.send(signal.SIGTERM)
+    assert ended.code == 143 and folder.status()["status"] == "stopped" and "resume=auto" in ended.err, ended.err
+
+    go_on("train_search", *SEARCH, where=tmp_path)
+    assert_same(outcome(finished(tmp_path)), wanted)
+
+
+# ---- checkpoints that were damaged
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """The folder of a search that was killed in its second epoch, with the checkpoints of two steps."""
+    where = tmp_path_factory.mktemp("killed")
+    assert run("train_search", *SEARCH, EVERY_STEP, cwd=where, at=At(9, ".pt.part"), report=False).code == -signal.SIGKILL
+    return where
+
+
+@pytest.fixture
+def broken_off(killed, tmp_path) -> RunFolder:
+    """A copy of that run, in the test's own folder."""
+    shutil.copytree(killed / "runs", tmp_path / "runs")
+    (folder,) = folders(tmp_path)
+    assert len(checkpoints(folder)) == 2
+    return folder
+
+
+def checkpoints(folder: RunFolder) -> list[Path]:
+    """The newest first."""
+    return sorted(folder.checkpoints.glob("*.pt"), reverse=True)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, pytest.param(empty, marks=pytest.mark.slow)])
+def test_a_damaged_checkpoint_is_passed_over_with_a_line_that_says_so(broken_off, wanted, tmp_path, damage):
+    newest, previous = checkpoints(broken_off)
+    damage(newest)
+    ended = run("train_search", *SEARCH, f"resume=runs/{broken_off.path.name}", cwd=tmp_path, report=False)
+    assert ended.code == 0, ended.err
+    (line,) = [line for line in ended.err.splitlines() if "corrupt" in line]
+    assert newest.name.split(".")[0] in line and f"falling back to {previous.name.split('.')[0]}" in line
+    assert f"at epoch 1, step {int(previous.name.split('.')[0][-8:])}" in ended.err
+    assert_same(outcome(finished(tmp_path)), wanted)
+
+
+def test_when_no_checkpoint_is_whole_one_line_says_so_and_nothing_is_touched(broken_off, tmp_path):
+    newest, previous = checkpoints(broken_off)
+    flip_a_bit(newest), truncate(previous)
+    before = contents(tmp_path)
+    line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path))
+    assert "no checkpoint is usable" in line and "corrupt" in line
+    assert contents(tmp_path) == before
+
+
+# ---- what cannot be gone on with
+
+
+def test_a_finished_run_cannot_be_gone_on_with(again):
+    where = again[0].path.parents[1]
+    before = contents(where)
+    line = only_error(run("train_search", *SEARCH, f"resume={again[0].path}", cwd=where))
+    assert "finished" in line and str(again[0].path) in line
+    assert contents(where) == before
+
+
+@pytest.mark.parametrize("other", ["seed=1", "space.ops=[none,skip_connect,max_pool_3x3,sep_conv_3x3]"])
+def test_a_run_of_other_options_cannot_be_gone_on_with(broken_off, tmp_path, other):
+    before = contents(tmp_path)
+    line = only_error(run("train_search", *SEARCH, other, f"resume=runs/{broken_off.path.name}", cwd=tmp_path))
+    assert "other options" in line and "config.yaml" in line
+    assert contents(tmp_path) == before
+
+
+def test_a_search_cannot_be_gone_on_with_by_a_training(broken_off, unbroken, tmp_path):
+    shutil.copy(unbroken.genotype, tmp_path)
+    before = contents(tmp_path)
+    line = only_error(run("train_final", *FINAL, f"resume=runs/{broken_off.path.name}", cwd=tmp_path))
+    assert "train_search" in line
+    assert contents(tmp_path) == before
+
+
+def test_two_processes_cannot_work_on_one_run(wanted, tmp_path):
+    # The first stands still after an epoch is recorded and before its checkpoint: the second must not cut that record off.
+    first = start("train_search", *SEARCH, EVERY_STEP, cwd=tmp_path, report=False, at=At(1, "checkpoints/epoch_00002", signal.SIGSTOP))
+    until(first.is_stopped, "the first process")
+    (folder,) = folders(tmp_path)
+    before = contents(tmp_path)
+    line = only_error(run("train_search", *SEARCH, f"resume=runs/{folder.path.name}", cwd=tmp_path))
+    assert "another process" in line and str(first.pid) in line
+    assert contents(tmp_path) == before
+    assert first.send(signal.SIGCONT).code == 0
+    assert_same(outcome(finished(tmp_path)), wanted)
+
+
+def test_resume_auto_leaves_a_run_alone_that_is_at_work(broken_off, tmp_path):
+    before = contents(broken_off.path)
+    with open(broken_off.path / ".lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ended = run("train_search", *SEARCH, "resume=auto", "epochs=3", cwd=tmp_path, at=At(1, "metrics.jsonl"))
+    assert ended.code == -signal.SIGKILL and len(folders(tmp_path)) == 2
+    assert contents(broken_off.path) == before
