@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import hydra
 from hydra import compose
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
 
 from supernet.config import NOT_COMPUTED, UsageError, choices, cli, composing, newest_genotype, plain, shows_errors, text, validate
@@ -142,11 +142,12 @@ def space_of(genotype):
     if genotype.space not in known:
         raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "
                          "space=custom space._target_=your_module.make")
-    node = compose(config_name="search", overrides=[f"space={genotype.space}"]).space
+    target = compose(config_name="search", overrides=[f"space={genotype.space}"]).space._target_
     try:
-        return instantiate({"_target_": node._target_, **genotype.arguments}, _convert_="all")
-    except Exception as error:
-        raise UsageError(f"the genotype's arguments do not make a {genotype.space!r} space: {error.__cause__ or error}") from error
+        # Called, not instantiated: a genotype's arguments are data, and must not name code to run.
+        return get_method(target)(**genotype.arguments)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the genotype's arguments do not make a {genotype.space!r} space: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """One step of the search: the architecture parameters once, then the network's weights once. The only place that knows both
 optimizers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ops.op import BatchNorm
 from supernet.hypergradients.base import Hypergradient, Problem
 from supernet.network import batch_norms
 from supernet.optimizers import virtual_step
@@ -17,9 +18,8 @@ from supernet.weights import EdgeWeights
 
 
 @contextmanager
-def statistics_held(net: nn.Module) -> Iterator[None]:
-    """Within, training forwards leave the running statistics of `net` as they are."""
-    norms = batch_norms(net)
+def statistics_held(norms: Sequence[BatchNorm]) -> Iterator[None]:
+    """Within, training forwards leave the running statistics of `norms` as they are."""
     for norm in norms:
         norm.updates = False
     try:
@@ -65,6 +65,7 @@ class Bilevel:
     def __post_init__(self) -> None:
         self.w = tuple(self.net.parameters())
         self.alpha = tuple(self.relaxation.parameters())
+        self.norms = batch_norms(self.net)
 
     def problem(self, train_batch: Batch, val_batch: Batch) -> Problem:
         """The bilevel problem on two batches under one draw: every loss of it sees the same edge weights' noise and the same
@@ -72,7 +73,7 @@ class Bilevel:
         noise = self.relaxation.noise(self.generators["alpha"])
 
         def loss_on(batch: Batch) -> Tensor:
-            with statistics_held(self.net), rewound(self.generators["net"]) as generator:
+            with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
                 return self.task(self.net, batch, self.relaxation.weights(noise), generator=generator).loss
 
         return Problem(self.w, self.alpha, lambda: loss_on(train_batch), lambda: loss_on(val_batch),
@@ -101,7 +102,7 @@ class Bilevel:
             draw = self.relaxation(self.generators["alpha"]).detach()
 
         def loss_of_weights(weights: EdgeWeights) -> Tensor:
-            with statistics_held(self.net), rewound(self.generators["net"]) as generator:
+            with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
                 return self.task(self.net, batch, weights, generator=generator).loss
 
         return self.relaxation.for_w_step(draw, loss_of_weights)

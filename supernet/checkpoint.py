@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from supernet.errors import Mendable
+
 _FILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)\.(?P<sha256>[0-9a-f]{64})\.pt")
 
 # What `torch.load(weights_only=True)` reads back, by exact type: a NumPy float is a float to isinstance, yet is refused at load.
@@ -21,7 +23,7 @@ _LEAVES = {Tensor, nn.Parameter, str, int, float, bool, type(None)}
 _CHILDREN = {dict: dict.items, OrderedDict: OrderedDict.items, list: enumerate, tuple: enumerate}
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(Mendable, RuntimeError):
     """A checkpoint cannot be written or read. The message is one line."""
 
 

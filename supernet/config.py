@@ -20,12 +20,14 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from supernet.errors import Mendable
+
 # What a run is called, where it is kept and how it is watched does not change what it computes.
 NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "device", "workers", "threads"}
 
 
-class UsageError(Exception):
-    """Something the user can mend; shown as one line, without a traceback."""
+class UsageError(Mendable):
+    """An option is wrong."""
 
 
 @dataclass
@@ -211,23 +213,12 @@ def shows_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
 def mendable_errors() -> Iterator[None]:
     try:
         yield
-    except (UsageError, HydraException, OmegaConfBaseException, *_library_errors()) as error:
+    except (Mendable, HydraException, OmegaConfBaseException) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-
-
-def _library_errors() -> tuple[type[Exception], ...]:
-    """The library's errors whose message is one line for the user. Looked at only once something was raised."""
-    if "supernet.train" not in sys.modules:
-        return ()
-    from supernet.checkpoint import CheckpointError
-    from supernet.data.base import DataError
-    from supernet.genotype import GenotypeError
-    from supernet.log import TrackerError
-    from supernet.run_folder import RunFolderError
-    from supernet.train import Diverged
-
-    return (CheckpointError, DataError, GenotypeError, TrackerError, RunFolderError, Diverged)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from supernet.errors import Mendable
+
 FORMAT = "supernet.genotype/1"
 MAX_FILE_BYTES = 1_000_000  # a genotype is a few kB; anything far larger is not one
 
 
-class GenotypeError(ValueError):
+class GenotypeError(Mendable, ValueError):
     """The data is not a genotype, or not one of the space it is used in. The message is one line."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
+from supernet.errors import Mendable
 from supernet.run_folder import to_json
 
 
@@ -127,7 +128,7 @@ class Progress:
         self._drawn = text
 
 
-class TrackerError(RuntimeError):
+class TrackerError(Mendable, RuntimeError):
     """The asked-for tracking cannot be had. The message is one line."""
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from supernet.checkpoint import has_checkpoint
+from supernet.errors import Mendable
 
 Status = Literal["running", "stopped", "finished", "failed"]
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(Mendable, RuntimeError):
     """A run's folder cannot be made, written or locked. The message is one line."""
 
 

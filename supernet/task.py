@@ -44,5 +44,6 @@ class Classification:
             logits = net(x, weights, generator=generator)
             loss = reported = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), y, label_smoothing=smoothing)
         with torch.no_grad():
-            stats = {"loss": reported.detach() * len(y), "correct": (logits.argmax(1) == y).sum(), "count": torch.tensor(len(y))}
+            count = torch.full((), len(y), device=y.device)
+            stats = {"loss": reported.detach() * count, "correct": (logits.argmax(1) == y).sum(), "count": count}
         return Result(loss, stats)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.bilevel import Bilevel
+from supernet.errors import Mendable
 from supernet.genotype import Genotype
 from supernet.relaxations.base import Relaxation, entropies
 from supernet.schedules import Schedule
@@ -19,7 +20,7 @@ from supernet.task import Batch, Task
 from supernet.weights import EdgeWeights
 
 
-class Diverged(RuntimeError):
+class Diverged(Mendable, RuntimeError):
     """The loss is not finite any more. The message, one line, says when and where that began."""
 
 

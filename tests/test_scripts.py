@@ -192,3 +192,15 @@ def test_a_space_from_a_file_in_the_working_directory(tmp_path):
     run("train_search.py", *options, "epochs=1", "space=custom", "space._target_=my_space.make", cwd=tmp_path)
     (genotype,) = tmp_path.glob("runs/*/genotype.json")
     assert Genotype.load(genotype).arguments["nodes"] == 1
+
+
+@pytest.mark.parametrize("arguments", [
+    {"_target_": "os.mkdir", "path": "made"}, {"ops": {"_target_": "os.mkdir", "path": "made"}}, {"nodes": "four"},
+])
+def test_a_genotype_is_never_run_as_code(tmp_path, arguments):
+    from supernet import genotype as genotypes
+
+    (tmp_path / "g.json").write_text(json.dumps(genotypes.find("darts_v1").to_json() | {"arguments": arguments}))
+    done = run("train_final.py", "genotype=g.json", *TINY, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["g.json"]

@@ -6,8 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from supernet.errors import Mendable
 
-class DataError(ValueError):
+
+class DataError(Mendable, ValueError):
     """The data, or what was asked of it, is not as it must be. The message is one line: what was expected and what was seen."""
 
 

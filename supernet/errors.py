@@ -1,0 +1,5 @@
+"""The mark of errors that whoever runs a script can mend."""
+
+
+class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, never raised itself)
+    """Its message is one line that says what was expected and what was seen; scripts show it without a traceback."""
