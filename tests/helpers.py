@@ -6,6 +6,8 @@ imports is as in `python train_search.py ...`: a process with its own signals, m
 
 import atexit
 import contextlib
+import errno
+import gc
 import hashlib
 import importlib
 import itertools
@@ -42,12 +44,13 @@ class Ended(NamedTuple):
 class At(NamedTuple):
     """The process sends itself a signal right before its n-th change of a file whose path contains `name`.
 
-    A change: a file is opened for writing, renamed (the new name counts), removed or cut, or a folder is made.
+    A change: a file is opened for writing, renamed (the new name counts), removed or cut, or a folder is made. With `signal`
+    None there is no room on the disk from then on: no file can be opened for writing and no folder made (ENOSPC).
     """
 
     n: int
     name: str = ""
-    signal: int = signal.SIGKILL
+    signal: int | None = signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def start(script: str, *options: str, cwd: Path, env: Mapping[str, str] | None =
           max_file_bytes: int | None = None, report: bool = True) -> Process:
     """`python <script>.py <options>` in the folder `cwd`, forked.
 
-    max_file_bytes: a file cannot grow larger (EFBIG), which stands for a full disk.
+    max_file_bytes: a file cannot grow larger (EFBIG): a full disk that is met while a file is written.
     report: whether report.html is made; its drawings take longer than a tiny search.
     """
     printed = _server().folder / str(next(_COUNT))
@@ -110,11 +113,11 @@ def until(holds: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """A digest of every file under `folder`, by path; of a huge one, its size and time."""
+    """A digest of every file and folder under `folder`, by path; of a huge file only its size and time count."""
     found = {}
     for path in sorted(folder.rglob("*")):
         seen = path.stat()
-        data = path.read_bytes() if path.is_file() and seen.st_size < 10**7 else f"{seen.st_size} {seen.st_mtime_ns}".encode() if path.is_file() else b""
+        data = f"{seen.st_size} {seen.st_mtime_ns}".encode() if seen.st_size > 10**7 else path.read_bytes() if path.is_file() else b""
         found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
     return found
 
@@ -160,6 +163,7 @@ def _serve() -> None:
     """A job a line on stdin, an answer a line on stdout: the id of a new process, or an exit code (null: it still runs)."""
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.collect(), gc.freeze()  # nothing imported here is looked at again by the collectors of the forked processes
     codes: dict[int, int | None] = {}
     for line in sys.stdin:
         job = json.loads(line)
@@ -183,6 +187,7 @@ def _become(job: dict[str, Any]) -> None:
     with open(os.devnull) as nothing, open(job["printed"] + ".out", "wb") as out, open(job["printed"] + ".err", "wb") as err:
         for file, number in ((nothing, 0), (out, 1), (err, 2)):
             os.dup2(file.fileno(), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do their children
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     sys.argv = [job["script"], *job["options"]]
@@ -210,14 +215,20 @@ def _become(job: dict[str, Any]) -> None:
 
 
 def _signal_at(at: At) -> None:
-    changes = itertools.count(1)
+    left = at.n  # changes, until it happens
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
-        opened = event == "open" and isinstance(arguments[1], str) and arguments[1][0] in "wax"
-        if opened or event in ("os.rename", "os.remove", "os.truncate", "os.mkdir"):
-            path = os.fspath(arguments[event == "os.rename"]) if not isinstance(arguments[0], int) else ""
-            if at.name in path and path != os.devnull and next(changes) == at.n:
+        nonlocal left
+        grows = event == "os.mkdir" or event == "open" and isinstance(arguments[1], str) and arguments[1][0] in "wax"
+        if not (grows or event in ("os.rename", "os.remove", "os.truncate")) or isinstance(arguments[0], int):
+            return
+        path = os.fspath(arguments[event == "os.rename"])
+        if left and at.name in path and path != os.devnull:
+            left -= 1
+            if not left and at.signal is not None:
                 os.kill(os.getpid(), at.signal)
+        if not left and at.signal is None and grows:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
     sys.addaudithook(look)
 

@@ -203,6 +203,13 @@ def test_a_search_killed_at_every_fifth_change_of_a_file_ends_as_an_unbroken_one
     assert n > 60, "the signal came too seldom to mean anything"
 
 
+def test_a_search_that_met_a_full_disk_is_gone_on_with(wanted, tmp_path):
+    ended = run("train_search", *SEARCH, EVERY_STEP, cwd=tmp_path, report=False, at=At(1, "checkpoints/epoch_00002", None))
+    assert ended.code == 2 and "No space left on device" in ended.err.splitlines()[-1], ended.err
+    go_on("train_search", *SEARCH, where=tmp_path)
+    assert_same(outcome(finished(tmp_path)), wanted)
+
+
 def test_a_search_killed_while_its_report_is_written_is_gone_on_with(unbroken, wanted, tmp_path):
     assert run("train_search", *SEARCH, cwd=tmp_path, at=At(1, "report.html")).code == -signal.SIGKILL
     ended = run("train_search", *SEARCH, "resume=auto", cwd=tmp_path)
@@ -238,6 +245,11 @@ def test_ctrl_c_and_then_sigterm_stop_a_search_that_ends_as_an_unbroken_one(want
 
     go_on("train_search", *SEARCH, where=tmp_path)
     assert_same(outcome(finished(tmp_path)), wanted)
+
+
+def test_ctrl_c_before_the_run_has_begun_is_one_line(tmp_path):
+    ended = run("train_search", *SEARCH, cwd=tmp_path, at=At(1, "runs", signal.SIGINT))
+    assert ended.code == 130 and len(ended.err.splitlines()) == 1, ended.err
 
 
 # ---- checkpoints that were damaged
@@ -298,6 +310,12 @@ def test_when_no_checkpoint_is_whole_one_line_says_so_and_nothing_is_touched(bro
     line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path))
     assert "no checkpoint is usable" in line and "corrupt" in line
     assert contents(tmp_path) == before
+
+
+def test_records_that_are_shorter_than_the_checkpoint_says_are_one_line(broken_off, tmp_path):
+    truncate(broken_off.metrics)
+    line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path))
+    assert "metrics.jsonl" in line
 
 
 # ---- what cannot be gone on with
