@@ -3,7 +3,6 @@
 `python train_final.py --help` lists the options.
 """
 
-import functools
 import sys
 from contextlib import nullcontext
 
@@ -23,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     from supernet import genotype as genotypes
 
     if cfg.genotype == "latest":
-        cfg.genotype = newest_genotype(cfg.output)
+        cfg.genotype = newest_genotype(cfg.output, cfg.dataset.name)
     genotype = genotypes.find(cfg.genotype)
 
     def build(node):
@@ -35,14 +34,15 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
-    from supernet import dry_run, setup
+    from supernet import checkpoint, dry_run, setup
     from supernet.data.loader import final_loaders, test_loader
     from supernet.data.split import make_split
     from supernet.environment import resolve_device
     from supernet.measure import multiply_adds, parameters
+    from supernet.report.html import write_report
     from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
     from supernet.run_folder import config_hash
-    from supernet.train import FinalLoop, Generators, LossGuard, Position, Totals, evaluate, first_nonfinite, fit_final
+    from supernet.train import FinalLoop, Generators, Guard, Position, Totals, evaluate, first_nonfinite, fit_final
 
     # ---- compose: plain objects from the options; nothing is written yet
 
@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> None:
         how = {"device": device, "workers": cfg.workers, "channels_last": cfg.channels_last, "augment": augment}
         loaders = final_loaders(source, split, batch_size=cfg.batch_size, eval_batch_size=cfg.eval_batch_size,
                                 generator=generators["train"], **how)
-        open_test = functools.cache(lambda: test_loader(source, batch_size=cfg.eval_batch_size, **how))
+        test = test_loader(source, batch_size=cfg.eval_batch_size, **how)  # opened now, so that a bad one fails now; read at the end
         image = (source.in_channels, *source.image_size)
         with setup.initial_weights(cfg.seed):
             net = space.network(space.candidates(genotype), norm=setup.final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
@@ -71,10 +71,10 @@ def main(cfg: DictConfig) -> None:
             return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
 
         precision = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
-        guard = LossGuard(device, cfg.log_every, position, describe_divergence)
+        guard = Guard(net, device, cfg.log_every, position, describe_divergence)
         loop = FinalLoop(
             net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
-            test=open_test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
+            test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
             drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
             position=position, context=precision[cfg.amp], call=torch.compile(net) if cfg.compile else None,
             shift=int(cfg.compat.scheduler_step == "start"))
@@ -90,17 +90,19 @@ def main(cfg: DictConfig) -> None:
     # ---- the run folder, new or resumed
 
     options = plain(cfg) | {"genotype": genotype.to_json()}  # what is trained counts, not the name of its file
-    hash_ = config_hash(options, NOT_COMPUTED)
+    # CPU and GPU draw other numbers, and the same options may meet other data.
+    hash_ = config_hash(options | {"device": device.type, "split": split.digest}, NOT_COMPUTED)
     stem = f"final_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_final", hash_=hash_)
-    run = Run(folder, "train_final", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s)
-    if resuming:
-        lines += run.resume()
+    run = Run(folder, "train_final", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
+              before_save=guard.before_save)
     held_out = f"{len(split.val)} held out for validation" if loaders.val else "none held out"
     lines.append(f"data {source.name}: {len(split.train)} training images, {held_out} (split {split.digest})")
     lines.append(f"network {cfg.genotype}: {cfg.layers} cells, C={cfg.channels}, {parameters(net) / 1e6:.3f} M parameters")
     try:
         with run:
+            if resuming:
+                lines = run.resume() + lines
             run.begin(config_text=text(cfg), options=options, device=device, wandb=options["wandb"], lines=lines)
             split.save(folder.split)
             genotype.save(folder.genotype)
@@ -109,9 +111,8 @@ def main(cfg: DictConfig) -> None:
             fit_final(loop, cfg.epochs, run)
 
             # ---- the test, read once
-            test = open_test()
+            checkpoint.save_file(folder.weights, net.state_dict())
             result = evaluate(net, task, test, None, generators["net"], loop.context)
-            torch.save(net.state_dict(), folder.weights)
             last = run.metrics.read(folder.metrics)[-1]
             habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
             validation = [("validation accuracy", f"{last['val_accuracy']:.2f} % of {len(split.val)} images")] if loaders.val else []
@@ -127,9 +128,7 @@ def main(cfg: DictConfig) -> None:
                       "parameters": parameters(net), "multiply_adds": multiply_adds(net, image), "elapsed_s": run.elapsed(),
                       "genotype": genotype.to_json()}
             setup.save_summary(folder, f"Final training on {source.name}", rows, values)
-        from supernet.report.html import write_report
-
-        write_report(folder.path)
+            write_report(folder.path)
     except Interrupted:
         print(stopped(position), file=sys.stderr)
         sys.exit(run.interrupt.exit_code)

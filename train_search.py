@@ -26,9 +26,10 @@ def main(cfg: DictConfig) -> None:
     from supernet.data.split import make_split
     from supernet.environment import resolve_device
     from supernet.measure import parameters
+    from supernet.report.html import write_report
     from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
     from supernet.run_folder import config_hash
-    from supernet.train import Generators, LossGuard, Position, SearchLoop, Totals, first_nonfinite, fit_supernet
+    from supernet.train import Generators, Guard, Position, SearchLoop, Totals, first_nonfinite, fit_supernet
 
     # ---- compose: plain objects from the options; nothing is written yet
 
@@ -65,7 +66,7 @@ def main(cfg: DictConfig) -> None:
             where = first_nonfinite(net, weights, batch, generator=generators["net"])
             return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
 
-        guard = LossGuard(device, cfg.log_every, position, describe_divergence)
+        guard = Guard(net, device, cfg.log_every, position, describe_divergence)
         search = Bilevel(net, relaxation, hypergradient, task, w_optimizer(params=net.parameters()),
                          build(cfg.alpha_optimizer)(params=relaxation.parameters()), generators, clip_norm=cfg.clip_norm, guard=guard)
         loop = SearchLoop(
@@ -85,18 +86,19 @@ def main(cfg: DictConfig) -> None:
     # ---- the run folder, new or resumed
 
     options = plain(cfg)
-    hash_ = config_hash(options, NOT_COMPUTED)
+    # CPU and GPU draw other numbers, and the same options may meet other data.
+    hash_ = config_hash(options | {"device": device.type, "split": split.digest}, NOT_COMPUTED)
     stem = f"search_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_search", hash_=hash_)
     run = Run(folder, "train_search", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
-              images=lambda genotype: setup.pictures(folder, genotype, space, relaxation.mean().detach()))
-    if resuming:
-        lines += run.resume()
+              before_save=guard.before_save, images=lambda genotype: setup.pictures(folder, genotype, space, relaxation.mean().detach()))
     lines.append(f"data {source.name}: {len(split.train)} images train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
     lines.append(f"supernet {space.name}: {cfg.layers} cells, C={cfg.channels}, {parameters(net) / 1e6:.3f} M parameters")
     try:
         with run:
+            if resuming:
+                lines = run.resume() + lines
             run.begin(config_text=text(cfg), options=options, device=device, wandb=options["wandb"], lines=lines)
             split.save(folder.split)
 
@@ -116,15 +118,14 @@ def main(cfg: DictConfig) -> None:
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
             values = (last or {}) | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}
             setup.save_summary(folder, f"Search on {source.name}", rows, values)
-        from supernet.report.html import write_report
-
-        write_report(folder.path)
+            write_report(folder.path)
     except Interrupted:
         print(stopped(position), file=sys.stderr)
         sys.exit(run.interrupt.exit_code)
+    data = [option for option in sys.argv[1:] if option.startswith("dataset")] or [f"dataset={cfg.dataset.name}"]
     print(f"\n{setup.cell_text(genotype, space)}\n\n{table(rows)}\n\n"
           f"drawing   {folder.cell_png}\nreport    {folder.report}\n"
-          f"retrain   python train_final.py genotype={folder.genotype} dataset={cfg.dataset.name}")
+          f"retrain   python train_final.py genotype={folder.genotype} {' '.join(data)}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Bilevel:
     alpha_optimizer: torch.optim.Optimizer
     generators: dict[str, torch.Generator]
     clip_norm: float | None = None
-    guard: Callable[[Tensor, Batch], None] = lambda loss, batch: None  # looks at a training loss before the weights move
+    guard: Callable[[str, Tensor, Batch], None] = lambda what, value, batch: None  # sees each loss and alpha gradient before it is used
 
     def __post_init__(self) -> None:
         self.w = tuple(self.net.parameters())
@@ -81,7 +81,9 @@ class Bilevel:
 
     def alpha_step(self, train_batch: Batch, val_batch: Batch) -> None:
         """One update of the architecture parameters. Leaves the weights bitwise as they are."""
-        for p, g in zip(self.alpha, self.hypergradient(self.problem(train_batch, val_batch))):
+        grads = self.hypergradient(self.problem(train_batch, val_batch))
+        self.guard("alpha gradient's norm", torch.stack(torch._foreach_norm(list(grads))).sum(), val_batch)
+        for p, g in zip(self.alpha, grads):
             p.grad = g
         self.alpha_optimizer.step()
         self.relaxation.after_step()
@@ -89,7 +91,7 @@ class Bilevel:
     def w_step(self, train_batch: Batch) -> dict[str, Tensor]:
         """One update of the weights under a new draw. Leaves the architecture parameters bitwise as they are."""
         loss, stats = self.task(self.net, train_batch, self._draw_for_w(train_batch), generator=self.generators["net"])
-        self.guard(loss, train_batch)
+        self.guard("training loss", loss, train_batch)
         self.w_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm is not None:

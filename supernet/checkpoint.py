@@ -47,30 +47,25 @@ def save(folder: Path, state: Mapping[str, Any], *, name: str, keep: int = 2) ->
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     _check(state, "state")
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    data = buffer.getbuffer()
+    data = _bytes(state)
     path = folder / f"{name}.{hashlib.sha256(data).hexdigest()}.pt"
-    part = path.with_name(path.name + ".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("*.pt.part"):
             leftover.unlink()
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _fsync_folder(folder)
+        _write(path, data)
         older = [old for old in _newest_first(folder) if _name(old) < name]
         for old in set(_newest_first(folder)) - {path, *older[: keep - 1]}:
             old.unlink()
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         reason = error.strerror or error
         raise CheckpointError(f"{path}: cannot write the checkpoint ({reason}); earlier ones are kept") from error
     return path
+
+
+def save_file(path: Path, state: Mapping[str, Any]) -> None:
+    """One file for others to read with `torch.load(path, weights_only=True)`, whole or not at all. Raises OSError."""
+    _write(path, _bytes(state))
 
 
 def load(folder: Path) -> Loaded:
@@ -107,6 +102,27 @@ def load_file(path: Path) -> dict[str, Any]:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is a file to try; only `load` knows if it is whole."""
     return bool(_newest_first(folder))
+
+
+def _bytes(state: Mapping[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
+
+
+def _write(path: Path, data: memoryview) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _fsync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -19,11 +19,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from supernet.errors import Mendable
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
-NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "device", "workers", "threads"}
+NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "workers", "threads"}
 
 
 class UsageError(Mendable):
@@ -122,7 +123,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store("search_schema", SearchConfig)
     store.store("final_schema", FinalConfig)
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd())
 
 
 Check = tuple[str, Callable[[Any], bool], str]
@@ -176,6 +177,8 @@ def validate(cfg: DictConfig, script: str) -> None:
             ok = False
         if not ok:
             raise UsageError(f"{key} must be {rule}, got {value}")
+    if script == "train_search" and cfg.task.get("auxiliary_weight"):
+        raise UsageError(f"task.auxiliary_weight must be 0 in a search (its network has no such head), got {cfg.task.auxiliary_weight}")
     if script == "train_final" and cfg.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
 
@@ -275,14 +278,18 @@ def choices(group: str) -> list[str]:
     return loader.get_group_options(group)
 
 
-def newest_genotype(output: str) -> str:
-    """The genotype.json of the search under `output` that finished last. Raises UsageError where there is none."""
+def newest_genotype(output: str, dataset: str) -> str:
+    """The genotype.json of the search on `dataset` under `output` that finished last. Raises UsageError where there is none."""
     found = []
     for path in Path(output).glob("*/run.json"):
-        status = json.loads(path.read_text())
-        if status.get("script") == "train_search" and status.get("status") == "finished":
-            found.append((status["updated"], path.with_name("genotype.json")))
+        genotype, config = path.with_name("genotype.json"), path.with_name("config.yaml")
+        try:
+            status, of = json.loads(path.read_text()), OmegaConf.select(OmegaConf.load(config), "dataset.name")
+        except (OSError, ValueError, YAMLError):
+            continue  # not a run of ours, or a damaged one
+        if (status.get("script"), status.get("status"), of) == ("train_search", "finished", dataset) and genotype.exists():
+            found.append((status.get("updated", ""), str(genotype)))
     if not found:
-        raise UsageError(f"genotype=latest: no finished search under {output!r}; run train_search.py first, or pass genotype=FILE or a "
-                         "published name such as genotype=darts_v2")
-    return str(max(found)[1])
+        raise UsageError(f"genotype=latest: no finished search on {dataset} under {output!r}; run train_search.py first, or pass "
+                         "genotype=FILE or a published name such as genotype=darts_v2")
+    return max(found)[1]

@@ -122,7 +122,7 @@ def find(name_or_path: str) -> Genotype:
     name = str(name_or_path).lower()
     if name in published_names():
         return Genotype.load(resources.files("supernet") / "genotypes" / f"{name}.json")
-    if Path(name_or_path).exists():
+    if os.path.exists(name_or_path):
         return Genotype.load(name_or_path)
     from difflib import get_close_matches
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from supernet.errors import Mendable
-from supernet.run_folder import to_json
+from supernet.run_folder import RunFolderError, to_json
 
 
 class Metrics:
@@ -33,11 +33,12 @@ class Metrics:
             return file.tell()
 
     def cut(self, position: int) -> None:
-        """Drops what came after `position`. Raises ValueError: the file is shorter than that."""
-        with open(self.path, "ab") as file:
-            if file.tell() < position:
-                raise ValueError(f"{self.path}: the checkpoint was made at byte {position}, but the file has only {file.tell()}")
-            file.truncate(position)
+        """Drops what came after `position`. Raises RunFolderError: the file is missing, or shorter than that."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size < position:
+            raise RunFolderError(f"{self.path}: the checkpoint was made at byte {position:,}, but the file has only {size:,}")
+        if size > position:
+            os.truncate(self.path, position)
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:

@@ -17,13 +17,13 @@ def parameters(net: nn.Module, *, without: str = "auxiliary_head") -> int:
     return sum(p.numel() for name, p in net.named_parameters() if not name.startswith(without))
 
 
-def multiply_adds(net: nn.Module, image: tuple[int, int, int], **call: Any) -> int:
+def multiply_adds(net: nn.Module, image: tuple[int, int, int]) -> int:
     """Multiply-adds of one image (C, H, W) in evaluation: convolutions and matrix products, as papers count."""
     p = next(net.parameters())
     training = net.training
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            net.eval()(torch.zeros(1, *image, device=p.device, dtype=p.dtype), **call)
+            net.eval()(torch.zeros(1, *image, device=p.device, dtype=p.dtype), generator=torch.Generator(p.device))
     finally:
         net.train(training)
     return counter.get_total_flops() // 2

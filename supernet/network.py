@@ -54,14 +54,18 @@ STEMS = {"small": SmallStem, "large": LargeStem}
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier at two thirds of the depth (DARTS, model.py). Its pooling gives 2x2 from 8x8 (stride 3) and 7x7
-    (stride 2) as published, and by adaptive pooling from any other size."""
+    """A second classifier at two thirds of the depth (DARTS, model.py). Average pooling brings the map to 2x2: from 8x8 with
+    5x5 windows of stride 3 and from 7x7 with stride 2, as published; from any other size with windows that cover it."""
 
-    def __init__(self, channels: int, num_classes: int, side: int, second_norm: bool):
+    def __init__(self, channels: int, num_classes: int, size: tuple[int, int], second_norm: bool):
         super().__init__()
-        pools = {8: nn.AvgPool2d(5, 3, count_include_pad=False), 7: nn.AvgPool2d(5, 2, count_include_pad=False)}
+        windows = {7: (5, 2), 8: (5, 3)}  # side: (window, stride)
+        height, width = (windows.get(side, (side - side // 2, side // 2)) for side in size)
+        # A side of 1 gets a zero beside it. Unlike adaptive pooling all this has a deterministic backward on a GPU.
+        grow = nn.ZeroPad2d((0, int(size[1] == 1), 0, int(size[0] == 1)))
+        shrink = nn.AvgPool2d(tuple(max(1, w) for w, _ in (height, width)), tuple(max(1, s) for _, s in (height, width)))
         self.features = nn.Sequential(
-            nn.ReLU(), pools.get(side) or nn.AdaptiveAvgPool2d(2), nn.Conv2d(channels, 128, 1, bias=False),
+            nn.ReLU(), grow, shrink, nn.Conv2d(channels, 128, 1, bias=False),
             BatchNorm(128, affine=True), nn.ReLU(), nn.Conv2d(128, 768, 2, bias=False),
             BatchNorm(768, affine=True) if second_norm else nn.Identity(), nn.ReLU())
         self.classifier = nn.Linear(768, num_classes)
@@ -95,7 +99,8 @@ class CellNetwork(nn.Module):
             raise ValueError(f"stem must be auto, {' or '.join(STEMS)}, got {stem!r}")
         self.stem = STEMS[stem](in_channels, channels, stem_multiplier)
         before_last, last = self.stem.out_channels
-        halved, side = self.stem.halves_second_input, min(image_size) // (8 if self.stem.halves_second_input else 1)
+        halved = self.stem.halves_second_input
+        size = tuple(-(-side // (8 if halved else 1)) for side in image_size)
         self.cells, self.inputs = nn.ModuleList(), nn.ModuleList()
         auxiliary_at = 2 * len(kinds) // 3
         self.auxiliary_at = None
@@ -105,11 +110,11 @@ class CellNetwork(nn.Module):
             first = factorised_reduce(before_last, channels, norm) if halved else relu_conv_bn(before_last, channels, norm)
             self.inputs.append(nn.ModuleList([first, relu_conv_bn(last, channels, norm)]))
             self.cells.append(Cell(spec, candidates[kind], channels, norm))
-            halved, side = spec.stride > 1, -(-side // spec.stride)
+            halved, size = spec.stride > 1, tuple(-(-side // spec.stride) for side in size)
             before_last, last = last, channels * self.cells[-1].num_outputs
             if auxiliary and layer == auxiliary_at:
                 self.auxiliary_at = layer
-                self.auxiliary_head = AuxiliaryHead(last, num_classes, side, second_norm=stem == "small")
+                self.auxiliary_head = AuxiliaryHead(last, num_classes, size, second_norm=stem == "small")
         self.classifier = nn.Linear(last, num_classes)
 
     def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None,

@@ -46,6 +46,7 @@ class Run:
     steps_per_epoch: int
     checkpoint_every_s: float
     images: Callable[[Genotype], Mapping[str, Callable[[], Any]]] = lambda genotype: {}  # an epoch's pictures, by name, for the tracker
+    before_save: Callable[[], None] = lambda: None  # raises where the parts are not worth saving
     tracker: Tracker = field(default_factory=NoTracker)
 
     def __post_init__(self) -> None:
@@ -53,30 +54,39 @@ class Run:
         self.interrupt = Interrupt()
         self.elapsed_s, self._since = 0.0, time.perf_counter()
         self._saved_at = time.perf_counter()
-        self._stack = ExitStack()
         self.progress: Progress | None = None
 
     # -- opening and closing
 
     def __enter__(self) -> "Run":
-        self._stack.enter_context(self.folder.lock())
-        self._stack.enter_context(self.interrupt)
-        self.folder.metrics.touch()
-        self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash)
-        self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.step)
-        self._since = self._saved_at = time.perf_counter()
+        with ExitStack() as stack:
+            stack.enter_context(self.folder.lock())
+            stack.enter_context(self.interrupt)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        self.progress.close()
         status: Status = "finished" if kind is None else "stopped" if kind in (Interrupted, KeyboardInterrupt) else "failed"
-        self.folder.set_status(status)
-        self.tracker.finish(0 if kind is None else 1)
-        self._stack.close()
+        try:
+            if self.progress is not None:
+                self.progress.close()
+                self.tracker.finish(0 if kind is None else 1)
+                self.folder.set_status(status)
+        except RunFolderError:
+            if kind is None:  # else the first error is the one to tell
+                raise
+        finally:
+            self._stack.close()
+        if kind is not None and issubclass(kind, OSError):
+            raise RunFolderError(f"{self.folder.path}: cannot write the run's records ({error})") from error
 
     def begin(self, *, config_text: str, options: dict[str, Any], device: torch.device, wandb: Mapping[str, Any],
               lines: Sequence[str]) -> None:
         """Records what is run and where, opens the tracker (`wandb`: mode, project, timeout_s), prints `lines`."""
+        self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash)
+        self.folder.metrics.touch()
+        self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.step)
+        self._since = self._saved_at = time.perf_counter()
         environment = describe(device)
         if not self.position.step:  # a resumed run keeps the record of its start
             self.folder.config.write_text(config_text)
@@ -130,6 +140,7 @@ class Run:
 
     def save(self) -> None:
         """Writes a checkpoint of every part, and of how far the records go."""
+        self.before_save()
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
                  "metrics": self.metrics.position(), "genotypes": self.genotypes.position(),
                  "parts": {name: part.state_dict() for name, part in self.parts.items()}}
@@ -143,7 +154,11 @@ class Run:
         for name, part in self.parts.items():
             if name not in state["parts"]:
                 raise CheckpointError(f"{loaded.path}: has no {name!r}, so it was written by another version of the project")
-            part.load_state_dict(state["parts"][name])
+            try:
+                part.load_state_dict(state["parts"][name])
+            except (RuntimeError, KeyError, ValueError) as error:
+                reason = " ".join(str(error).split())[:150]
+                raise CheckpointError(f"{loaded.path}: {name!r} does not fit, so another version wrote it ({reason})") from error
         self.elapsed_s = state["elapsed_s"]
         self.metrics.cut(state["metrics"]), self.genotypes.cut(state["genotypes"])
         lines = loaded.skipped + [f"resuming {self.folder.path} at epoch {self.position.epoch}, step {self.position.step}"]
@@ -205,5 +220,7 @@ def command_line() -> str:
 def stopped(position: Position) -> str:
     """What an interrupted run says: where it stands, and the command, as typed, that goes on."""
     key = "resume="
-    again = shlex.join(["python", sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
+    beside = os.path.relpath(sys.executable)
+    python = sys.executable if beside.startswith("..") else beside
+    again = shlex.join([python, sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
     return f"stopped at epoch {position.epoch}, step {position.step}; saved. Go on with:\n  {again}"

@@ -33,8 +33,8 @@ def prepare(device: torch.device, *, threads: int | None, deterministic: bool) -
 @contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
     """Within, modules initialise from `seed`: torch's initialisers take no generator. The global state is put back afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -116,8 +116,9 @@ class Space:
     def validate(self, genotype: Genotype) -> None:
         """Raises GenotypeError, one line, unless `genotype` is one of this space."""
         if (genotype.space, genotype.fingerprint) != (self.name, self.fingerprint):
-            raise GenotypeError(f"the genotype is of space {genotype.space!r} ({genotype.fingerprint[:16]}) with arguments "
-                                f"{dict(genotype.arguments)}, not of {self.name!r} ({self.fingerprint}) with {dict(self.arguments)}")
+            differ = sorted(k for k in {**genotype.arguments, **self.arguments} if genotype.arguments.get(k) != self.arguments.get(k))
+            raise GenotypeError(f"the genotype is of space {genotype.space[:40]!r} ({genotype.fingerprint[:16]}), not of {self.name!r} "
+                                f"({self.fingerprint}); arguments that differ: {', '.join(differ)[:100] or 'none'}")
         kinds = [kind for kind, _ in genotype.cells]
         if kinds != sorted(self.cells):
             raise GenotypeError(f"space {self.name!r} has cells {sorted(self.cells)}, the genotype has {kinds}")

@@ -38,12 +38,17 @@ class Classification:
         smoothing = self.label_smoothing if net.training else 0.0
         if net.training and self.auxiliary_weight:
             logits, extra = net(x, weights, generator=generator, auxiliary=True)
-            reported = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
-            loss = reported + self.auxiliary_weight * F.cross_entropy(extra.float(), y, label_smoothing=smoothing)
+            reported = F.cross_entropy(_single(logits), y, label_smoothing=smoothing)
+            loss = reported + self.auxiliary_weight * F.cross_entropy(_single(extra), y, label_smoothing=smoothing)
         else:
             logits = net(x, weights, generator=generator)
-            loss = reported = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), y, label_smoothing=smoothing)
+            loss = reported = F.cross_entropy(_single(logits), y, label_smoothing=smoothing)
         with torch.no_grad():
             count = torch.full((), len(y), device=y.device)
             stats = {"loss": reported.detach() * count, "correct": (logits.argmax(1) == y).sum(), "count": count}
         return Result(loss, stats)
+
+
+def _single(logits: Tensor) -> Tensor:
+    """At least single precision, whatever the network computed in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -2,6 +2,7 @@
 nothing itself."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -124,31 +125,47 @@ class Trajectory:
         self.epochs, self.tables = list(state["epochs"]), {k: list(v) for k, v in state["tables"].items()}
 
 
-class LossGuard:
-    """Stops a run whose loss is not finite.
+class Guard:
+    """Stops a run whose numbers are not finite any more, before they are trained on or saved.
 
-    On the CPU every loss is looked at before the weights move. On a GPU that would make every step wait, so losses
-    are collected and looked at every `every` steps; the step reported is still the first bad one.
+    On the CPU every number is looked at before anything moves. On a GPU that would make every step wait, so numbers are
+    collected and looked at every `every` steps and before every checkpoint; the step reported is still the first bad one.
     """
 
-    def __init__(self, device: torch.device, every: int, position: Position, describe: Callable[[Batch], str]):
+    def __init__(self, net: nn.Module, device: torch.device, every: int, position: Position, describe: Callable[[Batch], str]):
+        self.net, self.position, self.describe = net, position, describe
         self.every = 1 if device.type == "cpu" else every
-        self.position, self.describe = position, describe
-        self.recent: list[Tensor] = []
+        self.recent: list[tuple[str, int, Tensor, Batch]] = []
 
-    def __call__(self, loss: Tensor, batch: Batch) -> None:
-        self.recent.append(loss.detach())
+    def __call__(self, what: str, value: Tensor, batch: Batch) -> None:
+        """`value`: a scalar on the device. Raises Diverged."""
+        self.recent.append((what, self.position.step, value.detach(), batch))
         if len(self.recent) >= self.every:
-            self.look(batch)
+            self.look()
 
-    def look(self, batch: Batch) -> None:
-        losses, self.recent = self.recent, []
-        finite = torch.isfinite(torch.stack(losses)).tolist() if losses else []
+    def look(self) -> None:
+        """Looks at all that was collected. Raises Diverged."""
+        recent, self.recent = self.recent, []
+        finite = torch.isfinite(torch.stack([value for _, _, value, _ in recent])).tolist() if recent else []
         if not all(finite):
-            first = finite.index(False)
-            step = self.position.step - len(losses) + 1 + first
-            where = f"epoch {self.position.epoch}, step {step} of the run"
-            raise Diverged(f"the training loss is {losses[first].item()} in {where}: {self.describe(batch)}")
+            what, step, value, batch = recent[finite.index(False)]
+            self._stop(f"{what} is {value.item()}", step, self.describe(batch))
+
+    def before_save(self) -> None:
+        """Looks at what was collected and at the weights, so that no checkpoint holds what cannot be trained on."""
+        self.look()
+        names, parameters = zip(*self.net.named_parameters())
+        finite = torch.isfinite(torch.stack(torch._foreach_norm([p.detach() for p in parameters]))).tolist()
+        if not all(finite):
+            self._stop("a weight is not finite", self.position.step, f"parameter {names[finite.index(False)]}")
+
+    def check(self, what: str, value: float) -> None:
+        """The same for a number on the host."""
+        if not math.isfinite(value):
+            self._stop(f"{what} is {value}", self.position.step, "the weights or running statistics have grown too large")
+
+    def _stop(self, what: str, step: int, where: str) -> None:
+        raise Diverged(f"the {what} in epoch {self.position.epoch}, step {step} of the run: {where}".replace("the a weight", "a weight"))
 
 
 def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, **call: Any) -> str:
@@ -211,7 +228,7 @@ class SearchLoop:
     schedules: tuple[Schedule, Schedule]
     select: Callable[[EdgeWeights], Genotype]
     generators: Generators
-    guard: LossGuard
+    guard: Guard
     totals: Totals
     position: Position
     trajectory: Trajectory = field(default_factory=Trajectory)
@@ -247,10 +264,11 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
                 loop.trajectory.add(epoch + done / steps, search.relaxation)
             if done < steps:
                 recorder.step(len(batch[1]), loop.totals)
-        loop.guard.look(batch)
+        loop.guard.look()
         seconds = time.perf_counter() - started
         mean = search.relaxation.mean().detach()
         train, val = loop.totals.means(), evaluate(search.net, search.task, loop.val, mean, loop.generators["net"])
+        loop.guard.check("validation loss", val["loss"])
         loop.totals.reset()
         position.epoch = epoch + 1
         recorder.epoch({
@@ -269,13 +287,13 @@ class FinalLoop:
     optimizer: torch.optim.Optimizer
     train: Any
     val: Any
-    test: Callable[[], Any] | None
+    test: Any  # None: not looked at while training
     lr: float
     schedule: Schedule
     drop_path_prob: float
     clip_norm: float | None
     generators: Generators
-    guard: LossGuard
+    guard: Guard
     totals: Totals
     position: Position
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -290,8 +308,9 @@ class FinalLoop:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights."""
         with self.context():
-            loss, stats = self.task(self.call or self.net, batch, generator=self.generators["net"])
-        self.guard(loss, batch)
+            net = self.net if self.call is None else self.call
+            loss, stats = self.task(net, batch, generator=self.generators["net"])
+        self.guard("training loss", loss, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm is not None:
@@ -316,13 +335,14 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
             position.step, done, images = position.step + 1, done + 1, images + len(batch[1])
             if done < steps:
                 recorder.step(len(batch[1]), loop.totals)
-        loop.guard.look(batch)
+        loop.guard.look()
         seconds = time.perf_counter() - started
         record = {"epoch": epoch, "step": position.step, "lr": lr, "drop_path_prob": loop.net.drop_path_prob}
         record |= {f"train_{k}": v for k, v in loop.totals.means().items()}
-        for name, batches in (("val", loop.val), ("test", loop.test and loop.test())):
+        for name, batches in (("val", loop.val), ("test", loop.test)):
             if batches is not None:
                 means = evaluate(loop.net, loop.task, batches, None, loop.generators["net"], loop.context)
+                loop.guard.check(f"{name} loss", means["loss"])
                 record |= {f"{name}_{key}": value for key, value in means.items()}
         loop.totals.reset()
         position.epoch = epoch + 1

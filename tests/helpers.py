@@ -34,11 +34,12 @@ ALWAYS = ("threads=1", "wandb.mode=disabled")
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit code, or minus the signal that killed it, and what it printed."""
+    """How a process ended: its exit code, or minus the signal that killed it, what it printed, and its processor time."""
 
     code: int
     out: str
     err: str
+    cpu_s: float
 
 
 class At(NamedTuple):
@@ -60,12 +61,13 @@ class Process:
     pid: int
     printed: Path
 
-    def poll(self) -> int | None:
-        return _server().ask({"poll": self.pid})
+    def has_ended(self) -> bool:
+        return _server().ask({"poll": self.pid}) is not None
 
     def wait(self, timeout_s: float = 120) -> Ended:
-        until(lambda: self.poll() is not None, "the end of the process", timeout_s)
-        return Ended(self.poll(), self.printed.with_suffix(".out").read_text(), self.err())
+        until(self.has_ended, "the end of the process", timeout_s)
+        code, cpu_s = _server().ask({"poll": self.pid})
+        return Ended(code, self.printed.with_suffix(".out").read_text(), self.err(), cpu_s)
 
     def err(self) -> str:
         """What it has printed on stderr so far."""
@@ -77,7 +79,14 @@ class Process:
         return self.wait()
 
     def is_stopped(self) -> bool:
-        return "\nState:\tT" in Path(f"/proc/{self.pid}/status").read_text()
+        return self._stat()[0] == "T"
+
+    def cpu_s(self) -> float:
+        """Processor time so far. Unlike the clock it does not depend on what else the machine has to do."""
+        return sum(map(int, self._stat()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def _stat(self) -> list[str]:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def start(script: str, *options: str, cwd: Path, env: Mapping[str, str] | None = None, at: At | None = None,
@@ -89,8 +98,9 @@ def start(script: str, *options: str, cwd: Path, env: Mapping[str, str] | None =
     """
     printed = _server().folder / str(next(_COUNT))
     printed.with_suffix(".err").touch()
-    return Process(_server().ask({"script": str(ROOT / f"{script}.py"), "options": [*ALWAYS, *options], "cwd": str(cwd), "env": dict(env or {}),
-                                  "printed": str(printed), "at": at, "max_file_bytes": max_file_bytes, "report": report}), printed)
+    job = {"script": str(ROOT / f"{script}.py"), "options": [*ALWAYS, *options], "cwd": str(cwd), "env": dict(env or {}),
+           "printed": str(printed), "at": at, "max_file_bytes": max_file_bytes, "report": report}
+    return Process(_server().ask(job), printed)
 
 
 def run(script: str, *options: str, **how: Any) -> Ended:
@@ -100,8 +110,9 @@ def run(script: str, *options: str, **how: Any) -> Ended:
 
 def run_unforked(script: str, *options: str, cwd: Path) -> Ended:
     """The same, started as a user does."""
-    done = subprocess.run([sys.executable, str(ROOT / f"{script}.py"), *ALWAYS, *options], cwd=cwd, capture_output=True, text=True, timeout=120)
-    return Ended(done.returncode, done.stdout, done.stderr)
+    command = [sys.executable, str(ROOT / f"{script}.py"), *ALWAYS, *options]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return Ended(done.returncode, done.stdout, done.stderr, float("nan"))
 
 
 def until(holds: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
@@ -160,25 +171,25 @@ def _server() -> _Server:
 
 
 def _serve() -> None:
-    """A job a line on stdin, an answer a line on stdout: the id of a new process, or an exit code (null: it still runs)."""
+    """A job a line on stdin, an answer a line on stdout: the id of a new process; or an exit code and seconds, null while it runs."""
     for name in PRELOADED:
         importlib.import_module(name)
     gc.collect(), gc.freeze()  # nothing imported here is looked at again by the collectors of the forked processes
-    codes: dict[int, int | None] = {}
+    ended: dict[int, tuple[int, float] | None] = {}
     for line in sys.stdin:
         job = json.loads(line)
         if "poll" in job:
-            answer = job["poll"]
-            if codes[answer] is None and (ended := os.waitpid(answer, os.WNOHANG)) != (0, 0):
-                codes[answer] = os.waitstatus_to_exitcode(ended[1])
-            answer = codes[answer]
+            pid = job["poll"]
+            if ended[pid] is None and (seen := os.wait4(pid, os.WNOHANG))[0]:
+                ended[pid] = os.waitstatus_to_exitcode(seen[1]), seen[2].ru_utime + seen[2].ru_stime
+            answer = ended[pid]
         else:
             answer = os.fork()
             if answer == 0:
                 _become(job)
-            codes[answer] = None
+            ended[answer] = None
         print(json.dumps(answer), flush=True)
-    for pid in (pid for pid, code in codes.items() if code is None):
+    for pid in (pid for pid, how in ended.items() if how is None):
         os.kill(pid, signal.SIGKILL)
 
 

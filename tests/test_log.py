@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from supernet.log import Metrics, Progress, TrackerError, WandbTracker, open_tracker
+from supernet.run_folder import RunFolderError
 
 # ---- metrics
 
@@ -52,7 +53,7 @@ def test_cut_goes_back_to_a_position(tmp_path):
 def test_cut_beyond_the_end_is_an_error(tmp_path):
     metrics = Metrics(tmp_path / "m")
     metrics.append({})
-    with pytest.raises(ValueError, match="made at byte 100, but the file has only 3"):
+    with pytest.raises(RunFolderError, match="made at byte 100, but the file has only 3"):
         metrics.cut(100)
 
 

@@ -6,7 +6,6 @@ import random
 import shlex
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -90,23 +89,21 @@ def wanted(unbroken) -> dict:
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory) -> tuple[RunFolder, float]:
-    """The same search, with a checkpoint at every step, and the seconds it took."""
+    """The same search, with a checkpoint at every step, and its seconds of processor time."""
     where = tmp_path_factory.mktemp("again")
-    begin = time.monotonic()
     ended = run("train_search", *SEARCH, EVERY_STEP, "resume=auto", cwd=where, report=False)
     assert ended.code == 0 and "nothing to resume under runs: starting anew" in ended.err, ended.err
-    return finished(where), time.monotonic() - begin
+    return finished(where), ended.cpu_s
 
 
 @pytest.fixture(scope="module")
 def final_unbroken(unbroken, tmp_path_factory) -> tuple[RunFolder, float]:
-    """A training of the cell that was found, and the seconds it took."""
+    """A training of the cell that was found, and its seconds of processor time."""
     where = tmp_path_factory.mktemp("final")
     shutil.copy(unbroken.genotype, where)
-    begin = time.monotonic()
     ended = run("train_final", *FINAL, EVERY_EPOCH, cwd=where, report=False)
     assert ended.code == 0, ended.err
-    return finished(where), time.monotonic() - begin
+    return finished(where), ended.cpu_s
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(wanted, again, tmp_path):
@@ -120,57 +117,52 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(wanted, aga
 # ---- kill -9
 
 
-def kill_after(seconds: float, process: Process) -> None:
-    """Kills it then, if it has not ended by itself."""
-    time.sleep(seconds)
-    if process.poll() is None:
-        process.send(signal.SIGKILL)
+def is_killed(process: Process, cpu_s: float) -> bool:
+    """Kills it after so much processor time; False if it ends before."""
+    until(lambda: process.has_ended() or process.cpu_s() >= cpu_s, "the moment to kill")
+    return not process.has_ended() and process.send(signal.SIGKILL).code == -signal.SIGKILL
 
 
 def go_on(script: str, *options: str, where: Path) -> Ended:
     """Runs with resume=auto to the end. It must go on with the newest run that has a checkpoint, or say that there is none."""
-    saved = [f for f in folders(where) if checkpoint.has_checkpoint(f.checkpoints)]
+    saved = [f.path for f in folders(where) if checkpoint.has_checkpoint(f.checkpoints)]
     ended = run(script, *options, "resume=auto", cwd=where, report=False)
     assert ended.code == 0, ended.err
-    assert (f"resuming {saved[-1].path.relative_to(where)} at epoch" if saved else "nothing to resume under runs: starting anew") in ended.err
+    told = f"resuming {saved[-1].relative_to(where)} at epoch" if saved else "nothing to resume under runs: starting anew"
+    assert told in ended.err
     return ended
 
 
-def kill_and_go_on(script: str, options: tuple[str, ...], delays: list[float], where: Path, every: list[str]) -> RunFolder:
-    """A run killed after each of `delays` seconds, each time gone on with, and then left to end."""
-    for delay, saving in zip(delays, every, strict=True):
-        kill_after(delay, start(script, *options, saving, "resume=auto", cwd=where, report=False))
-        if any((f.status() or {}).get("status") == "finished" for f in folders(where)):
-            return finished(where)
+def kill_and_go_on(script: str, options: tuple[str, ...], delays: list[float], where: Path, every: list[str]) -> int:
+    """A run killed after each of `delays` seconds of processor time, each time gone on with, and then left to end. How often it was."""
+    for killed, (delay, saving) in enumerate(zip(delays, every, strict=True)):
+        if not is_killed(start(script, *options, saving, "resume=auto", cwd=where, report=False), delay):
+            return killed
     go_on(script, *options, every[-1], where=where)
-    return finished(where)
-
-
-def moments(count: int, seed: int) -> list[float]:
-    """`count` random shares of a run's time, one in each of as many equal stretches of it."""
-    rng = random.Random(seed)
-    return [(i + rng.random()) / count for i in range(count)]
+    return len(delays)
 
 
 def test_a_search_killed_three_times_ends_as_an_unbroken_one(wanted, again, tmp_path):
-    delays = [share * again[1] for share in moments(3, seed=0)]
-    assert_same(outcome(kill_and_go_on("train_search", SEARCH, delays, tmp_path, [EVERY_STEP, EVERY_EPOCH, EVERY_STEP])), wanted)
+    rng = random.Random(0)
+    delays = [rng.uniform(*share) * again[1] for share in ((0.0, 0.4), (0.45, 0.6), (0.45, 0.6))]  # in the start-up, then in the training
+    assert kill_and_go_on("train_search", SEARCH, delays, tmp_path, [EVERY_STEP, EVERY_EPOCH, EVERY_STEP]) >= 2
+    assert_same(outcome(finished(tmp_path)), wanted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", range(17))
 def test_a_search_killed_at_any_time_ends_as_an_unbroken_one(wanted, again, tmp_path, n):
     rng = random.Random(n)
-    delays = [moments(17, seed=1)[n] * again[1], rng.random() * again[1]]
-    assert_same(outcome(kill_and_go_on("train_search", SEARCH, delays, tmp_path, rng.choices([EVERY_STEP, EVERY_EPOCH], k=2))), wanted)
+    delays = [(n + rng.random()) / 17 * again[1], rng.random() * again[1]]
+    kill_and_go_on("train_search", SEARCH, delays, tmp_path, rng.choices([EVERY_STEP, EVERY_EPOCH], k=2))
+    assert_same(outcome(finished(tmp_path)), wanted)
 
 
 def test_a_training_killed_twice_ends_as_an_unbroken_one(final_unbroken, tmp_path):
-    folder, seconds = final_unbroken
+    folder, cpu_s = final_unbroken
     shutil.copy(folder.genotype, tmp_path)
-    delays = [share * seconds for share in moments(2, seed=2)]
-    ended = kill_and_go_on("train_final", FINAL, delays, tmp_path, [EVERY_EPOCH, EVERY_STEP])
-    assert_same(outcome(ended), outcome(folder))
+    assert kill_and_go_on("train_final", FINAL, [0.3 * cpu_s, 0.6 * cpu_s], tmp_path, [EVERY_EPOCH, EVERY_STEP]) == 2
+    assert_same(outcome(finished(tmp_path)), outcome(folder))
     assert "weights" in outcome(folder)
 
 

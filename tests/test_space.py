@@ -97,7 +97,7 @@ def test_fingerprint_depends_on_what_is_allowed_only():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"nodes": 0}, "nodes must be at least 1, got 0"), ({"edges_per_node": 0}, "edges_per_node"), ({"ops": ["none"]}, "ops must be"),
+    ({"nodes": 0}, "nodes must be 1 to 32, got 0"), ({"edges_per_node": 0}, "edges_per_node"), ({"ops": ["none"]}, "ops must be"),
     ({"concat": {"normal": [7]}}, "concat"), ({"parallel": 0}, "parallel"),
 ])
 def test_bad_arguments(options, message):

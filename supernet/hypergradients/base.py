@@ -55,12 +55,13 @@ def weights_at(w: Tensors, values: Sequence[Tensor]) -> Iterator[None]:
 @contextmanager
 def constant(w: Tensors) -> Iterator[None]:
     """Within, no gradients flow to `w`: a loss computed here stores nothing for them."""
-    for p in w:
+    trained = [p for p in w if p.requires_grad]
+    for p in trained:
         p.requires_grad_(False)
     try:
         yield
     finally:
-        for p in w:
+        for p in trained:
             p.requires_grad_(True)
 
 

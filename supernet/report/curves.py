@@ -29,6 +29,7 @@ def line_chart(lines: Mapping[str, Line], *, x_label: str, y_label: str) -> str:
             keep = thinned(len(x), MAX_POINTS)
             xs, ys = np.asarray(x, float)[keep], np.asarray(y, float)[keep]
             axes.plot(xs, ys, color=colour, marker="o" if len(xs) < 3 else None, markersize=3, label=plain(name))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         _grid(axes)

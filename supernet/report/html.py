@@ -129,7 +129,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _series(records: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    kept = [(r["epoch"], r[key]) for r in records if _is_number(r.get(key))]
+    kept = [(r["epoch"] + 1, r[key]) for r in records if _is_number(r.get(key))]
     return [x for x, _ in kept], [y for _, y in kept]
 
 
@@ -166,7 +166,9 @@ def _headline(run: Path, records: Sequence[dict[str, Any]]) -> tuple[str, str]:
     info, summary = _quietly(run / "run.json"), _quietly(run / "summary.json")
     script = str(info.get("script", ""))
     title = str(summary.get("title") or TITLES.get(script) or f"Run {run.resolve().name}")
-    said = [TITLES.get(script, script), str(info.get("status", "")), f"started {info['started']}" if "started" in info else ""]
+    status = str(info.get("status", ""))
+    said = [TITLES.get(script, script), "" if status == "running" else status,  # running: the report is the last thing a run writes
+            f"started {info['started']}" if "started" in info else ""]
     said.append(f"{len(records)} epoch{'s' if len(records) != 1 else ''}" if records else "")
     for name, key in (("train", "train_accuracy"), ("validation", "val_accuracy")):
         epochs, values = _series(records, key)
@@ -210,7 +212,7 @@ def _curves(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> 
     for title, y_label, keys in (*CHARTS, entropy):
         lines = {name: series for name, key in keys.items() if (series := _series(records, key))[0]}
         if lines:
-            svg = line_chart(lines, x_label="epoch", y_label=y_label)
+            svg = line_chart(lines, x_label="epochs done", y_label=y_label)
             figures.append(page.figure(inline(svg), title, caption=title))
     if not figures:
         raise Missing("the records in metrics.jsonl hold none of the charted quantities")
@@ -240,14 +242,14 @@ def _timeline(run: Path) -> str:
     for record in _lines(run / "genotypes.jsonl"):
         genotype = Genotype.from_json(record.get("genotype"), "genotypes.jsonl")
         if last is None or genotype != last:
-            rows.append((str(record.get("epoch")), genotype.digest, "first" if last is None else _difference(last, genotype)))
+            rows.append((str(record.get("epoch", -1) + 1), genotype.digest, "first" if last is None else _difference(last, genotype)))
         last = genotype
     if not rows:
         raise Missing("the run has no genotypes.jsonl")
     note = f" The last {MAX_CHANGES} are shown." if len(rows) > MAX_CHANGES else ""
     changes = len(rows) - 1
     return (page.paragraph(f"The genotype changed {changes} time{'s' if changes != 1 else ''}.{note}", soft=True)
-            + page.table(rows[-MAX_CHANGES:], head=("epoch", "genotype", "change"), tall=True))
+            + page.table(rows[-MAX_CHANGES:], head=("after epoch", "genotype", "change"), tall=True))
 
 
 def _difference(old: Genotype, new: Genotype) -> str:

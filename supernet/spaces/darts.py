@@ -6,6 +6,7 @@ from typing import Any
 from supernet.space import Candidates, CellSpec, Space
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+MAX_NODES = 32  # a genotype file says how many: a bound, so that it cannot ask for a space that never ends
 
 
 def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequence[int] | None = 2,
@@ -17,8 +18,8 @@ def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequ
     none_selectable: whether a genotype may hold `none` (never in DARTS; SNAS's cells do).
     parallel: how many edges may join the same two nodes (two in NASNet's cells).
     """
-    if nodes < 1:
-        raise ValueError(f"space.nodes must be at least 1, got {nodes}")
+    if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
+        raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
     if parallel < 1:
         raise ValueError(f"space.parallel must be at least 1, got {parallel}")
     keep = (edges_per_node, edges_per_node) if type(edges_per_node) is int else edges_per_node
@@ -28,8 +29,8 @@ def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequ
         raise ValueError(f"space.ops must be distinct names, one of them not 'none', got {list(ops)}")
     outputs = {kind: tuple((concat or {}).get(kind, range(2, 2 + nodes))) for kind in ("normal", "reduce")}
     for kind, chosen in outputs.items():
-        if not chosen or not set(chosen) <= set(range(2 + nodes)):
-            raise ValueError(f"space.concat of {kind!r} must name nodes 0 to {1 + nodes}, got {list(chosen)}")
+        if not chosen or not set(chosen) <= set(range(2, 2 + nodes)):
+            raise ValueError(f"space.concat of {kind!r} must name nodes 2 to {1 + nodes}, got {list(chosen)}")
     cells = {
         kind: CellSpec.full(num_inputs=2, num_nodes=nodes, ops=ops, outputs=outputs[kind], keep=None if keep is None else tuple(keep),
                             unselectable=() if none_selectable else ("none",), stride=stride, parallel=parallel)

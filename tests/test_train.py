@@ -1,0 +1,140 @@
+import functools
+import math
+import random
+
+import pytest
+import torch
+
+from ops.op import Normalisation
+from supernet.data.augment import Augment
+from supernet.data.digits import Digits
+from supernet.data.loader import final_loaders
+from supernet.data.split import make_split
+from supernet.hypergradients.base import constant
+from supernet.schedules import Constant, Cosine, Exponential, Linear
+from supernet.spaces import darts
+from supernet.task import Classification
+from supernet.train import Diverged, FinalLoop, Generators, Guard, Position, Totals, evaluate, fit_final
+
+
+class Records(list):
+    def step(self, images, totals):
+        pass
+
+    def epoch(self, record, genotype):
+        self.append(record)
+
+
+def final_loop(lr=0.05, call=None, task=None):
+    cpu = torch.device("cpu")
+    generators = Generators.from_seed(0, {"net": cpu, "train": cpu})
+    source = Digits()
+    split = make_split(source.train().labels, mode="stratified", train_portion=0.9, max_train=64, max_val=32,
+                       generator=generators["net"])
+    loaders = final_loaders(source, split, batch_size=32, augment=Augment(pad=1), generator=generators["train"], device=cpu)
+    space = darts.make(nodes=1)
+    torch.manual_seed(0)
+    genotype = space.sample(random.Random(1))
+    net = space.network(space.candidates(genotype), layers=2, channels=2, num_classes=10, in_channels=1, image_size=(8, 8),
+                        norm=Normalisation(True, False), auxiliary=True)
+    position = Position()
+    guard = Guard(net, cpu, 50, position, lambda batch: "described")
+    return FinalLoop(net, task or Classification(auxiliary_weight=0.4), torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9), loaders.train,
+                     loaders.val, None, lr, Cosine(), drop_path_prob=0.3, clip_norm=5.0, generators=generators, guard=guard,
+                     totals=Totals(cpu), position=position, call=call and call(net))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's tracer looks at what it then warns about
+def test_a_compiled_network_trains_like_itself():
+    """Through the tracer alone (backend eager): the same graph breaks and calls, without a C++ compiler."""
+    plain, compiled = final_loop(), final_loop(call=functools.partial(torch.compile, backend="eager"))
+    records = Records(), Records()
+    fit_final(plain, 2, records[0]), fit_final(compiled, 2, records[1])
+    for a, b in zip(plain.net.parameters(), compiled.net.parameters()):
+        torch.testing.assert_close(a, b)
+    assert [r["train_loss"] for r in records[1]] == pytest.approx([r["train_loss"] for r in records[0]])
+
+
+def test_drop_path_rises_and_lr_falls_over_the_epochs():
+    records = Records()
+    fit_final(final_loop(), 3, records)
+    assert [r["drop_path_prob"] for r in records] == pytest.approx([0.0, 0.1, 0.2])
+    assert [r["lr"] for r in records] == pytest.approx([0.05, 0.0375, 0.0125])
+
+
+def test_weights_that_broke_in_the_last_step_end_the_run():
+    loop = final_loop(lr=1e38)
+    loop.clip_norm = None
+    records = Records()
+    with pytest.raises(Diverged, match="loss is|not finite"):
+        fit_final(loop, 1, records)
+    assert not records
+
+
+def test_guard_refuses_to_save_what_is_not_finite():
+    loop = final_loop()
+    loop.guard.before_save()
+    with torch.no_grad():
+        loop.net.classifier.bias[0] = math.nan
+    with pytest.raises(Diverged, match="a weight is not finite in epoch 0, step 0 .* classifier.bias"):
+        loop.guard.before_save()
+
+
+def test_guard_on_a_gpu_looks_now_and_then_but_names_the_first_bad_step():
+    position = Position()
+    guard = Guard(torch.nn.Linear(1, 1), torch.device("cuda"), 4, position, lambda batch: f"batch {batch}")
+    for step, loss in enumerate([1.0, math.inf, math.nan]):
+        position.step = step
+        guard("training loss", torch.tensor(loss), step)
+    position.step = 3
+    with pytest.raises(Diverged, match="training loss is inf in epoch 0, step 1 .* batch 1"):
+        guard.look()
+
+
+def test_generators_are_independent_of_each_other_and_resume():
+    cpu = torch.device("cpu")
+    one, two = Generators.from_seed(3, {"a": cpu, "b": cpu}), Generators.from_seed(3, {"b": cpu})
+    draw = lambda g: torch.rand(3, generator=g)
+    assert torch.equal(draw(one["b"]), draw(two["b"])) and not torch.equal(draw(one["a"]), draw(one["b"]))
+    state = one.state_dict()
+    first = draw(one["a"])
+    one.load_state_dict(state)
+    assert torch.equal(first, draw(one["a"]))
+
+
+def test_evaluate_averages_over_images_not_batches():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x, weights=None, *, generator=None):
+            return x * self.scale
+
+    batches = [(torch.eye(3) * 9, torch.tensor([0, 1, 2])), (torch.eye(3)[:1] * 9, torch.tensor([1]))]
+    assert evaluate(Net(), Classification(), batches, None, torch.Generator())["accuracy"] == 75
+
+
+def test_constant_gives_back_each_flag():
+    a, frozen = torch.ones(1, requires_grad=True), torch.ones(1)
+    with constant((a, frozen)):
+        assert not a.requires_grad
+    assert a.requires_grad and not frozen.requires_grad
+
+
+def test_schedules():
+    assert [Cosine(0.001)(0.025, e, 50) for e in (0, 25, 50)] == pytest.approx([0.025, 0.013, 0.001])
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(sgd := torch.optim.SGD([torch.zeros(1)], lr=0.025), 50, 0.001)
+    for epoch in range(50):
+        assert Cosine(0.001)(0.025, epoch, 50) == pytest.approx(sgd.param_groups[0]["lr"], rel=1e-9)
+        sgd.step(), reference.step()
+    assert Constant()(0.1, 7, 10) == 0.1 and Linear()(0.1, 5, 10) == pytest.approx(0.05)
+    assert Exponential(0.97)(0.1, 2, 9) == pytest.approx(0.09409)
+
+
+@pytest.mark.parametrize("size", [(32, 64), (16, 8), (8, 8), (40, 24)])
+def test_auxiliary_head_takes_any_shape(size):
+    space = darts.make(nodes=1)
+    net = space.network(space.candidates(space.sample(random.Random(0))), layers=3, channels=2, num_classes=4, image_size=size,
+                        norm=Normalisation(True, False), auxiliary=True)
+    assert net(torch.randn(2, 3, *size), auxiliary=True)[1].shape == (2, 4)
