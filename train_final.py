@@ -11,7 +11,19 @@ from hydra import compose
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
 
-from supernet.config import NOT_COMPUTED, UsageError, choices, cli, composing, newest_genotype, plain, shows_errors, text, validate
+from supernet.config import (
+    NOT_COMPUTED,
+    UsageError,
+    as_space,
+    choices,
+    cli,
+    composing,
+    newest_genotype,
+    plain,
+    shows_errors,
+    text,
+    validate,
+)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="final")
@@ -29,7 +41,7 @@ def main(cfg: DictConfig) -> None:
         return instantiate(node, _convert_="all")
 
     with composing():
-        space = build(cfg.space) if cfg.space is not None else space_of(genotype)
+        space = as_space(build(cfg.space)) if cfg.space is not None else space_of(genotype)
     space.validate(genotype)
 
     import torch

@@ -9,7 +9,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from supernet.config import NOT_COMPUTED, cli, composing, plain, shows_errors, text, validate
+from supernet.config import NOT_COMPUTED, as_space, cli, composing, plain, shows_errors, text, validate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="search")
@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
         setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
         generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                      "val": device})
-        source, augment, space, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.space), build(cfg.task)
+        source, augment, space, task = build(cfg.dataset.source), build(cfg.dataset.augment), as_space(build(cfg.space)), build(cfg.task)
         source.check()
         split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=cfg.split.train_portion,
                            max_train=cfg.split.max_train, max_val=cfg.split.max_val, generator=generators["split"])

@@ -73,13 +73,14 @@ def load(folder: Path) -> Loaded:
     paths = _newest_first(folder)
     if not paths:
         raise CheckpointError(f"{folder}: there is no checkpoint")
-    skipped = []
+    skipped, bad = [], []
     for path, previous in zip(paths, [*paths[1:], None], strict=True):
         try:
             return Loaded(load_file(path), path, skipped)
         except CheckpointError as error:
+            bad.append((path, str(error).removeprefix(str(path)).strip(": ").split("(")[-1].rstrip(")")))
             skipped.append(f"{error}; falling back to {_name(previous)}" if previous else str(error))
-    raise CheckpointError(f"{folder}: no checkpoint is usable: " + "; ".join(skipped))
+    raise CheckpointError(f"{folder}: no checkpoint is usable, " + "; ".join(f"{_name(path)}: {reason}" for path, reason in bad))
 
 
 def load_file(path: Path) -> dict[str, Any]:

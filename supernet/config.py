@@ -4,16 +4,18 @@ is quick. Apart from the scripts this is the only place that knows Hydra."""
 import contextlib
 import difflib
 import functools
+import io
 import json
 import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import MISSING as dataclass_missing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
@@ -22,9 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from supernet.errors import Mendable
+from supernet.genotype import short
+from supernet.space import Space
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
 NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "workers", "threads"}
+
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 class UsageError(Mendable):
@@ -193,11 +200,25 @@ def text(cfg: DictConfig) -> str:
     return OmegaConf.to_yaml(cfg, resolve=True)
 
 
+def check_flags() -> None:
+    """Raises UsageError for a flag that Hydra does not know, which it would answer with a page of usage."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            unknown = get_args_parser().parse_known_args()[1]
+        except SystemExit as error:
+            if not error.code:
+                raise
+            unknown = sys.argv[1:]
+    if unknown:
+        raise UsageError(f"there is no flag {short(" ".join(unknown))}; the flags are --help, --multirun, --cfg, --info and Hydra's others")
+
+
 def cli(main: Callable[[], Any]) -> None:
     """Runs a script's Hydra main. What the user can mend is one line on stderr and exit code 2, anything else a traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing several lines of its own
     register()
     with mendable_errors():
+        check_flags()
         main()
 
 
@@ -256,14 +277,31 @@ def one_line(error: BaseException) -> str:
         return f"{name}={seen}: no such choice, there are {', '.join(options.split())}{did_you_mean(seen, options.split())}"
     key = re.match(r"Could not override '([^']+)'", message)
     if key:
-        return f"there is no option {key.group(1)!r}{did_you_mean(key.group(1), _known_keys())} (--help lists the options)"
+        hint = did_you_mean(key.group(1), _known_keys(os.path.basename(sys.argv[0])))
+        return f"there is no option {key.group(1)!r}{hint} (--help lists the options)"
     return message
 
 
-def _known_keys() -> set[str]:
-    roots = {f.name: f.default_factory for c in (SearchConfig, FinalConfig) for f in fields(c)}
-    nested = {f"{name}.{f.name}" for name, make in roots.items() if make is not dataclass_missing for f in fields(make)}
-    return set(roots) | nested
+def _known_keys(script: str) -> list[str]:
+    """All options of a script by their full names, as its defaults compose them."""
+    name = {"train_final.py": "final"}.get(script, "search")
+
+    def flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
+        for key in node:
+            yield f"{prefix}{key}"
+            child = node._get_node(key)
+            if OmegaConf.is_dict(child) and not child._is_none():
+                yield from flat(child, f"{prefix}{key}.")
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return list(flat(compose(name)))
+
+
+def as_space(made: Any) -> Space:
+    """`made` itself. Raises UsageError: the function that the user named returned something else."""
+    if type(made) is not Space:
+        raise UsageError(f"space._target_ must return a supernet.space.Space, got {type(made).__name__}")
+    return made
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

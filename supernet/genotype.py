@@ -69,11 +69,11 @@ class Genotype:
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             seen = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise GenotypeError(f"{origin}: expected a JSON object with format {FORMAT!r}, got {_short(seen)}")
+            raise GenotypeError(f"{origin}: expected a JSON object with format {FORMAT!r}, got {short(seen)}")
         for key, kind in {"space": str, "arguments": dict, "fingerprint": str, "cells": dict}.items():
             if not isinstance(data.get(key), kind):
-                raise GenotypeError(f"{origin}: {key!r} must be of type {kind.__name__}, got {_short(data.get(key))}")
-        cells = tuple(sorted((kind, tuple(sorted(_edges(rows, f"{origin}: cell {_short(kind)}"))))
+                raise GenotypeError(f"{origin}: {key!r} must be of type {kind.__name__}, got {short(data.get(key))}")
+        cells = tuple(sorted((kind, tuple(sorted(_edges(rows, f"{origin}: cell {short(kind)}"))))
                              for kind, rows in data["cells"].items()))
         return cls(data["space"], data["fingerprint"], cells, data["arguments"])
 
@@ -127,17 +127,17 @@ def find(name_or_path: str) -> Genotype:
     from difflib import get_close_matches
 
     close = get_close_matches(name, published_names(), n=3) or ["darts_v1", "darts_v2"]
-    raise GenotypeError(f"genotype={_short(name_or_path)}: no such file, and no published genotype of that name "
+    raise GenotypeError(f"genotype={short(name_or_path)}: no such file, and no published genotype of that name "
                         f"(there are {len(published_names())}, for example {', '.join(close)})")
 
 
 def _edges(rows: Any, where: str) -> list[Edge]:
     if not isinstance(rows, list):
-        raise GenotypeError(f"{where}: expected a list of [op, source, destination], got {_short(rows)}")
+        raise GenotypeError(f"{where}: expected a list of [op, source, destination], got {short(rows)}")
     edges = []
     for row in rows:
         if not (isinstance(row, list) and [type(v) for v in row] == [str, int, int]):
-            raise GenotypeError(f"{where}: an edge must be [op, source, destination] (text, integer, integer), got {_short(row)}")
+            raise GenotypeError(f"{where}: an edge must be [op, source, destination] (text, integer, integer), got {short(row)}")
         op, source, destination = row
         if not 0 <= source < destination:
             raise GenotypeError(f"{where}: edges run from an earlier node to a later one, got {source} -> {destination} "
@@ -146,6 +146,7 @@ def _edges(rows: Any, where: str) -> list[Edge]:
     return edges
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """What a message shows of a value that came from outside: escaped, and cut."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

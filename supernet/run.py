@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from supernet.checkpoint import CheckpointError, has_checkpoint
 from supernet.environment import describe
 from supernet.genotype import Genotype
 from supernet.interrupt import Interrupt
-from supernet.log import Metrics, NoTracker, Progress, Tracker, open_tracker
+from supernet.log import Metrics, NoTracker, Progress, Tracker, TrackerError, open_tracker
 from supernet.run_folder import RunFolder, RunFolderError, Status, find_unfinished, write_json
 from supernet.train import Position, Stateful, Totals
 
@@ -66,6 +67,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        resumable = has_checkpoint(self.folder.checkpoints)
         status: Status = "finished" if kind is None else "stopped" if kind in (Interrupted, KeyboardInterrupt) else "failed"
         try:
             if self.progress is not None:
@@ -77,6 +79,8 @@ class Run:
                 raise
         finally:
             self._stack.close()
+        if kind is TrackerError and not resumable:
+            shutil.rmtree(self.folder.path, ignore_errors=True)  # asked-for tracking cannot be had: nothing was started
         if kind is not None and issubclass(kind, OSError):
             raise RunFolderError(f"{self.folder.path}: cannot write the run's records ({error})") from error
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from supernet.genotype import Edge, Genotype, GenotypeError
+from supernet.genotype import Edge, Genotype, GenotypeError, short
 
 Mask = tuple[tuple[bool, ...], ...]  # (E, O), on the host
 
@@ -117,11 +117,12 @@ class Space:
         """Raises GenotypeError, one line, unless `genotype` is one of this space."""
         if (genotype.space, genotype.fingerprint) != (self.name, self.fingerprint):
             differ = sorted(k for k in {**genotype.arguments, **self.arguments} if genotype.arguments.get(k) != self.arguments.get(k))
-            raise GenotypeError(f"the genotype is of space {genotype.space[:40]!r} ({genotype.fingerprint[:16]}), not of {self.name!r} "
-                                f"({self.fingerprint}); arguments that differ: {', '.join(differ)[:100] or 'none'}")
+            why = f"arguments that differ: {short(differ)}" if differ else "the fingerprint does not fit the arguments"
+            raise GenotypeError(f"the genotype is of space {short(genotype.space)} ({short(genotype.fingerprint)}), not of {self.name!r} "
+                                f"({self.fingerprint}); {why}")
         kinds = [kind for kind, _ in genotype.cells]
         if kinds != sorted(self.cells):
-            raise GenotypeError(f"space {self.name!r} has cells {sorted(self.cells)}, the genotype has {kinds}")
+            raise GenotypeError(f"space {self.name!r} has cells {sorted(self.cells)}, the genotype has {short(kinds)}")
         for kind, edges in genotype.cells:
             spec = self.cells[kind]
             for edge in edges:

@@ -6,6 +6,7 @@ import random
 import shlex
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from supernet import checkpoint
 from supernet.log import Metrics
 from supernet.run import TIME_FIELDS
 from supernet.run_folder import RunFolder
-from tests.helpers import At, Ended, Process, contents, only_error, run, run_unforked, start, until
+from tests.helpers import ROOT, At, Ended, Process, contents, only_error, run, run_unforked, start, until
 
 SEARCH = ("split.max_train=40", "split.max_val=16", "space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3",
           "channels=2", "batch_size=8", "epochs=3")  # 5 steps an epoch
@@ -228,7 +229,7 @@ def test_ctrl_c_and_then_sigterm_stop_a_search_that_ends_as_an_unbroken_one(want
     told, command = ended.err.splitlines()[-2:]
     assert told.startswith("stopped at epoch ") and "resume=auto" in command
     python, script, *options = shlex.split(command)  # as it would be pasted into a shell
-    assert python == "python" and Path(tmp_path, script).samefile(Path(__file__).parents[1] / "train_search.py")
+    assert Path(tmp_path, python).samefile(sys.executable) and Path(tmp_path, script).samefile(ROOT / "train_search.py")
 
     process = start("train_search", *options, cwd=tmp_path, report=False)
     until(lambda: "resuming" in process.err(), "the run going on")

@@ -39,9 +39,10 @@ def final_loop(lr=0.05, call=None, task=None):
                         norm=Normalisation(True, False), auxiliary=True)
     position = Position()
     guard = Guard(net, cpu, 50, position, lambda batch: "described")
-    return FinalLoop(net, task or Classification(auxiliary_weight=0.4), torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9), loaders.train,
-                     loaders.val, None, lr, Cosine(), drop_path_prob=0.3, clip_norm=5.0, generators=generators, guard=guard,
-                     totals=Totals(cpu), position=position, call=call and call(net))
+    sgd = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    return FinalLoop(net, task or Classification(auxiliary_weight=0.4), sgd, loaders.train, loaders.val, None, lr, Cosine(),
+                     drop_path_prob=0.3, clip_norm=5.0, generators=generators, guard=guard, totals=Totals(cpu), position=position,
+                     call=call and call(net))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's tracer looks at what it then warns about

@@ -47,6 +47,7 @@ def here(tmp_path_factory) -> Path:
     write(folder / "deep.json", "[" * 900_000)
     write(folder / "other_space.json", good | {"space": "nasbench201"})
     write(folder / "other_fingerprint.json", good | {"fingerprint": "\x1b[2J" * 10_000})
+    write(folder / "long_name.json", good | {"cells": good["cells"] | {"x" * 100_000: []}})
     write(folder / "bad_arguments.json", good | {"arguments": good["arguments"] | {"nodes": "many"}})
     write(folder / "unknown_arguments.json", good | {"arguments": good["arguments"] | {"colour": "red"}})
     write(folder / "code.json", good | {"arguments": {"_target_": "os.mkdir", "path": "pwned"}})
@@ -89,7 +90,7 @@ COMPOSED = {
     "a run that is not there": ("resume=runs/nothing", ["resume=runs/nothing", "never, auto or the folder of a run", "no run.json"]),
 }
 BUILT = {
-    "no nodes": ("space.nodes=0", ["nodes", "at least 1", "0"]),
+    "no nodes": ("space.nodes=0", ["space.nodes must be", "1", "got 0"]),
     "text for nodes": ("space.nodes=many", ["nodes", "many"]),
     "an unknown op": ("space.ops=[none,sep_conv_9x9]", ["sep_conv_9x9", "sep_conv_3x3", "skip_connect"]),
     "an unknown argument": ("+space.depth=3", ["depth"]),
@@ -128,6 +129,7 @@ GENOTYPES = {
     "deep nesting": ("deep.json", ["deep.json", "JSON"]),
     "another space": ("other_space.json", ["nasbench201", "darts"]),
     "another fingerprint": ("other_fingerprint.json", ["darts"]),
+    "a long name of a cell": ("long_name.json", ["normal", "reduce", "xxx"]),
     "text for an argument": ("bad_arguments.json", ["darts", "nodes", "many"]),
     "an unknown argument": ("unknown_arguments.json", ["darts", "colour"]),
     "code for its arguments": ("code.json", ["_target_"]),

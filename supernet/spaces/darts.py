@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from supernet.genotype import short
 from supernet.space import Candidates, CellSpec, Space
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
@@ -27,6 +28,9 @@ def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequ
         raise ValueError(f"space.edges_per_node must be a positive number, [fewest, most] or null, got {edges_per_node}")
     if not ops or len(set(ops)) != len(ops) or set(ops) == {"none"}:
         raise ValueError(f"space.ops must be distinct names, one of them not 'none', got {list(ops)}")
+    unknown = sorted(set(concat or {}) - {"normal", "reduce"})
+    if unknown:
+        raise ValueError(f"space.concat has entries for the cells normal and reduce, got {short(unknown)}")
     outputs = {kind: tuple((concat or {}).get(kind, range(2, 2 + nodes))) for kind in ("normal", "reduce")}
     for kind, chosen in outputs.items():
         if not chosen or not set(chosen) <= set(range(2, 2 + nodes)):
