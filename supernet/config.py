@@ -210,7 +210,7 @@ def check_flags() -> None:
                 raise
             unknown = sys.argv[1:]
     if unknown:
-        raise UsageError(f"there is no flag {short(" ".join(unknown))}; the flags are --help, --multirun, --cfg, --info and Hydra's others")
+        raise UsageError(f"there is no flag {short(' '.join(unknown))}; the flags are --help, --multirun, --cfg, --info and Hydra's others")
 
 
 def cli(main: Callable[[], Any]) -> None:
