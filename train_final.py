@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
         return instantiate(node, _convert_="all")
 
     with composing():
-        space = as_space(build(cfg.space)) if cfg.space is not None else space_of(genotype)
+        space = as_space(build(cfg.space), cfg.space._target_) if cfg.space is not None else space_of(genotype)
     space.validate(genotype)
 
     import torch

@@ -41,7 +41,8 @@ def main(cfg: DictConfig) -> None:
         setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
         generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                      "val": device})
-        source, augment, space, task = build(cfg.dataset.source), build(cfg.dataset.augment), as_space(build(cfg.space)), build(cfg.task)
+        source, augment, task = build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.task)
+        space = as_space(build(cfg.space), cfg.space._target_)
         source.check()
         split = make_split(source.train().labels, mode=cfg.split.mode, train_portion=cfg.split.train_portion,
                            max_train=cfg.split.max_train, max_val=cfg.split.max_val, generator=generators["split"])

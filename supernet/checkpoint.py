@@ -78,9 +78,9 @@ def load(folder: Path) -> Loaded:
         try:
             return Loaded(load_file(path), path, skipped)
         except CheckpointError as error:
-            bad.append((path, str(error).removeprefix(str(path)).strip(": ").split("(")[-1].rstrip(")")))
+            bad.append((path, str(error).removeprefix(str(path)).strip(": ")))
             skipped.append(f"{error}; falling back to {_name(previous)}" if previous else str(error))
-    raise CheckpointError(f"{folder}: no checkpoint is usable, " + "; ".join(f"{_name(path)}: {reason}" for path, reason in bad))
+    raise CheckpointError(f"{folder}: no checkpoint is usable, " + "; ".join(f"{_name(path)} {reason}" for path, reason in bad))
 
 
 def load_file(path: Path) -> dict[str, Any]:

@@ -297,10 +297,10 @@ def _known_keys(script: str) -> list[str]:
         return list(flat(compose(name)))
 
 
-def as_space(made: Any) -> Space:
-    """`made` itself. Raises UsageError: the function that the user named returned something else."""
+def as_space(made: Any, target: str) -> Space:
+    """`made` itself. Raises UsageError: the function that the user named, `target`, returned something else."""
     if type(made) is not Space:
-        raise UsageError(f"space._target_ must return a supernet.space.Space, got {type(made).__name__}")
+        raise UsageError(f"{target} must return a supernet.space.Space, got {type(made).__name__}")
     return made
 
 

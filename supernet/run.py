@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ class Run:
             self._stack.close()
         if kind is TrackerError and not resumable:
             shutil.rmtree(self.folder.path, ignore_errors=True)  # asked-for tracking cannot be had: nothing was started
+            with suppress(OSError):
+                self.folder.path.parent.rmdir()  # only if it is empty
         if kind is not None and issubclass(kind, OSError):
             raise RunFolderError(f"{self.folder.path}: cannot write the run's records ({error})") from error
 

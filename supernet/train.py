@@ -136,9 +136,11 @@ class Guard:
         self.net, self.position, self.describe = net, position, describe
         self.every = 1 if device.type == "cpu" else every
         self.recent: list[tuple[str, int, Tensor, Batch]] = []
+        self.last: Batch | None = None
 
     def __call__(self, what: str, value: Tensor, batch: Batch) -> None:
         """`value`: a scalar on the device. Raises Diverged."""
+        self.last = batch
         self.recent.append((what, self.position.step, value.detach(), batch))
         if len(self.recent) >= self.every:
             self.look()
@@ -149,23 +151,23 @@ class Guard:
         finite = torch.isfinite(torch.stack([value for _, _, value, _ in recent])).tolist() if recent else []
         if not all(finite):
             what, step, value, batch = recent[finite.index(False)]
-            self._stop(f"{what} is {value.item()}", step, self.describe(batch))
+            self._stop(f"the {what} is {value.item()}", step, batch)
 
     def before_save(self) -> None:
         """Looks at what was collected and at the weights, so that no checkpoint holds what cannot be trained on."""
         self.look()
-        names, parameters = zip(*self.net.named_parameters())
-        finite = torch.isfinite(torch.stack(torch._foreach_norm([p.detach() for p in parameters]))).tolist()
-        if not all(finite):
-            self._stop("a weight is not finite", self.position.step, f"parameter {names[finite.index(False)]}")
+        norms = torch._foreach_norm([p.detach() for p in self.net.parameters()])
+        if not torch.isfinite(torch.stack(norms)).all():
+            self._stop("a weight is not finite", self.position.step, self.last)
 
     def check(self, what: str, value: float) -> None:
         """The same for a number on the host."""
         if not math.isfinite(value):
-            self._stop(f"{what} is {value}", self.position.step, "the weights or running statistics have grown too large")
+            self._stop(f"the {what} is {value}", self.position.step, self.last)
 
-    def _stop(self, what: str, step: int, where: str) -> None:
-        raise Diverged(f"the {what} in epoch {self.position.epoch}, step {step} of the run: {where}".replace("the a weight", "a weight"))
+    def _stop(self, what: str, step: int, batch: Batch | None) -> None:
+        where = "no batch was seen yet" if batch is None else self.describe(batch)
+        raise Diverged(f"{what} in epoch {self.position.epoch}, step {step} of the run: {where}")
 
 
 def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, **call: Any) -> str:

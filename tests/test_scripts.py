@@ -171,14 +171,20 @@ def test_help_does_not_import_torch(tmp_path):
     assert "hypergradient: finite_difference, first_order, unrolled" in done.stdout and "python train_search.py" in done.stdout
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path):
-    done = run("train_search.py", *SEARCH, "w_optimizer.lr=1e20", "clip_norm=null", "checkpoint_every_s=0", cwd=tmp_path, check=False)
+@pytest.mark.parametrize("every_s, what", [(60, "is nan in"), (0, "a weight is not finite")])
+def test_numbers_that_are_not_finite_stop_the_run_and_say_where(tmp_path, every_s, what):
+    done = run("train_search.py", *SEARCH, "w_optimizer.lr=1e20", "clip_norm=null", f"checkpoint_every_s={every_s}", cwd=tmp_path,
+               check=False)
     assert done.returncode == 2
     (line,) = [text for text in done.stderr.splitlines() if text.startswith("error:")]
-    assert "the training loss is" in line and "epoch 0, step" in line and "learning rate 1e+20" in line and "largest |alpha|" in line
+    assert what in line and "epoch 0, step" in line and "learning rate 1e+20" in line and "largest |alpha|" in line
     (folder,) = tmp_path.glob("runs/*_search_*")
-    assert list((folder / "checkpoints").glob("*.pt"))
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+    import torch
+
+    for saved in (folder / "checkpoints").glob("*.pt"):  # what is kept can be trained on
+        net = torch.load(saved, weights_only=True)["parts"]["net"]
+        assert all(torch.isfinite(value).all() for value in net.values())
 
 
 def test_multirun_makes_a_folder_a_job(tmp_path):

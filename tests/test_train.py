@@ -77,7 +77,7 @@ def test_guard_refuses_to_save_what_is_not_finite():
     loop.guard.before_save()
     with torch.no_grad():
         loop.net.classifier.bias[0] = math.nan
-    with pytest.raises(Diverged, match="a weight is not finite in epoch 0, step 0 .* classifier.bias"):
+    with pytest.raises(Diverged, match="a weight is not finite in epoch 0, step 0 of the run"):
         loop.guard.before_save()
 
 
