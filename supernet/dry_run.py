@@ -1,5 +1,6 @@
 """What a run would take: size, memory and time, measured over a few steps before any training."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -45,8 +46,6 @@ def available_memory(device: torch.device) -> int:
     """Bytes that are free on the device now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    import os
-
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

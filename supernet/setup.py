@@ -1,6 +1,7 @@
 """What both scripts do before and after their loop, on plain values."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,6 @@ def prepare(device: torch.device, *, threads: int | None, deterministic: bool) -
     if threads is not None:
         torch.set_num_threads(threads)
     if deterministic and device.type == "cuda":
-        import os
-
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False

@@ -5,6 +5,7 @@ from ops import OPS, make_op
 from ops.op import BatchNorm, Normalisation
 from supernet import genotype as genotypes
 from supernet.spaces import darts
+from tests.reference import ReferenceNetwork
 
 SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)
 
@@ -26,16 +27,12 @@ def test_parameters_of_the_darts_supernet():
     assert parameters(net) == 1_930_618
 
 
-# DARTS_V1 and DARTS_V2 are the published counts; the others were counted with an independent edge-by-edge network of plain
-# torch.nn modules (tests/reference.py), which agrees on the two.
 @pytest.mark.parametrize("name, count", [("darts_v1", 3_169_414), ("darts_v2", 3_349_342)])
 def test_parameters_of_published_cells(name, count):
     assert parameters(final(name)) == count
 
 
 def test_every_published_cell_builds_and_counts_like_the_reference():
-    from tests.reference import ReferenceNetwork, make  # noqa: F401
-
     known = set(darts.OPS)
     compared = 0
     for name in genotypes.published_names():
