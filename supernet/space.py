@@ -87,6 +87,10 @@ class CellSpec:
 Candidates = Mapping[str, Mask]  # kind -> which (edge, op) pairs a network holds
 
 
+def _itself(space: "Space", genotype: Genotype) -> Genotype:
+    return genotype
+
+
 @dataclass(frozen=True)
 class Space:
     """A set of genotypes, and the builder of their networks.
@@ -99,6 +103,7 @@ class Space:
     arguments: Mapping[str, Any]
     cells: Mapping[str, CellSpec]
     build: Callable[..., Any] = field(repr=False)
+    canonicalise: Callable[["Space", Genotype], Genotype] = field(default=_itself, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -163,6 +168,32 @@ class Space:
         """The network that holds `candidates`; `sizes` are the builder's (channels, layers, num_classes, ...)."""
         return self.build(self, candidates, **sizes)
 
+    def canonical(self, genotype: Genotype) -> Genotype:
+        """The representative of the genotypes that compute the same function as this one; itself where none is defined."""
+        return self.canonicalise(self, genotype)
+
+    def text(self, genotype: Genotype) -> str:
+        """One line, in the notation of NAS-Bench-201: `|op~source|op~source|` for each computed node, joined by `+`; `||` for a node
+        without edges. Several kinds of cells stand as `kind:` and their text, joined by `;`."""
+        parts = []
+        for kind, edges in genotype.cells:
+            nodes = ([f"{e.op}~{e.source}" for e in sorted(edges) if e.destination == n] for n in self.cells[kind].nodes)
+            parts.append("+".join(f"|{'|'.join(terms)}|" for terms in nodes))
+        return parts[0] if len(parts) == 1 else ";".join(f"{kind}:{part}" for (kind, _), part in zip(genotype.cells, parts))
+
+    def parse(self, text: str) -> Genotype:
+        """The inverse of `text`. Raises GenotypeError."""
+        kinds = sorted(self.cells)
+        parts = [f"{kinds[0]}:{text}"] if len(kinds) == 1 else text.split(";")
+        cells = {}
+        for part in parts:
+            kind, _, body = part.partition(":")
+            if kind not in self.cells or kind in cells:
+                raise GenotypeError(f"the text of a genotype of {self.name!r} must hold each of the cells {', '.join(kinds)} once, "
+                                    f"got {short(text)}")
+            cells[kind] = _parse_nodes(self.cells[kind], body)
+        return self.genotype(cells)
+
     # A node's part of a genotype is a multiset of (source, op). Sources are independent but for the number of edges kept, so
     # counting and uniform drawing multiply one small polynomial a source: the coefficient of x^t counts multisets of size t.
 
@@ -207,6 +238,20 @@ class Space:
                     for spec in self.cells.values()]
         for combination in itertools.product(*per_kind):
             yield self.genotype(dict(zip(self.cells, combination)))
+
+
+def _parse_nodes(spec: CellSpec, body: str) -> list[Edge]:
+    nodes, edges = body.split("+"), []
+    if len(nodes) != spec.num_nodes:
+        raise GenotypeError(f"the text of a cell must hold {spec.num_nodes} nodes joined by '+', got {len(nodes)} in {short(body)}")
+    for node, group in zip(spec.nodes, nodes):
+        terms = group[1:-1].split("|") if group != "||" else []
+        for term in terms:
+            op, tilde, source = term.rpartition("~")
+            if not (group[:1] == group[-1:] == "|" and tilde and source.isascii() and source.isdigit()):
+                raise GenotypeError(f"a node's text must be |op~source|...|, got {short(group)}")
+            edges.append(Edge(node, int(source), op))
+    return edges
 
 
 def _node_counts(spec: CellSpec, i: int) -> tuple[list[int], list[list[int]]]:

@@ -103,3 +103,26 @@ def test_fingerprint_depends_on_what_is_allowed_only():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         darts.make(**options)
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), darts.make()], ids=[*SPACES, "darts"])
+def test_text_round_trips(space):
+    rng = random.Random(0)
+    drawn = {space.sample(rng) for _ in range(200)}
+    assert len({space.text(g) for g in drawn}) == len(drawn)
+    assert all(space.parse(space.text(g)) == g == space.canonical(g) for g in drawn)
+
+
+def test_text_is_the_notation_of_nas_bench_201():
+    spec = CellSpec.full(num_inputs=1, num_nodes=3, ops=("none", "skip_connect"), outputs=(3,), keep=None)
+    space = Space("three", {}, {"cell": spec}, build=None)
+    text = "|skip_connect~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|"
+    assert space.text(space.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "|a~0|", "|a~0|+|", "|a~0|+b~0", "|a~0|+|a|b~0|", "|a~-1|+|a~0|", "|x~0|b~1|+|a~0|b~1|",
+                                  "other:|a~0|b~1|+|a~0|b~1|", "|a~²|b~1|+|a~0|b~1|"])
+def test_text_that_is_no_genotype_is_refused_in_one_line(text):
+    with pytest.raises(GenotypeError) as error:
+        SPACES["two edges"].parse(text)
+    assert "\n" not in str(error.value)
