@@ -4,6 +4,7 @@ optimizers."""
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from supernet.hypergradients.base import Hypergradient, Problem
 from supernet.network import batch_norms
 from supernet.optimizers import virtual_step
 from supernet.relaxations.base import Relaxation
-from supernet.task import Batch, Task
+from supernet.task import Batch, State, Task
 from supernet.weights import EdgeWeights
 
 
@@ -48,16 +49,33 @@ def rehearse(hypergradient: Hypergradient, make_optimizer: Callable[..., torch.o
                           lambda grads: virtual_step(optimizer, (w,), grads)))
 
 
+class Streams:
+    """Where the sequences of batches stand: what the task handed on after the last batch of `train` and of `val`. Tasks with
+    independent batches leave both None."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, State] = {"train": None, "val": None}
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.states)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.states = dict(state)
+
+
 @dataclass
 class Bilevel:
-    """A search's moving parts. `generators`: `alpha` draws edge weights, `net` what the network itself draws (drop path, noise)."""
+    """A search's moving parts. `generators`: `alpha` draws edge weights, `net` what the network itself draws (drop path, noise).
+
+    `alpha_optimizer` is None where the relaxation has no parameters: then only weights are trained.
+    """
 
     net: nn.Module
     relaxation: Relaxation
     hypergradient: Hypergradient
     task: Task
     w_optimizer: torch.optim.Optimizer
-    alpha_optimizer: torch.optim.Optimizer
+    alpha_optimizer: torch.optim.Optimizer | None
     generators: dict[str, torch.Generator]
     clip_norm: float | None = None
     guard: Callable[[str, Tensor, Batch], None] = lambda what, value, batch: None  # sees each loss and alpha gradient before it is used
@@ -66,17 +84,21 @@ class Bilevel:
         self.w = tuple(self.net.parameters())
         self.alpha = tuple(self.relaxation.parameters())
         self.norms = batch_norms(self.net)
+        self.streams = Streams()
+        self._ahead: dict[str, State] = {}  # where the streams would stand after the batches of the last losses
 
     def problem(self, train_batch: Batch, val_batch: Batch) -> Problem:
         """The bilevel problem on two batches under one draw: every loss of it sees the same edge weights' noise and the same
         drop-path masks, and leaves running statistics and generators as they were."""
         noise = self.relaxation.noise(self.generators["alpha"])
 
-        def loss_on(batch: Batch) -> Tensor:
+        def loss_on(batch: Batch, stream: str) -> Tensor:
             with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
-                return self.task(self.net, batch, self.relaxation.weights(noise), generator=generator).loss
+                result = self.task(self.net, batch, self.relaxation.weights(noise), state=self.streams.states[stream], generator=generator)
+            self._ahead[stream] = result.state
+            return result.loss
 
-        return Problem(self.w, self.alpha, lambda: loss_on(train_batch), lambda: loss_on(val_batch),
+        return Problem(self.w, self.alpha, lambda: loss_on(train_batch, "train"), lambda: loss_on(val_batch, "val"),
                        lambda grads: virtual_step(self.w_optimizer, self.w, grads))
 
     def alpha_step(self, train_batch: Batch, val_batch: Batch) -> None:
@@ -87,16 +109,19 @@ class Bilevel:
             p.grad = g
         self.alpha_optimizer.step()
         self.relaxation.after_step()
+        self.streams.states["val"] = self._ahead["val"]
 
     def w_step(self, train_batch: Batch) -> dict[str, Tensor]:
         """One update of the weights under a new draw. Leaves the architecture parameters bitwise as they are."""
-        loss, stats = self.task(self.net, train_batch, self._draw_for_w(train_batch), generator=self.generators["net"])
+        loss, stats, state = self.task(self.net, train_batch, self._draw_for_w(train_batch), state=self.streams.states["train"],
+                                       generator=self.generators["net"])
         self.guard("training loss", loss, train_batch)
         self.w_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.w, self.clip_norm)
         self.w_optimizer.step()
+        self.streams.states["train"] = state
         return stats
 
     def _draw_for_w(self, batch: Batch) -> EdgeWeights:
@@ -105,13 +130,13 @@ class Bilevel:
 
         def loss_of_weights(weights: EdgeWeights) -> Tensor:
             with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
-                return self.task(self.net, batch, weights, generator=generator).loss
+                return self.task(self.net, batch, weights, state=self.streams.states["train"], generator=generator).loss
 
         return self.relaxation.for_w_step(draw, loss_of_weights)
 
     def step(self, train_batch: Batch, val_batch: Batch | None) -> dict[str, Tensor]:
-        """The alpha update on both batches (skipped without a validation batch), then the w update. Returns the sums of
-        the w step's batch (`loss`, `correct`, `count`), on the device."""
-        if val_batch is not None:
+        """The alpha update on both batches (skipped without a validation batch, and where there is no alpha), then the w update.
+        Returns the sums of the w step's batch (`loss`, `correct`, `count`), on the device."""
+        if val_batch is not None and self.alpha:
             self.alpha_step(train_batch, val_batch)
         return self.w_step(train_batch)

@@ -69,7 +69,7 @@ class Common:
     eval_batch_size: int = 256
     layers: int = MISSING
     channels: int = MISSING
-    stem: str = "auto"  # small (CIFAR), large (ImageNet), auto: by the image's side
+    network: dict[str, Any] = field(default_factory=dict)  # what else the builder of the space's networks takes
     clip_norm: float | None = MISSING
     lr_minimum: float = MISSING  # where a cosine or linear schedule ends
     compat: Compat = field(default_factory=Compat)
@@ -108,6 +108,7 @@ class SearchConfig(Common):
     relaxation: Any = MISSING
     hypergradient: Any = MISSING
     select: Any = MISSING
+    evaluator: Any = None
     alpha_optimizer: Any = MISSING
     alpha_schedule: Any = MISSING
     split: SearchSplit = field(default_factory=SearchSplit)
@@ -149,7 +150,6 @@ _CHECKS: list[Check] = [
     ("compat.scheduler_step", lambda v: v in ("end", "start"), "end or start"),
     ("compat.bn_statistics", lambda v: v in ("running", "batch"), "running or batch"),
     ("compat.pool_norm", lambda v: v in ("search", "always", "never"), "search, always or never"),
-    ("stem", lambda v: v in ("auto", "small", "large"), "auto, small or large"),
     ("split.mode", lambda v: v in ("index_order", "stratified", "shuffled"), "index_order, stratified or shuffled"),
     ("split.train_portion", lambda v: 0 < v < 1, "between 0 and 1, neither included (the rest trains the alphas)"),
     ("split.val_portion", lambda v: 0 <= v < 1, "at least 0 and below 1"),

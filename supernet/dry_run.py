@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from supernet.measure import multiply_adds, parameters, peak_memory, seconds_per_step
+from supernet.measure import multiply_adds_of, parameters, peak_memory, seconds_per_step
 
 Rows = list[tuple[str, str]]
 SLOW_STEP_S = 120.0
@@ -18,10 +18,11 @@ def smaller(**sizes: int) -> list[str]:
     return [f"{name}={max(2, size // 2)}" for name, size in sizes.items()]
 
 
-def report(net: nn.Module, step: Callable[[], object], *, image: tuple[int, int, int], batch_size: int, steps_per_epoch: int,
+def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor, item: str, batch_size: int, steps_per_epoch: int,
            epochs: int, device: torch.device, remedies: Sequence[str]) -> Rows:
-    """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards."""
-    rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"), ("multiply-adds", f"{multiply_adds(net, image) / 1e6:.3f} M an image")]
+    """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards. example: one input."""
+    rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"),
+            ("multiply-adds", f"{multiply_adds_of(net, example) / 1e6:.3f} M per {item}")]
     try:
         # The step that memory is followed on also warms up; where a step is slow, it is timed as well.
         started = time.perf_counter()

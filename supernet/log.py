@@ -57,34 +57,35 @@ class Metrics:
 
 
 class Progress:
-    """One line that is redrawn in place: `epoch 3/50  step 120/391  loss 1.234  acc 45.6 %  812 img/s  12:34 left`.
+    """One line that is redrawn in place: `epoch 3/50  step 120/391  loss 1.234  acc 45.6 %  812 images/s  12:34 left`.
 
     Silent where `stream` is not a terminal, but for `line`. Time left follows the mean pace since this process began, pauses
-    for evaluation included; images a second those of about the last ten seconds.
+    for evaluation included; items a second those of about the last ten seconds.
     """
 
-    def __init__(self, total_steps: int, steps_per_epoch: int, *, start_step: int = 0, stream: TextIO | None = None,
+    def __init__(self, total_steps: int, steps_per_epoch: int, *, start_step: int = 0, item: str = "image", stream: TextIO | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         self.start_step = start_step
+        self.item = item
         self._stream = sys.stderr if stream is None else stream
         self._shows = self._stream.isatty()
         self._clock = clock
         self._start = self._last_update = clock()
         self._last_draw = float("-inf")
-        self._images = self._seconds = 0.0  # both fade alike, so that their quotient is a recent rate
+        self._items = self._seconds = 0.0  # both fade alike, so that their quotient is a recent rate
         self._drawn = ""
 
-    def update(self, step: int, fields: Callable[[], Mapping[str, float]], images: int) -> None:
-        """`step` steps of the whole run are done, the last one with `images` images. Draws at most five times a second.
+    def update(self, step: int, fields: Callable[[], Mapping[str, float]], items: int) -> None:
+        """`step` steps of the whole run are done, the last one with `items` items (images, words). Draws at most five times a second.
 
         `fields` is called only when a line is drawn, since reading a GPU makes it wait. A field's name may end in its
         unit: `{"acc %": 45.6}` reads `acc 45.6 %`.
         """
         now = self._clock()
         fade = 0.5 ** ((now - self._last_update) / 10)
-        self._images = fade * self._images + images
+        self._items = fade * self._items + items
         self._seconds = fade * self._seconds + (now - self._last_update)
         self._last_update = now
         if self._shows and now - self._last_draw >= 0.2:
@@ -113,7 +114,7 @@ class Progress:
             f"epoch {epoch + 1}/{-(-self.total_steps // self.steps_per_epoch)}",
             f"step {in_epoch}/{self.steps_per_epoch}",
             *(f"{name} {value:.4g} {unit}".rstrip() for name, _, unit, value in named),
-            f"{self._images / self._seconds:.0f} img/s" if self._seconds else "-- img/s",
+            f"{self._items / self._seconds:.0f} {self.item}s/s" if self._seconds else f"-- {self.item}s/s",
             f"{_duration(left)} left",
         ])
 

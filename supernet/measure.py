@@ -20,10 +20,15 @@ def parameters(net: nn.Module, *, without: str = "auxiliary_head") -> int:
 def multiply_adds(net: nn.Module, image: tuple[int, int, int]) -> int:
     """Multiply-adds of one image (C, H, W) in evaluation: convolutions and matrix products, as papers count."""
     p = next(net.parameters())
+    return multiply_adds_of(net, torch.zeros(1, *image, device=p.device, dtype=p.dtype))
+
+
+def multiply_adds_of(net: nn.Module, x: torch.Tensor) -> int:
+    """The same for any input `x` of the network."""
     training = net.training
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            net.eval()(torch.zeros(1, *image, device=p.device, dtype=p.dtype), generator=torch.Generator(p.device))
+            net.eval()(x, generator=torch.Generator(x.device))
     finally:
         net.train(training)
     return counter.get_total_flops() // 2

@@ -22,7 +22,7 @@ from supernet.log import Metrics, NoTracker, Progress, Tracker, TrackerError, op
 from supernet.run_folder import RunFolder, RunFolderError, Status, find_unfinished, write_json
 from supernet.train import Position, Stateful, Totals
 
-TIME_FIELDS = {"seconds", "images_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
+TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
 
 
 class Interrupted(Exception):
@@ -48,6 +48,7 @@ class Run:
     checkpoint_every_s: float
     images: Callable[[Genotype], Mapping[str, Callable[[], Any]]] = lambda genotype: {}  # an epoch's pictures, by name, for the tracker
     before_save: Callable[[], None] = lambda: None  # raises where the parts are not worth saving
+    item: str = "image"  # what the loop counts
     tracker: Tracker = field(default_factory=NoTracker)
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ class Run:
         """Records what is run and where, opens the tracker (`wandb`: mode, project, timeout_s), prints `lines`."""
         self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash)
         self.folder.metrics.touch()
-        self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.step)
+        self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.step, item=self.item)
         self._since = self._saved_at = time.perf_counter()
         environment = describe(device)
         if not self.position.step:  # a resumed run keeps the record of its start
@@ -110,12 +111,12 @@ class Run:
 
     # -- what a loop tells
 
-    def step(self, images: int, totals: Totals) -> None:
+    def step(self, items: int, totals: Totals) -> None:
         def fields() -> dict[str, float]:
             means = totals.means()
             return {"loss": means["loss"], "acc %": means["accuracy"]}
 
-        self.progress.update(self.position.step, fields, images)
+        self.progress.update(self.position.step, fields, items)
         if self.interrupt.signal is not None:
             self.save()
             raise Interrupted
@@ -133,7 +134,7 @@ class Run:
         if genotype is not None:
             for name, draw in self.images(genotype).items():
                 self.tracker.image(record["step"], name, draw)
-        self.line(epoch_line(record, self.epochs))
+        self.line(epoch_line(record, self.epochs, self.item))
         self.save()
         if self.interrupt.signal is not None:
             raise Interrupted
@@ -200,15 +201,18 @@ def choose_folder(resume: str, *, output: str, stem: str, script: str, hash_: st
     return folder, True, []
 
 
-def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
+def epoch_line(record: Mapping[str, Any], epochs: int, item: str = "image") -> str:
     """One epoch in one line of text."""
     parts = [f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}"]
     for name in ("train", "val", "test"):
         if record.get(f"{name}_loss") is not None:
-            parts.append(f"{name} loss {record[f'{name}_loss']:.4f} acc {record[f'{name}_accuracy']:.2f} %")
+            known = {f"{name}_loss", f"{name}_accuracy"}
+            others = [f"{key.removeprefix(f'{name}_').replace('_', ' ')} {value:.4g}" for key, value in record.items()
+                      if key.startswith(f"{name}_") and key not in known]
+            parts.append(" ".join([f"{name} loss {record[f'{name}_loss']:.4f} acc {record[f'{name}_accuracy']:.2f} %", *others]))
     if "genotype" in record:
         parts.append(f"genotype {record['genotype']}")
-    parts.append(f"{record['images_per_s']:.0f} img/s")
+    parts.append(f"{record['items_per_s']:.0f} {item}s/s")
     return "  ".join(parts)
 
 

@@ -14,6 +14,7 @@ from supernet.genotype import Edge, Genotype
 from supernet.report.names import node_name
 from supernet.run_folder import RunFolder, write_json
 from supernet.space import Space
+from supernet.task import Task
 from supernet.weights import EdgeWeights
 
 
@@ -93,8 +94,31 @@ def cell_text(genotype: Genotype, space: Space) -> str:
         for n in spec.nodes:
             terms = [f"{e.op}({name[e.source]})" for e in edges if e.destination == n]
             lines.append(f"  {name[n]} = {' + '.join(terms) or 'nothing'}")
-        lines.append(f"  output = concatenation of {', '.join(name[n] for n in spec.outputs)}")
+        outputs = ", ".join(name[n] for n in spec.outputs)
+        lines.append(f"  output = {outputs if len(spec.outputs) == 1 else f'concatenation of {outputs}'}")
     return "\n".join(lines)
+
+
+def supernet_rows(task: Task, last: Mapping[str, Any] | None, val_items: int, item: str) -> list[tuple[str, str]]:
+    """What the last epoch's record says of the supernet; `last` is None where nothing was trained."""
+    if last is None:
+        return [("supernet", "not trained")]
+    name, value = task.rows(metrics(last, "val"))[0]
+    return [(f"supernet validation {name}", f"{value} of {val_items} {item}s"),
+            (f"supernet training {name}", task.rows(metrics(last, "train"))[0][1])]
+
+
+def final_rows(task: Task, last: Mapping[str, Any], test: Mapping[str, float], tested: str, validated: str | None) -> list[tuple[str, str]]:
+    """The test's result, and what the last epoch's record says. tested, validated: on what; None where nothing was held out."""
+    (name, value), *others = task.rows(test)
+    rows = [(f"test {name}", f"{value} of {tested}"), *((f"test {other}", text) for other, text in others),
+            (f"training {name}", task.rows(metrics(last, "train"))[0][1])]
+    return rows + ([] if validated is None else [(f"validation {name}", f"{task.rows(metrics(last, 'val'))[0][1]} of {validated}")])
+
+
+def metrics(record: Mapping[str, Any], part: str) -> dict[str, float]:
+    """The metrics of one part (train, val, test) in an epoch's record."""
+    return {key.removeprefix(f"{part}_"): value for key, value in record.items() if key.startswith(f"{part}_")}
 
 
 def share(genotype: Genotype, op: str) -> float:

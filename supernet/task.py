@@ -1,6 +1,7 @@
-"""What a network is trained for: the loss of a batch, and what is counted on it."""
+"""What a network is trained for: the loss of a batch, what is counted on it, and what one batch hands to the next."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -8,21 +9,36 @@ from torch import Tensor, nn
 
 from supernet.weights import EdgeWeights
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]  # inputs and targets, and what a data set adds
+State = Tensor | None  # what the next batch of the same stream goes on from; None at its start
 
 
 class Result(NamedTuple):
-    """`loss` to differentiate; `stats`, detached sums over the batch, all on the device: `loss`, `correct`, `count`."""
+    """`loss` to differentiate; `stats`, detached sums over the batch, all on the device: `loss`, `correct`, `count`; `state`,
+    detached, for the next batch of the stream (None where batches are independent)."""
 
     loss: Tensor
     stats: dict[str, Tensor]
+    state: State = None
 
 
 class Task(Protocol):
-    """`task(net, batch, weights, generator=...)` in training or evaluation mode, as the network is."""
+    """`task(net, batch, weights, state=..., generator=...)` in training or evaluation mode, as the network is."""
 
-    def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *,
+    def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *, state: State = None,
                  generator: torch.Generator | None = None) -> Result: ...
+
+    def network_options(self) -> dict[str, Any]:
+        """What the builder of a final network must know of the task."""
+
+    def metrics(self, means: Mapping[str, float]) -> dict[str, float]:
+        """`means` (`loss` an item, `accuracy` in percent) and what the field reports beside them."""
+
+    def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+        """The numbers that count, each a name and a text; the first is the headline."""
+
+    def lr_factor(self, batch: Batch) -> float:
+        """What the learning rate of w is multiplied by on this batch."""
 
 
 class Classification:
@@ -32,23 +48,39 @@ class Classification:
     def __init__(self, *, label_smoothing: float = 0.0, auxiliary_weight: float = 0.0):
         self.label_smoothing, self.auxiliary_weight = label_smoothing, auxiliary_weight
 
-    def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *,
+    def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *, state: State = None,
                  generator: torch.Generator | None = None) -> Result:
         x, y = batch
         smoothing = self.label_smoothing if net.training else 0.0
         if net.training and self.auxiliary_weight:
             logits, extra = net(x, weights, generator=generator, auxiliary=True)
-            reported = F.cross_entropy(_single(logits), y, label_smoothing=smoothing)
-            loss = reported + self.auxiliary_weight * F.cross_entropy(_single(extra), y, label_smoothing=smoothing)
+            reported = F.cross_entropy(single(logits), y, label_smoothing=smoothing)
+            loss = reported + self.auxiliary_weight * F.cross_entropy(single(extra), y, label_smoothing=smoothing)
         else:
             logits = net(x, weights, generator=generator)
-            loss = reported = F.cross_entropy(_single(logits), y, label_smoothing=smoothing)
-        with torch.no_grad():
-            count = torch.full((), len(y), device=y.device)
-            stats = {"loss": reported.detach() * count, "correct": (logits.argmax(1) == y).sum(), "count": count}
-        return Result(loss, stats)
+            loss = reported = F.cross_entropy(single(logits), y, label_smoothing=smoothing)
+        return Result(loss, counted(reported, logits, y))
+
+    def network_options(self) -> dict[str, Any]:
+        return {"auxiliary": True} if self.auxiliary_weight else {}
+
+    def metrics(self, means: Mapping[str, float]) -> dict[str, float]:
+        return dict(means)
+
+    def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+        return [("accuracy", f"{metrics['accuracy']:.2f} %"), ("error", f"{100 - metrics['accuracy']:.2f} %")]
+
+    def lr_factor(self, batch: Batch) -> float:
+        return 1.0
 
 
-def _single(logits: Tensor) -> Tensor:
+def counted(loss: Tensor, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """The sums of a batch from its mean `loss`, logits (..., K) and targets (...)."""
+    with torch.no_grad():
+        count = torch.full((), targets.numel(), device=targets.device)
+        return {"loss": loss.detach() * count, "correct": (logits.argmax(-1) == targets).sum(), "count": count}
+
+
+def single(logits: Tensor) -> Tensor:
     """At least single precision, whatever the network computed in."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

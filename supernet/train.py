@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from supernet.bilevel import Bilevel
+from supernet.bilevel import Bilevel, Streams
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
 from supernet.relaxations.base import Relaxation, entropies
@@ -33,7 +33,7 @@ class Stateful(Protocol):
 class Recorder(Protocol):
     """What a loop tells of itself."""
 
-    def step(self, images: int, totals: "Totals") -> None:
+    def step(self, items: int, totals: "Totals") -> None:
         """After every step that is followed by another one of its epoch: progress, checkpoints, interrupts."""
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
@@ -205,17 +205,19 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], weights: EdgeWeights | None, generator: torch.Generator,
+def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None], generator: torch.Generator,
              context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, float]:
-    """`loss` and `accuracy` (percent) in evaluation mode, over all batches."""
+    """The task's metrics in evaluation mode, over all batches; `draw` gives the edge weights of each."""
     training = net.training
     net.eval()
     totals = Totals(next(net.parameters()).device)
+    state = None
     for batch in batches:
         with context():
-            totals.add(task(net, batch, weights, generator=generator).stats)
+            _, stats, state = task(net, batch, draw(), state=state, generator=generator)
+        totals.add(stats)
     net.train(training)
-    return totals.means()
+    return task.metrics(totals.means())
 
 
 @dataclass
@@ -236,11 +238,13 @@ class SearchLoop:
     trajectory: Trajectory = field(default_factory=Trajectory)
     snapshots: int = 20
     shift: int = 0
+    yardstick: Callable[[Genotype], Mapping[str, float]] = lambda genotype: {}  # what is known of the genotype of an epoch; for the record
 
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         s = self.search
-        return {"net": s.net, "relaxation": s.relaxation, "w_optimizer": s.w_optimizer, "alpha_optimizer": s.alpha_optimizer,
+        alpha = {} if s.alpha_optimizer is None else {"alpha_optimizer": s.alpha_optimizer}
+        return {"net": s.net, "relaxation": s.relaxation, "w_optimizer": s.w_optimizer, **alpha, "streams": s.streams,
                 "generators": self.generators, "train": self.train, "alpha_batches": self.alpha_batches, "totals": self.totals,
                 "position": self.position, "trajectory": self.trajectory}
 
@@ -255,29 +259,33 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         started = time.perf_counter()
         search.relaxation.anneal(epoch / max(1, epochs - 1))
         lr, alpha_lr = (schedule(lr, epoch + loop.shift, epochs) for schedule, lr in zip(loop.schedules, loop.lr))
-        set_lr(search.w_optimizer, lr), set_lr(search.alpha_optimizer, alpha_lr)
+        if search.alpha_optimizer is not None:
+            set_lr(search.alpha_optimizer, alpha_lr)
         search.net.train()
         done = position.step - epoch * steps
-        images = 0
+        items = 0
         for batch in loop.train:
+            set_lr(search.w_optimizer, lr * search.task.lr_factor(batch))
             loop.totals.add(search.step(batch, next(loop.alpha_batches)))
-            position.step, done, images = position.step + 1, done + 1, images + len(batch[1])
+            position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
             if done % every == 0 or done == steps:
                 loop.trajectory.add(epoch + done / steps, search.relaxation)
             if done < steps:
-                recorder.step(len(batch[1]), loop.totals)
+                recorder.step(batch[1].numel(), loop.totals)
         loop.guard.look()
         seconds = time.perf_counter() - started
         mean = search.relaxation.mean().detach()
-        train, val = loop.totals.means(), evaluate(search.net, search.task, loop.val, mean, loop.generators["net"])
+        train = search.task.metrics(loop.totals.means())
+        val = evaluate(search.net, search.task, loop.val, lambda: search.relaxation.evaluated(loop.generators["alpha"]).detach(),
+                       loop.generators["net"])
         loop.guard.check("validation loss", val["loss"])
         loop.totals.reset()
         position.epoch = epoch + 1
+        genotype = loop.select(mean)
         recorder.epoch({
-            "epoch": epoch, "step": position.step, "train_loss": train["loss"], "train_accuracy": train["accuracy"],
-            "val_loss": val["loss"], "val_accuracy": val["accuracy"], "lr": lr, "alpha_lr": alpha_lr,
-            **{f"alpha_entropy/{kind}": value.item() for kind, value in entropies(mean).items()},
-            "seconds": seconds, "images_per_s": images / seconds}, loop.select(mean))
+            "epoch": epoch, "step": position.step, **{f"train_{k}": v for k, v in train.items()}, **{f"val_{k}": v for k, v in val.items()},
+            "lr": lr, "alpha_lr": alpha_lr, **{f"alpha_entropy/{kind}": value.item() for kind, value in entropies(mean).items()},
+            **loop.yardstick(genotype), "seconds": seconds, "items_per_s": items / seconds}, genotype)
 
 
 @dataclass
@@ -301,23 +309,25 @@ class FinalLoop:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     call: nn.Module | None = None  # the compiled network, where it is not `net` itself
     shift: int = 0
+    streams: Streams = field(default_factory=Streams)
 
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
-        return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train, "totals": self.totals,
-                "position": self.position}
+        return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
+                "streams": self.streams, "totals": self.totals, "position": self.position}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights."""
         with self.context():
             net = self.net if self.call is None else self.call
-            loss, stats = self.task(net, batch, generator=self.generators["net"])
+            loss, stats, state = self.task(net, batch, state=self.streams.states["train"], generator=self.generators["net"])
         self.guard("training loss", loss, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
         self.optimizer.step()
+        self.streams.states["train"] = state
         return stats
 
 
@@ -327,25 +337,25 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
     for epoch in range(position.epoch, epochs):
         started = time.perf_counter()
         lr = loop.schedule(loop.lr, epoch + loop.shift, epochs)
-        set_lr(loop.optimizer, lr)
         loop.net.drop_path_prob = loop.drop_path_prob * epoch / epochs  # DARTS, train.py: 0 in the first epoch
         loop.net.train()
         done = position.step - epoch * steps
-        images = 0
+        items = 0
         for batch in loop.train:
+            set_lr(loop.optimizer, lr * loop.task.lr_factor(batch))
             loop.totals.add(loop.step(batch))
-            position.step, done, images = position.step + 1, done + 1, images + len(batch[1])
+            position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
             if done < steps:
-                recorder.step(len(batch[1]), loop.totals)
+                recorder.step(batch[1].numel(), loop.totals)
         loop.guard.look()
         seconds = time.perf_counter() - started
         record = {"epoch": epoch, "step": position.step, "lr": lr, "drop_path_prob": loop.net.drop_path_prob}
-        record |= {f"train_{k}": v for k, v in loop.totals.means().items()}
+        record |= {f"train_{k}": v for k, v in loop.task.metrics(loop.totals.means()).items()}
         for name, batches in (("val", loop.val), ("test", loop.test)):
             if batches is not None:
-                means = evaluate(loop.net, loop.task, batches, None, loop.generators["net"], loop.context)
+                means = evaluate(loop.net, loop.task, batches, lambda: None, loop.generators["net"], loop.context)
                 loop.guard.check(f"{name} loss", means["loss"])
                 record |= {f"{name}_{key}": value for key, value in means.items()}
         loop.totals.reset()
         position.epoch = epoch + 1
-        recorder.epoch(record | {"seconds": seconds, "images_per_s": images / seconds}, None)
+        recorder.epoch(record | {"seconds": seconds, "items_per_s": items / seconds}, None)

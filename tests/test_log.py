@@ -120,23 +120,23 @@ def test_the_line_says_where_how_fast_and_how_long(terminal):
     progress = Progress(3 * 391, 391, start_step=2 * 391, stream=screen.stream, clock=clock)
     for step in range(1, 121):
         clock.now += 0.25
-        progress.update(2 * 391 + step, lambda: {"loss": 1.234, "acc %": 45.6}, images=64)
+        progress.update(2 * 391 + step, lambda: {"loss": 1.234, "acc %": 45.6}, items=64)
     text = screen.screen()[0]
-    assert text == "epoch 3/3  step 120/391  loss 1.234  acc 45.6 %  256 img/s  01:08 left"
+    assert text == "epoch 3/3  step 120/391  loss 1.234  acc 45.6 %  256 images/s  01:08 left"
 
 
 def test_the_last_step_of_an_epoch_belongs_to_it_and_hours_are_shown(terminal):
     screen, clock = terminal(), Clock()
     progress = Progress(10_000, 10, stream=screen.stream, clock=clock)
     clock.now += 10
-    progress.update(10, lambda: {}, images=0)
-    assert screen.screen() == ["epoch 1/1000  step 10/10  0 img/s  2:46:30 left"]
+    progress.update(10, lambda: {}, items=0)
+    assert screen.screen() == ["epoch 1/1000  step 10/10  0 images/s  2:46:30 left"]
 
 
 def test_nothing_is_divided_by_zero_at_the_first_moment(terminal):
     screen = terminal()
-    Progress(10, 10, start_step=3, stream=screen.stream, clock=Clock()).update(3, lambda: {}, images=8)
-    assert screen.screen() == ["epoch 1/1  step 3/10  -- img/s  --:-- left"]
+    Progress(10, 10, start_step=3, stream=screen.stream, clock=Clock()).update(3, lambda: {}, items=8)
+    assert screen.screen() == ["epoch 1/1  step 3/10  -- images/s  --:-- left"]
 
 
 def test_draws_at_most_five_times_a_second(terminal):
@@ -144,21 +144,21 @@ def test_draws_at_most_five_times_a_second(terminal):
     progress = Progress(1000, 1000, stream=screen.stream, clock=clock)
     for step in range(1, 1001):
         clock.now += 0.001
-        progress.update(step, lambda: {}, images=1)
+        progress.update(step, lambda: {}, items=1)
     assert 4 <= screen.written().count("\r") <= 6
 
 
 def test_a_line_stays_above_the_moving_one_and_close_takes_that_away(terminal):
     screen, clock = terminal(), Clock()
     progress = Progress(10, 10, stream=screen.stream, clock=clock)
-    progress.update(1, lambda: {"a_rather_long_name": 1.0}, images=1)
+    progress.update(1, lambda: {"a_rather_long_name": 1.0}, items=1)
     progress.line("epoch 1 done")
     progress.line("")
     clock.now += 1
-    progress.update(2, lambda: {}, images=1)
+    progress.update(2, lambda: {}, items=1)
     progress.line("epoch 2 done")
-    assert screen.screen() == ["epoch 1 done", "", "epoch 2 done", "epoch 1/1  step 2/10  2 img/s  00:04 left"]
-    progress.update(3, lambda: {}, images=1)
+    assert screen.screen() == ["epoch 1 done", "", "epoch 2 done", "epoch 1/1  step 2/10  2 images/s  00:04 left"]
+    progress.update(3, lambda: {}, items=1)
     screen.written()
     progress.close()
     assert screen.screen() == [""]
@@ -168,7 +168,7 @@ def test_a_line_stays_above_the_moving_one_and_close_takes_that_away(terminal):
 @pytest.mark.parametrize("columns", [1, 20, 41, 0])
 def test_fits_the_width(terminal, columns):
     screen = terminal(columns)
-    Progress(10, 10, stream=screen.stream, clock=Clock()).update(1, lambda: {f"loss{i}": 1.0 for i in range(20)}, images=1)
+    Progress(10, 10, stream=screen.stream, clock=Clock()).update(1, lambda: {f"loss{i}": 1.0 for i in range(20)}, items=1)
     columns = columns or 80
     assert columns - 3 <= len(screen.screen()[0]) <= columns - 1   # blanks at the cut are not seen
 
@@ -176,7 +176,7 @@ def test_fits_the_width(terminal, columns):
 def test_without_a_terminal_only_lines_are_printed():
     stream = io.StringIO()
     progress = Progress(10, 10, stream=stream)
-    progress.update(1, lambda: {"loss": 1.0}, images=1)
+    progress.update(1, lambda: {"loss": 1.0}, items=1)
     progress.line("epoch 1 done")
     progress.close()
     assert stream.getvalue() == "epoch 1 done\n"

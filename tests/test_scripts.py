@@ -59,7 +59,7 @@ def test_every_config_composes_and_builds(composer, group, choice):
         cfg = composer(script, *[f"{slot}={choice}" for slot in SLOTS.get(group, [group])], *extra)
         config.validate(cfg, f"train_{script}")
         build = lambda node: instantiate(node, _convert_="all")
-        build(cfg.dataset.source), build(cfg.dataset.augment), build(cfg.task), build(cfg.w_schedule)(0.1, 1, 10)
+        build(cfg.dataset.data), build(cfg.task), build(cfg.w_schedule)(0.1, 1, 10)
         import torch
 
         build(cfg.w_optimizer)(params=[torch.zeros(1, requires_grad=True)])  # a wrong key under _partial_ passes until called
@@ -68,7 +68,7 @@ def test_every_config_composes_and_builds(composer, group, choice):
 
             space = build(cfg.space)
             relaxation = build(cfg.relaxation)(space, torch.Generator())
-            build(cfg.alpha_optimizer)(params=relaxation.parameters()), build(cfg.alpha_schedule)(0.1, 1, 10)
+            build(cfg.alpha_optimizer)(params=[*relaxation.parameters()] or [torch.zeros(1)]), build(cfg.alpha_schedule)(0.1, 1, 10)
             build(cfg.select)(space, relaxation.mean())
             if choice != "adam":
                 rehearse(build(cfg.hypergradient), build(cfg.w_optimizer))
@@ -117,7 +117,7 @@ def test_search_leaves_a_complete_run_folder(searched):
     records = Metrics.read(folder / "metrics.jsonl")
     assert [r["epoch"] for r in records] == [0, 1]
     assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "alpha_lr", "alpha_entropy/normal",
-            "images_per_s"} <= set(records[0])
+            "items_per_s"} <= set(records[0])
     assert records[-1]["genotype"] == Genotype.load(folder / "genotype.json").digest
     with np.load(folder / "alphas.npz") as arrays:
         assert arrays["alpha.normal"].shape == (len(arrays["epoch"]), 5, 8) and arrays["epoch"][-1] == 2

@@ -113,7 +113,7 @@ def test_evaluate_averages_over_images_not_batches():
             return x * self.scale
 
     batches = [(torch.eye(3) * 9, torch.tensor([0, 1, 2])), (torch.eye(3)[:1] * 9, torch.tensor([1]))]
-    assert evaluate(Net(), Classification(), batches, None, torch.Generator())["accuracy"] == 75
+    assert evaluate(Net(), Classification(), batches, lambda: None, torch.Generator())["accuracy"] == 75
 
 
 def test_constant_gives_back_each_flag():

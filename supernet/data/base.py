@@ -1,7 +1,8 @@
 """What a data set hands over: `Source`, and `Images` for one part of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -91,3 +92,25 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
     """Raise `DataError` unless every label is in 0..num_classes-1; `where` names the file in the message."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise DataError(f"{where}: labels must be in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+
+
+class Data(Protocol):
+    """A data set as the scripts see it. Loaders are streams whose position can be saved (`loader.Loader`)."""
+
+    item: str  # what is counted: image, character, word
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sizes(self) -> dict[str, Any]: ...  # what the builder of a network must know of the data
+
+    def check(self) -> None: ...  # raises DataError unless the files are there and as they must be
+
+    def example(self, device: torch.device) -> Tensor: ...  # one input of a network
+
+    def search(self, loading: Any, *, split: Mapping[str, Any], augment_val: bool, generators: Mapping[str, torch.Generator]) -> Any: ...
+
+    def final(self, loading: Any, *, split: Mapping[str, Any], generators: Mapping[str, torch.Generator]) -> Any: ...
+
+    def test(self, loading: Any) -> Any: ...  # the only way to the test part

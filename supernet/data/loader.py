@@ -179,12 +179,24 @@ class Forever:
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How batches are made and where they go."""
+
+    batch_size: int
+    eval_batch_size: int
+    device: torch.device
+    workers: int = 0
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
 class SearchLoaders:
     """`train` for w, `val` (shuffled) for alpha, `val_eval` (in order, not augmented) to measure. A search has no test part."""
 
     train: Loader
     val: Loader
     val_eval: Loader
+    split: Split
 
 
 @dataclass(frozen=True)
@@ -193,6 +205,7 @@ class FinalLoaders:
 
     train: Loader
     val: Loader | None
+    split: Split
 
 
 def search_loaders(
@@ -227,6 +240,7 @@ def search_loaders(
         train=Loader(images, split.train, transform=training, generator=generators[0], **learning),
         val=Loader(images, split.val, transform=training if augment_val else plain, generator=generators[1], **learning),
         val_eval=_eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common),
+        split=split,
     )
 
 
@@ -262,8 +276,8 @@ def final_loaders(
         **common,
     )
     if len(split.val) == 0:
-        return FinalLoaders(train, None)
-    return FinalLoaders(train, _eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common))
+        return FinalLoaders(train, None, split)
+    return FinalLoaders(train, _eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common), split)
 
 
 def test_loader(

@@ -31,6 +31,10 @@ class Relaxation(nn.Module, ABC):
     def mean(self) -> EdgeWeights:
         """Edge weights without noise: what is evaluated, drawn and selected from."""
 
+    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
+        """What the supernet is evaluated under, a batch at a time: the mean, unless that is no network of the space's kind."""
+        return self.mean()
+
     def forward(self, generator: torch.Generator) -> EdgeWeights:
         return self.weights(self.noise(generator))
 

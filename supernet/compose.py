@@ -1,0 +1,161 @@
+"""From options to objects: what the scripts and the `python -m supernet....` commands build before any work starts.
+
+Besides those commands and `config.py` this is the only place that sees a config.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra import compose
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from ops.op import Normalisation
+from supernet import setup
+from supernet.bilevel import Bilevel, rehearse
+from supernet.config import UsageError, as_space, choices
+from supernet.data.base import Data
+from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
+from supernet.environment import resolve_device
+from supernet.genotype import Genotype, short
+from supernet.relaxations.base import Relaxation
+from supernet.space import Candidates, Space
+from supernet.task import Batch, Task
+from supernet.train import FinalLoop, Generators, Guard, Position, SearchLoop, Totals, first_nonfinite
+
+
+def build(node: Any) -> Any:
+    """The object that a node of options describes, made from plain lists and dicts."""
+    return instantiate(node, _convert_="all")
+
+
+def space_from(node: DictConfig) -> Space:
+    return as_space(build(node), node._target_)
+
+
+def space_of(genotype: Genotype) -> Space:
+    """The space that a genotype names, from its config and the genotype's arguments. Raises UsageError."""
+    known = choices("space")
+    if genotype.space not in known:
+        raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "
+                         "space=custom space._target_=your_module.make")
+    target = compose(config_name="search", overrides=[f"space={genotype.space}"]).space._target_
+    try:
+        # Called, not instantiated: a genotype's arguments are data, and must not name code to run.
+        return get_method(target)(**genotype.arguments)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the genotype's arguments do not make a {short(genotype.space)} space: {error}") from error
+
+
+def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, norm: Normalisation, device: torch.device,
+            **more: Any) -> nn.Module:
+    """The network with `candidates`, initialised from the seed, on the device."""
+    options = OmegaConf.to_container(cfg.network, resolve=True)
+    with setup.initial_weights(cfg.seed):
+        net = space.network(candidates, norm=norm, channels=cfg.channels, layers=cfg.layers, **data.sizes, **options, **more)
+    return net.to(device, memory_format=setup.memory_format(cfg.channels_last))
+
+
+def loading(cfg: DictConfig, device: torch.device) -> Loading:
+    return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last)
+
+
+@dataclass
+class SearchParts:
+    """A supernet with its data and its architecture parameters, as they are before the first step."""
+
+    device: torch.device
+    generators: Generators
+    data: Data
+    loaders: SearchLoaders
+    space: Space
+    task: Task
+    net: nn.Module
+    relaxation: Relaxation
+
+
+def search_parts(cfg: DictConfig) -> SearchParts:
+    device, cpu = resolve_device(cfg.device), torch.device("cpu")
+    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+    generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
+                                                 "val": device})
+    data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
+    data.check()
+    loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
+    net = network(cfg, space, space.candidates(), data, setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), device)
+    relaxation = build(cfg.relaxation)(space, generators["alpha_init"]).to(device)
+    return SearchParts(device, generators, data, loaders, space, task, net, relaxation)
+
+
+def search_loop(cfg: DictConfig, parts: SearchParts) -> SearchLoop:
+    """The search that trains the parts."""
+    net, relaxation, generators, space = parts.net, parts.relaxation, parts.generators, parts.space
+    hypergradient, w_optimizer, select = build(cfg.hypergradient), build(cfg.w_optimizer), build(cfg.select)
+    rehearse(hypergradient, w_optimizer)
+    position, alpha = Position(), list(relaxation.parameters())
+
+    def describe_divergence(batch: Batch) -> str:
+        with torch.no_grad():
+            weights = relaxation(generators["alpha"])
+        where = first_nonfinite(net, weights, batch, generator=generators["net"])
+        largest = max((p.abs().max().item() for p in alpha), default=0.0)
+        return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
+
+    guard = Guard(net, parts.device, cfg.log_every, position, describe_divergence)
+    search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
+                     build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard)
+    return SearchLoop(
+        search, parts.loaders.train, Forever(parts.loaders.val), parts.loaders.val_eval, lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
+        schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), select=lambda weights: select(space, weights),
+        generators=generators, guard=guard, totals=Totals(parts.device), position=position, snapshots=cfg.alpha_snapshots,
+        shift=int(cfg.compat.scheduler_step == "start"))
+
+
+@dataclass
+class FinalParts:
+    """A network of one architecture with its data, all that trains it, and the test part, to be read at the end."""
+
+    device: torch.device
+    data: Data
+    loaders: FinalLoaders
+    task: Task
+    net: nn.Module
+    loop: FinalLoop
+    test: Loader
+
+
+def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
+    device = resolve_device(cfg.device)
+    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+    generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
+    data, task = build(cfg.dataset.data), build(cfg.task)
+    data.check()
+    how = loading(cfg, device)
+    loaders = data.final(how, split=cfg.split, generators=generators)
+    test = data.test(how)  # opened now, so that a bad one fails now; read at the end
+    net = network(cfg, space, space.candidates(genotype), data, setup.final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
+                  device, **task.network_options())
+    position = Position()
+
+    def describe_divergence(batch: Batch) -> str:
+        where = first_nonfinite(net, None, batch, generator=generators["net"])
+        return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
+
+    precision: dict[str, Callable[[], Any]] = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
+    guard = Guard(net, device, cfg.log_every, position, describe_divergence)
+    loop = FinalLoop(
+        net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
+        test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
+        drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
+        position=position, context=precision[cfg.amp], call=torch.compile(net) if cfg.compile else None,
+        shift=int(cfg.compat.scheduler_step == "start"))
+    return FinalParts(device, data, loaders, task, net, loop, test)
+
+
+def example(parts: SearchParts | FinalParts) -> Tensor:
+    """One input of the network, on its device."""
+    return parts.data.example(parts.device)
