@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from ops.conv import dil_conv, factorised_conv, sep_conv
+from ops.conv import dil_conv, factorised_conv, nor_conv, sep_conv
 from ops.op import Normalisation, Op
 from ops.simple import Noise, Zero, avg_pool, max_pool, skip
 
@@ -17,6 +17,8 @@ OPS: dict[str, Callable[[int, int, Normalisation], Op]] = {
     "sep_conv_7x7": partial(sep_conv, 7),
     "dil_conv_3x3": partial(dil_conv, 3),
     "dil_conv_5x5": partial(dil_conv, 5),
+    "nor_conv_1x1": partial(nor_conv, 1),
+    "nor_conv_3x3": partial(nor_conv, 3),
     "conv_3x1_1x3": partial(factorised_conv, 3),
     "conv_7x1_1x7": partial(factorised_conv, 7),
     "noise": lambda channels, stride, norm: Noise(stride),

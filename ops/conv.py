@@ -71,6 +71,11 @@ def relu_conv_bn(channels_in: int, channels_out: int, norm: Normalisation, size:
     return Op(_conv(channels_in, channels_out, size, stride), prefix=ReLU(), norm=norm(channels_out))
 
 
+def nor_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
+    """ReLU, convolution, norm (NAS-Bench-201, Dong & Yang 2020, Sec. 2.1)."""
+    return relu_conv_bn(channels, channels, norm, size, stride)
+
+
 def factorised_reduce(channels_in: int, channels_out: int, norm: Normalisation) -> Op:
     return Op(ReducedSkip(channels_in, channels_out), prefix=ReLU(), norm=norm(channels_out))
 

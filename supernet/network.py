@@ -123,18 +123,12 @@ class CellNetwork(nn.Module):
 
         x: (N, in_channels, H, W). weights: by kind of cell, or None for ones. generator: for drop path and drawing ops.
         """
-        layers_of = {kind: 0 for kind in self.kinds}
-        scales = {} if weights is None else {kind: [] for kind in self.kinds}
-        for kind in scales:
-            shared = weights[kind].ops.dim() == 2
-            scales[kind] = [weights[kind].scales(layer) for layer in range(1 if shared else self.kinds.count(kind))]
+        scales = None if weights is None else weights.scales(self.kinds)
         before_last, last = self.stem(x)
         extra = None
         for layer, (kind, cell, (first, second)) in enumerate(zip(self.kinds, self.cells, self.inputs)):
-            own = None if weights is None else scales[kind][min(layers_of[kind], len(scales[kind]) - 1)]
-            layers_of[kind] += 1
-            state = cell([first(before_last), second(last)], own, None if weights is None else weights[kind].active,
-                         self.drop_path_prob, generator)
+            own, active = (None, None) if weights is None else (scales[layer], weights[kind].active)
+            state = cell([first(before_last), second(last)], own, active, self.drop_path_prob, generator)
             before_last, last = last, state
             if auxiliary and layer == self.auxiliary_at:
                 extra = self.auxiliary_head(last)

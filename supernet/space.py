@@ -57,6 +57,36 @@ class CellSpec:
             outputs=tuple(outputs), stride=stride,
         )
 
+    @classmethod
+    def listed(cls, *, num_inputs: int, edges: Sequence[tuple[int, int, Sequence[str]]], outputs: Sequence[int],
+               keep: tuple[int, int] | None, unselectable: Sequence[str] = (), stride: int = 1) -> "CellSpec":
+        """Each edge `(source, destination, its ops)` in any order. Columns are all ops in the order in which they first stand.
+
+        Raises ValueError, one line: a computed node without an edge, an edge without a selectable op, a wrong node.
+        """
+        rows = sorted(edges, key=lambda e: (e[1], e[0]))
+        ops = tuple(dict.fromkeys(op for _, _, own in edges for op in own))
+        last = max((d for _, d, _ in rows), default=num_inputs - 1)
+        for source, destination, own in rows:
+            if not 0 <= source < destination or destination < num_inputs:
+                raise ValueError(f"an edge must run from an earlier node to a computed one (nodes {num_inputs} and up), "
+                                 f"got {source} -> {destination}")
+            if len(set(own)) != len(own) or not set(own) - set(unselectable):
+                raise ValueError(f"edge {source} -> {destination} needs distinct ops, at least one of them selectable, got {list(own)}")
+        bare = sorted(set(range(num_inputs, last + 1)) - {d for _, d, _ in rows})
+        if bare or last < num_inputs:
+            raise ValueError(f"every computed node needs an edge, got none into node {bare[0] if bare else num_inputs}")
+        if not outputs or not set(outputs) <= set(range(num_inputs, last + 1)):
+            raise ValueError(f"outputs must name computed nodes, {num_inputs} to {last}, got {list(outputs)}")
+        incoming = [sum(d == node for _, d, _ in rows) for node in range(num_inputs, last + 1)]
+        return cls(
+            num_inputs, last + 1 - num_inputs, tuple((s, d) for s, d, _ in rows), ops,
+            present=tuple(tuple(op in own for op in ops) for _, _, own in rows),
+            selectable=tuple(tuple(op in own and op not in unselectable for op in ops) for _, _, own in rows),
+            keep=tuple((n, n) if keep is None else (min(keep[0], n), min(keep[1], n)) for n in incoming),
+            outputs=tuple(outputs), stride=stride,
+        )
+
     @property
     def nodes(self) -> range:
         """The computed nodes."""

@@ -1,6 +1,6 @@
 """`EdgeWeights`: the numbers a network is called with, and the only thing that passes from a relaxation to a network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,6 +47,18 @@ class EdgeWeights(Mapping[str, Weights]):
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    def scales(self, kinds: Sequence[str]) -> list[tuple[tuple[Tensor, ...], ...]]:
+        """The scales of each of a network's cells, `kinds` naming their kinds in order; cells of one kind share theirs unless
+        the kind has (L, E, O) weights."""
+        made: dict[tuple[str, int], tuple[tuple[Tensor, ...], ...]] = {}
+        rows = []
+        for n, kind in enumerate(kinds):
+            layer = kinds[:n].count(kind) if self.kinds[kind].ops.dim() == 3 else 0
+            if (kind, layer) not in made:
+                made[kind, layer] = self.kinds[kind].scales(layer)
+            rows.append(made[kind, layer])
+        return rows
 
     def detach(self) -> "EdgeWeights":
         """The same numbers without their history."""

@@ -51,9 +51,11 @@ def write_report(run: Path) -> Path:
     def inline(svg: str) -> str:
         return with_ids(svg, f"f{next(serial)}")
 
+    known = [("Against the table", lambda: _yardstick(records, inline))] if any("table/" in key for r in records for key in r) else []
     sections: tuple[tuple[str, Callable[[], str]], ...] = (
         ("Result", lambda: _result(run)),
         ("Cells", lambda: _cells(run, inline)),
+        *known,
         ("Curves", lambda: _curves(records, inline)),
         ("Weights of the ops over time", lambda: _alphas(run, inline)),
         ("Final weights", lambda: _heat_maps(run, inline)),
@@ -217,6 +219,27 @@ def _curves(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> 
     if not figures:
         raise Missing("the records in metrics.jsonl hold none of the charted quantities")
     return page.grid(figures)
+
+
+def _yardstick(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> str:
+    """What a table of trained architectures knows of the genotype of each epoch, one column of charts a data set."""
+    names = sorted({key.split("/")[1] for r in records for key in r if key.startswith("table/") and key.count("/") == 2})
+    charts = (("Regret", "regret (% points)", {"regret": "regret"}),
+              ("Test accuracy", "accuracy (%)", {"this genotype": "test_accuracy", "best of the space": "best_accuracy",
+                                                 "mean of the space": "mean_accuracy"}),
+              ("Rank", "rank", {"rank": "rank"}))
+    html = []
+    for name in names:
+        figures = []
+        for title, y_label, keys in charts:
+            lines = {line: series for line, key in keys.items() if (series := _series(records, f"table/{name}/{key}"))[0]}
+            if lines:
+                svg = line_chart(lines, x_label="epochs done", y_label=y_label)
+                figures.append(page.figure(inline(svg), f"{title} on {name}", caption=title))
+        html.append(page.heading(name) + page.grid(figures))
+    note = ("The genotype that would be selected after each epoch, looked up among architectures that were trained alone. Regret: the best "
+            "test accuracy of the space minus this one's. The search itself never sees these numbers.")
+    return page.paragraph(note, soft=True) + "\n".join(html)
 
 
 def _alphas(run: Path, inline: Callable[[str], str]) -> str:

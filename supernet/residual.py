@@ -1,0 +1,70 @@
+"""The skeleton of NAS-Bench-201 (Dong & Yang 2020, Sec. 2.1, Fig. 1): three stages of one-input cells, residual blocks between."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.conv import relu_conv_bn
+from ops.op import BatchNorm, Normalisation
+from supernet.cell import Cell
+from supernet.space import CellSpec, Mask
+from supernet.weights import EdgeWeights
+
+
+class ResidualBlock(nn.Module):
+    """Halves height and width: two ReLU-conv3x3-norm, the first of stride 2, beside average pooling and a 1x1 convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm: Normalisation):
+        super().__init__()
+        self.first = relu_conv_bn(channels_in, channels_out, norm, 3, 2)
+        self.second = relu_conv_bn(channels_out, channels_out, norm, 3)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # ceil_mode matters for odd sides only, which the benchmark does not have: both branches then give ceil(side / 2)
+        return self.second(self.first(x)) + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True))
+
+
+class ResidualCellNetwork(nn.Module):
+    """3x3 stem, stages of cells at C, 2C and 4C channels, norm-ReLU, global pooling, linear classifier: `net(x, weights) -> logits`.
+
+    `layers` counts cells and the two residual blocks, which stand at 1/3 and 2/3 of the depth: 17 are the benchmark's (N = 5 cells a
+    stage). Candidates are normalised by `norm`, but pools have no batch norm; the skeleton's norms are affine with running
+    averages, as in the official code, for search and final network alike.
+    """
+
+    def __init__(self, kind: str, spec: CellSpec, present: Mask, *, layers: int, channels: int, num_classes: int, norm: Normalisation,
+                 in_channels: int = 3, image_size: tuple[int, int] = (32, 32)):
+        super().__init__()
+        if layers < 3 or channels < 1 or num_classes < 2:
+            raise ValueError("a network of this space needs layers >= 3 (two of them residual blocks), channels >= 1 and "
+                             f"num_classes >= 2, got {layers}, {channels} and {num_classes}")
+        if min(image_size) < 4:
+            raise ValueError(f"images must have sides of at least 4 pixels to be halved twice, got {image_size}")
+        self.kind, self.drop_path_prob = kind, 0.0
+        fixed = Normalisation(affine=True, after_pools=False)
+        norm = replace(norm, after_pools=False)
+        first, second = layers // 3, 2 * layers // 3
+        self.ends = (first, second - 1)  # how many cells stand before each residual block
+        widths = [channels] * first + [2 * channels] * (second - first - 1) + [4 * channels] * (layers - second - 1)
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), BatchNorm(channels, affine=True))
+        self.cells = nn.ModuleList(Cell(spec, present, width, norm) for width in widths)
+        self.reductions = nn.ModuleList(ResidualBlock(width, 2 * width, fixed) for width in (channels, 2 * channels))
+        width = 4 * channels
+        self.last = BatchNorm(width, affine=True)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Logits (N, num_classes). x: (N, in_channels, H, W). generator: for drop path and drawing ops."""
+        scales = None if weights is None else weights.scales([self.kind] * len(self.cells))
+        active = None if weights is None else weights[self.kind].active
+        x = self.stem(x)
+        for n, cell in enumerate(self.cells):
+            x = cell([x], None if scales is None else scales[n], active, self.drop_path_prob, generator)
+            for end, reduction in zip(self.ends, self.reductions):
+                if end == n + 1:
+                    x = reduction(x)
+        return self.classifier(F.relu(self.last(x)).mean((2, 3)))
