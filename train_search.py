@@ -54,6 +54,8 @@ def main(cfg: DictConfig) -> None:
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
     lines.append(f"supernet {space.name}: {cfg.layers} cells, C={cfg.channels}, {parameters(parts.net) / 1e6:.3f} M parameters")
+    if parts.table is not None:
+        lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
     try:
         with run:
             if resuming:
@@ -70,6 +72,7 @@ def main(cfg: DictConfig) -> None:
             setup.save_drawings(folder, genotype, space)
             last = (run.metrics.read(folder.metrics) or [None])[-1]
             rows = [("genotype", genotype.digest), *setup.supernet_rows(parts.task, last, len(split.val), data.item),
+                    *setup.table_rows(last),
                     ("skip connections", f"{setup.share(genotype, 'skip_connect'):.0f} % of the kept edges"),
                     ("search time", f"{dry_run.duration(run.elapsed())} on {device}"),
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]

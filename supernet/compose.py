@@ -25,7 +25,9 @@ from supernet.genotype import Genotype, short
 from supernet.relaxations.base import Relaxation
 from supernet.space import Candidates, Space
 from supernet.task import Batch, Task
-from supernet.train import FinalLoop, Generators, Guard, Position, SearchLoop, Totals, first_nonfinite
+from supernet.tables.table import Table
+from supernet.train import FinalLoop, Generators, Guard, Position, SearchLoop, Totals, first_nonfinite, no_yardstick
+from supernet.yardstick import Yardstick
 
 
 def build(node: Any) -> Any:
@@ -76,6 +78,7 @@ class SearchParts:
     task: Task
     net: nn.Module
     relaxation: Relaxation
+    table: Table | None  # what is known of the space's architectures; for the record only
 
 
 def search_parts(cfg: DictConfig) -> SearchParts:
@@ -88,7 +91,8 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     net = network(cfg, space, space.candidates(), data, setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), device)
     relaxation = build(cfg.relaxation)(space, generators["alpha_init"]).to(device)
-    return SearchParts(device, generators, data, loaders, space, task, net, relaxation)
+    table = None if cfg.evaluator is None else build(cfg.evaluator)(space)
+    return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table)
 
 
 def search_loop(cfg: DictConfig, parts: SearchParts) -> SearchLoop:
@@ -112,7 +116,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts) -> SearchLoop:
         search, parts.loaders.train, Forever(parts.loaders.val), parts.loaders.val_eval, lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
         schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), select=lambda weights: select(space, weights),
         generators=generators, guard=guard, totals=Totals(parts.device), position=position, snapshots=cfg.alpha_snapshots,
-        shift=int(cfg.compat.scheduler_step == "start"))
+        shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table))
 
 
 @dataclass

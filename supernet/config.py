@@ -28,7 +28,7 @@ from supernet.genotype import short
 from supernet.space import Space
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
-NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "workers", "threads"}
+NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "workers", "threads", "evaluator"}
 
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

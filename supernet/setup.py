@@ -116,6 +116,17 @@ def final_rows(task: Task, last: Mapping[str, Any], test: Mapping[str, float], t
     return rows + ([] if validated is None else [(f"validation {name}", f"{task.rows(metrics(last, 'val'))[0][1]} of {validated}")])
 
 
+def table_rows(last: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What a table knows of the last epoch's genotype, a row for each data set it has."""
+    rows = []
+    for key in sorted(last or {}):
+        if key.startswith("table/") and key.endswith("/regret"):
+            name = key.split("/")[1]
+            rows.append((f"in the table, {name}", f"{last[f'table/{name}/test_accuracy']:.2f} % test accuracy, rank "
+                         f"{last[f'table/{name}/rank']:,}, regret {last[key]:.2f}"))
+    return rows
+
+
 def metrics(record: Mapping[str, Any], part: str) -> dict[str, float]:
     """The metrics of one part (train, val, test) in an epoch's record."""
     return {key.removeprefix(f"{part}_"): value for key, value in record.items() if key.startswith(f"{part}_")}

@@ -220,6 +220,11 @@ def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callabl
     return task.metrics(totals.means())
 
 
+def no_yardstick(genotype: Genotype) -> Mapping[str, float]:
+    """Nothing is known of any genotype."""
+    return {}
+
+
 @dataclass
 class SearchLoop:
     """What a search needs beside its `Bilevel`. `steps`: train batches an epoch. `shift`: added to the epoch that the schedules see."""
@@ -238,7 +243,7 @@ class SearchLoop:
     trajectory: Trajectory = field(default_factory=Trajectory)
     snapshots: int = 20
     shift: int = 0
-    yardstick: Callable[[Genotype], Mapping[str, float]] = lambda genotype: {}  # what is known of the genotype of an epoch; for the record
+    yardstick: Callable[[Genotype], Mapping[str, float]] = no_yardstick  # what is known of an epoch's genotype; for the record
 
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""

@@ -1,0 +1,139 @@
+"""Reading and writing tables. A file is recognised by what it holds, never by its name; docs/tables.md describes the formats."""
+
+import csv
+import gzip
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from supernet.genotype import Edge, short
+from supernet.space import Space
+from supernet.tables.table import Columns, Table, TableError
+
+FORMAT = "supernet.table/1"
+SUFFIXES = (".csv.gz", ".csv", ".json.gz", ".json")
+# NATS-Bench: a search sees the validation accuracy after 12 of the 200 epochs, and pays for the training of those
+NASBENCH201 = {name: Columns(f"{short_name}_val_12", f"{short_name}_test_200", f"{short_name}_train_time_200_s", 12 / 200)
+               for name, short_name in (("cifar10", "c10"), ("cifar100", "c100"), ("imagenet16", "in16"))}
+
+
+def open_table(space: Space, path: str | None = "auto", folder: str = "data/tables") -> Table | None:
+    """The table of a space: the file `path`; with `auto` the file `<folder>/<space>.csv.gz` (or .csv, .json.gz, .json), None where
+    there is no such file; None for None. Raises TableError."""
+    if path is None:
+        return None
+    if path != "auto":
+        return read_table(Path(path), space)
+    found = next((file for suffix in SUFFIXES if (file := Path(folder) / f"{space.name}{suffix}").exists()), None)
+    return None if found is None else read_table(found, space)
+
+
+def read_table(path: Path, space: Space) -> Table:
+    """Reads any of the formats. Raises TableError, one line, for a file that is none of them or belongs to another space."""
+    try:
+        text = _text(path)
+        if text.startswith("{"):
+            return _macro(path, text, space)
+        first, _, rest = text.partition("\n")
+        return _own(path, first, rest, space) if first.startswith("#") else _nasbench201(path, text, space)
+    except (OSError, EOFError) as error:
+        raise TableError(f"{path}: cannot read the table ({getattr(error, 'strerror', None) or error})") from error
+    except TableError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+        raise TableError(f"{path}: not a table as docs/tables.md describes them ({' '.join(str(error).split())[:150]})") from error
+
+
+def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping[str, Sequence[float]],
+                datasets: Mapping[str, Columns]) -> None:
+    """Writes a table of our own, whole or not at all, the same bytes for the same values. Floats keep all their digits."""
+    head = {"format": FORMAT, "space": space.name, "arguments": dict(space.arguments), "fingerprint": space.fingerprint,
+            "datasets": {name: vars(where) for name, where in datasets.items()}}
+    lines = io.StringIO()
+    lines.write("# " + json.dumps(head, sort_keys=True) + "\n")
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["arch", *columns])
+    for text, *values in zip(texts, *columns.values(), strict=True):
+        writer.writerow([text, *("" if np.isnan(v) else repr(float(v)) for v in values)])
+    data = lines.getvalue().encode()
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        os.replace(part, path)
+    except OSError as error:
+        raise TableError(f"{path}: cannot write the table ({error.strerror or error})") from error
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+
+
+def _rows(text: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows. Our files quote only where a field holds a comma, so that most are split without the csv module."""
+    lines = text.splitlines()
+    rows = list(csv.reader(lines)) if '"' in text else [line.split(",") for line in lines]
+    head, *rows = rows
+    if any(len(row) != len(head) for row in rows):
+        raise ValueError(f"every row must have {len(head)} fields, as the header")
+    return head, rows
+
+
+def _numbers(head: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: np.array([row[i] or "nan" for row in rows]).astype(np.float64) for i, name in enumerate(head) if name not in without}
+
+
+def _own(path: Path, first: str, rest: str, space: Space) -> Table:
+    about = json.loads(first.removeprefix("#"))
+    if about["format"] != FORMAT:
+        raise TableError(f"{path}: expected a table of format {FORMAT!r}, got {short(about['format'])}")
+    if (about["space"], about["fingerprint"]) != (space.name, space.fingerprint):
+        raise TableError(f"{path}: is of space {short(about['space'])} ({short(about['fingerprint'])}), not of {space.name!r} "
+                         f"({space.fingerprint})")
+    head, rows = _rows(rest)
+    arch = head.index("arch")
+    datasets = {name: Columns(**where) for name, where in about["datasets"].items()}
+    return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch"]), datasets, source=str(path))
+
+
+def _nasbench201(path: Path, text: str, space: Space) -> Table:
+    """One row a cell in the order of the official index, official strings in column `arch`. Files beside it whose names go on where
+    its own ends (nb201_latency.csv.gz beside nb201.csv.gz) hold further columns for the same `index`."""
+    head, rows = _rows(text)
+    arch, index = head.index("arch"), head.index("index")
+    if [row[index] for row in rows] != [str(i) for i in range(len(rows))]:
+        raise ValueError("column index must count the rows from 0")
+    datasets = {name: where for name, where in NASBENCH201.items() if {where.validation, where.test} <= set(head)}
+
+    def companions() -> dict[str, np.ndarray]:
+        stem, dot, suffix = path.name.partition(".")
+        columns: dict[str, np.ndarray] = {}
+        for file in sorted(path.parent.glob(f"{stem}_*{dot}{suffix}")):
+            more_head, more_rows = _rows(_text(file))
+            if more_head[0] != "index" or [row[0] for row in more_rows] != [row[index] for row in rows]:
+                raise TableError(f"{file}: must hold the same index as {path}")
+            columns |= _numbers(more_head, more_rows, ["index"])
+        return columns
+
+    return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch", "index"]), datasets, source=str(path), more=companions)
+
+
+def _macro(path: Path, text: str, space: Space) -> Table:
+    """NAS-Bench-Macro: `{"02012100": {"test_acc": [...], "mean_acc": ..., "std": ..., "params": ..., "flops": ...}}`, a digit a layer."""
+    data = json.loads(text)
+    ((kind, spec),) = space.cells.items()
+    texts, values = [], {"test_accuracy": [], "std": [], "params": [], "flops": []}
+    for key, entry in data.items():
+        if len(key) != len(spec.edges) or not key.isdigit():
+            raise TableError(f"{path}: expected keys of {len(spec.edges)} digits, one for each layer of {space.name!r}, got {short(key)}")
+        edges = [Edge(d, s, spec.ops[int(digit)]) for (s, d), digit in zip(spec.edges, key)]
+        texts.append("+".join(f"|{e.op}~{e.source}|" for e in edges))
+        for name, field in (("test_accuracy", "mean_acc"), ("std", "std"), ("params", "params"), ("flops", "flops")):
+            values[name].append(entry[field])
+    # The benchmark publishes test accuracies only: as elsewhere in the literature they stand for the validation as well.
+    return Table(space, texts, {k: np.array(v) for k, v in values.items()}, {"cifar10": Columns("test_accuracy", "test_accuracy")},
+                 source=str(path))
