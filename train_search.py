@@ -73,7 +73,7 @@ def main(cfg: DictConfig) -> None:
             last = (run.metrics.read(folder.metrics) or [None])[-1]
             rows = [("genotype", genotype.digest), *setup.supernet_rows(parts.task, last, len(split.val), data.item),
                     *setup.table_rows(last),
-                    ("skip connections", f"{setup.share(genotype, 'skip_connect'):.0f} % of the kept edges"),
+                    *setup.skip_rows(genotype, space),
                     ("search time", f"{dry_run.duration(run.elapsed())} on {device}"),
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
             values = (last or {}) | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}

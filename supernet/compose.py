@@ -24,8 +24,8 @@ from supernet.environment import resolve_device
 from supernet.genotype import Genotype, short
 from supernet.relaxations.base import Relaxation
 from supernet.space import Candidates, Space
-from supernet.task import Batch, Task
 from supernet.tables.table import Table
+from supernet.task import Batch, Task
 from supernet.train import FinalLoop, Generators, Guard, Position, SearchLoop, Totals, first_nonfinite, no_yardstick
 from supernet.yardstick import Yardstick
 
@@ -37,6 +37,12 @@ def build(node: Any) -> Any:
 
 def space_from(node: DictConfig) -> Space:
     return as_space(build(node), node._target_)
+
+
+def settle_sizes(cfg: DictConfig, space: Space) -> None:
+    """Options that the space itself decides get their value, so that what is recorded and printed is what is built."""
+    for name, value in space.sizes.items():
+        cfg[name] = value
 
 
 def space_of(genotype: Genotype) -> Space:
@@ -87,6 +93,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device})
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
+    settle_sizes(cfg, space)
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     net = network(cfg, space, space.candidates(), data, setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), device)
@@ -136,6 +143,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     device = resolve_device(cfg.device)
     setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
+    settle_sizes(cfg, space)
     data, task = build(cfg.dataset.data), build(cfg.task)
     data.check()
     how = loading(cfg, device)

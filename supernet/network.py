@@ -141,17 +141,19 @@ class CellNetwork(nn.Module):
 
 
 def inherit(final: nn.Module, supernet: nn.Module) -> None:
-    """Copies into `final` what it shares with `supernet`, by name: its sub-network's weights and running statistics.
+    """Copies into `final` what it shares with `supernet`, by name: its sub-network's weights and running statistics. Of layers that
+    are narrower in `final` the leading channels are taken, as width masks keep them.
 
-    Raises ValueError where `final` has an entry that the supernet lacks, or of another shape (built with other sizes or
-    another normalisation mode).
+    Raises ValueError where `final` has an entry that the supernet lacks, or a larger one (built with other sizes or another
+    normalisation mode).
     """
     have, want = supernet.state_dict(), final.state_dict()
-    wrong = [name for name, value in want.items() if name not in have or have[name].shape != value.shape]
+    wrong = [name for name, value in want.items() if name not in have or have[name].dim() != value.dim()
+             or any(h < w for h, w in zip(have[name].shape, value.shape))]
     if wrong:
         raise ValueError(f"cannot inherit {len(wrong)} of {len(want)} entries, the first {wrong[0]!r}: build both networks with the same "
                          "sizes and normalisation")
-    final.load_state_dict({name: have[name] for name in want})
+    final.load_state_dict({name: have[name][tuple(slice(n) for n in value.shape)] for name, value in want.items()})
 
 
 def batch_norms(net: nn.Module) -> list[BatchNorm]:

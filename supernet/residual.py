@@ -1,6 +1,5 @@
 """The skeleton of NAS-Bench-201 (Dong & Yang 2020, Sec. 2.1, Fig. 1): three stages of one-input cells, residual blocks between."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch

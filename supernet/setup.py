@@ -84,13 +84,16 @@ def pictures(folder: RunFolder, genotype: Genotype, space: Space, weights: EdgeW
 
 
 def cell_text(genotype: Genotype, space: Space) -> str:
-    """The cells as lines of text, a node a line, named as in the drawing: `1 = skip_connect(c_{k-2}) + sep_conv_3x3(0)`."""
+    """The cells as lines of text, a node a line, named as in the drawing: `1 = skip_connect(c_{k-2}) + sep_conv_3x3(0)`; a chain on one
+    line, a word a layer."""
     lines = []
     for kind, edges in genotype.cells:
         spec = space.cells[kind]
-
+        if spec.is_chain:
+            lines.append(f"{kind}: {' '.join(e.op for e in edges)}")
+            continue
         name = [node_name(n, spec.num_inputs) for n in range(spec.nodes.stop)]
-        lines.append(f"{kind} cell")
+        lines.append(kind if kind.endswith("cell") else f"{kind} cell")
         for n in spec.nodes:
             terms = [f"{e.op}({name[e.source]})" for e in edges if e.destination == n]
             lines.append(f"  {name[n]} = {' + '.join(terms) or 'nothing'}")
@@ -132,10 +135,12 @@ def metrics(record: Mapping[str, Any], part: str) -> dict[str, float]:
     return {key.removeprefix(f"{part}_"): value for key, value in record.items() if key.startswith(f"{part}_")}
 
 
-def share(genotype: Genotype, op: str) -> float:
-    """Percent of the edges that hold `op`."""
+def skip_rows(genotype: Genotype, space: Space) -> list[tuple[str, str]]:
+    """The share of skip connections among the kept edges, by which the collapse of a search is told; nothing where the space has none."""
     edges: list[Edge] = [e for _, kept in genotype.cells for e in kept]
-    return 100 * sum(e.op == op for e in edges) / max(1, len(edges))
+    skips = sum(e.op == "skip_connect" for e in edges)
+    known = any("skip_connect" in spec.ops for spec in space.cells.values())
+    return [("skip connections", f"{100 * skips / len(edges):.0f} % of the kept edges")] if known and edges else []
 
 
 def edge_tables(space: Space) -> dict[str, Any]:

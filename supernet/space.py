@@ -92,6 +92,11 @@ class CellSpec:
         """The computed nodes."""
         return range(self.num_inputs, self.num_inputs + self.num_nodes)
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether each node is computed from the one before, by one edge: a row of layers."""
+        return all((s, d) == (n, n + 1) for n, (s, d) in enumerate(self.edges))
+
     def incoming(self, node: int) -> list[int]:
         """Rows of the edges that end in `node`."""
         return [e for e, (_, d) in enumerate(self.edges) if d == node]
@@ -126,7 +131,9 @@ class Space:
     """A set of genotypes, and the builder of their networks.
 
     `cells` maps each kind to its spec. `build(space, candidates, **sizes)` returns the network (an nn.Module called as `net(x,
-    weights)`); it is the only part of a space that imports torch, and does so when called.
+    weights)`); it is the only part of a space that imports torch, and does so when called. `canonicalise(space,
+    genotype)` maps the genotypes that compute one function to one of them, where the literature defines such an equality. `sizes` are
+    options of the network that the space itself decides (a chain its number of layers).
     """
 
     name: str
@@ -134,6 +141,7 @@ class Space:
     cells: Mapping[str, CellSpec]
     build: Callable[..., Any] = field(repr=False)
     canonicalise: Callable[["Space", Genotype], Genotype] = field(default=_itself, repr=False)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:

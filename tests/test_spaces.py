@@ -12,7 +12,7 @@ from supernet.genotype import Genotype
 from supernet.network import inherit
 from supernet.report.draw import draw_cells
 from supernet.select.argmax import argmax
-from supernet.spaces import darts, listed, nasbench201, robust, toy
+from supernet.spaces import darts, layerwise, listed, nasbench201, nasbench_macro, robust, toy
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
 from tests.shared import SPACES as SHARED
@@ -23,7 +23,8 @@ LISTED = {"inputs": 2, "cells": {
                          [0, 3, ["dil_conv_3x3", "none"]]], "keep": [1, 2], "outputs": [3], "unselectable": ["none"]},
     "reduce": {"edges": [[0, 2, ["skip_connect", "max_pool_3x3"]], [1, 2, ["skip_connect"]]], "keep": None, "outputs": [2]}}}
 SPACES = {"nasbench201": nasbench201.make(), "toy": toy.make(), "s1": robust.s1(), "s2": robust.s2(), "s3": robust.s3(), "s4": robust.s4(),
-          "listed": listed.make(**LISTED), "darts": darts.make(nodes=2)}
+          "listed": listed.make(**LISTED), "darts": darts.make(nodes=2), "nasbench_macro": nasbench_macro.make(),
+          "layerwise": layerwise.make(stages=[[1, 1], [2, 2]])}
 NORM = Normalisation(affine=False, after_pools=True)
 
 
@@ -33,7 +34,8 @@ def space(request):
 
 
 def build(space, genotype=None):
-    return space.network(space.candidates(genotype), norm=NORM, layers=3, channels=2, num_classes=3, image_size=(8, 8)).double()
+    sizes = {"layers": 3, "channels": 2} | space.sizes
+    return space.network(space.candidates(genotype), norm=NORM, num_classes=3, image_size=(8, 8), **sizes).double()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,8 +8,9 @@ from supernet.spaces import darts
 
 EDGES = tuple((s, d) for d in range(2, 6) for s in range(d))
 PAIRS = {
-    "skip/dil3": ("skip_connect", "dil_conv_3x3"), "skip/dil5": ("skip_connect", "dil_conv_5x5"), "skip/sep3": ("skip_connect", "sep_conv_3x3"),
-    "max/skip": ("max_pool_3x3", "skip_connect"), "dil3/dil5": ("dil_conv_3x3", "dil_conv_5x5"), "max/avg": ("max_pool_3x3", "avg_pool_3x3"),
+    "skip/dil3": ("skip_connect", "dil_conv_3x3"), "skip/dil5": ("skip_connect", "dil_conv_5x5"),
+    "skip/sep3": ("skip_connect", "sep_conv_3x3"), "max/skip": ("max_pool_3x3", "skip_connect"),
+    "dil3/dil5": ("dil_conv_3x3", "dil_conv_5x5"), "max/avg": ("max_pool_3x3", "avg_pool_3x3"),
     "max/dil3": ("max_pool_3x3", "dil_conv_3x3"), "max/sep3": ("max_pool_3x3", "sep_conv_3x3"),
 }
 # S1: the two strongest ops of each edge in a search on the full space; a line holds the edges into one node

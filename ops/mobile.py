@@ -1,0 +1,68 @@
+"""Inverted residual blocks (MobileNetV2, Sandler et al. 2018, Sec. 3.3) as layers of a chain, which may change size and channels."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.op import BatchNorm, Normalisation, Op
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "hard_swish": F.hardswish, "swish": F.silu,
+    "gelu": F.gelu,
+}
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # halve both sides; an odd last row or column is a window of its own
+    "max_pool": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True), "avg_pool": lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
+}
+
+
+def depthwise(channels: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, size, stride, size // 2, groups=channels, bias=False)
+
+
+def pointwise(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+
+class InvertedBody(nn.Module):
+    """1x1 to `expansion` times the channels, depthwise, 1x1: each followed by a norm and ReLU, but for the last."""
+
+    def __init__(self, channels_in: int, channels_out: int, size: int, stride: int, expansion: int, norm: Normalisation):
+        super().__init__()
+        hidden = expansion * channels_in
+        self.expand, self.norm1 = pointwise(channels_in, hidden), norm(hidden)
+        self.depthwise, self.norm2 = depthwise(hidden, size, stride), norm(hidden)
+        self.project = pointwise(hidden, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.expand(x)))
+        return self.project(F.relu(self.norm2(self.depthwise(x))))
+
+
+class LayerOp(Op):
+    """An op of a chain. `shape_kept` says that neither size nor channels change: then the input stands beside the body, or is all
+    there is where there is no body."""
+
+    def __init__(self, body: nn.Module | None, norm: BatchNorm | None, shape_kept: bool):
+        super().__init__(body, norm=norm)
+        self.shape_kept = shape_kept
+
+    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        straight = shared if scale is None else shared * scale
+        if self.body is None:
+            return straight
+        y = super().finish(shared, scale, generator)
+        return y + straight if self.shape_kept else y
+
+
+def inverted_residual(size: int, expansion: int, channels_in: int, channels_out: int, stride: int, norm: Normalisation) -> LayerOp:
+    body = InvertedBody(channels_in, channels_out, size, stride, expansion, norm)
+    return LayerOp(body, norm(channels_out), stride == 1 and channels_in == channels_out)
+
+
+def identity(channels_in: int, channels_out: int, stride: int, norm: Normalisation) -> LayerOp:
+    """The input itself; where size or channels change, a 1x1 convolution and its norm."""
+    if stride == 1 and channels_in == channels_out:
+        return LayerOp(None, None, True)
+    return LayerOp(pointwise(channels_in, channels_out, stride), norm(channels_out), False)

@@ -1,0 +1,185 @@
+"""Networks that are one chain of layers, each with its own decisions: macro search (NAS-Bench-Macro, FBNet, ProxylessNAS and others).
+
+A layer's decisions are the rows of weight tables, one table a kind of decision. `Row` holds, of one layer and one kind, the choices
+that run and their factors.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.drop_path import drop_path_masks
+from ops.mobile import ACTIVATIONS, POOLS, LayerOp, depthwise, pointwise
+from ops.op import BatchNorm, Normalisation
+from supernet.space import Candidates, CellSpec
+from supernet.weights import EdgeWeights
+
+Row = Mapping[str, Tensor | None]  # choice -> its factor, None for 1
+
+
+class Choices:
+    """The choices that a network holds, by kind and layer, and how edge weights become rows."""
+
+    def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates):
+        self.of = {kind: [{name: o for o, name in enumerate(spec.ops) if row[o]} for row in candidates[kind]]
+                   for kind, spec in specs.items()}
+
+    def rows(self, weights: EdgeWeights | None) -> dict[str, list[Row]]:
+        """By kind, the row of each edge. Inactive choices are left out; their weights are not read."""
+        if weights is None:
+            return {kind: [dict.fromkeys(names) for names in edges] for kind, edges in self.of.items()}
+        made: dict[str, list[Row]] = {}
+        for kind, edges in self.of.items():
+            active, table = weights[kind].active, [row.unbind() for row in weights[kind].ops.unbind()]
+            made[kind] = [{name: table[e][o] for name, o in names.items() if active is None or active[e][o]}
+                          for e, names in enumerate(edges)]
+        return made
+
+
+def mixed(row: Row, compute: Callable[[str], Tensor]) -> Tensor:
+    """The sum of `factor * compute(choice)` over a row."""
+    terms = [y if factor is None else y * factor for y, factor in ((compute(name), factor) for name, factor in row.items())]
+    return sum(terms[1:], terms[0])
+
+
+class ChainNetwork(nn.Module):
+    """3x3 stem, the layers, 1x1 convolution to `head` channels, global pooling, linear classifier: `net(x, weights) -> logits`.
+
+    layers: modules called as `layer(x, rows, drop_path_prob, generator)`; rows_of: for each layer, by kind the edge that is its.
+    The skeleton's norms are affine with running averages. drop_path_prob: chance that a residual block is dropped in training.
+    """
+
+    def __init__(self, choices: Choices, layers: Sequence[nn.Module], edges_of: Sequence[Mapping[str, int]], *, in_channels: int,
+                 stem: int, last: int, head: int, num_classes: int):
+        super().__init__()
+        self.choices, self.edges_of, self.drop_path_prob = choices, list(edges_of), 0.0
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, stem, 3, padding=1, bias=False), BatchNorm(stem, affine=True), nn.ReLU())
+        self.layers = nn.ModuleList(layers)
+        self.head = nn.Sequential(pointwise(last, head), BatchNorm(head, affine=True), nn.ReLU())
+        self.classifier = nn.Linear(head, num_classes)
+
+    def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Logits (N, num_classes). x: (N, in_channels, H, W). generator: for dropout and drop path."""
+        rows = self.choices.rows(weights)
+        x = self.stem(x)
+        for layer, edges in zip(self.layers, self.edges_of):
+            own = {kind: rows[kind][e] for kind, e in edges.items()}
+            x = layer(x, own, self.drop_path_prob if self.training else 0.0, generator)
+        return self.classifier(self.head(x).mean((2, 3)))
+
+
+class MixedLayer(nn.Module):
+    """One of several whole operations: the weighted sum of `ops`, whose names are the choices of the decision `layers`."""
+
+    def __init__(self, ops: Mapping[str, LayerOp]):
+        super().__init__()
+        self.ops = nn.ModuleDict(ops)
+
+    def forward(self, x: Tensor, rows: Mapping[str, Row], drop_path_prob: float, generator: torch.Generator | None) -> Tensor:
+        total = None
+        for name, factor in rows["layers"].items():
+            y = self.ops[name].finish(x, factor, generator)
+            if drop_path_prob > 0 and self.ops[name].shape_kept:
+                straight = x if factor is None else x * factor  # the shortcut stays
+                y = straight + dropped(y - straight, drop_path_prob, generator)
+            total = y if total is None else total + y
+        return total
+
+
+class FactorisedLayer(nn.Module):
+    """An inverted residual block whose parts are decided one by one, so that n decisions of k choices cost about one block and not
+    k^n: `out = width_mask * (run * block(x) + x)`.
+
+    kernel: each size has its own depthwise convolution and norm; their outputs are added. expansion and width: masks over the
+    first channels, added with their weights (FBNetV2, Wan et al. 2020, Sec. 3.1). activation: a sum of functions. dropout: of
+    whole channels, one draw for all rates. pooling: halves the input where a stage begins. depth: `run`, or `skip` the block.
+    The input stays beside the block where a stage goes on; it is cut or padded with zeros to the layer's width.
+
+    expansions, widths: channels of each choice that is held; the layer is built for the largest. The mask on hidden channels stands
+    behind the depthwise convolution, which is equivalent to a narrower block: up to there channels do not mix.
+    """
+
+    def __init__(self, choices: Mapping[str, Sequence[str]], *, channels_in: int, expansions: Mapping[str, int], widths: Mapping[str, int],
+                 residual: bool, norm: Normalisation):
+        super().__init__()
+        self.channels_out, self.residual = max(widths.values()), residual
+        self.width_mask, self.hidden_mask = ChannelMask(widths), ChannelMask(expansions)
+        self.runs = "run" in choices["depth"]
+        if not self.runs:
+            return
+        hidden = max(expansions.values())
+        self.expand, self.norm1 = pointwise(channels_in, hidden), norm(hidden)
+        self.depthwise = nn.ModuleDict({name: depthwise(hidden, int(name.removeprefix("kernel_"))) for name in choices["kernel"]})
+        self.norm2 = nn.ModuleDict({name: norm(hidden) for name in choices["kernel"]})
+        self.project, self.norm3 = pointwise(hidden, self.channels_out), norm(self.channels_out)
+
+    def forward(self, x: Tensor, rows: Mapping[str, Row], drop_path_prob: float, generator: torch.Generator | None) -> Tensor:
+        if "pooling" in rows:
+            x = mixed(rows["pooling"], lambda name: POOLS[name](x))
+        total = fitted(x, self.channels_out) if self.residual else None
+        if self.runs and "run" in rows["depth"]:
+            y = self._block(x, rows, generator)
+            if drop_path_prob > 0 and self.residual:
+                y = dropped(y, drop_path_prob, generator)
+            run = rows["depth"]["run"]
+            y = y if run is None else y * run
+            total = y if total is None else total + y
+        return self.width_mask(total, rows["width"])
+
+    def _block(self, x: Tensor, rows: Mapping[str, Row], generator: torch.Generator | None) -> Tensor:
+        h = self._activated(self.norm1(self.expand(x)), rows)
+        total = None
+        for name, factor in rows["kernel"].items():
+            y = self.norm2[name](self.depthwise[name](h), factor)
+            total = y if total is None else total + y
+        h = self.hidden_mask(self._activated(total, rows), rows["expansion"])
+        return self._dropout(self.norm3(self.project(h)), rows["dropout"], generator)
+
+    @staticmethod
+    def _activated(x: Tensor, rows: Mapping[str, Row]) -> Tensor:
+        return mixed(rows["activation"], lambda name: ACTIVATIONS[name](x))
+
+    def _dropout(self, x: Tensor, row: Row, generator: torch.Generator | None) -> Tensor:
+        if not self.training:
+            factors = [factor for factor in row.values() if factor is not None]
+            return x * sum(factors[1:], factors[0]) if factors else x
+        if list(row) == ["dropout_0"] and row["dropout_0"] is None:
+            return x
+        if generator is None:
+            raise ValueError("dropout draws at every forward: the network must be called with generator=")
+        drawn = torch.rand(x.shape[0], x.shape[1], 1, 1, generator=generator, device=x.device, dtype=x.dtype)
+
+        def kept(name: str) -> Tensor:
+            rate = int(name.removeprefix("dropout_")) / 100
+            return (drawn >= rate).to(x) / (1 - rate)
+
+        return x * mixed(row, kept)
+
+
+class ChannelMask(nn.Module):
+    """Multiplies channels by the sum of weighted masks, each keeping the first so many; nothing where there is one choice."""
+
+    def __init__(self, channels: Mapping[str, int]):
+        super().__init__()
+        self.channels, self.largest = dict(channels), max(channels.values())
+
+    def forward(self, x: Tensor, row: Row) -> Tensor:
+        if all(factor is None for factor in row.values()):
+            return x
+        place = torch.arange(self.largest, device=x.device)
+        return x * mixed(row, lambda name: (place < self.channels[name]).to(x)).view(1, -1, 1, 1)
+
+
+def fitted(x: Tensor, channels: int) -> Tensor:
+    """The first `channels` channels, zeros where there are fewer."""
+    missing = channels - x.shape[1]
+    return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing > 0 else x[:, :channels]
+
+
+def dropped(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """Drop path on one branch."""
+    if generator is None:
+        raise ValueError("drop path draws at every forward: the network must be called with generator=")
+    return x * drop_path_masks(1, x.shape[0], probability, generator, x)[0]

@@ -1,0 +1,158 @@
+"""Chains of layers: NAS-Bench-Macro against its table, the factorised layers against a slow reference."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ops.mobile import ACTIVATIONS
+from ops.op import Normalisation
+from supernet.measure import multiply_adds, parameters
+from supernet.network import inherit
+from supernet.spaces import layerwise, nasbench_macro
+from supernet.tables.files import read_table
+from supernet.weights import EdgeWeights, Weights, one_hot
+from tests.reference import close
+from tests.shared import MACRO, needs
+
+SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)
+MACRO_SPACE = nasbench_macro.make()
+SMALL = layerwise.make(stages=[[1, 2], [2, 2]], kernels=[3, 5], expansions=[1, 2], widths=[50, 100], activations=["relu", "hard_swish"],
+                       dropouts=[0, 20])
+
+
+def build(space, genotype=None, norm=SEARCH, channels=4, **more):
+    return space.network(space.candidates(genotype), norm=norm, layers=space.sizes["layers"], channels=channels, num_classes=3, **more)
+
+
+@needs(MACRO)
+def test_parameters_and_flops_of_all_macro_architectures_equal_the_table():
+    """Both are sums over layers, so that 1 + 8 * 2 networks give every term; random ones are counted themselves."""
+    table = read_table(MACRO, MACRO_SPACE)
+    assert len(table) == MACRO_SPACE.count() == 6561
+    digits = np.array([[MACRO_SPACE.cells["layers"].ops.index(e.op) for e in table.genotype(row)["layers"]] for row in range(len(table))])
+
+    def counted(row):
+        net = MACRO_SPACE.network(MACRO_SPACE.candidates(table.genotype(row)), norm=FINAL, layers=8, channels=32, num_classes=10)
+        return np.array([parameters(net), multiply_adds(net, (3, 32, 32))])
+
+    def row_of(changes):
+        want = np.zeros(8, int)
+        for layer, digit in changes.items():
+            want[layer] = digit
+        return int(np.flatnonzero((digits == want).all(1))[0])
+
+    base = counted(row_of({}))
+    terms = np.array([[counted(row_of({layer: digit})) - base for digit in range(3)] for layer in range(8)])
+    ours = base + terms[np.arange(8), digits].sum(1)
+    stated = np.stack([table.column("params"), table.column("flops")], 1)
+    assert np.abs(ours - stated).max() == 0
+    for row in random.Random(0).sample(range(len(table)), 2):
+        assert (counted(row) == stated[row]).all()
+    best = int(table.column("test_accuracy").argmax())
+    assert "".join(map(str, digits[best])) == "22212220" and round(table.column("test_accuracy")[best], 2) == 93.13
+
+
+def test_golden_counts():
+    per_layer = 3 * 3 * 3 * 3 * 2
+    assert layerwise.make().count() == per_layer**6 * 2**4 * 2**2  # the first layers of stages 2 and 3 cannot be skipped, and pool
+
+
+@pytest.mark.parametrize("space", [MACRO_SPACE, SMALL], ids=["macro", "layerwise"])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("training", [True, False])
+def test_final_network_computes_what_the_supernet_computes_at_one_hot(space, seed, training):
+    torch.manual_seed(seed)
+    genotype = space.sample(random.Random(seed))
+    if training and "dropout" in space.cells:  # a narrower layer draws fewer numbers, so that dropout cannot drop the same
+        genotype = space.genotype(dict(genotype.cells) | {"dropout": [e._replace(op="dropout_0") for e in genotype["dropout"]]})
+    supernet, final = build(space).double(), build(space, genotype).double()
+    inherit(final, supernet)
+    x = torch.randn(4, 3, 9, 9, dtype=torch.float64)
+    supernet.train(training), final.train(training)
+    ours = final(x, generator=torch.Generator().manual_seed(0))
+    theirs = supernet(x, one_hot(space, genotype, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    assert parameters(final) <= parameters(supernet)
+
+
+def slow_layer(layer, x, weights, index, stage_start, training_noise):
+    """`out = width_mask * (run * block(x) + x)`, term by term; `training_noise` (N, C) is what dropout compares with its rates."""
+    w = {kind: dict(zip(SMALL.cells[kind].ops, table[index])) for kind, table in weights.items() if kind != "pooling"}
+
+    def norm(y):
+        return F.batch_norm(y, None, None, training=True)
+
+    def activated(y):
+        return sum(w["activation"][name] * ACTIVATIONS[name](y) for name in ("relu", "hard_swish"))
+
+    if stage_start is not None:
+        table = weights["pooling"][stage_start]
+        x = table[0] * F.max_pool2d(x, 2, 2, ceil_mode=True) + table[1] * F.avg_pool2d(x, 2, 2, ceil_mode=True)
+    h = activated(norm(F.conv2d(x, layer.expand.weight)))
+    hidden = h.shape[1]
+    h = activated(sum(w["kernel"][f"kernel_{k}"] * norm(F.conv2d(h, layer.depthwise[f"kernel_{k}"].weight, padding=k // 2, groups=hidden))
+                      for k in (3, 5)))
+    half = hidden // 2
+    h = w["expansion"]["expansion_1"] * torch.cat([h[:, :half], torch.zeros_like(h[:, half:])], 1) + w["expansion"]["expansion_2"] * h
+    h = norm(F.conv2d(h, layer.project.weight))
+    h = w["dropout"]["dropout_0"] * h + w["dropout"]["dropout_20"] * h * (training_noise >= 0.2)[:, :, None, None] / 0.8
+    h = w["depth"]["run"] * h
+    if stage_start is None:
+        h = h + x
+    half = h.shape[1] // 2
+    return w["width"]["width_50"] * torch.cat([h[:, :half], torch.zeros_like(h[:, half:])], 1) + w["width"]["width_100"] * h
+
+
+def test_factorised_layers_equal_the_slow_sum():
+    torch.manual_seed(0)
+    net = build(SMALL).double()
+    tables = {k: torch.rand(len(s.edges), len(s.ops), dtype=torch.float64, requires_grad=True) for k, s in SMALL.cells.items()}
+    x = torch.randn(4, 3, 9, 9, dtype=torch.float64)
+    ours = net(x, EdgeWeights({k: Weights(t) for k, t in tables.items()}), generator=torch.Generator().manual_seed(1))
+    generator, y = torch.Generator().manual_seed(1), net.stem(x)
+    for index, layer in enumerate(net.layers):
+        noise = torch.rand(4, layer.channels_out, 1, 1, generator=generator, dtype=torch.float64)[:, :, 0, 0]
+        y = slow_layer(layer, y, tables, index, 0 if index == 2 else None, noise)
+    theirs = net.classifier(net.head(y).mean((2, 3)))
+    close(ours, theirs, 1e-10)
+    inputs = [*tables.values(), *net.parameters()]
+    gradients = [torch.autograd.grad(out.square().sum(), inputs, allow_unused=True, materialize_grads=True) for out in (ours, theirs)]
+    for a, b in zip(*gradients):
+        close(a, b, 1e-9)
+
+
+@pytest.mark.parametrize("space", [MACRO_SPACE, SMALL], ids=["macro", "layerwise"])
+def test_inactive_choices_are_not_computed_nor_read(space):
+    net = build(space).double()
+    genotype = space.sample(random.Random(0))
+    hot = one_hot(space, genotype, dtype=torch.float64)
+    spoiled = EdgeWeights({k: Weights(w.ops + torch.where(w.ops == 0, torch.nan, 0.0), active=w.active) for k, w in hot.items()})
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    a, b = (net(x, w, generator=torch.Generator().manual_seed(0)) for w in (hot, spoiled))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("space", [MACRO_SPACE, SMALL], ids=["macro", "layerwise"])
+def test_drop_path_acts_in_training_only_and_asks_for_a_generator(space):
+    net = build(space, space.sample(random.Random(1)))
+    net.drop_path_prob = 0.5
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(net.eval()(x), net(x))
+    a, b = (net.train()(x, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    assert not torch.equal(a, b)
+    with pytest.raises(ValueError, match="generator="):
+        net(x)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"stages": []}, "space.stages"), ({"stages": [[1, 0]]}, "space.stages"), ({"stages": [[1, 101]]}, "at most 100"),
+    ({"kernels": [2]}, "space.kernels"), ({"expansions": [0]}, "space.expansions"), ({"widths": [101]}, "space.widths"),
+    ({"dropouts": [100]}, "space.dropouts"), ({"activations": ["step"]}, "space.activations"), ({"poolings": []}, "space.poolings"),
+    ({"kernels": ["3"]}, "space.kernels"), ({"widths": [50, 50]}, "space.widths"),
+])
+def test_options_of_the_layerwise_space_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        layerwise.make(**options)
