@@ -28,7 +28,8 @@ from supernet.genotype import short
 from supernet.space import Space
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
-NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "checkpoint_every_s", "workers", "threads", "evaluator"}
+NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers", "threads",
+                "evaluator"}
 
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -83,6 +84,7 @@ class Common:
     resume: str = "never"  # never, auto, or a run's folder
     dry_run: bool = False
     log_every: int = 50  # steps between looks at the loss on a GPU
+    keep_checkpoints: int = 2  # the newest so many stay; with more of them `python -m supernet.rank checkpoints=all` looks back
     checkpoint_every_s: float = 60.0  # seconds between checkpoints within an epoch
     wandb: Wandb = field(default_factory=Wandb)
 
@@ -139,7 +141,7 @@ _POSITIVE = (lambda v: v >= 1, "at least 1")
 _CHECKS: list[Check] = [
     ("seed", lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
     ("epochs", lambda v: v >= 0, "at least 0"),
-    *((key, *_POSITIVE) for key in ("batch_size", "eval_batch_size", "layers", "log_every")),
+    *((key, *_POSITIVE) for key in ("batch_size", "eval_batch_size", "layers", "log_every", "keep_checkpoints")),
     ("channels", lambda v: v >= 2, "at least 2"),
     ("clip_norm", lambda v: v is None or v > 0, "positive, or null for no clipping"),
     ("threads", lambda v: v is None or v >= 1, "at least 1, or null"),

@@ -49,6 +49,7 @@ class Run:
     images: Callable[[Genotype], Mapping[str, Callable[[], Any]]] = lambda genotype: {}  # an epoch's pictures, by name, for the tracker
     before_save: Callable[[], None] = lambda: None  # raises where the parts are not worth saving
     item: str = "image"  # what the loop counts
+    keep_checkpoints: int = 2
     tracker: Tracker = field(default_factory=NoTracker)
 
     def __post_init__(self) -> None:
@@ -151,7 +152,8 @@ class Run:
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
                  "metrics": self.metrics.position(), "genotypes": self.genotypes.position(),
                  "parts": {name: part.state_dict() for name, part in self.parts.items()}}
-        checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}")
+        checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}",
+                        keep=self.keep_checkpoints)
         self._saved_at = time.perf_counter()
 
     def resume(self) -> list[str]:
