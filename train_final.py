@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
     stem = f"final_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_final", hash_=hash_)
     run = Run(folder, "train_final", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
-              before_save=loop.guard.before_save, item=data.item)
+              before_save=loop.guard.before_save, item=data.item, keep_checkpoints=cfg.keep_checkpoints)
     held_out = f"{len(split.val)} held out for validation" if loop.val else "none held out"
     lines.append(f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})")
     lines.append(f"network {cfg.genotype}: {cfg.layers} cells, C={cfg.channels}, {parameters(net) / 1e6:.3f} M parameters")

@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     stem = f"search_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_search", hash_=hash_)
     run = Run(folder, "train_search", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
-              before_save=loop.guard.before_save, item=data.item,
+              before_save=loop.guard.before_save, item=data.item, keep_checkpoints=cfg.keep_checkpoints,
               images=lambda genotype: setup.pictures(folder, genotype, space, relaxation.mean().detach()))
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
