@@ -30,12 +30,13 @@ class BatchNorm(nn.Module):
 
     Equal to nn.BatchNorm2d (eps 1e-5, momentum 0.1: biased variance normalises, unbiased variance is tracked). With
     `scale` (a scalar tensor) the result is `scale * norm(x)`: the scale is folded into the per-channel factor. While
-    `updates` is False a training forward leaves the running statistics as they are.
+    `updates` is False a training forward leaves the running statistics as they are. While `by_batch` is True the batch's own statistics
+    normalise in evaluation too, and none are tracked.
     """
 
     def __init__(self, channels: int, *, affine: bool, running_statistics: bool = True, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
-        self.channels, self.eps, self.momentum, self.updates = channels, eps, momentum, True
+        self.channels, self.eps, self.momentum, self.updates, self.by_batch = channels, eps, momentum, True, False
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels) if running_statistics else None)
@@ -47,8 +48,8 @@ class BatchNorm(nn.Module):
             # contiguous: torch's CPU kernel for channels_last reads past the one element of an expanded weight
             weight = scale.expand(self.channels).contiguous() if weight is None else scale * weight
             bias = None if bias is None else scale * bias
-        by_batch = self.training or self.running_mean is None
-        tracked = not by_batch or self.updates
+        by_batch = self.training or self.by_batch or self.running_mean is None
+        tracked = not by_batch or (self.updates and self.training)
         return F.batch_norm(x, self.running_mean if tracked else None, self.running_var if tracked else None,
                             weight, bias, by_batch, self.momentum, self.eps)
 

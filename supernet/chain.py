@@ -4,7 +4,10 @@ A layer's decisions are the rows of weight tables, one table a kind of decision.
 that run and their factors.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from ops.drop_path import drop_path_masks
 from ops.mobile import ACTIVATIONS, POOLS, LayerOp, depthwise, pointwise
 from ops.op import BatchNorm, Normalisation
+from supernet.measure import multiply_adds_of, parameters
 from supernet.space import Candidates, CellSpec
 from supernet.weights import EdgeWeights
 
@@ -32,7 +36,7 @@ class Choices:
             return {kind: [dict.fromkeys(names) for names in edges] for kind, edges in self.of.items()}
         made: dict[str, list[Row]] = {}
         for kind, edges in self.of.items():
-            active, table = weights[kind].active, [row.unbind() for row in weights[kind].ops.unbind()]
+            active, table = weights[kind].active, weights[kind].scales()
             made[kind] = [{name: table[e][o] for name, o in names.items() if active is None or active[e][o]}
                           for e, names in enumerate(edges)]
         return made
@@ -44,11 +48,25 @@ def mixed(row: Row, compute: Callable[[str], Tensor]) -> Tensor:
     return sum(terms[1:], terms[0])
 
 
+class LayerCosts(NamedTuple):
+    """Parameters and multiply-adds of a layer for each way to decide what they depend on.
+
+    kinds: the decisions; BEFORE stands for the width of the layer before. of: the choices, in that order, -> (parameters,
+    multiply-adds of one image).
+    """
+
+    kinds: tuple[str, ...]
+    of: Mapping[tuple[str, ...], tuple[int, int]]
+
+
+BEFORE = "width of the layer before"
+
+
 class ChainNetwork(nn.Module):
     """3x3 stem, the layers, 1x1 convolution to `head` channels, global pooling, linear classifier: `net(x, weights) -> logits`.
 
-    layers: modules called as `layer(x, rows, drop_path_prob, generator)`; rows_of: for each layer, by kind the edge that is its.
-    The skeleton's norms are affine with running averages. drop_path_prob: chance that a residual block is dropped in training.
+    layers: modules called as `layer(x, rows, drop_path_prob, generator)`, which also tell their `costs`; edges_of: for each layer, by
+    kind the edge that is its. The skeleton's norms are affine with running averages. drop_path_prob: chance that a residual block is dropped in training.
     """
 
     def __init__(self, choices: Choices, layers: Sequence[nn.Module], edges_of: Sequence[Mapping[str, int]], *, in_channels: int,
@@ -87,6 +105,10 @@ class MixedLayer(nn.Module):
             total = y if total is None else total + y
         return total
 
+    def costs(self, x: Tensor, before: Mapping[str, int]) -> LayerCosts:
+        """x: an input of the layer, of which only the shape counts. before: not used, the channels are always the same."""
+        return LayerCosts(("layers",), {(name,): (parameters(op), multiply_adds_of(op, x)) for name, op in self.ops.items()})
+
 
 class FactorisedLayer(nn.Module):
     """An inverted residual block whose parts are decided one by one, so that n decisions of k choices cost about one block and not
@@ -106,7 +128,7 @@ class FactorisedLayer(nn.Module):
         super().__init__()
         self.channels_out, self.residual = max(widths.values()), residual
         self.width_mask, self.hidden_mask = ChannelMask(widths), ChannelMask(expansions)
-        self.runs = "run" in choices["depth"]
+        self.runs, self.halves = "run" in choices["depth"], "pooling" in choices
         if not self.runs:
             return
         hidden = max(expansions.values())
@@ -156,6 +178,19 @@ class FactorisedLayer(nn.Module):
             return (drawn >= rate).to(x) / (1 - rate)
 
         return x * mixed(row, kept)
+
+    def costs(self, x: Tensor, before: Mapping[str, int]) -> LayerCosts:
+        """Those of the narrow layer that is left when all is decided. x: an input of the layer, of which only the shape counts. before:
+        by choice of the width of the layer before, the channels that are read."""
+        pixels = math.prod(-(-side // 2) if self.halves else side for side in x.shape[2:])
+        made = {}
+        if self.runs:
+            per_channel = 0 if self.norm1.weight is None else 2
+            for (b, c), (e, hidden), (w, out), k in product(before.items(), self.hidden_mask.channels.items(),
+                                                            self.width_mask.channels.items(), self.depthwise):
+                weights = c * hidden + self.depthwise[k].kernel_size[0] ** 2 * hidden + hidden * out
+                made[b, e, w, k, "run"] = (weights + per_channel * (2 * hidden + out), weights * pixels)
+        return LayerCosts((BEFORE, "expansion", "width", "kernel", "depth"), made)
 
 
 class ChannelMask(nn.Module):

@@ -105,6 +105,11 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_newest_first(folder))
 
 
+def all_files(folder: Path) -> list[Path]:
+    """The checkpoints that are kept, oldest first."""
+    return _newest_first(folder)[::-1]
+
+
 def _bytes(state: Mapping[str, Any]) -> memoryview:
     buffer = io.BytesIO()
     torch.save(state, buffer)

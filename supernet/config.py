@@ -128,11 +128,45 @@ class FinalConfig(Common):
     compile: bool = False  # torch.compile the network
 
 
+@dataclass
+class RankConfig:
+    run: str | None = None  # the folder of a search
+    options: Any = None  # without a run: those of train_search.py that make the networks, {name: value}
+    evaluator: Any = MISSING
+    by: list[str] = field(default_factory=lambda: ["shared_weights"])
+    truth: str | None = None  # a data set of the table; null: the first it has
+    n: int = 100
+    statistics: str = "recalibrated"  # recalibrated, batch, running
+    calibration_batches: int = 20
+    max_val: int | None = 1000  # validation images that an architecture is evaluated on
+    proxy_batch: int = 64
+    checkpoints: str = "last"  # last, all
+    resamples: int = 1000
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    output: str | None = None  # null: the run's folder, or `rank`
+
+
+@dataclass
+class TabulateConfig:
+    space: Any = MISSING
+    dataset: Any = MISSING
+    training: dict[str, Any] = field(default_factory=dict)  # options of train_final.py, for every training
+    options: Any = None  # further ones, {name: value}
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    processes: int = 1
+    limit: int = 20_000  # the largest space that is accepted
+    output: str | None = None  # null: data/tables/<space>.csv.gz
+
+
 def register() -> None:
     """Makes the schemas known to Hydra, and the folder of the user's command a place for their own Python files."""
     store = ConfigStore.instance()
     store.store("search_schema", SearchConfig)
     store.store("final_schema", FinalConfig)
+    store.store("rank_schema", RankConfig)
+    store.store("tabulate_schema", TabulateConfig)
     sys.path.append(os.getcwd())
 
 
@@ -165,6 +199,15 @@ _CHECKS: list[Check] = [
     ("drop_path_prob", lambda v: 0 <= v < 1, "at least 0 and below 1"),
     ("task.auxiliary_weight", lambda v: v >= 0, "at least 0"),
     ("task.label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("seeds", lambda v: v and len(set(v)) == len(v) and all(0 <= s < 2**63 for s in v), "distinct numbers of at least 0, at least one"),
+    ("processes", *_POSITIVE), ("limit", *_POSITIVE),
+    ("n", lambda v: v >= 3, "at least 3"),
+    ("statistics", lambda v: v in ("recalibrated", "batch", "running"), "recalibrated, batch or running"),
+    ("calibration_batches", *_POSITIVE),
+    ("max_val", lambda v: v is None or v >= 1, "at least 1, or null"),
+    ("proxy_batch", lambda v: v >= 2, "at least 2"),
+    ("checkpoints", lambda v: v in ("last", "all"), "last or all"),
+    ("resamples", lambda v: v >= 10, "at least 10"),
     ("amp", lambda v: v in ("none", "bf16"), "none or bf16"),
 ]
 
@@ -190,6 +233,14 @@ def validate(cfg: DictConfig, script: str) -> None:
         raise UsageError(f"task.auxiliary_weight must be 0 in a search (its network has no such head), got {cfg.task.auxiliary_weight}")
     if script == "train_final" and cfg.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+
+
+def overrides(options: dict[str, Any]) -> list[str]:
+    """Options given as a dict, `options={layers:5,split.val_portion:0.3}`, as Hydra's overrides."""
+    def shown(value: Any) -> str:
+        return "[" + ",".join(map(shown, value)) + "]" if isinstance(value, list) else json.dumps(value) if value is None else str(value)
+
+    return [f"{key}={shown(value)}" for key, value in options.items()]
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(space, see
     assert parameters(final) <= parameters(supernet)
 
 
-def slow_layer(layer, x, weights, index, stage_start, training_noise):
+def slow_layer(layer, x, weights, index, begins_stage, training_noise):
     """`out = width_mask * (run * block(x) + x)`, term by term; `training_noise` (N, C) is what dropout compares with its rates."""
     w = {kind: dict(zip(SMALL.cells[kind].ops, table[index])) for kind, table in weights.items() if kind != "pooling"}
 
@@ -88,9 +88,9 @@ def slow_layer(layer, x, weights, index, stage_start, training_noise):
     def activated(y):
         return sum(w["activation"][name] * ACTIVATIONS[name](y) for name in ("relu", "hard_swish"))
 
-    if stage_start is not None:
-        table = weights["pooling"][stage_start]
-        x = table[0] * F.max_pool2d(x, 2, 2, ceil_mode=True) + table[1] * F.avg_pool2d(x, 2, 2, ceil_mode=True)
+    if begins_stage:
+        w["pooling"] = dict(zip(SMALL.cells["pooling"].ops, weights["pooling"][index]))
+        x = sum(w["pooling"][f"{name}_pool"] * pool(x, 2, 2, ceil_mode=True) for name, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)))
     h = activated(norm(F.conv2d(x, layer.expand.weight)))
     hidden = h.shape[1]
     h = activated(sum(w["kernel"][f"kernel_{k}"] * norm(F.conv2d(h, layer.depthwise[f"kernel_{k}"].weight, padding=k // 2, groups=hidden))
@@ -100,7 +100,7 @@ def slow_layer(layer, x, weights, index, stage_start, training_noise):
     h = norm(F.conv2d(h, layer.project.weight))
     h = w["dropout"]["dropout_0"] * h + w["dropout"]["dropout_20"] * h * (training_noise >= 0.2)[:, :, None, None] / 0.8
     h = w["depth"]["run"] * h
-    if stage_start is None:
+    if not begins_stage:
         h = h + x
     half = h.shape[1] // 2
     return w["width"]["width_50"] * torch.cat([h[:, :half], torch.zeros_like(h[:, half:])], 1) + w["width"]["width_100"] * h
@@ -115,7 +115,7 @@ def test_factorised_layers_equal_the_slow_sum():
     generator, y = torch.Generator().manual_seed(1), net.stem(x)
     for index, layer in enumerate(net.layers):
         noise = torch.rand(4, layer.channels_out, 1, 1, generator=generator, dtype=torch.float64)[:, :, 0, 0]
-        y = slow_layer(layer, y, tables, index, 0 if index == 2 else None, noise)
+        y = slow_layer(layer, y, tables, index, index == 2, noise)
     theirs = net.classifier(net.head(y).mean((2, 3)))
     close(ours, theirs, 1e-10)
     inputs = [*tables.values(), *net.parameters()]

@@ -7,10 +7,12 @@ own table of weights, one row a layer. Nothing published has exactly these choic
 from collections.abc import Sequence
 from typing import Any
 
-from supernet.genotype import short
+from supernet.genotype import Genotype, short
 from supernet.space import Candidates, CellSpec, Space
 
 MAX_LAYERS = 100
+NO_POOL = "no_pool"  # the one choice of `pooling` in layers that keep the image's size; its weight is not read
+OF_THE_BLOCK = ("activation", "dropout", "expansion", "kernel")  # decisions that matter only where a layer runs
 
 
 def make(*, stages: Sequence[Sequence[int]] = ((1, 2), (2, 2), (4, 2)), kernels: Sequence[int] = (3, 5, 7),
@@ -44,14 +46,23 @@ def make(*, stages: Sequence[Sequence[int]] = ((1, 2), (2, 2), (4, 2)), kernels:
     }
     layers = sum(n for _, n in stages)
     cells = {kind: _decision([names] * layers) for kind, names in choices.items()}
-    begins = [n == 0 for _, length in stages for n in range(length)]
+    begins = [layer > 0 and n == 0 for layer, n in enumerate(n for _, length in stages for n in range(length))]
     may_skip = [skippable and _keeps_shape(stages, layer) for layer in range(layers)]
     cells["depth"] = _decision([["run", "skip"] if skip else ["run"] for skip in may_skip])
-    if sum(begins) > 1:
-        cells["pooling"] = _decision([list(poolings)] * (sum(begins) - 1))
+    if any(begins):
+        cells["pooling"] = _decision([list(poolings) if begin else [NO_POOL] for begin in begins])
     arguments = {"stages": [list(s) for s in stages], "kernels": list(kernels), "expansions": list(expansions), "widths": list(widths),
                  "activations": list(activations), "dropouts": list(dropouts), "poolings": list(poolings), "skippable": skippable}
-    return Space("layerwise", arguments, cells, build, sizes={"layers": layers})
+    return Space("layerwise", arguments, cells, build, canonicalise, sizes={"layers": layers})
+
+
+def canonicalise(space: Space, genotype: Genotype) -> Genotype:
+    """What a skipped layer would have computed is the first choice of each decision: nothing of it is in the network. Its width stays,
+    for the mask acts on what passes."""
+    skipped = {e.destination for e in genotype["depth"] if e.op == "skip"}
+    cells = {kind: [e._replace(op=space.cells[kind].ops[0]) if kind in OF_THE_BLOCK and e.destination in skipped else e for e in edges]
+             for kind, edges in genotype.cells}
+    return space.genotype(cells)
 
 
 def _decision(choices: Sequence[Sequence[str]]) -> CellSpec:
@@ -78,13 +89,13 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: int, n
         raise ValueError(f"layers must be {space.sizes['layers']} in this space, got {layers}")
     choices = Choices(space.cells, candidates)
     made, edges_of = [], []
-    full, built, pooled = channels, channels, 0  # channels of the input at full width, as built here; images halved so far
+    full, built = channels, channels  # of the input at full width, and as built here
     multiples = [multiple for multiple, length in stages for _ in range(length)]
     begins = [n == 0 for _, length in stages for n in range(length)]
     for layer, (multiple, begin) in enumerate(zip(multiples, begins)):
         edges = {kind: layer for kind in space.cells if kind != "pooling"}
         if begin and layer > 0:
-            edges["pooling"], pooled = pooled, pooled + 1
+            edges["pooling"] = layer
         own = {kind: tuple(choices.of[kind][e]) for kind, e in edges.items()}
         made.append(FactorisedLayer(
             own, channels_in=built, residual=_keeps_shape(stages, layer), norm=norm,

@@ -1,0 +1,88 @@
+"""Parameters and multiply-adds of the networks of a chain, as polynomials in the weights of its decisions.
+
+A layer's cost is a table over the few decisions it depends on, the width of the layer before among them, so that the expected cost
+is exact and differentiable: each term is linear in each decision's weights (ProxylessNAS, Cai et al. 2019, eq. 7 and FBNet, Wu et al.
+2019, eq. 5 are the case of one decision a layer).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ops.op import Normalisation
+from supernet.chain import BEFORE, LayerCosts
+from supernet.genotype import Genotype
+from supernet.space import Space
+from supernet.weights import EdgeWeights, check_shapes
+
+QUANTITIES = ("parameters", "multiply_adds")
+
+
+class Term(NamedTuple):
+    """A cost that depends on the decisions `rows`, each a (kind, edge): `table` has an axis of length O for each, in that order, with 0
+    where a choice does not exist."""
+
+    rows: tuple[tuple[str, int], ...]
+    table: Tensor
+
+
+class ChainCost:
+    """A sum of terms: `cost(genotype)` of one network, `cost.expected(weights)` of the distribution that the weights describe."""
+
+    def __init__(self, space: Space, terms: Sequence[Term]):
+        self.space, self.terms = space, tuple(terms)
+
+    def __call__(self, genotype: Genotype) -> float:
+        self.space.validate(genotype)
+        chosen = {(kind, e): o for kind, spec in self.space.cells.items() for e, o in spec.rows(genotype[kind])}
+        return sum(term.table[tuple(chosen[row] for row in term.rows)].item() for term in self.terms)
+
+    def expected(self, weights: EdgeWeights) -> Tensor:
+        """A scalar, differentiable. Exact where decisions are drawn independently with the weights as probabilities, each edge's
+        weights summing to 1; the network's own cost at one-hot weights."""
+        check_shapes(self.space, weights)
+        scales = {kind: w.ops if w.edges is None else w.ops * w.edges[:, None] for kind, w in weights.items()}
+        total = next(iter(scales.values())).new_zeros(())
+        for term in self.terms:
+            part = term.table.to(total)
+            for kind, e in term.rows:
+                part = torch.tensordot(scales[kind][e], part, 1)
+            total = total + part
+        return total
+
+
+def chain_costs(space: Space, *, layers: int, channels: int, num_classes: int, in_channels: int = 3,
+                image_size: tuple[int, int] = (32, 32), norm: Normalisation | None = None, **options: Any) -> dict[str, ChainCost]:
+    """The costs of final networks, by name (QUANTITIES). Sizes and `options` are those of the space's network; norm: affine unless given.
+
+    Raises ValueError for a space that is not a chain.
+    """
+    by_layer = layer_costs(space, layers=layers, channels=channels, num_classes=num_classes, in_channels=in_channels,
+                           image_size=image_size, norm=norm, **options)
+    return {name: ChainCost(space, [terms[name] for terms in by_layer]) for name in QUANTITIES}
+
+
+def layer_costs(space: Space, *, layers: int, channels: int, num_classes: int, in_channels: int = 3,
+                image_size: tuple[int, int] = (32, 32), norm: Normalisation | None = None, **options: Any) -> list[dict[str, Term]]:
+    """By part of the network, in order: the stem, each layer, then the head with the classifier; each {"parameters": its Term,
+    "multiply_adds": its Term} of one image."""
+    if not all(spec.is_chain for spec in space.cells.values()):
+        raise ValueError(f"chain costs need a space whose kinds are all chains, got {space.name!r}")
+    norm = Normalisation(affine=True, after_pools=False) if norm is None else norm
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # the initial values do not matter, and nobody's draws are disturbed
+        net = space.network(space.candidates(), norm=norm, layers=layers, channels=channels, num_classes=num_classes,
+                            in_channels=in_channels, image_size=image_size, **options).eval()
+        return [_terms(space, edges, costs) for edges, costs in net.costs(torch.zeros(1, in_channels, *image_size))]
+
+
+def _terms(space: Space, edges: dict[str, int], costs: LayerCosts) -> dict[str, Term]:
+    """As tables over the choices of the space. edges: by kind the row of each decision."""
+    rows = tuple(("width", edges[kind]) if kind == BEFORE else (kind, edges[kind]) for kind in costs.kinds)
+    shape = tuple(len(space.cells[kind].ops) for kind, _ in rows)
+    tables = torch.zeros(len(QUANTITIES), *shape, dtype=torch.float64)
+    for choices, values in costs.of.items():
+        place = tuple(space.cells[kind].ops.index(name) for (kind, _), name in zip(rows, choices))
+        tables[(slice(None), *place)] = torch.tensor(values, dtype=torch.float64)
+    return {name: Term(rows, table) for name, table in zip(QUANTITIES, tables)}

@@ -1,0 +1,169 @@
+"""Zero-cost proxies: scores of a network at initialisation, from one batch and no training.
+
+As Abdelfattah et al. 2021 ("Zero-cost proxies for lightweight NAS", Sec. 3.2) apply them to architectures. Each is a function of a
+network, a batch and a task; higher is meant to be better.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ops.op import Op, ReLU
+from supernet.genotype import Genotype
+from supernet.measure import multiply_adds_of, parameters
+from supernet.network import batch_norms
+from supernet.space import Space
+from supernet.task import Batch, Task
+
+Proxy = Callable[[nn.Module, Batch, Task], float]
+
+
+def synflow(net: nn.Module, batch: Batch, task: Task) -> float:
+    """Sum over weights of |w dR/dw|, R the sum of the outputs for an input of ones with all weights replaced by their absolute values
+    and batch norms left out (Tanaka et al. 2020, eq. 1 to 3; Abdelfattah et al. 2021). Biases do not count. In float64: values
+    reach 1e50."""
+    x = torch.ones_like(batch[0][:1], dtype=torch.float64)
+    weights = [p for p in net.parameters() if p.dim() > 1]
+    with _restored(net), _without_norms(net):
+        net.double().eval()
+        with torch.no_grad():
+            for p in net.parameters():
+                p.abs_()
+        grads = torch.autograd.grad(net(x, generator=torch.Generator(x.device)).sum(), weights, allow_unused=True)
+        return sum((p * g).sum().abs().item() for p, g in zip(weights, grads) if g is not None)
+
+
+def naswot(net: nn.Module, batch: Batch, task: Task) -> float:
+    """log |det K| of the Hamming kernel of ReLU codes, K_ij = number of ReLUs on which images i and j agree (Mellor et al. 2021, eq. 2;
+    official code: summed over layers, batch norms by the batch's statistics). -inf where two images have the same codes.
+
+    Published networks apply a ReLU in each op; here ops that read one node share it, and it counts once for each of them.
+    """
+    outputs: list[Tensor] = []
+    readers: dict[int, int] = {}  # by the identity of a ReLU's output: how many ops begin with it
+
+    def count(body: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        readers[id(inputs[0])] = readers.get(id(inputs[0]), 0) + 1
+
+    begin = [m for m in net.modules() if isinstance(m, Op) and m.prefix == ReLU() and m.body is not None]
+    handles = [op.body.register_forward_pre_hook(count) for op in begin]
+    try:
+        with _restored(net), torch.no_grad(), _Watch(F.relu, outputs.append):
+            net.train()(batch[0], generator=torch.Generator(batch[0].device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not outputs:
+        return -float("inf")
+    kernel = torch.zeros(len(batch[0]), len(batch[0]), dtype=torch.float64)
+    for output in outputs:
+        on = (output > 0).flatten(1).double().cpu()
+        kernel += readers.get(id(output), 1) * (on @ on.T + (1 - on) @ (1 - on).T)
+    return torch.linalg.slogdet(kernel).logabsdet.item()
+
+
+def grad_norm(net: nn.Module, batch: Batch, task: Task) -> float:
+    """Sum over weights of the Euclidean norm of the loss's gradient (Abdelfattah et al. 2021, Sec. 3.2.1)."""
+    return sum(g.norm().item() for _, g in _gradients(net, batch, task))
+
+
+def snip(net: nn.Module, batch: Batch, task: Task) -> float:
+    """Sum of |w dL/dw| (Lee et al. 2019, eq. 4, summed as by Abdelfattah et al. 2021)."""
+    return sum((w * g).abs().sum().item() for w, g in _gradients(net, batch, task))
+
+
+def jacob_cov(net: nn.Module, batch: Batch, task: Task) -> float:
+    """-sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the correlation matrix of the images' input gradients, k = 1e-5 (Mellor
+    et al. 2020, eq. 4; the gradient is that of the sum of the outputs)."""
+    with _restored(net):
+        x = batch[0].detach().clone().requires_grad_()
+        (jacobian,) = torch.autograd.grad(net.train()(x, generator=torch.Generator(x.device)).sum(), x)
+    rows = jacobian.flatten(1).double()
+    rows = rows - rows.mean(1, keepdim=True)
+    norms = rows.norm(dim=1, keepdim=True)
+    if (norms == 0).any():
+        return -float("inf")  # an image without influence: its correlations are not defined
+    rows = rows / norms
+    values = torch.linalg.eigvalsh(rows @ rows.T).clamp(min=0) + 1e-5
+    return -(values.log() + 1 / values).sum().item()
+
+
+def num_parameters(net: nn.Module, batch: Batch, task: Task) -> float:
+    return float(parameters(net))
+
+
+def num_multiply_adds(net: nn.Module, batch: Batch, task: Task) -> float:
+    """Of one image."""
+    return float(multiply_adds_of(net, batch[0][:1]))
+
+
+PROXIES: dict[str, Proxy] = {"synflow": synflow, "naswot": naswot, "grad_norm": grad_norm, "snip": snip, "jacob_cov": jacob_cov,
+                             "parameters": num_parameters, "multiply_adds": num_multiply_adds}
+
+
+class ZeroCost:
+    """An evaluator: builds the network of a genotype by `make` (initialised alike for all of them) and scores it by `names`."""
+
+    def __init__(self, space: Space, make: Callable[[Genotype], nn.Module], batch: Batch, task: Task, names: list[str]):
+        unknown = sorted(set(names) - set(PROXIES))
+        if unknown:
+            raise ValueError(f"proxies are {', '.join(PROXIES)}, got {', '.join(unknown)}")
+        self.space, self.make, self.batch, self.task, self.names = space, make, batch, task, names
+
+    def __call__(self, genotype: Genotype) -> dict[str, float]:
+        net = self.make(genotype)
+        return {name: PROXIES[name](net, self.batch, self.task) for name in self.names}
+
+
+def _gradients(net: nn.Module, batch: Batch, task: Task) -> list[tuple[Tensor, Tensor]]:
+    """Of all weights with more than one axis (convolutions and products; no norms, no biases), with the loss in training mode."""
+    weights = [p for p in net.parameters() if p.dim() > 1]
+    with _restored(net):
+        net.train()
+        grads = torch.autograd.grad(task(net, batch, generator=torch.Generator(batch[0].device)).loss, weights, allow_unused=True)
+    return [(w.detach(), g) for w, g in zip(weights, grads) if g is not None]
+
+
+@contextmanager
+def _restored(net: nn.Module) -> Iterator[None]:
+    """Afterwards the network is as before: values, dtype and mode."""
+    training = net.training
+    kept = {name: value.clone() for name, value in net.state_dict().items()}
+    dtype = next(net.parameters()).dtype
+    try:
+        yield
+    finally:
+        net.to(dtype).train(training)
+        net.load_state_dict(kept)
+
+
+@contextmanager
+def _without_norms(net: nn.Module) -> Iterator[None]:
+    """Within, batch norms hand on what they are given."""
+    norms = batch_norms(net)
+    for norm in norms:
+        norm.forward = lambda x, scale=None: x if scale is None else x * scale  # shadows the method of this one module
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+class _Watch(TorchFunctionMode):
+    """Within, `see` gets every result of `function`."""
+
+    def __init__(self, function: Callable[..., Tensor], see: Callable[[Tensor], object]):
+        super().__init__()
+        self.function, self.see = function, see
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is self.function:
+            self.see(result)
+        return result

@@ -1,0 +1,138 @@
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ops.op import BatchNorm, Normalisation
+from supernet.data.cifar10 import CIFAR10
+from supernet.evaluators.proxies import PROXIES, ZeroCost, grad_norm, jacob_cov, naswot, snip, synflow
+from supernet.setup import initial_weights
+from supernet.spaces import darts, nasbench201, toy
+from supernet.statistics import spearman
+from supernet.tables.files import read_table
+from supernet.task import Classification
+from tests.shared import NB201, needs
+
+NB = nasbench201.make()
+CIFAR = "data"
+
+
+class Plain(nn.Module):
+    """A small network that the proxies can be computed for by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 4, 3, padding=1), BatchNorm(4, affine=True), nn.Linear(4, 3)
+
+    def forward(self, x, weights=None, *, generator=None):
+        return self.b(F.relu(self.norm(self.a(x))).mean((2, 3)))
+
+
+@pytest.fixture
+def plain():
+    torch.manual_seed(0)
+    return Plain().double(), (torch.randn(6, 3, 5, 5, dtype=torch.float64), torch.arange(6) % 3)
+
+
+def test_synflow_is_its_definition(plain):
+    net, batch = plain
+    a, b = net.a.weight.detach().abs().requires_grad_(), net.b.weight.detach().abs().requires_grad_()
+    ones = torch.ones(1, 3, 5, 5, dtype=torch.float64)
+    out = F.linear(F.relu(F.conv2d(ones, a, net.a.bias.abs(), padding=1)).mean((2, 3)), b, net.b.bias.abs()).sum()
+    want = sum((w * g).sum().item() for w, g in zip((a, b), torch.autograd.grad(out, (a, b))))
+    assert synflow(net, batch, Classification()) == pytest.approx(want, rel=1e-12)
+
+
+def test_naswot_compares_codes_image_by_image(plain):
+    net, batch = plain
+    code = (F.relu(net.norm(net.a(batch[0]))) > 0).flatten(1)
+    kernel = [[sum(bool(p == q) for p, q in zip(a, b)) for b in code] for a in code]
+    assert naswot(net, batch, Classification()) == pytest.approx(np.linalg.slogdet(np.array(kernel, float))[1], rel=1e-10)
+    same = (batch[0][:1].expand(3, -1, -1, -1), batch[1][:3])
+    assert naswot(net, same, Classification()) == -math.inf
+
+
+def test_gradient_proxies_are_their_definitions(plain):
+    net, batch = plain
+    grads = torch.autograd.grad(F.cross_entropy(net(batch[0]), batch[1]), (net.a.weight, net.b.weight))
+    assert grad_norm(net, batch, Classification()) == pytest.approx(sum(g.norm().item() for g in grads))
+    assert snip(net, batch, Classification()) == pytest.approx(sum((w * g).abs().sum().item() for w, g in zip((net.a.weight, net.b.weight), grads)))
+
+
+def test_jacob_cov_is_its_definition(plain):
+    net, batch = plain
+    x = batch[0].clone().requires_grad_()
+    (jacobian,) = torch.autograd.grad(net(x).sum(), x)
+    v = np.linalg.eigvalsh(np.corrcoef(jacobian.flatten(1).numpy()))
+    assert jacob_cov(net, batch, Classification()) == pytest.approx(-np.sum(np.log(v + 1e-5) + 1 / (v + 1e-5)), rel=1e-4)
+
+
+@pytest.mark.parametrize("space", [NB, darts.make(nodes=2)], ids=["nasbench201", "darts"])
+def test_a_network_is_left_as_found(space):
+    torch.manual_seed(0)
+    net = space.network(space.candidates(space.sample(random.Random(0))), norm=Normalisation(True, False), layers=3, channels=2,
+                        num_classes=3, image_size=(8, 8))
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    batch = (torch.randn(6, 3, 8, 8), torch.arange(6) % 3)
+    for name, proxy in PROXIES.items():
+        assert isinstance(proxy(net, batch, Classification()), float), name
+        assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in net.state_dict().items()) and net.training, name
+
+
+def test_a_relu_counts_once_for_each_op_that_reads_it():
+    """Against the official way: a network in which every op applies its own ReLU."""
+    space = toy.make()
+    genotype = space.parse("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|")
+    torch.manual_seed(0)
+    net = space.network(space.candidates(genotype), norm=Normalisation(True, False), layers=3, channels=2, num_classes=3, image_size=(8, 8))
+    x = torch.randn(5, 3, 8, 8)
+    shared = naswot(net, (x, torch.zeros(5).long()), Classification())
+    codes = []
+    with torch.no_grad():
+        state = net.stem(x)
+        ops = net.cells[0].mixed.edges
+        own = lambda edge, s: (codes.append(F.relu(s) > 0), ops[edge]["nor_conv_3x3"](s))[1]
+        middle = own("0-1", state)
+        state = own("0-2", state) + own("1-2", middle)
+        for block in net.reductions:
+            first = block.first(state)
+            codes += [F.relu(state) > 0, F.relu(first) > 0]
+            state = block(state)
+        codes.append(F.relu(net.last(state)) > 0)
+    kernel = sum((c.flatten(1)[:, None] == c.flatten(1)[None]).sum(-1).double() for c in codes)
+    assert shared == pytest.approx(np.linalg.slogdet(kernel.numpy())[1], rel=1e-9)
+
+
+def test_unknown_proxies_are_refused():
+    with pytest.raises(ValueError, match="proxies are synflow"):
+        ZeroCost(NB, None, None, None, ["magic"])
+
+
+@needs(NB201)
+@pytest.mark.parametrize("cells", [24, pytest.param(100, marks=pytest.mark.slow)])
+def test_synflow_and_naswot_order_cells_as_the_published_values_do(cells):
+    source = CIFAR10(CIFAR)
+    try:
+        images = source.train()
+    except ValueError as error:
+        pytest.skip(f"needs CIFAR-10 under data/ ({error})")
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (source.mean, source.std))
+    batch = ((images.pixels[:64] / 255 - mean) / std, images.labels[:64])
+
+    def make(genotype):
+        with initial_weights(0):
+            return NB.network(NB.candidates(genotype), norm=Normalisation(True, False), layers=17, channels=16, num_classes=10)
+
+    table = read_table(NB201, NB)
+    rows = random.Random(1).sample(range(len(table)), cells)
+    evaluate = ZeroCost(NB, make, batch, Classification(), ["synflow", "naswot"])
+    found = [evaluate(table.genotype(row)) for row in rows]
+    for name in ("synflow", "naswot"):
+        ours, theirs = np.array([f[name] for f in found]), table.column(f"c10_{name}")[rows]
+        finite = np.isfinite(ours) & np.isfinite(theirs)
+        assert finite.sum() > 0.8 * cells
+        assert spearman(ours[finite], theirs[finite]) >= 0.95, name

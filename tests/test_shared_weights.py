@@ -1,0 +1,67 @@
+import random
+
+import pytest
+import torch
+
+from ops.op import Normalisation
+from supernet.evaluators.shared_weights import SharedWeights
+from supernet.network import batch_norms, inherit
+from supernet.spaces import darts, nasbench_macro, toy
+from supernet.task import Classification
+
+NORM = Normalisation(affine=False, after_pools=True)
+SPACES = {"toy": toy.make(), "darts": darts.make(nodes=2), "macro": nasbench_macro.make()}
+
+
+@pytest.fixture(params=SPACES.values(), ids=SPACES)
+def setting(request):
+    torch.manual_seed(0)
+    space = request.param
+    sizes = {"layers": 3, "channels": 2} | space.sizes
+    make = lambda genotype=None: space.network(space.candidates(genotype), norm=NORM, num_classes=3, image_size=(8, 8), **sizes).double()
+    batches = [(torch.randn(8, 3, 8, 8, dtype=torch.float64), torch.arange(8) % 3) for _ in range(4)]
+    net = make()
+    for x, _ in batches:  # statistics that are not those at the start
+        net.train()(x)
+    return space, net, make, batches
+
+
+@pytest.mark.parametrize("statistics", ["recalibrated", "batch", "running"])
+def test_the_same_as_a_network_of_its_own_with_inherited_weights(setting, statistics):
+    space, net, make, batches = setting
+    evaluate = SharedWeights(net, space, Classification(), batches[2:], torch.Generator(), statistics=statistics, calibration=batches[:2])
+    for seed in range(3):
+        genotype = space.sample(random.Random(seed))
+        alone = make(genotype)
+        inherit(alone, net)
+        if statistics == "recalibrated":
+            for norm in batch_norms(alone):
+                norm.running_mean.zero_(), norm.running_var.zero_()
+            for n, (x, _) in enumerate(batches[:2]):
+                for norm in batch_norms(alone):
+                    norm.momentum = 1 / (n + 1)
+                alone.train()(x)
+        alone.train(statistics == "batch")
+        losses = [Classification(label_smoothing=0)(alone, batch).loss.item() for batch in batches[2:]]
+        assert evaluate(genotype)["loss"] == pytest.approx(sum(losses) / 2, abs=1e-9)
+
+
+@pytest.mark.parametrize("statistics", ["recalibrated", "batch", "running"])
+def test_the_supernet_is_left_as_found(setting, statistics):
+    space, net, _, batches = setting
+    generator = torch.Generator().manual_seed(1)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    evaluate = SharedWeights(net, space, Classification(), batches, generator, statistics=statistics, calibration=batches)
+    first = evaluate(space.sample(random.Random(0)))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and net.training
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(1).get_state())
+    assert all(n.momentum == 0.1 and not n.by_batch for n in batch_norms(net))
+    assert evaluate(space.sample(random.Random(0))) == first
+
+
+def test_wrong_options_are_refused(setting):
+    space, net, _, batches = setting
+    with pytest.raises(ValueError, match="statistics must be"):
+        SharedWeights(net, space, Classification(), batches, torch.Generator(), statistics="none")
+    with pytest.raises(ValueError, match="calibration batches"):
+        SharedWeights(net, space, Classification(), batches, torch.Generator())
