@@ -75,7 +75,7 @@ def main(cfg: DictConfig) -> None:
             last = run.metrics.read(folder.metrics)[-1]
             count = multiply_adds_of(net, data.example(device))
             habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
-            rows = [*setup.final_rows(task, last, result, f"{parts.test.num_images} {data.item}s, {habit}",
+            rows = [*setup.final_rows(task, last, result, f"{parts.test.num_items} {data.item}s, {habit}",
                                       f"{len(split.val)} {data.item}s" if loop.val else None),
                     ("parameters", f"{parameters(net) / 1e6:.6f} M"),
                     ("multiply-adds", f"{count / 1e6:.3f} M per {data.item}"),
@@ -83,7 +83,7 @@ def main(cfg: DictConfig) -> None:
                     ("training time", f"{dry_run.duration(run.elapsed())} on {device}"),
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
             values = {f"test_{key}": value for key, value in result.items()} | {
-                f"test_{data.item}s": parts.test.num_images, "parameters": parameters(net), "multiply_adds": count,
+                f"test_{data.item}s": parts.test.num_items, "parameters": parameters(net), "multiply_adds": count,
                 "elapsed_s": run.elapsed(), "genotype": genotype.to_json()}
             setup.save_summary(folder, f"Final training on {data.name}", rows, values)
             write_report(folder.path)

@@ -58,15 +58,24 @@ class LayerCosts(NamedTuple):
     kinds: tuple[str, ...]
     of: Mapping[tuple[str, ...], tuple[int, int]]
 
+    def regardless_of(self, kind: str) -> "LayerCosts":
+        """Without a decision of which there is one choice, if it is among the kinds."""
+        if kind not in self.kinds:
+            return self
+        n = self.kinds.index(kind)
+        return LayerCosts(self.kinds[:n] + self.kinds[n + 1 :], {key[:n] + key[n + 1 :]: value for key, value in self.of.items()})
+
 
 BEFORE = "width of the layer before"
+ALWAYS = "always"  # the width where there is no choice
 
 
 class ChainNetwork(nn.Module):
     """3x3 stem, the layers, 1x1 convolution to `head` channels, global pooling, linear classifier: `net(x, weights) -> logits`.
 
-    layers: modules called as `layer(x, rows, drop_path_prob, generator)`, which also tell their `costs`; edges_of: for each layer, by
-    kind the edge that is its. The skeleton's norms are affine with running averages. drop_path_prob: chance that a residual block is dropped in training.
+    layers: modules called as `layer(x, rows, drop_path_prob, generator)`, which also know their `costs` and the channels of each width
+    that may be chosen (`widths`, empty where there is no such choice). edges_of: for each layer, by kind the edge that is its. The
+    skeleton's norms are affine with running averages. drop_path_prob: chance that a residual block is dropped in training.
     """
 
     def __init__(self, choices: Choices, layers: Sequence[nn.Module], edges_of: Sequence[Mapping[str, int]], *, in_channels: int,
@@ -87,9 +96,29 @@ class ChainNetwork(nn.Module):
             x = layer(x, own, self.drop_path_prob if self.training else 0.0, generator)
         return self.classifier(self.head(x).mean((2, 3)))
 
+    def costs(self, x: Tensor) -> list[tuple[dict[str, int], LayerCosts]]:
+        """Of the stem, each layer, then the head with the classifier: by kind the edge of each decision, and the costs. x: an input of the
+        network, of which only the shape counts."""
+        rows, pixels = self.choices.rows(None), x.shape[2] * x.shape[3]
+        made = [({}, LayerCosts((), {(): (parameters(self.stem), self.stem[0].weight.numel() * pixels)}))]
+        x = self.stem(x)
+        widths, edges_before = {}, {}  # of the layer before
+        for layer, edges in zip(self.layers, self.edges_of):
+            costs = layer.costs(x, widths or {ALWAYS: x.shape[1]})
+            made.append((edges | edges_before, costs if widths else costs.regardless_of(BEFORE)))
+            x = layer(x, {kind: rows[kind][e] for kind, e in edges.items()}, 0.0, None)
+            widths, edges_before = layer.widths, {BEFORE: edges["width"]} if layer.widths else {}
+        head, pixels = self.head[0].out_channels, x.shape[2] * x.shape[3]
+        fixed, products = parameters(self.head[1]) + parameters(self.classifier), self.classifier.weight.numel()
+        last = LayerCosts((BEFORE,), {(name,): (c * head + fixed, c * head * pixels + products)
+                                      for name, c in (widths or {ALWAYS: x.shape[1]}).items()})
+        return [*made, (edges_before, last if widths else last.regardless_of(BEFORE))]
+
 
 class MixedLayer(nn.Module):
     """One of several whole operations: the weighted sum of `ops`, whose names are the choices of the decision `layers`."""
+
+    widths: Mapping[str, int] = {}
 
     def __init__(self, ops: Mapping[str, LayerOp]):
         super().__init__()
@@ -119,14 +148,16 @@ class FactorisedLayer(nn.Module):
     whole channels, one draw for all rates. pooling: halves the input where a stage begins. depth: `run`, or `skip` the block.
     The input stays beside the block where a stage goes on; it is cut or padded with zeros to the layer's width.
 
-    expansions, widths: channels of each choice that is held; the layer is built for the largest. The mask on hidden channels stands
-    behind the depthwise convolution, which is equivalent to a narrower block: up to there channels do not mix.
+    expansions, widths: channels of each choice that is held; the layer is built for the largest. full_width: channels at width_100. The
+    mask on hidden channels stands behind the depthwise convolution, which is equivalent to a narrower block: up to there channels do not
+    mix.
     """
 
     def __init__(self, choices: Mapping[str, Sequence[str]], *, channels_in: int, expansions: Mapping[str, int], widths: Mapping[str, int],
-                 residual: bool, norm: Normalisation):
+                 full_width: int, residual: bool, norm: Normalisation):
         super().__init__()
-        self.channels_out, self.residual = max(widths.values()), residual
+        self.full_width = full_width
+        self.channels_out, self.residual, self.widths = max(widths.values()), residual, dict(widths)
         self.width_mask, self.hidden_mask = ChannelMask(widths), ChannelMask(expansions)
         self.runs, self.halves = "run" in choices["depth"], "pooling" in choices
         if not self.runs:
@@ -167,11 +198,12 @@ class FactorisedLayer(nn.Module):
         if not self.training:
             factors = [factor for factor in row.values() if factor is not None]
             return x * sum(factors[1:], factors[0]) if factors else x
-        if list(row) == ["dropout_0"] and row["dropout_0"] is None:
-            return x
+        if list(row) == ["dropout_0"]:  # nothing to draw
+            return x if row["dropout_0"] is None else x * row["dropout_0"]
         if generator is None:
             raise ValueError("dropout draws at every forward: the network must be called with generator=")
-        drawn = torch.rand(x.shape[0], x.shape[1], 1, 1, generator=generator, device=x.device, dtype=x.dtype)
+        # for the full width, so that a narrower network drops the same channels
+        drawn = torch.rand(x.shape[0], self.full_width, 1, 1, generator=generator, device=x.device, dtype=x.dtype)[:, : x.shape[1]]
 
         def kept(name: str) -> Tensor:
             rate = int(name.removeprefix("dropout_")) / 100
@@ -186,8 +218,8 @@ class FactorisedLayer(nn.Module):
         made = {}
         if self.runs:
             per_channel = 0 if self.norm1.weight is None else 2
-            for (b, c), (e, hidden), (w, out), k in product(before.items(), self.hidden_mask.channels.items(),
-                                                            self.width_mask.channels.items(), self.depthwise):
+            for (b, c), (e, hidden), (w, out), k in product(before.items(), self.hidden_mask.channels.items(), self.widths.items(),
+                                                            self.depthwise):
                 weights = c * hidden + self.depthwise[k].kernel_size[0] ** 2 * hidden + hidden * out
                 made[b, e, w, k, "run"] = (weights + per_channel * (2 * hidden + out), weights * pixels)
         return LayerCosts((BEFORE, "expansion", "width", "kernel", "depth"), made)

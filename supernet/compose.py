@@ -62,9 +62,13 @@ def space_of(genotype: Genotype) -> Space:
 def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, norm: Normalisation, device: torch.device,
             **more: Any) -> nn.Module:
     """The network with `candidates`, initialised from the seed, on the device."""
-    options = OmegaConf.to_container(cfg.network, resolve=True)
-    with setup.initial_weights(cfg.seed):
-        net = space.network(candidates, norm=norm, channels=cfg.channels, layers=cfg.layers, **data.sizes, **options, **more)
+    options = OmegaConf.to_container(cfg.network, resolve=True) if cfg.network else {}
+    try:
+        with setup.initial_weights(cfg.seed):
+            net = space.network(candidates, norm=norm, channels=cfg.channels, layers=cfg.layers, **data.sizes, **options, **more)
+    except TypeError as error:
+        raise UsageError(f"space {space.name} builds no networks for {data.name} with these options (recurrent spaces need text, others "
+                         f"images): {error}") from error
     return net.to(device, memory_format=setup.memory_format(cfg.channels_last))
 
 

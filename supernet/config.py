@@ -70,7 +70,7 @@ class Common:
     eval_batch_size: int = 256
     layers: int = MISSING
     channels: int = MISSING
-    network: dict[str, Any] = field(default_factory=dict)  # what else the builder of the space's networks takes
+    network: Any = None  # what else the builder of the space's networks takes, {name: value}
     clip_norm: float | None = MISSING
     lr_minimum: float = MISSING  # where a cosine or linear schedule ends
     compat: Compat = field(default_factory=Compat)
@@ -106,6 +106,7 @@ class FinalSplit:
 
 @dataclass
 class SearchConfig(Common):
+    script: str = "search"  # whose half of the protocol is read
     space: Any = MISSING
     relaxation: Any = MISSING
     hypergradient: Any = MISSING
@@ -119,6 +120,7 @@ class SearchConfig(Common):
 
 @dataclass
 class FinalConfig(Common):
+    script: str = "final"
     genotype: str = "latest"  # a file, a published name, or the newest search under `output`
     space: Any = None  # null: the space that the genotype names
     split: FinalSplit = field(default_factory=FinalSplit)

@@ -38,7 +38,9 @@ def main(cfg: DictConfig) -> None:
         if space.count() > cfg.limit:
             raise UsageError(f"space {space.name} has {space.count():,} architectures, more than limit={cfg.limit:,}")
         # what the command line says of the data set goes to every training, and the protocol follows the choice
-        options = [o for o in HydraConfig.get().overrides.task if o.startswith("dataset")] + overrides(plain(cfg)["training"] | (plain(cfg)["options"] or {}))
+        chosen = plain(cfg)
+        options = [o for o in HydraConfig.get().overrides.task if o.startswith("dataset")]
+        options += overrides(chosen["training"] | (chosen["options"] or {}))
         final = final_options(options)
         if not final.split.get("val_portion"):
             raise UsageError("a table needs validation accuracies: pass split.val_portion above 0 among the options")
@@ -53,8 +55,8 @@ def main(cfg: DictConfig) -> None:
     jobs = [(text, seed) for seed in cfg.seeds for text in texts]
     with journal(output.with_name(output.name + ".journal"), key) as (done, add):
         left = [job for job in jobs if job not in done]
-        print(f"{space.name} on {cfg.dataset.name}: {len(texts)} architectures, {len(cfg.seeds)} seeds, {len(left)} of {len(jobs)} trainings left",
-              flush=True)
+        print(f"{space.name} on {cfg.dataset.name}: {len(texts)} architectures, {len(cfg.seeds)} seeds, {len(left)} of {len(jobs)} "
+              "trainings left", flush=True)
         started = time.perf_counter()
         for n, (job, metrics) in enumerate(results(left, options, plain(cfg.space), cfg.processes)):
             add(job, metrics)
@@ -170,7 +172,8 @@ def journal(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[s
         yield done, add
 
 
-def write(output: Path, space: Any, texts: list[str], seeds: list[int], done: dict[tuple[str, int], dict[str, float]], dataset: str) -> None:
+def write(output: Path, space: Any, texts: list[str], seeds: list[int], done: dict[tuple[str, int], dict[str, float]],
+          dataset: str) -> None:
     from supernet.tables.files import write_table
     from supernet.tables.table import Columns
 

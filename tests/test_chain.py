@@ -22,6 +22,8 @@ MACRO_SPACE = nasbench_macro.make()
 SMALL = layerwise.make(stages=[[1, 2], [2, 2]], kernels=[3, 5], expansions=[1, 2], widths=[50, 100], activations=["relu", "hard_swish"],
                        dropouts=[0, 20])
 
+NARROW = layerwise.make(stages=[[1, 3], [2, 3]], widths=[25, 50], dropouts=[0, 20, 50])  # no layer at full width, more than one rate
+
 
 def build(space, genotype=None, norm=SEARCH, channels=4, **more):
     return space.network(space.candidates(genotype), norm=norm, layers=space.sizes["layers"], channels=channels, num_classes=3, **more)
@@ -55,19 +57,71 @@ def test_parameters_and_flops_of_all_macro_architectures_equal_the_table():
     assert "".join(map(str, digits[best])) == "22212220" and round(table.column("test_accuracy")[best], 2) == 93.13
 
 
+@needs(MACRO)
+def test_macro_architectures_of_one_canonical_form_share_a_row_of_the_table():
+    table = read_table(MACRO, MACRO_SPACE)
+    columns = np.stack([table.column(name) for name in ("test_accuracy", "params", "flops")], 1)
+    by_form = {}
+    for row in range(len(table)):
+        by_form.setdefault(MACRO_SPACE.canonical(table.genotype(row)), set()).add(tuple(columns[row]))
+    assert len(by_form) == 3969 and all(len(values) == 1 for values in by_form.values())
+
+
+@pytest.mark.parametrize("space", [MACRO_SPACE, SMALL], ids=["macro", "layerwise"])
+def test_a_canonical_form_computes_the_same_function(space):
+    """Ops of one name are made equal in all layers of the same shape, so that only what the genotype says can differ."""
+    changed = 0
+    for seed in range(12):
+        genotype = space.sample(random.Random(seed))
+        canonical = space.canonical(genotype)
+        assert space.canonical(canonical) == canonical
+        changed += canonical != genotype
+        nets = [build(space, g).double().eval() for g in (genotype, canonical)]
+        with torch.no_grad():
+            for net in nets:
+                for p in net.parameters():
+                    p.copy_(torch.linspace(-0.3, 0.4, p.numel(), dtype=torch.float64).sin().view_as(p))
+        x = torch.randn(2, 3, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(nets[0](x), nets[1](x), rtol=0, atol=1e-12)
+        assert parameters(nets[0]) == parameters(nets[1])
+    assert changed >= 4
+
+
+def test_edge_weights_are_multiplied_in():
+    net = build(SMALL).double().eval()
+    tables = {k: torch.rand(len(s.edges), len(s.ops), dtype=torch.float64) for k, s in SMALL.cells.items()}
+    factors = {k: torch.rand(len(s.edges), dtype=torch.float64) for k, s in SMALL.cells.items()}
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    ours = net(x, EdgeWeights({k: Weights(t, edges=factors[k]) for k, t in tables.items()}))
+    theirs = net(x, EdgeWeights({k: Weights(t * factors[k][:, None]) for k, t in tables.items()}))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_counts_are_those_of_enumeration():
+    tiny = layerwise.make(stages=[[1, 1], [2, 1]], kernels=[3, 5], expansions=[1], widths=[50, 100], activations=["relu"], dropouts=[0])
+    every = set(tiny.enumerate())
+    assert len(every) == tiny.count() == (2 * 2) * 2 * (2 * 2) * 2  # kernel and width of each; the first may be skipped, the other pools
+    assert len({tiny.canonical(g) for g in every}) == (2 * 2 + 2) * (2 * 2) * 2
+
+
+def test_every_kind_has_one_row_a_layer():
+    space = layerwise.make()
+    assert {len(spec.edges) for spec in space.cells.values()} == {6}
+    assert [space.cells["pooling"].ops[row.index(True)] for row in space.cells["pooling"].present] == \
+        ["no_pool", "no_pool", "max_pool", "no_pool", "max_pool", "no_pool"]
+
+
 def test_golden_counts():
     per_layer = 3 * 3 * 3 * 3 * 2
     assert layerwise.make().count() == per_layer**6 * 2**4 * 2**2  # the first layers of stages 2 and 3 cannot be skipped, and pool
 
 
-@pytest.mark.parametrize("space", [MACRO_SPACE, SMALL], ids=["macro", "layerwise"])
+@pytest.mark.parametrize("space", [MACRO_SPACE, SMALL, NARROW], ids=["macro", "layerwise", "narrow"])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("training", [True, False])
 def test_final_network_computes_what_the_supernet_computes_at_one_hot(space, seed, training):
     torch.manual_seed(seed)
     genotype = space.sample(random.Random(seed))
-    if training and "dropout" in space.cells:  # a narrower layer draws fewer numbers, so that dropout cannot drop the same
-        genotype = space.genotype(dict(genotype.cells) | {"dropout": [e._replace(op="dropout_0") for e in genotype["dropout"]]})
     supernet, final = build(space).double(), build(space, genotype).double()
     inherit(final, supernet)
     x = torch.randn(4, 3, 9, 9, dtype=torch.float64)
@@ -90,7 +144,8 @@ def slow_layer(layer, x, weights, index, begins_stage, training_noise):
 
     if begins_stage:
         w["pooling"] = dict(zip(SMALL.cells["pooling"].ops, weights["pooling"][index]))
-        x = sum(w["pooling"][f"{name}_pool"] * pool(x, 2, 2, ceil_mode=True) for name, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)))
+        x = (w["pooling"]["max_pool"] * F.max_pool2d(x, 2, 2, ceil_mode=True)
+             + w["pooling"]["avg_pool"] * F.avg_pool2d(x, 2, 2, ceil_mode=True))
     h = activated(norm(F.conv2d(x, layer.expand.weight)))
     hidden = h.shape[1]
     h = activated(sum(w["kernel"][f"kernel_{k}"] * norm(F.conv2d(h, layer.depthwise[f"kernel_{k}"].weight, padding=k // 2, groups=hidden))
@@ -114,7 +169,7 @@ def test_factorised_layers_equal_the_slow_sum():
     ours = net(x, EdgeWeights({k: Weights(t) for k, t in tables.items()}), generator=torch.Generator().manual_seed(1))
     generator, y = torch.Generator().manual_seed(1), net.stem(x)
     for index, layer in enumerate(net.layers):
-        noise = torch.rand(4, layer.channels_out, 1, 1, generator=generator, dtype=torch.float64)[:, :, 0, 0]
+        noise = torch.rand(4, layer.full_width, 1, 1, generator=generator, dtype=torch.float64)[:, :, 0, 0]
         y = slow_layer(layer, y, tables, index, index == 2, noise)
     theirs = net.classifier(net.head(y).mean((2, 3)))
     close(ours, theirs, 1e-10)

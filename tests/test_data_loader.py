@@ -66,7 +66,7 @@ def assert_same_batches(got, want):
 def test_a_pass_yields_each_image_once_with_its_label(drop_last, sizes):
     loader = loader_of(numbered(20), indices=torch.arange(3, 13), drop_last=drop_last)
     batches = list(loader)
-    assert [len(y) for _, y in batches] == sizes and len(loader) == len(sizes) and loader.num_images == 10
+    assert [len(y) for _, y in batches] == sizes and len(loader) == len(sizes) and loader.num_items == 10
     labels = torch.cat([y for _, y in batches])
     assert len(labels.unique()) == sum(sizes) and set(labels.tolist()) <= set(range(3, 13))
     assert all(torch.equal(x[:, 0, 0, 0], y.float()) for x, y in batches)
@@ -240,9 +240,9 @@ def test_final_loaders_have_no_val_when_the_split_keeps_none():
     everything = make_split(source.train().labels, mode="index_order", train_portion=1.0, generator=generator())
     settings = {"batch_size": 100, "augment": AUGMENT, "generator": generator(), "device": "cpu"}
     loaders = final_loaders(source, everything, **settings)
-    assert loaders.val is None and loaders.train.num_images == 1437 and len(loaders.train) == 15
+    assert loaders.val is None and loaders.train.num_items == 1437 and len(loaders.train) == 15
     loaders = final_loaders(source, halves(source, 0.9), **settings)
-    assert loaders.val.num_images == 144 and len(loaders.val) == 1
+    assert loaders.val.num_items == 144 and len(loaders.val) == 1
 
 
 def test_the_test_loader_yields_the_test_part_in_order():

@@ -47,6 +47,26 @@ def test_synflow_is_its_definition(plain):
     assert synflow(net, batch, Classification()) == pytest.approx(want, rel=1e-12)
 
 
+def test_synflow_counts_every_weight_by_its_size():
+    class Difference(Plain):
+        def forward(self, x, weights=None, *, generator=None):
+            y = F.relu(self.norm(self.a(x)))
+            return self.b((y * y).mean((2, 3))) - 3 * y[:, :3].sum((2, 3))  # some gradients are negative
+
+    torch.manual_seed(0)
+    net = Difference().double()
+    weights = [p.detach().abs().requires_grad_() for p in net.parameters()]
+    names = [name for name, _ in net.named_parameters()]
+    flat = dict(zip(names, weights))
+    y = F.relu(F.conv2d(torch.ones(1, 3, 5, 5, dtype=torch.float64), flat["a.weight"], flat["a.bias"], padding=1))
+    out = (F.linear((y * y).mean((2, 3)), flat["b.weight"], flat["b.bias"]) - 3 * y[:, :3].sum((2, 3))).sum()
+    weights = flat["a.weight"], flat["b.weight"]
+    terms = [w.detach() * g for w, g in zip(weights, torch.autograd.grad(out, weights))]
+    assert (terms[0] < 0).any() and (terms[0] > 0).any()
+    found = synflow(net, (torch.zeros(1, 3, 5, 5), torch.zeros(1)), Classification())
+    assert found == pytest.approx(sum(t.abs().sum().item() for t in terms), rel=1e-12)
+
+
 def test_naswot_compares_codes_image_by_image(plain):
     net, batch = plain
     code = (F.relu(net.norm(net.a(batch[0]))) > 0).flatten(1)
@@ -60,7 +80,8 @@ def test_gradient_proxies_are_their_definitions(plain):
     net, batch = plain
     grads = torch.autograd.grad(F.cross_entropy(net(batch[0]), batch[1]), (net.a.weight, net.b.weight))
     assert grad_norm(net, batch, Classification()) == pytest.approx(sum(g.norm().item() for g in grads))
-    assert snip(net, batch, Classification()) == pytest.approx(sum((w * g).abs().sum().item() for w, g in zip((net.a.weight, net.b.weight), grads)))
+    saliency = [(w * g).abs().sum().item() for w, g in zip((net.a.weight, net.b.weight), grads)]
+    assert snip(net, batch, Classification()) == pytest.approx(sum(saliency))
 
 
 def test_jacob_cov_is_its_definition(plain):
@@ -81,6 +102,15 @@ def test_a_network_is_left_as_found(space):
     for name, proxy in PROXIES.items():
         assert isinstance(proxy(net, batch, Classification()), float), name
         assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in net.state_dict().items()) and net.training, name
+
+
+def test_a_cell_without_a_path_has_no_flow_and_nothing_to_tell_images_apart_by():
+    torch.manual_seed(0)
+    genotype = NB.parse("|none~0|+|none~0|nor_conv_3x3~1|+|none~0|skip_connect~1|nor_conv_1x1~2|")
+    net = NB.network(NB.candidates(genotype), norm=Normalisation(True, False), layers=3, channels=2, num_classes=3, image_size=(8, 8))
+    found = ZeroCost(NB, lambda genotype: net, (torch.randn(6, 3, 8, 8), torch.arange(6) % 3), Classification(), list(PROXIES))(genotype)
+    assert found["synflow"] == 0 and found["naswot"] == found["jacob_cov"] == -math.inf
+    assert found["parameters"] > 0 and all(math.isfinite(found[name]) for name in ("grad_norm", "snip", "multiply_adds"))
 
 
 def test_a_relu_counts_once_for_each_op_that_reads_it():

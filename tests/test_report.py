@@ -71,7 +71,8 @@ def inside(point, box, slack: float = 1e-6) -> bool:
     return abs(point[0] - box.x) < box.width / 2 - slack and abs(point[1] - box.y) < box.height / 2 - slack
 
 
-CELLS = {name: published(name) for name in PUBLISHED} | {name: list(g.cells[0][1]) for name, g in genotypes().items()}
+CELLS = {name: published(name) for name in PUBLISHED} | {name: list(g.cells[0][1]) for name, g in genotypes().items()
+                                                            if name not in ("chain", "one_edge")}  # tests/test_draw_chain.py
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -135,7 +136,7 @@ def test_outputs_and_inputs_may_be_given_and_nodes_without_edges_are_left_out():
     assert set(cell_layout(edges, [5]).nodes) == {0, 3, 5, 6}
     svg = cells_svg(Genotype("toy", "f", (("normal", tuple(edges)),)), num_inputs={"normal": 2}, outputs={"normal": [5]})
     words = {text.strip() for text in ElementTree.fromstring(svg).itertext()}
-    assert {"1", "3"} <= words and "0" not in words  # "2" is in c_{k-2}
+    assert "1" in words and not {"0", "3"} & words  # "2" is in c_{k-2}; node 5, the only output, is called c_{k}
 
 
 def test_an_empty_cell_and_strange_op_names_can_be_drawn(tmp_path):

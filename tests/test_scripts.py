@@ -55,7 +55,7 @@ IN_FINAL = {"dataset", "protocol", "task", "optimizer", "schedule"}
 @pytest.mark.parametrize("group, choice", list(groups()))
 def test_every_config_composes_and_builds(composer, group, choice):
     for script in ("search", "final") if group in IN_FINAL else ("search",):
-        extra = ["space._target_=supernet.spaces.darts.make"] if choice == "custom" else []
+        extra = {"custom": ["space._target_=supernet.spaces.darts.make"], "language_model": ["dataset=text"]}.get(choice, [])
         cfg = composer(script, *[f"{slot}={choice}" for slot in SLOTS.get(group, [group])], *extra)
         config.validate(cfg, f"train_{script}")
         build = lambda node: instantiate(node, _convert_="all")

@@ -6,7 +6,7 @@ import torch
 from ops.op import Normalisation
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.network import batch_norms, inherit
-from supernet.spaces import darts, nasbench_macro, toy
+from supernet.spaces import darts, layerwise, nasbench_macro, toy
 from supernet.task import Classification
 
 NORM = Normalisation(affine=False, after_pools=True)
@@ -57,6 +57,17 @@ def test_the_supernet_is_left_as_found(setting, statistics):
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(1).get_state())
     assert all(n.momentum == 0.1 and not n.by_batch for n in batch_norms(net))
     assert evaluate(space.sample(random.Random(0))) == first
+
+
+def test_recalibration_sees_the_network_without_dropout():
+    torch.manual_seed(0)
+    space = layerwise.make(stages=[[1, 3]], dropouts=[50], skippable=False)
+    net = space.network(space.candidates(), norm=NORM, num_classes=3, image_size=(8, 8), channels=4, **space.sizes).double()
+    batches = [(torch.randn(8, 3, 8, 8, dtype=torch.float64), torch.arange(8) % 3) for _ in range(3)]
+    genotype = space.sample(random.Random(0))
+    first, second = (SharedWeights(net, space, Classification(), batches[2:], torch.Generator().manual_seed(seed), calibration=batches[:2])
+                     for seed in (1, 2))
+    assert first(genotype) == second(genotype)
 
 
 def test_wrong_options_are_refused(setting):

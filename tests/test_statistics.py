@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supernet.statistics import kendall, kendall_interval, precision_at, ranks, spearman
+from supernet.statistics import _taus, kendall, kendall_interval, precision_at, ranks, spearman
 
 
 def slow_kendall(a, b):
@@ -22,6 +22,25 @@ def test_kendall_counts_pairs(seed):
     assert kendall(a, b) == pytest.approx(slow_kendall(a, b), abs=1e-12)
 
 
+def test_the_interval_is_that_of_lists_which_are_drawn_one_by_one():
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(9, size=40).astype(float), rng.normal(size=40).round(1)
+    drawn, state = [], np.random.default_rng(7)
+    for _ in range(30):
+        i = state.integers(40, size=40)
+        drawn.append(slow_kendall(a[i], b[i]))
+    assert kendall_interval(a, b, np.random.default_rng(7), resamples=30) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1e-12)
+
+
+def test_long_lists_are_compared_in_blocks():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(50, size=1100).astype(float), rng.normal(size=1100)
+    counts = rng.integers(3, size=(2, 1100)).astype(np.float32)
+    assert _taus(a, b, counts, block=1100) == pytest.approx(_taus(a, b, counts, block=100), abs=1e-12)
+    repeated = np.repeat(np.arange(1100), counts[0].astype(int))
+    assert kendall(a[repeated], b[repeated]) == pytest.approx(_taus(a, b, counts)[0], abs=1e-12)
+
+
 def test_known_values():
     assert ranks(np.array([3.0, 1, 3, 2])).tolist() == [3.5, 1, 3.5, 2]
     a = np.array([1.0, 2, 3, 4, 5])
@@ -29,6 +48,11 @@ def test_known_values():
     # 1 - 6 * (1 + 1 + 4 + 4 + 4) / (5 * 24)
     assert spearman(a, np.array([2.0, 1, 5, 2 + 0.0, 3])) == pytest.approx(np.corrcoef([1, 2, 3, 4, 5], [2.5, 1, 5, 2.5, 4])[0, 1])
     assert np.isnan(kendall(a, np.ones(5))) and np.isnan(spearman(a, np.ones(5)))
+    assert np.isnan(kendall_interval(a, np.ones(5), np.random.default_rng(0), resamples=10)).all()
+    # printed in SciPy's documentation of kendalltau and spearmanr
+    assert kendall(np.array([12.0, 2, 1, 12, 2]), np.array([1.0, 4, 7, 1, 0])) == pytest.approx(-0.47140452079103173, abs=1e-12)
+    assert spearman(a, np.array([5.0, 6, 7, 8, 7])) == pytest.approx(0.8207826816681233, abs=1e-12)
+    assert kendall(np.array([-np.inf, 1, np.inf]), np.array([1.0, 2, 3])) == 1
 
 
 def test_precision_at_the_top():

@@ -58,7 +58,8 @@ def test_the_table_of_a_resumed_run_is_complete_and_the_same_as_of_an_unbroken_o
     again = read_table(tmp_path / "toy.csv.gz", SPACE)
     for name in names:
         np.testing.assert_array_equal(table.column(name), again.column(name))
-    np.testing.assert_allclose(table.column("test_accuracy"), (table.column("test_accuracy_seed0") + table.column("test_accuracy_seed1")) / 2)
+    seeds = [table.column(f"test_accuracy_seed{seed}") for seed in (0, 1)]
+    np.testing.assert_allclose(table.column("test_accuracy"), sum(seeds) / 2)
 
 
 def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_path):

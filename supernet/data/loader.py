@@ -72,12 +72,12 @@ class Loader:
         self._order = self.indices.new_empty(0)  # positions in `indices`, for this pass; empty before the first
 
     @property
-    def num_images(self) -> int:
+    def num_items(self) -> int:
         return len(self.indices)
 
     def __len__(self) -> int:
         """Batches in a whole pass."""
-        whole, rest = divmod(self.num_images, self.batch_size)
+        whole, rest = divmod(self.num_items, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -101,16 +101,16 @@ class Loader:
             "order": self._order.cpu(),
             "position": self.position,
             "generator": self.generator.get_state(),
-            "num_images": self.num_images,
+            "num_items": self.num_items,
             "batch_size": self.batch_size,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        seen = (state["num_images"], state["batch_size"])
-        if seen != (self.num_images, self.batch_size):
+        seen = (state["num_items"], state["batch_size"])
+        if seen != (self.num_items, self.batch_size):
             raise DataError(
                 f"the saved position is one in {seen[0]} images in batches of {seen[1]}, "
-                f"but this loader has {self.num_images} in batches of {self.batch_size}"
+                f"but this loader has {self.num_items} in batches of {self.batch_size}"
             )
         self._order = state["order"].to(self.device)
         self.position = state["position"]
@@ -118,8 +118,8 @@ class Loader:
 
     def _new_order(self) -> Tensor:
         if self.shuffle:
-            return torch.randperm(self.num_images, generator=self.generator, device=self.device)
-        return torch.arange(self.num_images, device=self.device)
+            return torch.randperm(self.num_items, generator=self.generator, device=self.device)
+        return torch.arange(self.num_items, device=self.device)
 
 
 def _pick(images: Part, batches: tuple[Tensor, ...], workers: int, device: torch.device) -> Iterator[Tensor]:

@@ -4,7 +4,7 @@ As Abdelfattah et al. 2021 ("Zero-cost proxies for lightweight NAS", Sec. 3.2) a
 network, a batch and a task; higher is meant to be better.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from supernet.space import Space
 from supernet.task import Batch, Task
 
 Proxy = Callable[[nn.Module, Batch, Task], float]
+RELUS = (F.relu, F.relu6)  # what makes codes
 
 
 def synflow(net: nn.Module, batch: Batch, task: Task) -> float:
@@ -35,12 +36,13 @@ def synflow(net: nn.Module, batch: Batch, task: Task) -> float:
             for p in net.parameters():
                 p.abs_()
         grads = torch.autograd.grad(net(x, generator=torch.Generator(x.device)).sum(), weights, allow_unused=True)
-        return sum((p * g).sum().abs().item() for p, g in zip(weights, grads) if g is not None)
+        return sum((p * g).abs().sum().item() for p, g in zip(weights, grads) if g is not None)
 
 
 def naswot(net: nn.Module, batch: Batch, task: Task) -> float:
     """log |det K| of the Hamming kernel of ReLU codes, K_ij = number of ReLUs on which images i and j agree (Mellor et al. 2021, eq. 2;
-    official code: summed over layers, batch norms by the batch's statistics). -inf where two images have the same codes.
+    official code: summed over layers, batch norms by the batch's statistics). -inf where two images have the same codes, or there is no
+    ReLU.
 
     Published networks apply a ReLU in each op; here ops that read one node share it, and it counts once for each of them.
     """
@@ -53,7 +55,7 @@ def naswot(net: nn.Module, batch: Batch, task: Task) -> float:
     begin = [m for m in net.modules() if isinstance(m, Op) and m.prefix == ReLU() and m.body is not None]
     handles = [op.body.register_forward_pre_hook(count) for op in begin]
     try:
-        with _restored(net), torch.no_grad(), _Watch(F.relu, outputs.append):
+        with _restored(net), torch.no_grad(), _Watch(RELUS, outputs.append):
             net.train()(batch[0], generator=torch.Generator(batch[0].device))
     finally:
         for handle in handles:
@@ -82,7 +84,9 @@ def jacob_cov(net: nn.Module, batch: Batch, task: Task) -> float:
     et al. 2020, eq. 4; the gradient is that of the sum of the outputs)."""
     with _restored(net):
         x = batch[0].detach().clone().requires_grad_()
-        (jacobian,) = torch.autograd.grad(net.train()(x, generator=torch.Generator(x.device)).sum(), x)
+        (jacobian,) = torch.autograd.grad(net.train()(x, generator=torch.Generator(x.device)).sum(), x, allow_unused=True)
+    if jacobian is None:
+        return -float("inf")  # no path from the images to the output
     rows = jacobian.flatten(1).double()
     rows = rows - rows.mean(1, keepdim=True)
     norms = rows.norm(dim=1, keepdim=True)
@@ -156,14 +160,14 @@ def _without_norms(net: nn.Module) -> Iterator[None]:
 
 
 class _Watch(TorchFunctionMode):
-    """Within, `see` gets every result of `function`."""
+    """Within, `see` gets every result of `functions`."""
 
-    def __init__(self, function: Callable[..., Tensor], see: Callable[[Tensor], object]):
+    def __init__(self, functions: Collection[Callable[..., Tensor]], see: Callable[[Tensor], object]):
         super().__init__()
-        self.function, self.see = function, see
+        self.functions, self.see = functions, see
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is self.function:
+        if func in self.functions:
             self.see(result)
         return result

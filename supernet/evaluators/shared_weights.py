@@ -47,10 +47,10 @@ class SharedWeights:
             return evaluate(self.net, self.task, self.batches, lambda: weights, self.generator)
 
     def _recalibrate(self, weights: EdgeWeights) -> None:
-        """The mean of the batches' statistics, with equal weights."""
-        self.net.train()
+        """The mean of the batches' statistics, with equal weights. Only norms are in training mode: dropout would widen what they see."""
+        self.net.eval()
         for norm in self.norms:
-            norm.running_mean.zero_(), norm.running_var.zero_()
+            norm.train(), norm.running_mean.zero_(), norm.running_var.zero_()
         for n, batch in enumerate(self.calibration):
             for norm in self.norms:
                 norm.momentum = 1 / (n + 1)

@@ -56,43 +56,31 @@ class Layout:
     curves: tuple[tuple[Point, ...], ...]
 
 
-def lay_out(wires: Sequence[Wire], max_width: float = 8.0) -> Layout:
-    """The layout of a directed graph whose edges run from lower to higher node numbers. A chain is folded to `max_width`."""
-    nodes = _nodes(wires)
-    links = {(w.source, w.destination) for w in wires}
-    is_chain = len(wires) == len(nodes) - 1 and links == set(pairwise(nodes))
-    return _folded(wires, max_width) if is_chain else _layered(wires)
+def lay_out(wires: Sequence[Wire]) -> Layout:
+    """The layout of a directed graph whose edges run from lower to higher node numbers."""
+    layers = _Layers(wires)
+    rng = random.Random(0)
+    best: tuple[float, Order] | None = None
+    for attempt in range(ATTEMPTS):
+        start = layers.columns()
+        if attempt:
+            for column in start:
+                rng.shuffle(column)
+        order, crossings = _untangle(layers, start)
+        y = _heights(layers, order, sweeps=16)
+        bends = sum(abs(y[a] - y[b]) for route in layers.routes for a, b in pairwise(route))
+        cost = crossings + 0.4 * bends
+        if best is None or cost < best[0]:
+            best = (cost, order)
+    assert best is not None
+    order = best[1]
+    if order[0][0] != min(order[0]):  # upside down is as good a layout: the first input belongs at the top
+        order = [column[::-1] for column in order]
+    return _place(layers, order, _heights(layers, order, sweeps=150))
 
 
 def _nodes(wires: Sequence[Wire]) -> list[int]:
     return sorted({w.source for w in wires} | {w.destination for w in wires})
-
-
-def _folded(wires: Sequence[Wire], max_width: float) -> Layout:
-    """A chain in rows that run right, then left, joined by vertical wires."""
-    nodes, wires_in_order = _nodes(wires), sorted(wires, key=lambda w: w.source)
-    label = max(w.label_width for w in wires)
-    pitch, row_pitch = NODE_WIDTH + label + 0.45, 0.85
-    per_row = max(2, 1 + int((max_width - max(label, NODE_WIDTH)) // pitch))
-    margin = max(label, NODE_WIDTH) / 2
-    places = {}
-    for i, node in enumerate(nodes):
-        row, k = divmod(i, per_row)
-        places[node] = Box(margin + pitch * (k if row % 2 == 0 else per_row - 1 - k), NODE_HEIGHT / 2 + row * row_pitch,
-                           NODE_WIDTH, NODE_HEIGHT)
-    labels: dict[Wire, Box | None] = {}
-    curves: dict[Wire, tuple[Point, ...]] = {}
-    for wire in wires_in_order:
-        a, b = places[wire.source], places[wire.destination]
-        middle = ((a.x + b.x) / 2, (a.y + b.y) / 2)
-        along = (b.x > a.x) - (b.x < a.x)  # right, left, or 0 for down to the next row
-        down = 1 - abs(along)
-        start = (a.x + along * a.width / 2, a.y + down * a.height / 2)
-        end = (b.x - along * b.width / 2, b.y - down * b.height / 2)
-        curves[wire] = (start, middle, middle, end)
-        labels[wire] = Box(*middle, wire.label_width, LABEL_HEIGHT) if wire.label_width else None
-    return Layout(max(b.x for b in places.values()) + margin, max(b.y for b in places.values()) + NODE_HEIGHT / 2, places,
-                  tuple(labels[w] for w in wires), tuple(curves[w] for w in wires))
 
 
 class _Layers:
@@ -156,28 +144,6 @@ def _label_layers(wires: Sequence[Wire], depth: dict[int, int]) -> list[int | No
             load[layer] = load.get(layer, 0) + 1
             chosen[i] = layer
     return chosen
-
-
-def _layered(wires: Sequence[Wire]) -> Layout:
-    layers = _Layers(wires)
-    rng = random.Random(0)
-    best: tuple[float, Order] | None = None
-    for attempt in range(ATTEMPTS):
-        start = layers.columns()
-        if attempt:
-            for column in start:
-                rng.shuffle(column)
-        order, crossings = _untangle(layers, start)
-        y = _heights(layers, order, sweeps=16)
-        bends = sum(abs(y[a] - y[b]) for route in layers.routes for a, b in pairwise(route))
-        cost = crossings + 0.4 * bends
-        if best is None or cost < best[0]:
-            best = (cost, order)
-    assert best is not None
-    order = best[1]
-    if order[0][0] != min(order[0]):  # upside down is as good a layout: the first input belongs at the top
-        order = [column[::-1] for column in order]
-    return _place(layers, order, _heights(layers, order, sweeps=150))
 
 
 def _untangle(layers: _Layers, order: Order) -> tuple[Order, int]:

@@ -1,6 +1,7 @@
 """How ops, nodes and edges are written and coloured in every figure. No matplotlib."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 MAX_LABEL = 28  # characters; longer op names are cut
 
@@ -9,6 +10,9 @@ FAMILY_WORDS = (("none", "none"), ("zero", "none"), ("skip", "skip"), ("identity
                 ("dil", "dilated"))
 FAMILY_COLOURS = {"conv": "#1f5fa8", "dilated": "#7a3fa0", "pool": "#b4530a", "skip": "#2e7d4f", "none": "#9a9a9a",
                   "other": "#a3224a"}
+
+NODE_FILLS = {"input": "#dfe9f5", "computed": "#f4f4f4", "output": "#e3f1e3"}
+NOTHING = "\u2013"  # how a table shows a choice that does nothing
 
 # Eight colours told apart by colour-blind readers too (Okabe & Ito 2008, yellow darkened), then more for longer lists.
 OP_COLOURS = ("#8c8c8c", "#e69f00", "#56b4e9", "#000000", "#0072b2", "#009e73", "#d55e00", "#cc79a7",
@@ -27,6 +31,11 @@ def op_label(op: str) -> str:
     return plain(short.replace("_", " "))
 
 
+def choice_label(op: str, kind: str) -> str:
+    """A choice in the row of its decision, where the name need not be repeated: `kernel_5` is `5`, `no_pool` a dash."""
+    return NOTHING if op.startswith("no_") else op_label(op.removeprefix(f"{kind}_"))
+
+
 def op_family(op: str) -> str:
     """A key of FAMILY_COLOURS."""
     return next((family for word, family in FAMILY_WORDS if word in op.lower()), "conv")
@@ -42,10 +51,33 @@ def node_name(node: int, num_inputs: int) -> str:
     return str(node - num_inputs) if node >= num_inputs else f"c_{{k-{num_inputs - node}}}"
 
 
-def edge_names(edges: Sequence[tuple[int, int]], num_inputs: int | None = None) -> list[str]:
-    """Names of the rows of an (E, O) table from its (source, destination) pairs: `c_{k-2} → 0`, `0 → 1`.
+@dataclass(frozen=True)
+class Naming:
+    """What the nodes of one kind of cell are called in a drawing, in mathtext.
 
-    `num_inputs` is the smallest destination unless given.
+    fed: what input node 0 is computed from, nearest last. note: follows the kind in the title.
     """
+
+    output: str = "c_{k}"
+    fed: tuple[str, ...] = ()
+    note: str = ""
+
+    def name(self, node: int, num_inputs: int) -> str:
+        if node < 0:
+            return self.fed[node]
+        return str(node) if self.fed else node_name(node, num_inputs)
+
+
+NAMINGS = {"recurrent": Naming("h_t", ("x_t", "h_{t-1}"), ": h_t is the mean of the nodes that lead to it")}  # Naming() for all other kinds
+
+
+def edge_names(edges: Sequence[tuple[int, int]], num_inputs: int | None = None, kind: str = "") -> list[str]:
+    """Names of the rows of an (E, O) table from its (source, destination) pairs: `c_{k-2} → 0`, `0 → 1`; of a chain `layer 1`, ...
+
+    `num_inputs` is the smallest destination unless given. Nodes are called as those of cells of this kind.
+    """
+    if list(edges) == [(n, n + 1) for n in range(len(edges))]:
+        return [f"layer {n + 1}" for n in range(len(edges))]
     first = min((d for _, d in edges), default=0) if num_inputs is None else num_inputs
-    return [f"{node_name(s, first)} → {node_name(d, first)}" for s, d in edges]
+    naming = NAMINGS.get(kind, Naming())
+    return [f"{naming.name(s, first)} → {naming.name(d, first)}" for s, d in edges]

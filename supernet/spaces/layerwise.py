@@ -98,7 +98,8 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: int, n
             edges["pooling"] = layer
         own = {kind: tuple(choices.of[kind][e]) for kind, e in edges.items()}
         made.append(FactorisedLayer(
-            own, channels_in=built, residual=_keeps_shape(stages, layer), norm=norm,
+            own, channels_in=built, full_width=multiple * channels,
+            residual=_keeps_shape(stages, layer), norm=norm,
             expansions={name: full * int(name.removeprefix("expansion_")) for name in own["expansion"]},
             widths={name: channels_at(multiple * channels, name) for name in own["width"]}))
         edges_of.append(edges)

@@ -1,0 +1,54 @@
+"""Language modelling as a task: the next character or word, sequences that go on from batch to batch."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from supernet.data.text import TextBatch
+from supernet.task import Result, State, counted, single
+from supernet.weights import EdgeWeights
+
+HEADLINES = {"character": "bits_per_character", "word": "perplexity"}
+
+
+class LanguageModel:
+    """Cross-entropy of the next item. In training `activation` times the mean square of the outputs after dropout and `temporal` times
+    that of their change from one time to the next are added (AR and TAR, Merity et al. 2018, Sec. 4.6; DARTS: 0 and 1e-3); reported
+    losses are without them. They also stand in the loss of the architecture parameters, where the official code leaves them out.
+
+    item: `character` or `word`, which decides the headline. bptt: the length at which the learning rate counts fully; shorter
+    sequences take a smaller step (Merity et al. 2018, Sec. 4.1).
+    """
+
+    def __init__(self, *, item: str, bptt: int, activation: float = 0.0, temporal: float = 0.0):
+        if item not in HEADLINES:
+            raise ValueError(f"task.item must be {' or '.join(HEADLINES)}, got {item!r}")
+        self.item, self.bptt, self.activation, self.temporal = item, bptt, activation, temporal
+
+    def __call__(self, net: nn.Module, batch: TextBatch, weights: EdgeWeights | None = None, *, state: State = None,
+                 generator: torch.Generator | None = None) -> Result:
+        out = net(batch.inputs, weights, state=None if batch.fresh else state, generator=generator)
+        loss = reported = F.cross_entropy(single(out.logits).flatten(0, 1), batch.targets.flatten())
+        if net.training and self.activation:
+            loss = loss + self.activation * out.dropped.square().mean()
+        if net.training and self.temporal and len(out.raw) > 1:
+            loss = loss + self.temporal * out.raw.diff(dim=0).square().mean()
+        return Result(loss, counted(reported, out.logits, batch.targets), out.state)
+
+    def network_options(self) -> dict[str, Any]:
+        return {}
+
+    def metrics(self, means: Mapping[str, float]) -> dict[str, float]:
+        loss = means["loss"]
+        return dict(means) | {"perplexity": math.exp(min(loss, 700.0)), f"bits_per_{self.item}": loss / math.log(2)}
+
+    def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+        names = [HEADLINES[self.item], *(name for name in ("perplexity", f"bits_per_{self.item}") if name != HEADLINES[self.item])]
+        return [(name.replace("_", " "), f"{metrics[name]:.3f}") for name in names]
+
+    def lr_factor(self, batch: TextBatch) -> float:
+        return len(batch.inputs) / self.bptt

@@ -1,0 +1,155 @@
+"""The recurrent cell of DARTS and its language model (Liu et al. 2019, Sec. 2.1, 3.1.2 and App. A.1.2; official code, rnn/)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.op import BatchNorm, Normalisation
+from supernet.space import CellSpec, Mask
+from supernet.weights import EdgeWeights, Weights
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh, "relu": F.relu, "sigmoid": torch.sigmoid, "identity": lambda x: x,
+}
+INITIAL = 0.04  # weights start uniform in +-INITIAL [official code, INITRANGE]
+
+
+class NodePlan(NamedTuple):
+    """What one node computes in a forward pass: its predecessors that run (K), their activations (F), and the factor of each pair
+    as columns (K, 1, 1), or None for ones; `total` is the sum of the columns."""
+
+    sources: list[int]
+    functions: list[Callable[[Tensor], Tensor]]
+    columns: list[Tensor] | None
+    total: Tensor | None
+
+
+class RecurrentCell(nn.Module):
+    """x_t, h_{t-1} -> h_t, the mean of the cell's nodes.
+
+    Node 0 is s_0 = h + c_0 * (tanh(g_0) - h) with [c_0, g_0] = [x, h] W_0 (c squashed by a sigmoid). Node i adds, over predecessors j and
+    activations f, weight * (s_j + c * (f(g) - s_j)) with [c, g] = s_j W_i: all edges into a node share W_i. In the search one
+    batch norm without parameters follows every node (official code; the paper, Sec. 3.1.2).
+    """
+
+    def __init__(self, spec: CellSpec, present: Mask, inputs: int, hidden: int, norm: BatchNorm | None):
+        super().__init__()
+        self.spec, self.present, self.inputs, self.norm = spec, present, inputs, norm
+        self.w0 = nn.Parameter(torch.empty(inputs + hidden, 2 * hidden).uniform_(-INITIAL, INITIAL))
+        self.w = nn.ParameterList(torch.empty(hidden, 2 * hidden).uniform_(-INITIAL, INITIAL) for _ in spec.nodes)
+
+    def forward(self, x: Tensor, h: Tensor, weights: Weights | None, x_mask: Tensor | None, h_mask: Tensor | None) -> Tensor:
+        """x: (T, B, inputs), h: (B, hidden) -> every h_t, (T, B, hidden). Masks of variational dropout: (B, inputs), (B, hidden), the
+        same at each time, on the input and on each node's state where it is read."""
+        from_x = (x if x_mask is None else x * x_mask) @ self.w0[: self.inputs]  # for all times at once
+        plan = [self._plan(node, weights) for node in self.spec.nodes]
+        found = []
+        for t in range(len(x)):
+            h = self._step(from_x[t], h, plan, h_mask)
+            found.append(h)
+        return torch.stack(found)
+
+    def _plan(self, node: int, weights: Weights | None) -> NodePlan | None:
+        """None where nothing runs into the node. An activation that some of the running predecessors lack has factor 0 there."""
+        active = None if weights is None else weights.active
+        held = [[op in ACTIVATIONS and self.present[e][o] and (active is None or active[e][o]) for o, op in enumerate(self.spec.ops)]
+                for e in self.spec.incoming(node)]
+        rows = [k for k, row in enumerate(held) if any(row)]
+        if not rows:
+            return None
+        edges = [self.spec.incoming(node)[k] for k in rows]
+        used = [o for o in range(len(self.spec.ops)) if any(held[k][o] for k in rows)]
+        sources, functions = [self.spec.edges[e][0] for e in edges], [ACTIVATIONS[self.spec.ops[o]] for o in used]
+        mask = torch.tensor([[held[k][o] for o in used] for k in rows], device=self.w0.device)
+        if weights is None and bool(all(held[k][o] for k in rows for o in used)):
+            return NodePlan(sources, functions, None, None)
+        table = torch.ones(mask.shape, device=self.w0.device, dtype=self.w0.dtype) if weights is None else weights.ops[edges][:, used]
+        table = torch.where(mask, table, 0.0)  # what is inactive is not read
+        return NodePlan(sources, functions, [column.view(-1, 1, 1) for column in table.unbind(1)], table.sum(1).view(-1, 1, 1))
+
+    def _step(self, from_x: Tensor, h: Tensor, plan: list[NodePlan | None], h_mask: Tensor | None) -> Tensor:
+        c, g = (from_x + (h if h_mask is None else h * h_mask) @ self.w0[self.inputs:]).chunk(2, -1)
+        states = [self._normed(h + c.sigmoid() * (g.tanh() - h))]
+        for w, node in zip(self.w, plan):
+            if node is None:
+                states.append(torch.zeros_like(h))
+                continue
+            s = torch.stack([states[j] for j in node.sources])  # (K, B, hidden)
+            c, g = ((s if h_mask is None else s * h_mask) @ w).chunk(2, -1)
+            c = c.sigmoid()
+            if node.columns is None:
+                y = sum(function(g) for function in node.functions)
+                y = len(node.functions) * s + c * (y - len(node.functions) * s)
+            else:
+                y = node.columns[0] * node.functions[0](g)
+                for column, function in zip(node.columns[1:], node.functions[1:]):
+                    y = torch.addcmul(y, column, function(g))
+                kept = node.total * s
+                y = torch.addcmul(kept, c, y - kept)
+            states.append(self._normed(y.sum(0)))
+        return torch.stack([states[n] for n in self.spec.outputs]).mean(0)
+
+    def _normed(self, s: Tensor) -> Tensor:
+        return s if self.norm is None else self.norm(s)
+
+
+class LanguageOutput(NamedTuple):
+    """logits (T, B, vocabulary); raw (T, B, hidden), the cell's outputs, and dropped, what the decoder saw of them; state (B, hidden)."""
+
+    logits: Tensor
+    raw: Tensor
+    dropped: Tensor
+    state: Tensor
+
+
+class RecurrentLanguageModel(nn.Module):
+    """Embedding, recurrent cell, decoder with the embedding's weights: `net(x, weights, state=...) -> LanguageOutput`.
+
+    Dropout rates, each mask drawn once a sequence: `dropout_embedding` drops whole rows of the embedding (words), `dropout_input` entries
+    of embedded words, `dropout_x` and `dropout_hidden` what the cell reads of its input and of states, `dropout_output` the cell's
+    output (Merity et al. 2018; official code's dropoute, dropouti, dropoutx, dropouth, dropout).
+    """
+
+    def __init__(self, kind: str, spec: CellSpec, present: Mask, *, vocabulary: int, channels: int, norm: Normalisation, batch_norm: bool,
+                 dropout_embedding: float = 0.0, dropout_input: float = 0.0, dropout_x: float = 0.0, dropout_hidden: float = 0.0,
+                 dropout_output: float = 0.0):
+        super().__init__()
+        rates = {"dropout_embedding": dropout_embedding, "dropout_input": dropout_input, "dropout_x": dropout_x,
+                 "dropout_hidden": dropout_hidden, "dropout_output": dropout_output}
+        wrong = {name: rate for name, rate in rates.items() if not 0 <= rate < 1}
+        if wrong:
+            raise ValueError(f"dropout rates must be at least 0 and below 1, got {wrong}")
+        self.kind, self.rates, self.hidden, self.drop_path_prob = kind, rates, channels, 0.0
+        self.embedding = nn.Parameter(torch.empty(vocabulary, channels).uniform_(-INITIAL, INITIAL))
+        self.cell = RecurrentCell(spec, present, channels, channels, norm(channels) if batch_norm else None)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, state: Tensor | None = None,
+                generator: torch.Generator | None = None) -> LanguageOutput:
+        """x: (T, B) int64. state: (B, hidden), or None for zeros. generator: for dropout, in training."""
+        if self.drop_path_prob > 0:
+            raise ValueError(f"a recurrent cell has no paths to drop: drop_path_prob must be 0, got {self.drop_path_prob}")
+        batch = x.shape[1]
+
+        def mask(name: str, *shape: int) -> Tensor | None:
+            rate = self.rates[name]
+            if not self.training or rate == 0:
+                return None
+            if generator is None:
+                raise ValueError("dropout draws at every forward: the network must be called with generator=")
+            kept = torch.rand(shape, generator=generator, device=x.device, dtype=self.bias.dtype) >= rate
+            return kept.to(self.bias.dtype) / (1 - rate)
+
+        rows = mask("dropout_embedding", len(self.embedding), 1)
+        embedded = F.embedding(x, self.embedding if rows is None else self.embedding * rows)
+        locked = mask("dropout_input", batch, self.hidden)
+        embedded = embedded if locked is None else embedded * locked
+        h = self.bias.new_zeros(batch, self.hidden) if state is None else state
+        raw = self.cell(embedded, h, None if weights is None else weights[self.kind], mask("dropout_x", batch, self.hidden),
+                        mask("dropout_hidden", batch, self.hidden))
+        locked = mask("dropout_output", batch, self.hidden)
+        dropped = raw if locked is None else raw * locked
+        return LanguageOutput(dropped @ self.embedding.T + self.bias, raw, dropped, raw[-1].detach())

@@ -1,0 +1,26 @@
+"""The recurrent cell space of DARTS (Liu et al. 2019, Sec. 2.1 and 3.1.2)."""
+
+from typing import Any
+
+from supernet.space import Candidates, CellSpec, Space
+
+OPS = ("none", "tanh", "relu", "sigmoid", "identity")
+MAX_NODES = 32
+
+
+def make(*, nodes: int = 8) -> Space:
+    """Cells of `nodes` computed nodes; each keeps one predecessor and an activation, and the output is the mean of all of them. Node 0
+    is computed from the input and the last state."""
+    if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
+        raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
+    spec = CellSpec.full(num_inputs=1, num_nodes=nodes, ops=OPS, outputs=range(1, 1 + nodes), keep=(1, 1), unselectable=("none",))
+    return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, sizes={"layers": 1})
+
+
+def build(space: Space, candidates: Candidates, *, layers: int, **sizes: Any) -> Any:
+    """The language model; `sizes` are those of `supernet.recurrent.RecurrentLanguageModel`."""
+    from supernet.recurrent import RecurrentLanguageModel
+
+    if layers != 1:
+        raise ValueError(f"layers must be 1 in a recurrent space, got {layers}")
+    return RecurrentLanguageModel("recurrent", space.cells["recurrent"], candidates["recurrent"], **sizes)
