@@ -43,6 +43,8 @@ def settle_sizes(cfg: DictConfig, space: Space) -> None:
     """Options that the space itself decides get their value, so that what is recorded and printed is what is built."""
     for name, value in space.sizes.items():
         cfg[name] = value
+    if not space.auxiliary_head and cfg.task.get("auxiliary_weight"):
+        cfg.task.auxiliary_weight = 0.0
 
 
 def space_of(genotype: Genotype) -> Space:

@@ -295,6 +295,11 @@ def mendable_errors() -> Iterator[None]:
     except (Mendable, HydraException, OmegaConfBaseException) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except ValueError as error:  # Hydra's own for `group=null`, where the group has a default
+        if "Config group override must be" not in str(error):
+            raise
+        print("error: a group takes the name of a choice, got null (there is evaluator=none; --help lists the choices)", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:  # the reader of `--help | head` has left; the interpreter must not find that out again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:

@@ -7,30 +7,45 @@ import csv
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from supernet.config import UsageError, cli, composing, overrides, plain, shows_errors, validate
+from supernet.interrupt import Interrupt
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from supernet.compose import SearchParts
     from supernet.genotype import Genotype
+    from supernet.space import Space
 
 TOP = (5, 10, 20)  # percent
+Evaluate = Callable[["Genotype"], float]  # higher is meant to be better
 
 
 @dataclass
 class Ranking:
-    """What one way to estimate says of the drawn architectures, beside the truth."""
+    """What one way to estimate says of the drawn architectures, in their order; fewer of them where it was interrupted."""
 
-    name: str
+    by: str
+    state: str = ""  # of the supernet: the name of its checkpoint
+    step: int | None = None  # of the search, at that checkpoint
     estimates: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
-    def scores(self, truth: Any, rng: Any, resamples: int) -> dict[str, float]:
+    @property
+    def name(self) -> str:
+        return f"{self.by} {self.state}".strip()
+
+    def scores(self, truth: "np.ndarray", rng: "np.random.Generator", resamples: int) -> dict[str, Any]:
+        """Over the architectures whose estimate and truth are finite; NaN where fewer than 3 are."""
         import numpy as np
 
         from supernet.statistics import kendall, kendall_interval, precision_at, spearman
@@ -39,11 +54,15 @@ class Ranking:
         truth = truth[: len(estimate)]
         finite = np.isfinite(estimate) & np.isfinite(truth)
         a, b = estimate[finite], truth[finite]
-        if len(a) < 3:
-            raise UsageError(f"{self.name}: at least 3 architectures need a finite estimate and truth, got {len(a)}")
-        low, high = kendall_interval(a, b, rng, resamples=resamples)
-        return {"architectures": len(a), "kendall_tau": kendall(a, b), "kendall_low": low, "kendall_high": high, "spearman": spearman(a, b),
-                **{f"precision_at_{percent}": precision_at(a, b, percent) for percent in TOP}}
+        found = dict.fromkeys(["kendall_tau", "kendall_low", "kendall_high", "spearman", *(f"precision_at_{p}" for p in TOP)], float("nan"))
+        if len(a) >= 3:
+            low, high = kendall_interval(a, b, rng, resamples=resamples)
+            found = {"kendall_tau": kendall(a, b), "kendall_low": low, "kendall_high": high, "spearman": spearman(a, b),
+                     **{f"precision_at_{p}": precision_at(a, b, p) for p in TOP}}
+        return {"architectures": len(a), "evaluated": len(estimate), **found, "step": self.step, "seconds": round(self.seconds, 3)}
+
+
+Scored = list[tuple[Ranking, dict[str, Any]]]
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="rank")
@@ -52,82 +71,76 @@ def main(cfg: DictConfig) -> None:
     validate(cfg, "rank")
     import numpy as np
 
-    from supernet import checkpoint, compose
+    from supernet import compose
     from supernet.evaluators.proxies import PROXIES
-    from supernet.run_folder import write_json
 
     unknown = sorted(set(cfg.by) - {"shared_weights", *PROXIES})
     if unknown or not cfg.by:
         raise UsageError(f"by must list some of shared_weights, {', '.join(PROXIES)}, got {list(cfg.by)}")
     with composing():
-        options, states = search_of(cfg)
+        options, checkpoints = search_of(cfg)
         parts = compose.search_parts(options)
         table = compose.build(cfg.evaluator)(parts.space)
         if table is None:
-            raise UsageError(f"no table for space {parts.space.name}: pass evaluator.path=FILE, or put it under {cfg.evaluator.folder}")
-        where = table.dataset(cfg.truth or next(iter(table.datasets), "none"))
-    rng = random.Random(cfg.seed)
-    genotypes = drawn(parts.space, cfg.n, rng)
-    truth = np.array([table.value(g, where.test, missing="nan") for g in genotypes])
-    output = Path(cfg.output or cfg.run or "rank")
-    output.mkdir(parents=True, exist_ok=True)
+            raise UsageError(f"no table for space {parts.space.name}: pass evaluator.path=FILE, or put it under "
+                             f"{cfg.evaluator.get('folder', 'data/tables')}")
+        of = cfg.truth or (options.dataset.name if options.dataset.name in table.datasets else next(iter(table.datasets), "none"))
+        column = table.dataset(of).test
+    genotypes = drawn(parts.space, cfg.n, random.Random(cfg.seed))
+    truth = np.array([table.value(g, column, missing="nan") for g in genotypes])
+    output = made(Path(cfg.output or cfg.run or "rank"))
+    title = f"{len(genotypes)} of {parts.space.count():,} architectures of {parts.space.name} against {column} of {table.source}"
+    print(title, flush=True)
 
-    rankings, taus = [], []
-    try:
-        for name in cfg.by:
-            for label, path in states if name == "shared_weights" else [("", None)]:
-                if path is not None:
-                    parts.net.load_state_dict(checkpoint.load_file(path)["parts"]["net"])
-                ranking = Ranking(f"{name} {label}".strip())
-                rankings.append(ranking)
-                evaluate = evaluators(cfg, options, parts)[name]
-                for estimate in estimated(evaluate, genotypes, ranking.name):
-                    ranking.estimates.append(estimate)
-                scores = ranking.scores(truth, np.random.default_rng(cfg.seed), cfg.resamples)
-                taus.append((ranking.name, scores))
-                print(line(ranking.name, scores), flush=True)
-    except KeyboardInterrupt:
-        print(f"interrupted: {len(rankings[-1].estimates)} architectures of {rankings[-1].name} are evaluated; what is there is written",
-              file=sys.stderr)
-        if len(rankings[-1].estimates) >= 3 and rankings[-1].name not in dict(taus):
-            taus.append((rankings[-1].name, rankings[-1].scores(truth, np.random.default_rng(cfg.seed), cfg.resamples)))
-    kept = [r for r in rankings if r.name in dict(taus)]
-    if not kept:
-        sys.exit(130)
-    texts = [parts.space.text(g) for g in genotypes]
-    with open(output / "rank.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["arch", "truth", *(r.name for r in kept)])
-        for i, text in enumerate(texts):
-            writer.writerow([text, truth[i], *(r.estimates[i] if i < len(r.estimates) else "" for r in kept)])
-    write_json(output / "rank.json", {"table": table.source, "truth": where.test, "statistics": cfg.statistics, "seed": cfg.seed,
-                                      "run": cfg.run, "scores": dict(taus)})
-    write_page(output, kept, truth, taus, f"{parts.space.name}: {where.test} of {table.source}")
-    print(f"written   {output / 'rank.html'}, rank.json, rank.csv")
+    scored: Scored = []
+    with Interrupt() as interrupt:
+        for ranking, evaluate in asked(cfg, options, parts, checkpoints):
+            estimate(ranking, evaluate, genotypes, lambda: interrupt.signal is not None)
+            if ranking.estimates:
+                scored.append((ranking, ranking.scores(truth, np.random.default_rng(cfg.seed), cfg.resamples)))
+                print(line(*scored[-1]), flush=True)
+            if interrupt.signal is not None:
+                break
+        if scored:
+            about = {"table": table.source, "truth": column, "space": parts.space.name, "run": cfg.run, "seed": cfg.seed,
+                     "statistics": cfg.statistics, "calibration_batches": cfg.calibration_batches,
+                     "images": parts.loaders.val_eval.num_items, "proxy_batch": cfg.proxy_batch}
+            try:
+                write(output, scored, [parts.space.text(g) for g in genotypes], truth, about, title)
+            except OSError as error:
+                raise UsageError(f"{output}: cannot write the ranking ({error.strerror or error})") from error
+            print(f"written   {output / 'rank.html'}, rank.json, rank.csv, scatter.png")
+    if interrupt.signal is not None:
+        print("interrupted; " + ("what was there is written" if scored else "nothing was evaluated yet"), file=sys.stderr)
+        sys.exit(interrupt.exit_code)
 
 
-def search_of(cfg: DictConfig) -> tuple[DictConfig, list[tuple[str, Path]]]:
-    """The options that make the supernet, and its checkpoints as (label, path), oldest first. Raises UsageError."""
+def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
+    """The options that make the supernet, and its checkpoints, oldest first. Raises UsageError."""
     from supernet import checkpoint
     from supernet.run_folder import RunFolder
 
     if (cfg.run is None) == (not cfg.options):
         raise UsageError("rank needs the folder of a search, run=FOLDER, or options={space:...,dataset:...}, one of both")
+    found: list[Path] = []
     if cfg.run is None:
         if "shared_weights" in cfg.by:
             raise UsageError("by=shared_weights needs a trained supernet: pass run=FOLDER, or rank by zero-cost proxies")
         options = hydra.compose("search", overrides=overrides(plain(cfg)["options"]))
         validate(options, "train_search")
-        found = []
     else:
         folder = RunFolder(Path(cfg.run))
         if (folder.status() or {}).get("script") != "train_search" or not folder.config.exists():
             raise UsageError(f"run={cfg.run}: expected the folder of a search, with run.json and config.yaml")
-        options = OmegaConf.load(folder.config)
-        found = [(p.name.split(".")[0], p) for p in checkpoint.all_files(folder.checkpoints)]
+        try:
+            options = OmegaConf.load(folder.config)
+        except (OSError, ValueError, YAMLError) as error:
+            raise UsageError(f"{folder.config}: cannot read the run's options ({' '.join(str(error).split())[:150]})") from error
+        if not OmegaConf.is_dict(options) or not {"space", "dataset", "split", "compat", "seed"} <= set(options):
+            raise UsageError(f"{folder.config}: expected the options of a search")
+        found = checkpoint.all_files(folder.checkpoints)
         if not found and "shared_weights" in cfg.by:
             raise UsageError(f"run={cfg.run}: that search has no checkpoint")
-        found = found[-1:] if cfg.checkpoints == "last" else found
     options.evaluator = None  # the command has its own
     options.device, options.threads = cfg.device, cfg.threads
     if cfg.max_val is not None:
@@ -135,7 +148,7 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[tuple[str, Path]]]:
     return options, found
 
 
-def drawn(space: Any, n: int, rng: random.Random) -> list["Genotype"]:
+def drawn(space: "Space", n: int, rng: random.Random) -> list["Genotype"]:
     """`n` different architectures, drawn uniformly. Raises UsageError: the space has fewer."""
     if n > space.count():
         raise UsageError(f"n must be at most the {space.count()} architectures of space {space.name}, got {n}")
@@ -147,81 +160,159 @@ def drawn(space: Any, n: int, rng: random.Random) -> list["Genotype"]:
     return list(found)
 
 
-def evaluators(cfg: DictConfig, options: DictConfig, parts: Any) -> dict[str, Callable[["Genotype"], float]]:
-    """By name, higher is better: accuracy with shared weights, and the proxies on a network of the architecture alone."""
+def asked(cfg: DictConfig, options: DictConfig, parts: "SearchParts", checkpoints: Sequence[Path]) -> Iterator[tuple[Ranking, Evaluate]]:
+    """One ranking after the other, still empty, and what estimates its architectures. Raises UsageError, before the first where
+    that is possible."""
+    proxies = proxies_of(cfg, options, parts, [name for name in cfg.by if name != "shared_weights"])
+    shared = shared_of(cfg, parts) if "shared_weights" in cfg.by else None
+    for name in cfg.by:
+        if name != "shared_weights":
+            yield Ranking(name), proxies[name]
+            continue
+        for state, step in loaded(parts.net, checkpoints, every=cfg.checkpoints == "all"):
+            yield Ranking(name, state, step), shared
+
+
+def loaded(net: Any, checkpoints: Sequence[Path], *, every: bool) -> Iterator[tuple[str, int]]:
+    """Name and step of the newest checkpoint that is whole, or of every one from the oldest on; meanwhile `net` has its weights. One that
+    is damaged is passed over, and said so. Raises UsageError: none is whole, or the weights are not this network's."""
+    from supernet.checkpoint import CheckpointError, load_file
+
+    any_whole = False
+    for path in checkpoints if every else reversed(checkpoints):
+        try:
+            state = load_file(path)["parts"]
+        except CheckpointError as error:
+            print(f"{error}; passed over", file=sys.stderr)
+            continue
+        try:
+            net.load_state_dict(state["net"])
+            step = state["position"]["step"]
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise UsageError(f"{path}: is not of the supernet that config.yaml describes ({reason})") from error
+        any_whole = True
+        yield path.name.split(".")[0], step
+        if not every:
+            return
+    if not any_whole:
+        raise UsageError(f"{checkpoints[0].parent}: no checkpoint is usable")
+
+
+def shared_of(cfg: DictConfig, parts: "SearchParts") -> Evaluate:
+    """Accuracy in the supernet, as its weights are when called. Every architecture sees the same batches."""
     import itertools
 
-    from supernet import compose, setup
-    from supernet.evaluators.proxies import PROXIES, ZeroCost
     from supernet.evaluators.shared_weights import SharedWeights
 
-    calibration = list(itertools.islice(parts.loaders.train, cfg.calibration_batches))
-    parts.loaders.train.restart()
-    shared = SharedWeights(parts.net, parts.space, parts.task, parts.loaders.val_eval, parts.generators["net"],
-                           statistics=cfg.statistics, calibration=calibration)
-    x, y = next(iter(parts.loaders.val_eval))
+    calibration = list(itertools.islice(parts.loaders.train, cfg.calibration_batches)) if cfg.statistics == "recalibrated" else []
+    shared = SharedWeights(parts.net, parts.space, parts.task, parts.loaders.val_eval, parts.generators["net"], statistics=cfg.statistics,
+                           calibration=calibration)
+    return lambda genotype: shared(genotype)["accuracy"]
+
+
+def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names: Sequence[str]) -> dict[str, Evaluate]:
+    """The proxies of a network of the architecture alone, on the first validation images. Raises UsageError: there are too few."""
+    import torch
+
+    from supernet import compose, setup
+    from supernet.evaluators.proxies import ZeroCost
+
+    if not names:
+        return {}
+    batches, have = [], 0
+    for batch in parts.loaders.val_eval:
+        batches.append(batch)
+        have += len(batch[0])
+        if have >= cfg.proxy_batch:
+            break
     parts.loaders.val_eval.restart()
+    if have < cfg.proxy_batch:
+        raise UsageError(f"proxy_batch must be at most the {have} validation images, got {cfg.proxy_batch}")
+    images, labels = (torch.cat(part)[: cfg.proxy_batch] for part in zip(*batches))
     norm = setup.final_normalisation(options.compat.pool_norm, options.compat.bn_statistics)
 
     def make(genotype: "Genotype") -> Any:
         return compose.network(options, parts.space, parts.space.candidates(genotype), parts.data, norm, parts.device)
 
-    batch = (x[: cfg.proxy_batch], y[: cfg.proxy_batch])
-
-    def proxy(name: str) -> Callable[["Genotype"], float]:
-        score = ZeroCost(parts.space, make, batch, parts.task, [name])
+    def proxy(name: str) -> Evaluate:
+        score = ZeroCost(parts.space, make, (images, labels), parts.task, [name])
         return lambda genotype: score(genotype)[name]
 
-    return {"shared_weights": lambda genotype: shared(genotype)["accuracy"], **{name: proxy(name) for name in PROXIES}}
+    return {name: proxy(name) for name in names}
 
 
-def estimated(evaluate: Callable[["Genotype"], float], genotypes: list["Genotype"], name: str) -> Iterator[float]:
-    """The estimate of each architecture, with a moving line on a terminal."""
+def estimate(ranking: Ranking, evaluate: Evaluate, genotypes: Sequence["Genotype"], stop: Callable[[], bool]) -> None:
+    """Fills in the estimates until `stop()`, with a moving line on a terminal."""
     from supernet.log import Progress
 
     progress = Progress(len(genotypes), len(genotypes), item="architecture")
     started = time.perf_counter()
     try:
         for i, genotype in enumerate(genotypes):
-            yield evaluate(genotype)
-            progress.update(i + 1, lambda: {}, items=1)
+            if stop():
+                break
+            ranking.estimates.append(evaluate(genotype))
+            progress.update(i + 1, dict, items=1)
     finally:
         progress.close()
-        progress.line(f"{name}: {time.perf_counter() - started:.1f} s")
+    ranking.seconds = time.perf_counter() - started
+    progress.line(f"{ranking.name}: {len(ranking.estimates)} architectures in {ranking.seconds:.1f} s")
 
 
-def line(name: str, scores: dict[str, float]) -> str:
+def made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"output={folder}: cannot make the folder ({error.strerror or error})") from error
+    return folder
+
+
+def line(ranking: Ranking, scores: dict[str, Any]) -> str:
     top = ", ".join(f"{scores[f'precision_at_{p}']:.0f} % at {p} %" for p in TOP)
-    return (f"{name}: Kendall tau {scores['kendall_tau']:.3f} [{scores['kendall_low']:.3f}, {scores['kendall_high']:.3f}], Spearman "
-            f"{scores['spearman']:.3f}, precision {top} ({scores['architectures']} architectures)")
+    return (f"{ranking.name}: Kendall tau {scores['kendall_tau']:.3f} [{scores['kendall_low']:.3f}, {scores['kendall_high']:.3f}], "
+            f"Spearman {scores['spearman']:.3f}, precision {top} ({scores['architectures']} architectures with a finite estimate)")
 
 
-def write_page(output: Path, rankings: list[Ranking], truth: Any, taus: list[tuple[str, dict[str, float]]], title: str) -> None:
-    """rank.html, and scatter.png of the last ranking."""
+def write(output: Path, scored: Scored, texts: Sequence[str], truth: "np.ndarray", about: dict[str, Any], title: str) -> None:
+    """rank.csv, rank.json, scatter.png and rank.html. Raises OSError."""
+    from supernet.run_folder import write_json
+
+    with open(output / "rank.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arch", "truth", *(ranking.name for ranking, _ in scored)])
+        for i, text in enumerate(texts):
+            writer.writerow([text, truth[i], *(r.estimates[i] if i < len(r.estimates) else "" for r, _ in scored)])
+    write_json(output / "rank.json", about | {"scores": {ranking.name: scores for ranking, scores in scored}})
+    write_page(output, scored, truth, title)
+
+
+def write_page(output: Path, scored: Scored, truth: "np.ndarray", title: str) -> None:
+    """scatter.png and rank.html. Of a supernet that was looked at along its run both show the last state."""
     import numpy as np
 
     from supernet.report import figure as figures
     from supernet.report import page
     from supernet.report.curves import line_chart
-    from supernet.report.figure import with_ids
     from supernet.report.scatter import scatter, scatter_svg
 
-    rows = [(name, f"{s['kendall_tau']:.3f}", f"{s['kendall_low']:.3f} to {s['kendall_high']:.3f}", f"{s['spearman']:.3f}",
-             *(f"{s[f'precision_at_{p}']:.0f} %" for p in TOP), str(s["architectures"])) for name, s in taus]
-    head = ("estimate", "Kendall tau", "95 % interval", "Spearman", *(f"precision, top {p} %" for p in TOP), "architectures")
-    figure_of = []
-    for n, ranking in enumerate(rankings):
-        labels = {"x_label": ranking.name, "y_label": "test accuracy, trained alone (%)", "title": ranking.name}
-        points = np.array(ranking.estimates), truth[: len(ranking.estimates)]
-        figure_of.append(page.figure(with_ids(scatter_svg(*points, **labels), f"s{n}"), f"{ranking.name} against the truth"))
+    rows = [(ranking.name, f"{s['kendall_tau']:.3f}", f"{s['kendall_low']:.3f} to {s['kendall_high']:.3f}", f"{s['spearman']:.3f}",
+             *(f"{s[f'precision_at_{p}']:.0f} %" for p in TOP), str(s["architectures"]), f"{s['seconds']:.1f}") for ranking, s in scored]
+    head = ("estimate", "Kendall tau", "95 % interval", "Spearman", *(f"precision, top {p} %" for p in TOP), "architectures", "seconds")
+    panels = {ranking.by: (np.array(ranking.estimates), truth[: len(ranking.estimates)]) for ranking, _ in scored}
+    label = "test accuracy, trained alone (%)"
     with figures.house_style():
-        figures.save(scatter(*points, **labels), output / "scatter.png", 150)
-    sections = [page.header("Does it rank?", title), page.section("Rank correlations", page.table(rows, head=head)),
-                page.section("Every architecture", page.grid(figure_of))]
-    along = [s["kendall_tau"] for name, s in taus if name.startswith("shared_weights")]
+        figures.save(scatter(panels, y_label=label), output / "scatter.png", 150)
+    drawings = [page.figure(figures.with_ids(scatter_svg({name: points}, y_label=label), f"s{n}"), f"{name} against the truth")
+                for n, (name, points) in enumerate(panels.items())]
+    sections = [page.header("Does it rank?", title), page.section("Rank correlations", page.table(rows, head=head, tall=True))]
+    along = [(r.step, s["kendall_tau"], s["kendall_low"], s["kendall_high"]) for r, s in scored if r.by == "shared_weights"]
     if len(along) > 1:
-        svg = line_chart({"tau": (range(1, len(along) + 1), along)}, x_label="checkpoint", y_label="Kendall tau")
-        sections.insert(2, page.section("Along the run", page.figure(svg, "Kendall tau by checkpoint")))
+        steps, *curves = zip(*along)
+        svg = line_chart({name: (steps, curve) for name, curve in zip(("tau", "2.5 %", "97.5 %"), curves)}, x_label="step of the search",
+                         y_label="Kendall tau")
+        sections.append(page.section("Along the run", page.figure(svg, "Kendall tau of the shared weights by step of the search")))
+    sections.append(page.section("Every architecture", page.grid(drawings)))
     (output / "rank.html").write_text(page.page("Does it rank?", sections), encoding="utf-8")
 
 

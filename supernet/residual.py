@@ -43,7 +43,7 @@ class ResidualCellNetwork(nn.Module):
                              f"num_classes >= 2, got {layers}, {channels} and {num_classes}")
         if min(image_size) < 4:
             raise ValueError(f"images must have sides of at least 4 pixels to be halved twice, got {image_size}")
-        self.kind, self.drop_path_prob = kind, 0.0
+        self.drop_path_prob = 0.0
         fixed = Normalisation(affine=True, after_pools=False)
         norm = replace(norm, after_pools=False)
         first, second = layers // 3, 2 * layers // 3
@@ -51,6 +51,7 @@ class ResidualCellNetwork(nn.Module):
         widths = [channels] * first + [2 * channels] * (second - first - 1) + [4 * channels] * (layers - second - 1)
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), BatchNorm(channels, affine=True))
         self.cells = nn.ModuleList(Cell(spec, present, width, norm) for width in widths)
+        self.kinds = [kind] * len(self.cells)
         self.reductions = nn.ModuleList(ResidualBlock(width, 2 * width, fixed) for width in (channels, 2 * channels))
         width = 4 * channels
         self.last = BatchNorm(width, affine=True)
@@ -58,8 +59,8 @@ class ResidualCellNetwork(nn.Module):
 
     def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Logits (N, num_classes). x: (N, in_channels, H, W). generator: for drop path and drawing ops."""
-        scales = None if weights is None else weights.scales([self.kind] * len(self.cells))
-        active = None if weights is None else weights[self.kind].active
+        scales = None if weights is None else weights.scales(self.kinds)
+        active = None if weights is None else weights[self.kinds[0]].active
         x = self.stem(x)
         for n, cell in enumerate(self.cells):
             x = cell([x], None if scales is None else scales[n], active, self.drop_path_prob, generator)

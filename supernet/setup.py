@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import torch
 
 from ops.op import Normalisation
 from supernet.genotype import Edge, Genotype
-from supernet.report.names import node_name
+from supernet.report.names import NAMINGS, Naming, choice_label
 from supernet.run_folder import RunFolder, write_json
-from supernet.space import Space
+from supernet.space import CellSpec, Space
 from supernet.task import Task
 from supernet.weights import EdgeWeights
 
@@ -78,28 +78,33 @@ def pictures(folder: RunFolder, genotype: Genotype, space: Space, weights: EdgeW
         from supernet.report.names import edge_names
 
         spec = space.cells[kind]
-        return heat_map(weights[kind].ops.cpu().numpy(), edge_names(spec.edges, spec.num_inputs), list(spec.ops))
+        return heat_map(weights[kind].ops.cpu().numpy(), edge_names(spec.edges, spec.num_inputs, kind), list(spec.ops))
 
     return {"cells": cells} | {f"weights/{kind}": functools.partial(heat, kind) for kind in space.cells}
 
 
 def cell_text(genotype: Genotype, space: Space) -> str:
-    """The cells as lines of text, a node a line, named as in the drawing: `1 = skip_connect(c_{k-2}) + sep_conv_3x3(0)`; a chain on one
-    line, a word a layer."""
-    lines = []
+    """The architecture as lines of text, named as in the drawing. Cells a node a line, `1 = skip_connect(c_{k-2}) + sep_conv_3x3(0)`;
+    chains a decision a line and a column a layer."""
+    chains = [kind for kind, _ in genotype.cells if space.cells[kind].is_chain]
+    rows = [[kind, *(choice_label(e.op, kind) for e in genotype[kind])] for kind in chains]
+    widths = [max(len(row[n]) for row in rows if n < len(row)) for n in range(max(map(len, rows), default=0))]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
     for kind, edges in genotype.cells:
-        spec = space.cells[kind]
-        if spec.is_chain:
-            lines.append(f"{kind}: {' '.join(e.op for e in edges)}")
-            continue
-        name = [node_name(n, spec.num_inputs) for n in range(spec.nodes.stop)]
-        lines.append(kind if kind.endswith("cell") else f"{kind} cell")
-        for n in spec.nodes:
-            terms = [f"{e.op}({name[e.source]})" for e in edges if e.destination == n]
-            lines.append(f"  {name[n]} = {' + '.join(terms) or 'nothing'}")
-        outputs = ", ".join(name[n] for n in spec.outputs)
-        lines.append(f"  output = {outputs if len(spec.outputs) == 1 else f'concatenation of {outputs}'}")
+        if kind not in chains:
+            lines += _cell_lines(kind, edges, space.cells[kind])
     return "\n".join(lines)
+
+
+def _cell_lines(kind: str, edges: Sequence[Edge], spec: CellSpec) -> list[str]:
+    naming = NAMINGS.get(kind, Naming())
+    name = [naming.name(n, spec.num_inputs) for n in range(spec.nodes.stop)]
+    lines = [kind if kind.endswith("cell") else f"{kind} cell"]
+    for n in spec.nodes:
+        terms = [f"{e.op}({name[e.source]})" for e in edges if e.destination == n]
+        lines.append(f"  {name[n]} = {' + '.join(terms) or 'nothing'}")
+    outputs = ", ".join(name[n] for n in spec.outputs)
+    return [*lines, f"  output = {outputs if len(spec.outputs) == 1 else f'{naming.joins} of {outputs}'}"]
 
 
 def supernet_rows(task: Task, last: Mapping[str, Any] | None, val_items: int, item: str) -> list[tuple[str, str]]:

@@ -133,7 +133,8 @@ class Space:
     `cells` maps each kind to its spec. `build(space, candidates, **sizes)` returns the network (an nn.Module called as `net(x,
     weights)`); it is the only part of a space that imports torch, and does so when called. `canonicalise(space,
     genotype)` maps the genotypes that compute one function to one of them, where the literature defines such an equality. `sizes` are
-    options of the network that the space itself decides (a chain its number of layers).
+    options of the network that the space itself decides (a chain its number of layers); `auxiliary_head` says whether final networks
+    can have one.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Space:
     build: Callable[..., Any] = field(repr=False)
     canonicalise: Callable[["Space", Genotype], Genotype] = field(default=_itself, repr=False)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    auxiliary_head: bool = True
 
     @cached_property
     def fingerprint(self) -> str:

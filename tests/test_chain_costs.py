@@ -80,6 +80,15 @@ def test_the_expected_cost_is_differentiable_in_every_decision_it_depends_on():
     assert torch.autograd.gradcheck(lambda t: cost.expected(EdgeWeights(dict(weights) | {"width": Weights(t)})) / 1e6, tables["width"])
 
 
+def test_edge_weights_count_in_the_expected_cost():
+    cost, weights = chain_costs(TINY, **sizes(TINY))["parameters"], random_weights(TINY, torch.Generator().manual_seed(2))
+    factors = {kind: torch.linspace(0.5, 1.5, len(w.ops), dtype=torch.float64) for kind, w in weights.items()}
+    apart = EdgeWeights({kind: Weights(w.ops, edges=factors[kind]) for kind, w in weights.items()})
+    folded = EdgeWeights({kind: Weights(w.ops * factors[kind][:, None]) for kind, w in weights.items()})
+    assert cost.expected(apart).item() == pytest.approx(cost.expected(folded).item(), rel=1e-12)
+    assert cost.expected(apart).item() != pytest.approx(cost.expected(weights).item(), rel=1e-3)
+
+
 def test_layer_costs_are_ordered_and_disturb_no_draws():
     space, before = SPACES["layerwise"], torch.random.get_rng_state()
     layers = layer_costs(space, **sizes(space))

@@ -142,9 +142,38 @@ def test_unknown_proxies_are_refused():
         ZeroCost(NB, None, None, None, ["magic"])
 
 
+def published_cells(number):
+    table = read_table(NB201, NB)
+    rows = random.Random(1).sample(range(len(table)), number)
+    return table, rows, [table.genotype(row) for row in rows]
+
+
+def full_size(genotype):
+    with initial_weights(0):
+        return NB.network(NB.candidates(genotype), norm=Normalisation(True, False), layers=17, channels=16, num_classes=10)
+
+
 @needs(NB201)
-@pytest.mark.parametrize("cells", [24, pytest.param(100, marks=pytest.mark.slow)])
-def test_synflow_and_naswot_order_cells_as_the_published_values_do(cells):
+def test_synflow_is_the_published_value_where_weights_begin_as_there():
+    """The published values are means over three draws of normal weights (He et al. 2015, fan out); here one draw."""
+    table, rows, genotypes = published_cells(60)
+    ours, theirs = [], table.column("c10_synflow")[rows]
+    for genotype in genotypes:
+        net = full_size(genotype)
+        with initial_weights(0):
+            for m in net.modules():
+                if type(m) in (nn.Conv2d, nn.Linear):
+                    nn.init.kaiming_normal_(m.weight, mode="fan_out")
+        nn.init.zeros_(net.classifier.bias)
+        ours.append(synflow(net, (torch.zeros(1, 3, 32, 32), torch.zeros(1)), Classification()))
+    assert spearman(np.array(ours), theirs) >= 0.99
+    ratio = np.array(ours) / theirs  # the values span 50 orders of magnitude
+    assert 0.8 < np.median(ratio) < 1.25 and np.all((ratio > 0.4) & (ratio < 2.5))
+
+
+@needs(NB201)
+@pytest.mark.parametrize("name, cells", [("synflow", 100), ("naswot", 12), pytest.param("naswot", 100, marks=pytest.mark.slow)])
+def test_proxies_order_cells_as_the_published_values_do(name, cells):
     source = CIFAR10(CIFAR)
     try:
         images = source.train()
@@ -152,17 +181,9 @@ def test_synflow_and_naswot_order_cells_as_the_published_values_do(cells):
         pytest.skip(f"needs CIFAR-10 under data/ ({error})")
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (source.mean, source.std))
     batch = ((images.pixels[:64] / 255 - mean) / std, images.labels[:64])
-
-    def make(genotype):
-        with initial_weights(0):
-            return NB.network(NB.candidates(genotype), norm=Normalisation(True, False), layers=17, channels=16, num_classes=10)
-
-    table = read_table(NB201, NB)
-    rows = random.Random(1).sample(range(len(table)), cells)
-    evaluate = ZeroCost(NB, make, batch, Classification(), ["synflow", "naswot"])
-    found = [evaluate(table.genotype(row)) for row in rows]
-    for name in ("synflow", "naswot"):
-        ours, theirs = np.array([f[name] for f in found]), table.column(f"c10_{name}")[rows]
-        finite = np.isfinite(ours) & np.isfinite(theirs)
-        assert finite.sum() > 0.8 * cells
-        assert spearman(ours[finite], theirs[finite]) >= 0.95, name
+    table, rows, genotypes = published_cells(cells)
+    evaluate = ZeroCost(NB, full_size, batch, Classification(), [name])
+    ours, theirs = np.array([evaluate(genotype)[name] for genotype in genotypes]), table.column(f"c10_{name}")[rows]
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    assert finite.sum() > 0.8 * cells
+    assert spearman(ours[finite], theirs[finite]) >= 0.95

@@ -55,12 +55,14 @@ def node_name(node: int, num_inputs: int) -> str:
 class Naming:
     """What the nodes of one kind of cell are called in a drawing, in mathtext.
 
-    fed: what input node 0 is computed from, nearest last. note: follows the kind in the title.
+    fed: what input node 0 is computed from, nearest last. joins: how the output is made of several nodes. note: follows the kind in
+    the title.
     """
 
     output: str = "c_{k}"
     fed: tuple[str, ...] = ()
     note: str = ""
+    joins: str = "concatenation"
 
     def name(self, node: int, num_inputs: int) -> str:
         if node < 0:
@@ -68,7 +70,9 @@ class Naming:
         return str(node) if self.fed else node_name(node, num_inputs)
 
 
-NAMINGS = {"recurrent": Naming("h_t", ("x_t", "h_{t-1}"), ": h_t is the mean of the nodes that lead to it")}  # Naming() for all other kinds
+NAMINGS = {  # Naming() for all other kinds
+    "recurrent": Naming("h_t", ("x_t", "h_{t-1}"), ": h_t is the mean of the nodes that lead to it", "mean"),
+}
 
 
 def edge_names(edges: Sequence[tuple[int, int]], num_inputs: int | None = None, kind: str = "") -> list[str]:

@@ -14,7 +14,7 @@ def make(*, nodes: int = 8) -> Space:
     if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
     spec = CellSpec.full(num_inputs=1, num_nodes=nodes, ops=OPS, outputs=range(1, 1 + nodes), keep=(1, 1), unselectable=("none",))
-    return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, sizes={"layers": 1})
+    return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, sizes={"layers": 1}, auxiliary_head=False)
 
 
 def build(space: Space, candidates: Candidates, *, layers: int, **sizes: Any) -> Any:

@@ -53,7 +53,7 @@ def make(*, stages: Sequence[Sequence[int]] = ((1, 2), (2, 2), (4, 2)), kernels:
         cells["pooling"] = _decision([list(poolings) if begin else [NO_POOL] for begin in begins])
     arguments = {"stages": [list(s) for s in stages], "kernels": list(kernels), "expansions": list(expansions), "widths": list(widths),
                  "activations": list(activations), "dropouts": list(dropouts), "poolings": list(poolings), "skippable": skippable}
-    return Space("layerwise", arguments, cells, build, canonicalise, sizes={"layers": layers})
+    return Space("layerwise", arguments, cells, build, canonicalise, sizes={"layers": layers}, auxiliary_head=False)
 
 
 def canonicalise(space: Space, genotype: Genotype) -> Genotype:

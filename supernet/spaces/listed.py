@@ -30,7 +30,7 @@ def make(*, inputs: int, cells: Mapping[str, Mapping[str, Any]]) -> Space:
         raise ValueError(f"space.cells must hold {' and '.join(strides)} where inputs is {inputs}, got {short(sorted(cells))}")
     specs = {kind: _spec(kind, inputs, stride, **_checked(kind, cells[kind])) for kind, stride in strides.items()}
     arguments = {"inputs": inputs, "cells": {kind: dict(cell) for kind, cell in cells.items()}}
-    return Space("listed", arguments, specs, build)
+    return Space("listed", arguments, specs, build, auxiliary_head=inputs == 2)
 
 
 def _checked(kind: str, cell: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def make() -> Space:
 def complete_cells(name: str, arguments: dict[str, Any], nodes: int, ops: Sequence[str]) -> Space:
     """Cells of one input whose nodes all see every earlier one; the last node is the output."""
     spec = CellSpec.full(num_inputs=1, num_nodes=nodes - 1, ops=ops, outputs=(nodes - 1,), keep=None)
-    return Space(name, arguments, {"cell": spec}, build, canonicalise)
+    return Space(name, arguments, {"cell": spec}, build, canonicalise, auxiliary_head=False)
 
 
 def build(space: Space, candidates: Candidates, **sizes: Any) -> Any:

@@ -14,7 +14,7 @@ def make() -> Space:
     """6,561 chains. The published networks have channels=32 in the stem."""
     layers = sum(STAGES)
     spec = CellSpec.listed(num_inputs=1, edges=[(n, n + 1, OPS) for n in range(layers)], keep=None, outputs=(layers,))
-    return Space("nasbench_macro", {}, {"layers": spec}, build, canonicalise, sizes={"layers": layers})
+    return Space("nasbench_macro", {}, {"layers": spec}, build, canonicalise, sizes={"layers": layers}, auxiliary_head=False)
 
 
 def canonicalise(space: Space, genotype: Genotype) -> Genotype:
