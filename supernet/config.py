@@ -136,7 +136,7 @@ class RankConfig:
     options: Any = None  # without a run: those of train_search.py that make the networks, {name: value}
     evaluator: Any = MISSING
     by: list[str] = field(default_factory=lambda: ["shared_weights"])
-    truth: str | None = None  # a data set of the table; null: the first it has
+    truth: str | None = None  # a data set of the table; null: the run's, else the first it has
     n: int = 100
     statistics: str = "recalibrated"  # recalibrated, batch, running
     calibration_batches: int = 20
@@ -344,7 +344,7 @@ def one_line(error: BaseException) -> str:
 
 def _known_keys(script: str) -> list[str]:
     """All options of a script by their full names, as its defaults compose them."""
-    name = {"train_final.py": "final"}.get(script, "search")
+    name = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate"}.get(script, "search")
 
     def flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
         for key in node:
