@@ -70,8 +70,9 @@ def main(cfg: DictConfig) -> None:
             fit_final(loop, cfg.epochs, run)
 
             # ---- the test, read once
-            checkpoint.save_file(folder.weights, net.state_dict())
-            result = evaluate(net, task, parts.test, lambda: None, loop.generators["net"], loop.context)
+            with loop.average.evaluated(list(net.parameters())):
+                checkpoint.save_file(folder.weights, net.state_dict())
+                result = evaluate(net, task, parts.test, lambda: None, loop.generators["net"], loop.context)
             last = run.metrics.read(folder.metrics)[-1]
             count = multiply_adds_of(net, data.example(device))
             habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"

@@ -3,8 +3,8 @@
     python <clone>/train_search.py space=custom space._target_=my_space.make layers=4 channels=8
     python <clone>/train_final.py space=custom space._target_=my_space.make layers=4 channels=8
 
-A space is data, and a function that builds its networks. Here a network is a stack of equal cells of one input, whose edges choose among the
-operations of `ops` and one of our own.
+A space is data, and a function that builds its networks. Here a network is a stack of equal cells of one input, whose edges choose
+among the operations of `ops` and one of our own.
 """
 
 from torch import nn

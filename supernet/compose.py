@@ -170,7 +170,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision[cfg.amp], call=torch.compile(net) if cfg.compile else None,
-        shift=int(cfg.compat.scheduler_step == "start"))
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
     return FinalParts(device, data, loaders, task, net, loop, test)
 
 

@@ -125,6 +125,7 @@ class FinalConfig(Common):
     space: Any = None  # null: the space that the genotype names
     split: FinalSplit = field(default_factory=FinalSplit)
     drop_path_prob: float = MISSING
+    average: Any = MISSING  # of the weights over training
     report_test_every_epoch: bool = MISSING
     amp: str = "none"  # none, bf16
     compile: bool = False  # torch.compile the network

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from supernet.averaging import Average, NoAverage
 from supernet.bilevel import Bilevel, Streams
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
@@ -315,11 +316,12 @@ class FinalLoop:
     call: nn.Module | None = None  # the compiled network, where it is not `net` itself
     shift: int = 0
     streams: Streams = field(default_factory=Streams)
+    average: Average = field(default_factory=NoAverage)
 
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
-                "streams": self.streams, "totals": self.totals, "position": self.position}
+                "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights."""
@@ -332,6 +334,7 @@ class FinalLoop:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
         self.optimizer.step()
+        self.average.after_step(list(self.net.parameters()))
         self.streams.states["train"] = state
         return stats
 
@@ -358,9 +361,11 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
         record |= {f"train_{k}": v for k, v in loop.task.metrics(loop.totals.means()).items()}
         for name, batches in (("val", loop.val), ("test", loop.test)):
             if batches is not None:
-                means = evaluate(loop.net, loop.task, batches, lambda: None, loop.generators["net"], loop.context)
+                with loop.average.evaluated(list(loop.net.parameters())):
+                    means = evaluate(loop.net, loop.task, batches, lambda: None, loop.generators["net"], loop.context)
                 loop.guard.check(f"{name} loss", means["loss"])
                 record |= {f"{name}_{key}": value for key, value in means.items()}
+        loop.average.after_epoch(record.get("val_loss"))
         loop.totals.reset()
         position.epoch = epoch + 1
         recorder.epoch(record | {"seconds": seconds, "items_per_s": items / seconds}, None)

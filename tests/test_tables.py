@@ -11,6 +11,7 @@ from supernet.evaluators.tabular import Tabular
 from supernet.genotype import Edge
 from supernet.spaces import darts, nasbench201, nasbench_macro, toy
 from supernet.tables.files import open_table, read_table, write_table
+from supernet.tables.nats_import import import_api, main
 from supernet.tables.table import Columns, Table, TableError
 from supernet.yardstick import Yardstick, expected_best_of
 from tests.shared import MACRO, NB201, needs
@@ -183,3 +184,42 @@ def test_expected_best_of_random_search(n):
 
 def test_columns_are_plain_data():
     assert json.loads(json.dumps(dataclasses.asdict(COLUMNS["digits"]))) == vars(COLUMNS["digits"])
+
+
+class FakeApi:
+    """The part of the official object that the importer asks, with numbers that tell where they came from."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def arch(self, index):
+        return self.texts[index]
+
+    def get_more_info(self, index, dataset, hp, is_random):
+        assert is_random is False
+        return {"12": {"valid-accuracy": index + len(dataset)},
+                "200": {"test-accuracy": 2 * index, "train-all-time": None if index == 1 else 100.0}}[hp]
+
+    def get_cost_info(self, index, dataset, hp):
+        return {"params": 0.1, "flops": 0.2, "latency": 0.3}
+
+
+def test_the_importer_writes_what_the_official_object_says(tmp_path):
+    genotypes = [NB.sample(random.Random(seed)) for seed in range(4)]
+    import_api(FakeApi([NB.text(g) for g in genotypes]), tmp_path / "nats.csv.gz")
+    imported = read_table(tmp_path / "nats.csv.gz", NB)
+    assert imported.value(genotypes[2], "cifar10_val_12") == 2 + len("cifar10-valid")
+    assert imported.value(genotypes[3], "cifar100_test_200") == 6
+    assert np.isnan(imported.value(genotypes[1], "cifar10_train_time_200_s", missing="nan"))
+    assert Tabular(imported, "cifar10")(genotypes[2])["seconds"] == pytest.approx(6)
+    with pytest.raises(TableError, match="not of the topology"):
+        import_api(FakeApi(["|sep_conv~0|"]), tmp_path / "x.csv")
+
+
+def test_the_importer_says_what_it_needs(tmp_path, capsys):
+    assert main([]) == 2 and "two arguments" in capsys.readouterr().err
+    assert main([str(tmp_path / "no"), "x.csv"]) == 2 and "no such file" in capsys.readouterr().err
+    assert main([str(tmp_path), "x.csv"]) == 2 and "pip install nats_bench" in capsys.readouterr().err

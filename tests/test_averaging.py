@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from supernet.averaging import NoAverage, NonMonotonicAverage
+
+
+def test_it_starts_when_training_stops_improving_and_is_the_mean_of_every_step_since():
+    w = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    average, sgd, iterates, started = NonMonotonicAverage(epochs=2), torch.optim.SGD([w], lr=0.1), [], None
+    for epoch, loss in enumerate([5.0, 4.0, 3.0, 4.5, 4.2, 4.1, 4.0]):
+        for step in range(3):
+            w.grad = torch.tensor([epoch + step, 1.0], dtype=torch.float64) * w.detach()
+            sgd.step()
+            average.after_step([w])
+            iterates += [w.detach().clone()] if started is not None else []
+        average.after_epoch(loss)
+        if average.started and started is None:
+            started = epoch
+    assert started == 4  # 4.2 is above 4.0, the best of the epochs before the last two
+    assert len(iterates) == 6
+    last = w.detach().clone()
+    with average.evaluated([w]):
+        torch.testing.assert_close(w.detach(), torch.stack(iterates).mean(0))
+    assert torch.equal(w, last)
+    again = NonMonotonicAverage(epochs=2)
+    again.load_state_dict(average.state_dict())
+    average.after_step([w]), again.after_step([w])
+    assert torch.equal(average.mean[0], again.mean[0]) and again.losses == average.losses
+
+
+def test_it_needs_a_validation_loss():
+    with pytest.raises(ValueError, match="val_portion"):
+        NonMonotonicAverage().after_epoch(None)
+    with pytest.raises(ValueError, match="at least 1"):
+        NonMonotonicAverage(epochs=0)
+    NoAverage().after_epoch(None)
