@@ -31,13 +31,15 @@ class RecurrentCell(nn.Module):
     """x_t, h_{t-1} -> h_t, the mean of the cell's nodes.
 
     Node 0 is s_0 = h + c_0 * (tanh(g_0) - h) with [c_0, g_0] = [x, h] W_0 (c squashed by a sigmoid). Node i adds, over predecessors j and
-    activations f, weight * (s_j + c * (f(g) - s_j)) with [c, g] = s_j W_i: all edges into a node share W_i. In the search one
-    batch norm without parameters follows every node (official code; the paper, Sec. 3.1.2).
+    activations f, weight * (s_j + c * (f(g) - s_j)) with [c, g] = s_j W_i: all edges into a node share W_i. In the search a batch norm
+    without parameters follows every node (the paper, Sec. 3.1.2). The official code calls one for all nodes: the same in training, but
+    its running statistics are a mixture over the nodes, with which evaluation is far off. Here every node has its own.
     """
 
-    def __init__(self, spec: CellSpec, present: Mask, inputs: int, hidden: int, norm: BatchNorm | None):
+    def __init__(self, spec: CellSpec, present: Mask, inputs: int, hidden: int, norm: Callable[[int], BatchNorm] | None):
         super().__init__()
-        self.spec, self.present, self.inputs, self.norm = spec, present, inputs, norm
+        self.spec, self.present, self.inputs = spec, present, inputs
+        self.norms = nn.ModuleList(nn.Identity() if norm is None else norm(hidden) for _ in range(1 + len(spec.nodes)))
         self.w0 = nn.Parameter(torch.empty(inputs + hidden, 2 * hidden).uniform_(-INITIAL, INITIAL))
         self.w = nn.ParameterList(torch.empty(hidden, 2 * hidden).uniform_(-INITIAL, INITIAL) for _ in spec.nodes)
 
@@ -72,8 +74,8 @@ class RecurrentCell(nn.Module):
 
     def _step(self, from_x: Tensor, h: Tensor, plan: list[NodePlan | None], h_mask: Tensor | None) -> Tensor:
         c, g = (from_x + (h if h_mask is None else h * h_mask) @ self.w0[self.inputs:]).chunk(2, -1)
-        states = [self._normed(h + c.sigmoid() * (g.tanh() - h))]
-        for w, node in zip(self.w, plan):
+        states = [self.norms[0](h + c.sigmoid() * (g.tanh() - h))]
+        for w, norm, node in zip(self.w, self.norms[1:], plan):
             if node is None:
                 states.append(torch.zeros_like(h))
                 continue
@@ -89,11 +91,8 @@ class RecurrentCell(nn.Module):
                     y = torch.addcmul(y, column, function(g))
                 kept = node.total * s
                 y = torch.addcmul(kept, c, y - kept)
-            states.append(self._normed(y.sum(0)))
+            states.append(norm(y.sum(0)))
         return torch.stack([states[n] for n in self.spec.outputs]).mean(0)
-
-    def _normed(self, s: Tensor) -> Tensor:
-        return s if self.norm is None else self.norm(s)
 
 
 class LanguageOutput(NamedTuple):
@@ -124,7 +123,7 @@ class RecurrentLanguageModel(nn.Module):
             raise ValueError(f"dropout rates must be at least 0 and below 1, got {wrong}")
         self.kind, self.rates, self.hidden, self.drop_path_prob = kind, rates, channels, 0.0
         self.embedding = nn.Parameter(torch.empty(vocabulary, channels).uniform_(-INITIAL, INITIAL))
-        self.cell = RecurrentCell(spec, present, channels, channels, norm(channels) if batch_norm else None)
+        self.cell = RecurrentCell(spec, present, channels, channels, norm if batch_norm else None)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, state: Tensor | None = None,

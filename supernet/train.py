@@ -162,9 +162,11 @@ class Guard:
             self._stop("a weight is not finite", self.position.step, self.last)
 
     def check(self, what: str, value: float) -> None:
-        """The same for a number on the host."""
+        """The same for a number on the host, of an evaluation."""
         if not math.isfinite(value):
-            self._stop(f"the {what} is {value}", self.position.step, self.last)
+            raise Diverged(f"the {what} is {value} after epoch {self.position.epoch}, step {self.position.step} of the run, where the "
+                           f"training losses were still finite: evaluation differs from training in batch norm's running statistics "
+                           f"(compat.bn_statistics) and in dropout")
 
     def _stop(self, what: str, step: int, batch: Batch | None) -> None:
         where = "no batch was seen yet" if batch is None else self.describe(batch)

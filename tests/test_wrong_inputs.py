@@ -127,7 +127,7 @@ GENOTYPES = {
     "HTML": ("html.json", ["html.json", "JSON"]),
     "100 MB": ("huge.json", ["huge.json", "100,000,000", "1,000,000"]),
     "deep nesting": ("deep.json", ["deep.json", "JSON"]),
-    "another space": ("other_space.json", ["nasbench201", "darts"]),
+    "another space": ("other_space.json", ["nasbench201", "nodes"]),
     "another fingerprint": ("other_fingerprint.json", ["darts"]),
     "a long name of a cell": ("long_name.json", ["normal", "reduce", "xxx"]),
     "text for an argument": ("bad_arguments.json", ["darts", "nodes", "many"]),
@@ -177,7 +177,7 @@ def test_genotypes(here, options, words):
 
 
 def test_a_genotype_of_another_space_than_the_given_one(here):
-    refuses(here, ["darts", "nodes"], "train_final", *TINY_FINAL, "genotype=darts_v2", "+space=darts", "space.nodes=3")
+    refuses(here, ["darts", "nodes"], "train_final", *TINY_FINAL, "genotype=darts_v2", "space=darts", "space.nodes=3")
 
 
 @pytest.mark.parametrize("option, words", [

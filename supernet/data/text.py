@@ -115,8 +115,9 @@ class Text(Data):
         return TextLoader(items, batch_size, self.bptt, generator=generator, random_lengths=random, device=loading.device)
 
     def _eval_loader(self, items: Tensor, loading: Loading) -> "TextLoader":
-        # as many rows as eval_batch_size, fewer where the text is short: every row needs a context to be predicted from
-        rows = max(1, min(loading.eval_batch_size, len(items) // (4 * self.bptt)))
+        # as many rows as eval_batch_size, fewer where the text is short: every row needs a context to be predicted from (and statistics of
+        # a batch need two rows)
+        rows = max(2, min(loading.eval_batch_size, len(items) // (4 * self.bptt)))
         return TextLoader(items, rows, self.bptt, generator=torch.Generator(loading.device), random_lengths=False, device=loading.device)
 
     @cached_property
