@@ -8,7 +8,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from supernet.config import NOT_COMPUTED, cli, composing, plain, shows_errors, text, validate
+from supernet.config import NOT_COMPUTED, choices, cli, composing, plain, shows_errors, text, validate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="search")
@@ -83,6 +83,8 @@ def main(cfg: DictConfig) -> None:
         print(stopped(position), file=sys.stderr)
         sys.exit(run.interrupt.exit_code)
     data = [option for option in sys.argv[1:] if option.startswith("dataset")] or [f"dataset={cfg.dataset.name}"]
+    if space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
+        data += [option for option in sys.argv[1:] if option.startswith("space")]
     print(f"\n{setup.cell_text(genotype, space)}\n\n{table(rows)}\n\n"
           f"drawing   {folder.cell_png}\nreport    {folder.report}\n"
           f"retrain   python train_final.py genotype={folder.genotype} {' '.join(data)}")

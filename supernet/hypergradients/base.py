@@ -1,26 +1,58 @@
 """The bilevel problem as a hypergradient sees it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from supernet.weights import EdgeWeights
+
 Tensors = tuple[Tensor, ...]
+
+
+class Score(NamedTuple):
+    """What a sampled architecture reached on the validation batch, a share in [0, 1], without gradients; the log-probability of the draw,
+    differentiable in alpha; and the entropy (nats) of the distributions that it was drawn from."""
+
+    accuracy: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+
+
+@dataclass(frozen=True)
+class Layered:
+    """The validation loss as a function of alphas that each cell has for itself.
+
+    alphas: by kind (E, O), the shared ones. layers: by kind, the number of cells. `loss(own)` takes (L, E, O) tables by kind.
+    """
+
+    alphas: Mapping[str, Tensor]
+    layers: Mapping[str, int]
+    loss: Callable[[Mapping[str, Tensor]], Tensor]
 
 
 def _identity(grads: Tensors) -> Tensors:
     return grads
 
 
+def _missing() -> Tensor:
+    raise ValueError("this problem lacks what the hypergradient asks for")
+
+
 @dataclass(frozen=True)
 class Problem:
     """min over alpha of val_loss(w*(alpha), alpha), where w* minimises train_loss(., alpha).
 
-    `train_loss` and `val_loss` read the current values of `w` and `alpha`, under one frozen draw and batch. `virtual_step(grads)`
-    is the weights after one step of the w optimizer with these gradients, differentiable in them, with nothing changed.
-    `reduce` averages gradients over processes (identity on one).
+    `train_loss` and `val_loss` (with penalties) read the current values of `w` and `alpha`, under one frozen draw and batch.
+    `virtual_step(grads)` is the weights after one step of the w optimizer with these gradients, differentiable in them, with nothing
+    changed. `reduce` averages gradients over processes (identity on one).
+
+    Further: `joint_loss`, the training batch's loss with penalties; `score`, of a draw with a log-probability; `again`, the problem on the
+    same batches under a new draw; `layered`, the same draw with alphas of each cell's own; `progress`, 0 in the first epoch and 1 in the
+    last; `memory`, what a hypergradient keeps from step to step.
     """
 
     w: Tensors
@@ -29,6 +61,12 @@ class Problem:
     val_loss: Callable[[], Tensor]
     virtual_step: Callable[[Tensors], Tensors]
     reduce: Callable[[Tensors], Tensors] = _identity
+    joint_loss: Callable[[], Tensor] = _missing
+    score: Callable[[], Score] = _missing
+    again: Callable[[], "Problem"] = _missing
+    layered: Callable[[], Layered] = _missing
+    progress: float = 1.0
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
 
 Hypergradient = Callable[[Problem], Tensors]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from supernet.space import Space
-from supernet.weights import EdgeWeights
+from supernet.space import Mask, Space
+from supernet.weights import EdgeWeights, Weights
 
 Noise = Mapping[str, Tensor]
 
@@ -38,15 +38,83 @@ class Relaxation(nn.Module, ABC):
     def forward(self, generator: torch.Generator) -> EdgeWeights:
         return self.weights(self.noise(generator))
 
-    def anneal(self, progress: float) -> None:
-        """Called before each epoch with 0 in the first and exactly 1 in the last."""
+    def anneal(self, progress: float, epoch: int) -> None:
+        """Called before each epoch, also before one that is gone on with: `progress` is 0 in the first and exactly 1 in the last."""
 
-    def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor]) -> EdgeWeights:
-        """What the network weights are trained under: the draw itself, unless a method perturbs it."""
+    def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor], generator: torch.Generator) -> EdgeWeights:
+        """What the network weights are trained under: the draw itself, unless a method perturbs it. `loss_of_weights` is the training
+        loss in evaluation mode; `generator` is that of `noise`."""
         return draw
 
     def after_step(self) -> None:
         """Called after each alpha update."""
+
+    def tables(self) -> dict[str, Tensor]:
+        """The parameters that stand for the ops, by kind (E, O), as penalties see them; those of absent ops are to be left out
+        (`absent`). Raises ValueError where there are none."""
+        raise ValueError(f"{type(self).__name__} has no table of alphas")
+
+
+class TableRelaxation(Relaxation):
+    """An interface for those whose parameters are one (E, O) table of alphas a kind of cell; its row-wise softmax is the mean.
+
+    init_scale: alphas start as `init_scale` times standard normal draws.
+    """
+
+    def __init__(self, space: Space, generator: torch.Generator, *, init_scale: float = 1e-3):
+        super().__init__()
+        self.alpha = make_alpha(space, init_scale, generator)
+        for kind, mask in absent(space).items():
+            self.register_buffer(f"absent_{kind}", mask, persistent=False)
+
+    def absent(self, kind: str) -> Tensor:
+        """(E, O), boolean: ops that an edge does not have."""
+        return self.get_buffer(f"absent_{kind}")
+
+    def logits(self, kind: str) -> Tensor:
+        """(E, O): the alphas, and -inf where an edge does not have the op."""
+        return self.alpha[kind].masked_fill(self.absent(kind), -torch.inf)
+
+    def noise(self, generator: torch.Generator) -> Noise:
+        return {}
+
+    def mean(self) -> EdgeWeights:
+        return EdgeWeights({kind: Weights(self.logits(kind).softmax(-1)) for kind in self.alpha})
+
+    def tables(self) -> dict[str, Tensor]:
+        return dict(self.alpha.items())
+
+
+class Wrapper(Relaxation):
+    """An interface for relaxations that hold another, `inner`, and pass on what they do not change."""
+
+    def __init__(self, inner: Relaxation):
+        super().__init__()
+        self.inner = inner
+
+    def noise(self, generator: torch.Generator) -> Noise:
+        return self.inner.noise(generator)
+
+    def weights(self, noise: Noise) -> EdgeWeights:
+        return self.inner.weights(noise)
+
+    def mean(self) -> EdgeWeights:
+        return self.inner.mean()
+
+    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
+        return self.inner.evaluated(generator)
+
+    def anneal(self, progress: float, epoch: int) -> None:
+        self.inner.anneal(progress, epoch)
+
+    def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor], generator: torch.Generator) -> EdgeWeights:
+        return self.inner.for_w_step(draw, loss_of_weights, generator)
+
+    def after_step(self) -> None:
+        self.inner.after_step()
+
+    def tables(self) -> dict[str, Tensor]:
+        return self.inner.tables()
 
 
 def make_alpha(space: Space, scale: float, generator: torch.Generator) -> nn.ParameterDict:
@@ -58,6 +126,22 @@ def make_alpha(space: Space, scale: float, generator: torch.Generator) -> nn.Par
 def absent(space: Space) -> dict[str, Tensor]:
     """By kind, a boolean (E, O): True where an edge does not have the op."""
     return {kind: ~torch.tensor(spec.present) for kind, spec in space.cells.items()}
+
+
+def gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard Gumbel draws of the shape, type and device of `like`; drawn where the generator is."""
+    uniform = torch.empty(like.shape, device=generator.device, dtype=like.dtype).exponential_(generator=generator)
+    return uniform.log().neg().to(like.device)
+
+
+def mask_of(hot: Tensor) -> Mask:
+    """A boolean (E, O) on the host: one wait where `hot` lives on another device."""
+    return tuple(tuple(row) for row in hot.bool().tolist())
+
+
+def linear(first: float, last: float, progress: float) -> float:
+    """From `first` at progress 0 to exactly `last` at 1."""
+    return first + (last - first) * progress if progress < 1 else last
 
 
 def entropies(weights: EdgeWeights) -> dict[str, Tensor]:

@@ -1,0 +1,47 @@
+"""Penalties on the alphas themselves: beta decay, and the divergence of DrNAS from the flat Dirichlet distribution."""
+
+import torch
+from torch import Tensor
+
+from supernet.penalties.base import Penalty, checked_weight
+from supernet.relaxations.base import Relaxation, absent
+from supernet.relaxations.dirichlet import concentration
+from supernet.space import Space
+from supernet.weights import EdgeWeights
+
+
+class BetaDecay(Penalty):
+    """`weight * progress` times the mean over edges of log sum exp(alpha) (Beta-DARTS, Ye et al. 2022, eq. 14), whose gradient is the softmax:
+    strong ops decay most, so that no op runs away. Official code: the weight grows linearly to 25 in 50 epochs, to 50 in 100.
+
+    The mean is over the edges of all kinds together, as there.
+    """
+
+    def __init__(self, space: Space, *, weight: float = 25.0):
+        self.weight, self.progress, self.absent = checked_weight(weight), 0.0, absent(space)
+
+    def anneal(self, progress: float) -> None:
+        self.progress = progress
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        rows = [alpha.masked_fill(self.absent[kind].to(alpha.device), -torch.inf).logsumexp(-1)
+                for kind, alpha in relaxation.tables().items()]
+        return self.weight * self.progress * torch.cat(rows).mean()
+
+
+class DirichletKL(Penalty):
+    """`weight` times the mean over edges of KL(Dir(c) || Dir(1)), c the concentrations of relaxation=dirichlet (DrNAS, Chen et al. 2021,
+    eq. 6, with the divergence as the distance; official code, --reg_type kl)."""
+
+    def __init__(self, space: Space, *, weight: float = 1e-3):
+        self.weight, self.present = checked_weight(weight), {kind: ~mask for kind, mask in absent(space).items()}
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        rows = []
+        for kind, beta in relaxation.tables().items():
+            here = self.present[kind].to(beta.device)
+            c = concentration(beta).where(here, torch.ones_like(beta))  # an op with concentration 1 that counts below as none
+            total = (c * here).sum(-1)
+            terms = ((c - 1) * (torch.digamma(c) - torch.digamma(total)[:, None]) - torch.lgamma(c)) * here
+            rows.append(torch.lgamma(total) - torch.lgamma(here.sum(-1).to(c)) + terms.sum(-1))
+        return self.weight * torch.cat(rows).mean()

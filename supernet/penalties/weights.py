@@ -1,0 +1,37 @@
+"""Penalties on the edge weights: zero-one and entropy."""
+
+import torch
+from torch import Tensor
+
+from supernet.penalties.base import Penalty, checked_weight
+from supernet.relaxations.base import Relaxation, absent
+from supernet.space import Space
+from supernet.weights import EdgeWeights
+
+
+class ZeroOne(Penalty):
+    """Drives each weight to 0 or 1 (FairDARTS, Chu et al. 2020, eq. 5 and 6): minus `weight` times the mean over all weights of
+    (w - 1/2)^2 (`form=l2`) or of |w - 1/2| (`form=l1`)."""
+
+    def __init__(self, space: Space, *, weight: float = 10.0, form: str = "l2"):
+        if form not in ("l1", "l2"):
+            raise ValueError(f"penalty.zero_one.form must be l1 or l2, got {form!r}")
+        self.weight, self.form, self.absent = checked_weight(weight), form, absent(space)
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        entries = torch.cat([w.ops[..., ~self.absent[kind].to(w.ops.device)].flatten() for kind, w in weights.items()]) - 0.5
+        return -self.weight * (entries.square() if self.form == "l2" else entries.abs()).mean()
+
+
+class Entropy(Penalty):
+    """`weight` times the mean entropy (nats) of the edges' mean weights as probabilities, times progress where `grows`."""
+
+    def __init__(self, space: Space, *, weight: float = 0.1, grows: bool = False):
+        self.weight, self.grows, self.progress = checked_weight(weight), grows, 0.0
+
+    def anneal(self, progress: float) -> None:
+        self.progress = progress
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        rows = torch.cat([torch.special.entr(w.ops).sum(-1).flatten() for w in relaxation.mean().values()])
+        return self.weight * (self.progress if self.grows else 1.0) * rows.mean()

@@ -1,0 +1,25 @@
+"""Op weights that are the parameters themselves, kept on the simplex by the optimizer (GAEA, Li et al. 2021, Sec. 3)."""
+
+from typing import Any
+
+import torch
+
+from supernet.relaxations.base import Noise, TableRelaxation
+from supernet.weights import EdgeWeights, Weights
+
+
+class Simplex(TableRelaxation):
+    """`weights[e] = theta[e]`, each row on the simplex; needs `optimizer@alpha_optimizer=exponentiated_gradient`, whose step keeps
+    it there. Rows start uniform over the ops that the edge has; entries of absent ops are 0 and stay so."""
+
+    def __init__(self, space: Any, generator: torch.Generator):
+        super().__init__(space, generator, init_scale=0.0)
+        with torch.no_grad():
+            for kind, theta in self.alpha.items():
+                theta.copy_(self.logits(kind).softmax(-1))
+
+    def weights(self, noise: Noise) -> EdgeWeights:
+        return self.mean()
+
+    def mean(self) -> EdgeWeights:
+        return EdgeWeights({kind: Weights(theta.masked_fill(self.absent(kind), 0.0)) for kind, theta in self.alpha.items()})
