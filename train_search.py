@@ -66,17 +66,21 @@ def main(cfg: DictConfig) -> None:
             fit_supernet(loop, cfg.epochs, run)
 
             # ---- what was found
-            genotype = loop.select(relaxation.mean().detach())
+            genotype = loop.genotype()
             genotype.save(folder.genotype)
             np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **setup.edge_tables(space))
             setup.save_drawings(folder, genotype, space)
             last = (run.metrics.read(folder.metrics) or [None])[-1]
+            known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
             rows = [("genotype", genotype.digest), *setup.supernet_rows(parts.task, last, len(split.val), data.item),
-                    *setup.table_rows(last),
+                    *setup.table_rows(known),
                     *setup.skip_rows(genotype, space),
                     ("search time", f"{dry_run.duration(run.elapsed())} on {device}"),
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
-            values = (last or {}) | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}
+            if loop.verdict.stopped is not None:
+                rows.append(("ended early", f"after epoch {position.epoch}, with the genotype of epoch {loop.verdict.epoch + 1}: "
+                             f"{loop.verdict.stopped}"))
+            values = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}
             setup.save_summary(folder, f"Search on {data.name}", rows, values)
             write_report(folder.path)
     except Interrupted:

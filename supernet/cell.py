@@ -7,14 +7,14 @@ at a time, `state[d] = sum over (s, d), o of weight[e, o] * op_eo(state[s])`; `t
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops import make_op
 from ops.drop_path import drop_path_masks
 from ops.op import Normalisation, Op
 from supernet.space import CellSpec, Mask
-
-Scales = Sequence[Sequence[Tensor]]  # [E][O] scalar tensors
+from supernet.weights import Scales
 
 
 class MixedEdges(nn.Module):
@@ -23,12 +23,19 @@ class MixedEdges(nn.Module):
     Ops that leave one node share its parameter-free work: equal prefixes (the leading ReLU, pooling) are computed once, and an
     op without parameters (a pool with its batch norm) is one module for all edges of the node. So its running statistics
     count a batch once, whichever of those edges ran it. Weights are folded into the last normalisation.
+
+    auxiliary_skip: every edge has a skip connection beside its ops (DARTS-; halving ones have parameters), which runs where the call's
+    `scales.skip` gives it a weight. skip_dropout: chance that an entry of a candidate skip connection's output is dropped in
+    training, set by the training loop (P-DARTS).
     """
 
-    def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation):
+    def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation, *, auxiliary_skip: bool = False):
         super().__init__()
-        self.edges, self.shared = nn.ModuleDict(), nn.ModuleDict()
+        self.edges, self.shared, self.auxiliary = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.bundles: dict[int, list[tuple[int, int, int, Op]]] = {}  # source -> (edge, column, destination, op)
+        self.skips: dict[int, list[tuple[int, int, Op]]] = {}  # source -> (edge, destination, auxiliary skip)
+        self.skip_columns = frozenset(o for o, name in enumerate(spec.ops) if name == "skip_connect")
+        self.skip_dropout = 0.0
         names = edge_names(spec)
         for e, (source, destination) in enumerate(spec.edges):
             stride = spec.stride if source < spec.num_inputs else 1
@@ -42,6 +49,9 @@ class MixedEdges(nn.Module):
                 if name not in folder[key]:
                     folder[key][name] = op
                 self.bundles.setdefault(source, []).append((e, o, destination, folder[key][name]))
+            if auxiliary_skip and any(present[e]):
+                self.auxiliary[names[e]] = make_op("skip_connect", channels, stride, norm)
+                self.skips.setdefault(source, []).append((e, destination, self.auxiliary[names[e]]))
 
     def leave(self, source: int, x: Tensor, sums: dict[int, Tensor], scales: Scales | None, active: Mask | None,
               drop: Tensor | None, generator: torch.Generator | None) -> None:
@@ -56,7 +66,7 @@ class MixedEdges(nn.Module):
                 continue
             if op.prefix not in prefixes:
                 prefixes[op.prefix] = op.prefix(x)
-            scale = None if scales is None else scales[e][o]
+            scale = None if scales is None else scales.ops[e][o]
             if op.shareable:
                 if op not in outputs:
                     outputs[op] = op.finish(prefixes[op.prefix], None, generator)
@@ -65,23 +75,76 @@ class MixedEdges(nn.Module):
                 y, scale = op.finish(prefixes[op.prefix], scale, generator), None
             if drop is not None and not op.passes_input:
                 y = y * drop[e]
-            total = sums.get(destination)
-            if scale is not None:
-                sums[destination] = y * scale if total is None else torch.addcmul(total, y, scale)
-            else:
-                sums[destination] = y if total is None else total + y
+            if self.skip_dropout > 0 and self.training and o in self.skip_columns:
+                y = y * dropout_mask(y, self.skip_dropout, generator)
+            add(sums, destination, y, scale)
+        if scales is not None and scales.skip is not None:
+            for e, destination, op in self.skips.get(source, ()):
+                add(sums, destination, op(x, generator), scales.skip[e])
+
+
+def add(sums: dict[int, Tensor], destination: int, y: Tensor, scale: Tensor | None) -> None:
+    """Adds `scale * y`, or `y`, to the running sum of a node."""
+    total = sums.get(destination)
+    if scale is not None:
+        sums[destination] = y * scale if total is None else torch.addcmul(total, y, scale)
+    else:
+        sums[destination] = y if total is None else total + y
+
+
+def dropout_mask(y: Tensor, prob: float, generator: torch.Generator | None) -> Tensor:
+    """Independent factors of the shape of `y`: 0 with probability `prob`, else 1 / (1 - prob)."""
+    if generator is None:
+        raise ValueError("dropout draws at every forward: the network must be called with generator=")
+    return torch.empty_like(y).bernoulli_(1 - prob, generator=generator).div_(1 - prob)
+
+
+class Bypass:
+    """The channels that partial connections leave out (PC-DARTS, Xu et al. 2020, eq. 2; official code, model_search.py): of K parts of an
+    edge's input the first goes through its ops, the others pass by, halved by max pooling where the edge halves. They see the
+    edge's own weight alone. At each node both are joined and shuffled, so that the next node's ops read other channels."""
+
+    def __init__(self, spec: CellSpec, present: Mask, channels: int, partial: int):
+        if channels % partial:
+            raise ValueError(f"network.partial must divide the channels of every cell, got {partial} and {channels} channels")
+        self.spec, self.partial, self.width = spec, partial, channels // partial
+        self.leaving: dict[int, list[tuple[int, int]]] = {}  # source -> (edge, destination)
+        for e, (source, destination) in enumerate(spec.edges):
+            if any(present[e]):
+                self.leaving.setdefault(source, []).append((e, destination))
+
+    def leave(self, source: int, x: Tensor, sums: dict[int, Tensor], edges: Sequence[Tensor] | None, active: Mask | None) -> Tensor:
+        """Adds what passes by to the running `sums`; returns what the ops read."""
+        rest = x[:, self.width:]
+        if self.spec.stride > 1 and source < self.spec.num_inputs:
+            rest = F.max_pool2d(rest, self.spec.stride, self.spec.stride, ceil_mode=True)
+        for e, destination in self.leaving.get(source, ()):
+            if active is None or any(active[e]):
+                add(sums, destination, rest, None if edges is None else edges[e])
+        return x[:, : self.width]
+
+    def join(self, computed: Tensor | None, passed: Tensor) -> Tensor:
+        """A node's state, channel c of part p at c * K + p."""
+        if computed is None:
+            computed = passed.new_zeros(passed.shape[0], self.width, *passed.shape[2:])
+        return torch.cat([computed, passed], 1).unflatten(1, (self.partial, self.width)).transpose(1, 2).flatten(1, 2)
 
 
 class Cell(nn.Module):
     """Input states in, one tensor out: the output nodes' states along channels, (N, C * outputs, H', W').
 
     `num_outputs` counts the output nodes that have an edge; the others are left out (FairDARTS may keep none for a node).
+    partial: ops read 1/partial of the channels (`Bypass`). Both options are a supernet's; a final network has neither.
     """
 
-    def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation):
+    def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation, *, partial: int = 1,
+                 auxiliary_skip: bool = False):
         super().__init__()
+        if type(partial) is not int or partial < 1:
+            raise ValueError(f"network.partial must be at least 1, got {partial}")
         self.spec = spec
-        self.mixed = MixedEdges(spec, present, channels, norm)
+        self.bypass = Bypass(spec, present, channels, partial) if partial > 1 else None
+        self.mixed = MixedEdges(spec, present, channels // partial, norm, auxiliary_skip=auxiliary_skip)
         reached = {d for (_, d), row in zip(spec.edges, present) if any(row)}
         self.outputs = [n for n in spec.outputs if n in reached or n < spec.num_inputs]
         if not self.outputs:
@@ -93,18 +156,26 @@ class Cell(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], scales: Scales | None = None, active: Mask | None = None,
                 drop_path_prob: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """inputs: each (N, C, H, W). scales, active: [E][O] of this cell; None for ones and for all."""
+        """inputs: each (N, C, H, W). scales: of this cell, None for ones. active: [E][O], None for all."""
         x, spec, drop = inputs[0], self.spec, None
         if drop_path_prob > 0 and self.training:
             if generator is None:
                 raise ValueError("drop path draws at every forward: the network must be called with generator=")
             drop = drop_path_masks(len(spec.edges), x.shape[0], drop_path_prob, generator, x)
-        states, sums = list(inputs), {}
+        states, sums, passed = list(inputs), {}, {}
         for node in range(spec.num_inputs + spec.num_nodes):
             if node >= spec.num_inputs:
-                states.append(sums.pop(node) if node in sums else self._zeros(x))
-            self.mixed.leave(node, states[node], sums, scales, active, drop, generator)
+                states.append(self._state(sums.pop(node, None), passed.pop(node, None), x))
+            read = states[node]
+            if self.bypass is not None:
+                read = self.bypass.leave(node, read, passed, None if scales is None else scales.edges, active)
+            self.mixed.leave(node, read, sums, scales, active, drop, generator)
         return torch.cat([states[n] for n in self.outputs], 1)
+
+    def _state(self, computed: Tensor | None, passed: Tensor | None, x: Tensor) -> Tensor:
+        if passed is not None:
+            return self.bypass.join(computed, passed)
+        return self._zeros(x) if computed is None else computed
 
     def _zeros(self, x: Tensor) -> Tensor:
         """The state of a node that no running op reaches."""

@@ -36,7 +36,7 @@ class Choices:
             return {kind: [dict.fromkeys(names) for names in edges] for kind, edges in self.of.items()}
         made: dict[str, list[Row]] = {}
         for kind, edges in self.of.items():
-            active, table = weights[kind].active, weights[kind].scales()
+            active, table = weights[kind].active, weights[kind].scales().ops
             made[kind] = [{name: table[e][o] for name, o in names.items() if active is None or active[e][o]}
                           for e, names in enumerate(edges)]
         return made

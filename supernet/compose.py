@@ -93,6 +93,14 @@ class SearchParts:
     table: Table | None  # what is known of the space's architectures; for the record only
 
 
+def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxation:
+    """The relaxation within its wrappers, the first listed innermost."""
+    relaxation = build(cfg.relaxation)(space, generator)
+    for node in cfg.wrapper.values():
+        relaxation = build(node)(relaxation, space, generator)
+    return relaxation
+
+
 def search_parts(cfg: DictConfig) -> SearchParts:
     device, cpu = resolve_device(cfg.device), torch.device("cpu")
     setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
@@ -103,7 +111,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     net = network(cfg, space, space.candidates(), data, setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), device)
-    relaxation = build(cfg.relaxation)(space, generators["alpha_init"]).to(device)
+    relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
     table = None if cfg.evaluator is None else build(cfg.evaluator)(space)
     return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table)
 
@@ -112,7 +120,12 @@ def search_loop(cfg: DictConfig, parts: SearchParts) -> SearchLoop:
     """The search that trains the parts."""
     net, relaxation, generators, space = parts.net, parts.relaxation, parts.generators, parts.space
     hypergradient, w_optimizer, select = build(cfg.hypergradient), build(cfg.w_optimizer), build(cfg.select)
-    rehearse(hypergradient, w_optimizer)
+    with torch.no_grad():
+        sampled = relaxation(torch.Generator()).log_prob is not None
+    rehearse(hypergradient, w_optimizer, sampled)
+    cost = None if cfg.cost is None else build(cfg.cost)(space, **parts.data.sizes)
+    penalties = [build(node)(space, cost) for node in cfg.penalty.values()]
+    monitors = {name: build(node)(space) for name, node in cfg.monitor.items()}
     position, alpha = Position(), list(relaxation.parameters())
 
     def describe_divergence(batch: Batch) -> str:
@@ -124,12 +137,16 @@ def search_loop(cfg: DictConfig, parts: SearchParts) -> SearchLoop:
 
     guard = Guard(net, parts.device, cfg.log_every, position, describe_divergence)
     search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
-                     build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard)
+                     build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
+                     penalties=penalties, alpha_clip_norm=cfg.alpha_clip_norm)
     return SearchLoop(
         search, parts.loaders.train, Forever(parts.loaders.val), parts.loaders.val_eval, lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
-        schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), select=lambda weights: select(space, weights),
+        schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space, select=lambda weights: select(space, weights),
         generators=generators, guard=guard, totals=Totals(parts.device), position=position, snapshots=cfg.alpha_snapshots,
-        shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table))
+        shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table),
+        cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob, monitors=monitors,
+        **({} if cfg.skip_dropout is None else {"skip_dropout": build(cfg.skip_dropout)}),
+        finish=None if cfg.final_select is None else build(cfg.final_select))
 
 
 @dataclass

@@ -107,13 +107,24 @@ class FinalSplit:
 @dataclass
 class SearchConfig(Common):
     script: str = "search"  # whose half of the protocol is read
+    profile: Any = None
     space: Any = MISSING
     relaxation: Any = MISSING
+    wrapper: dict[str, Any] = field(default_factory=dict)  # of the relaxation, by name, the first innermost
     hypergradient: Any = MISSING
+    penalty: dict[str, Any] = field(default_factory=dict)  # on the alpha loss, by name, in this order
+    monitor: dict[str, Any] = field(default_factory=dict)  # by name
+    cost: Any = None  # for the penalties and selections that ask for one
     select: Any = MISSING
+    final_select: Any = None  # how the genotype is found at the end; null: by `select`
     evaluator: Any = None
     alpha_optimizer: Any = MISSING
     alpha_schedule: Any = MISSING
+    alpha_begin: int = 0  # epochs of weights alone
+    alpha_every: int = 1  # steps of the weights for each of the alphas
+    alpha_clip_norm: float | None = None
+    drop_path_prob: float = 0.0  # of the supernet, reached in a straight line over the epochs
+    skip_dropout: Any = None  # of candidate skip connections, by epoch (a function)
     split: SearchSplit = field(default_factory=SearchSplit)
     alpha_snapshots: int = 20  # of the alphas, an epoch, for the record
 
@@ -199,6 +210,9 @@ _CHECKS: list[Check] = [
     ("w_optimizer.weight_decay", lambda v: v >= 0, "at least 0"),
     ("alpha_optimizer.lr", lambda v: v > 0, "positive"),
     ("alpha_snapshots", *_POSITIVE),
+    ("alpha_begin", lambda v: v >= 0, "at least 0"),
+    ("alpha_every", *_POSITIVE),
+    ("alpha_clip_norm", lambda v: v is None or v > 0, "positive, or null for no clipping"),
     ("drop_path_prob", lambda v: 0 <= v < 1, "at least 0 and below 1"),
     ("task.auxiliary_weight", lambda v: v >= 0, "at least 0"),
     ("task.label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),

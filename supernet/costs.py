@@ -24,6 +24,7 @@ from supernet.errors import Mendable
 from supernet.genotype import Genotype
 from supernet.measure import multiply_adds_of, parameters, peak_memory
 from supernet.space import CellSpec, Space
+from supernet.tables.files import read_table
 from supernet.tables.table import Table
 from supernet.weights import EdgeWeights, check_shapes
 
@@ -193,6 +194,11 @@ class TableCost:
         return rest
 
 
+def table_cost(space: Space, *, path: str, column: str, **sizes: Any) -> TableCost:
+    """A column of the table at `path`; the table has its own sizes. Raises TableError, CostError."""
+    return TableCost(read_table(Path(path), space), column)
+
+
 # ---- measured
 
 
@@ -271,6 +277,11 @@ def latency_table(space: Space, *, device: torch.device, batch_size: int = 1, re
             rest.append(Latency(lambda g, net=alone: net, x, repeats=repeats, warmup=warmup)(genotype) - cost(genotype))
         cost.constant = statistics.median(rest)
     return cost
+
+
+def measured_latency(space: Space, *, path: str | None = None, **options: Any) -> Additive:
+    """The latency table at `path`, or one that is measured now on the CPU (`latency_table`)."""
+    return latency_table(space, device=torch.device("cpu"), **options) if path is None else load_latency_table(Path(path), space)
 
 
 def _op_ms(name: str, stride: int, shape: Sequence[int], device: torch.device, repeats: int, warmup: int) -> float:

@@ -81,13 +81,14 @@ class CellNetwork(nn.Module):
     channels by a 1x1 convolution (or halved in size, after a reduction). The final network is this class with one candidate
     on each kept edge, and `weights=None` for ones.
 
-    stem: `small`, `large` or `auto` (by the image's side). auxiliary: adds the auxiliary head.
+    stem: `small`, `large` or `auto` (by the image's side). auxiliary: adds the auxiliary head. partial, auxiliary_skip: of a supernet's
+    cells (`cell.Cell`).
     drop_path_prob: chance that an edge is dropped in training, set by the training loop; draws from the call's generator.
     """
 
     def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates, *, kinds: Sequence[str], channels: int, num_classes: int,
                  norm: Normalisation, in_channels: int = 3, image_size: tuple[int, int] = (32, 32), stem: str = "auto",
-                 stem_multiplier: int = 3, auxiliary: bool = False):
+                 stem_multiplier: int = 3, auxiliary: bool = False, partial: int = 1, auxiliary_skip: bool = False):
         super().__init__()
         if len(kinds) < 1 or channels < 2 or num_classes < 2:
             raise ValueError("a network needs layers >= 1, channels >= 2 and num_classes >= 2, "
@@ -109,7 +110,7 @@ class CellNetwork(nn.Module):
             channels *= spec.stride
             first = factorised_reduce(before_last, channels, norm) if halved else relu_conv_bn(before_last, channels, norm)
             self.inputs.append(nn.ModuleList([first, relu_conv_bn(last, channels, norm)]))
-            self.cells.append(Cell(spec, candidates[kind], channels, norm))
+            self.cells.append(Cell(spec, candidates[kind], channels, norm, partial=partial, auxiliary_skip=auxiliary_skip))
             halved, size = spec.stride > 1, tuple(-(-side // spec.stride) for side in size)
             before_last, last = last, channels * self.cells[-1].num_outputs
             if auxiliary and layer == auxiliary_at:

@@ -36,7 +36,7 @@ class ResidualCellNetwork(nn.Module):
     """
 
     def __init__(self, kind: str, spec: CellSpec, present: Mask, *, layers: int, channels: int, num_classes: int, norm: Normalisation,
-                 in_channels: int = 3, image_size: tuple[int, int] = (32, 32)):
+                 in_channels: int = 3, image_size: tuple[int, int] = (32, 32), partial: int = 1, auxiliary_skip: bool = False):
         super().__init__()
         if layers < 3 or channels < 1 or num_classes < 2:
             raise ValueError("a network of this space needs layers >= 3 (two of them residual blocks), channels >= 1 and "
@@ -50,7 +50,7 @@ class ResidualCellNetwork(nn.Module):
         self.ends = (first, second - 1)  # how many cells stand before each residual block
         widths = [channels] * first + [2 * channels] * (second - first - 1) + [4 * channels] * (layers - second - 1)
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), BatchNorm(channels, affine=True))
-        self.cells = nn.ModuleList(Cell(spec, present, width, norm) for width in widths)
+        self.cells = nn.ModuleList(Cell(spec, present, width, norm, partial=partial, auxiliary_skip=auxiliary_skip) for width in widths)
         self.kinds = [kind] * len(self.cells)
         self.reductions = nn.ModuleList(ResidualBlock(width, 2 * width, fixed) for width in (channels, 2 * channels))
         width = 4 * channels

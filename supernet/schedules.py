@@ -45,3 +45,23 @@ class Linear:
 
     def __call__(self, start: float, epoch: float, epochs: int) -> float:
         return start + (self.minimum - start) * epoch / epochs
+
+
+@dataclass(frozen=True)
+class SkipDropout:
+    """The dropout of candidate skip connections within a search or a stage (P-DARTS, Chen et al. 2019, Sec. 3.3; official code): from
+    `prob` down as a straight line in the first `linear_epochs`, as if to 0 after the last epoch, then `prob * exp(-rate * (epoch -
+    linear_epochs))`. """
+
+    prob: float
+    linear_epochs: int = 10
+    rate: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prob < 1:
+            raise ValueError(f"skip_dropout.prob must be at least 0 and below 1, got {self.prob}")
+
+    def __call__(self, epoch: int, epochs: int) -> float:
+        if epoch < self.linear_epochs:
+            return self.prob * (epochs - epoch - 1) / epochs
+        return self.prob * math.exp(-self.rate * (epoch - self.linear_epochs))

@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from supernet.averaging import Average, NoAverage
 from supernet.bilevel import Bilevel, Streams
+from supernet.cell import MixedEdges
+from supernet.costs import Cost
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
+from supernet.monitors.base import Look, Monitor, shares
 from supernet.relaxations.base import Relaxation, entropies
 from supernet.schedules import Schedule
+from supernet.space import Space
 from supernet.task import Batch, Task
 from supernet.weights import EdgeWeights
 
@@ -36,6 +40,9 @@ class Recorder(Protocol):
 
     def step(self, items: int, totals: "Totals") -> None:
         """After every step that is followed by another one of its epoch: progress, checkpoints, interrupts."""
+
+    def line(self, text: str) -> None:
+        """What a person should read now."""
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
         """After every epoch, with its numbers and the genotype that would be selected now: a line, metrics, a checkpoint."""
@@ -79,6 +86,27 @@ class Position:
         self.epoch, self.step = state["epoch"], state["step"]
 
 
+class Verdict:
+    """The genotype of every epoch, and whether a monitor ended the search: why, and the epoch whose genotype is the result."""
+
+    def __init__(self) -> None:
+        self.genotypes: list[dict[str, Any]] = []
+        self.stopped: str | None = None
+        self.epoch: int | None = None
+
+    def stop(self, why: str, back: int) -> None:
+        self.stopped, self.epoch = why, max(0, len(self.genotypes) - 1 - back)
+
+    def genotype(self) -> Genotype:
+        return Genotype.from_json(self.genotypes[self.epoch])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"genotypes": list(self.genotypes), "stopped": self.stopped, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.genotypes, self.stopped, self.epoch = list(state["genotypes"]), state["stopped"], state["epoch"]
+
+
 class Generators(dict[str, torch.Generator]):
     """Named sources of randomness, all made from one seed, saved and restored together."""
 
@@ -109,7 +137,7 @@ class Trajectory:
     def add(self, epoch: float, relaxation: Relaxation) -> None:
         self.epochs.append(epoch)
         with torch.no_grad():
-            tables = {f"alpha.{name.removeprefix('alpha.')}": p for name, p in relaxation.named_parameters()}
+            tables = {f"alpha.{name}": p for name, p in relaxation.recorded().items()}
             tables |= {f"weights.{kind}": w.ops for kind, w in relaxation.mean().items()}
             for name, table in tables.items():
                 self.tables.setdefault(name, []).append(table.detach().float().cpu().clone())
@@ -238,6 +266,7 @@ class SearchLoop:
     val: Any
     lr: tuple[float, float]
     schedules: tuple[Schedule, Schedule]
+    space: Space
     select: Callable[[EdgeWeights], Genotype]
     generators: Generators
     guard: Guard
@@ -247,25 +276,48 @@ class SearchLoop:
     snapshots: int = 20
     shift: int = 0
     yardstick: Callable[[Genotype], Mapping[str, float]] = no_yardstick  # what is known of an epoch's genotype; for the record
+    alpha_begin: int = 0  # epochs of weights alone
+    alpha_every: int = 1  # steps of w for each of alpha
+    drop_path_prob: float = 0.0  # reached in a straight line over the epochs
+    skip_dropout: Callable[[int, int], float] = lambda epoch, epochs: 0.0  # of candidate skip connections, by epoch
+    monitors: Mapping[str, Monitor] = field(default_factory=dict)
+    cost: Cost | None = None  # for a `finish` that asks for one
+    finish: "Callable[[SearchLoop], Genotype] | None" = None  # how the genotype is found at the end; None: as after every epoch
+    verdict: Verdict = field(default_factory=Verdict)
 
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         s = self.search
         alpha = {} if s.alpha_optimizer is None else {"alpha_optimizer": s.alpha_optimizer}
         return {"net": s.net, "relaxation": s.relaxation, "w_optimizer": s.w_optimizer, **alpha, "streams": s.streams,
+                "memory": s.memory, **{f"penalty_{n}": penalty for n, penalty in enumerate(s.penalties)},
+                **{f"monitor_{name}": monitor for name, monitor in self.monitors.items()},
                 "generators": self.generators, "train": self.train, "alpha_batches": self.alpha_batches, "totals": self.totals,
-                "position": self.position, "trajectory": self.trajectory}
+                "position": self.position, "trajectory": self.trajectory, "verdict": self.verdict}
+
+    def genotype(self) -> Genotype:
+        """What the search has found: where a monitor ended it, the genotype that it went back to."""
+        if self.verdict.stopped is not None:
+            return self.verdict.genotype()
+        return self.select(self.search.relaxation.mean().detach()) if self.finish is None else self.finish(self)
 
 
 def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
-    """Trains weights and architecture parameters from where `loop.position` stands to the end of the last epoch."""
+    """Trains weights and architecture parameters from where `loop.position` stands to the end of the last epoch, or until a monitor
+    ends the search."""
     search, position, steps = loop.search, loop.position, len(loop.train)
     every = max(1, steps // loop.snapshots)
     if not loop.trajectory.epochs:
         loop.trajectory.add(0.0, search.relaxation)
     for epoch in range(position.epoch, epochs):
+        if loop.verdict.stopped is not None:
+            break
         started = time.perf_counter()
-        search.relaxation.anneal(epoch / max(1, epochs - 1))
+        search.anneal(epoch / max(1, epochs - 1), epoch)
+        for monitor in loop.monitors.values():
+            monitor.before_epoch(search)
+        search.net.drop_path_prob = loop.drop_path_prob * epoch / epochs
+        set_skip_dropout(search.net, loop.skip_dropout(epoch, epochs))
         lr, alpha_lr = (schedule(lr, epoch + loop.shift, epochs) for schedule, lr in zip(loop.schedules, loop.lr))
         if search.alpha_optimizer is not None:
             set_lr(search.alpha_optimizer, alpha_lr)
@@ -274,7 +326,11 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         items = 0
         for batch in loop.train:
             set_lr(search.w_optimizer, lr * search.task.lr_factor(batch))
-            loop.totals.add(search.step(batch, next(loop.alpha_batches)))
+            due = epoch >= loop.alpha_begin and position.step % loop.alpha_every == 0
+            val_batch = next(loop.alpha_batches) if due else None
+            loop.totals.add(search.step(batch, val_batch))
+            for monitor in loop.monitors.values():
+                monitor.after_step(search, batch, val_batch, position.step)
             position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
             if done % every == 0 or done == steps:
                 loop.trajectory.add(epoch + done / steps, search.relaxation)
@@ -290,10 +346,26 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         loop.totals.reset()
         position.epoch = epoch + 1
         genotype = loop.select(mean)
+        loop.verdict.genotypes.append(genotype.to_json())
+        watched: dict[str, float] = shares(loop.space, genotype, mean)
+        for name, monitor in loop.monitors.items():
+            signal = monitor.after_epoch(Look(epoch, epochs, genotype, mean, search, loop.val))
+            watched |= signal.values
+            if signal.warning is not None:
+                recorder.line(f"{name}: {signal.warning}")
+            if signal.stop is not None and loop.verdict.stopped is None:
+                loop.verdict.stop(signal.stop, signal.back)
+                recorder.line(f"{name}: {signal.stop}; the search ends with the genotype of epoch {loop.verdict.epoch + 1}")
         recorder.epoch({
             "epoch": epoch, "step": position.step, **{f"train_{k}": v for k, v in train.items()}, **{f"val_{k}": v for k, v in val.items()},
             "lr": lr, "alpha_lr": alpha_lr, **{f"alpha_entropy/{kind}": value.item() for kind, value in entropies(mean).items()},
-            **loop.yardstick(genotype), "seconds": seconds, "items_per_s": items / seconds}, genotype)
+            **watched, **loop.yardstick(genotype), "seconds": seconds, "items_per_s": items / seconds}, genotype)
+
+
+def set_skip_dropout(net: nn.Module, prob: float) -> None:
+    for module in net.modules():
+        if type(module) is MixedEdges:
+            module.skip_dropout = prob
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """`EdgeWeights`: the numbers a network is called with, and the only thing that passes from a relaxation to a network."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,34 +11,49 @@ from supernet.genotype import Genotype
 from supernet.space import Mask, Space
 
 
+class Scales(NamedTuple):
+    """Factors of one cell, all scalar tensors: of each (edge, op), edge weight included; of each edge alone; of each edge's auxiliary
+    skip. The last two are None for ones and for zeros."""
+
+    ops: Sequence[Sequence[Tensor]]
+    edges: Sequence[Tensor] | None = None
+    skip: Sequence[Tensor] | None = None
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights of one kind of cell.
 
     ops: (E, O), or (L, E, O) where each of the L cells of the kind has its own. edges: (E), or None for ones.
     active: on the host, which ops to run, (E, O); None for all. Work is skipped where it is False; values are never read.
+    skip: a scalar, the weight of the auxiliary skip of every edge, in networks that have one; None for 0.
     """
 
     ops: Tensor
     edges: Tensor | None = None
     active: Mask | None = None
+    skip: Tensor | None = None
 
-    def scales(self, layer: int = 0) -> tuple[tuple[Tensor, ...], ...]:
-        """The factor of each (edge, op) of the kind's `layer`-th cell, as rows of scalar tensors."""
+    def scales(self, layer: int = 0) -> "Scales":
+        """What the kind's `layer`-th cell is called with."""
         table = self.ops[layer] if self.ops.dim() == 3 else self.ops
+        width, edges, skip = table.shape[1], None, None
         if self.edges is not None:
-            table = table * self.edges[:, None]
-        width = table.shape[1]
+            table, edges = table * self.edges[:, None], self.edges.unbind()
+        if self.skip is not None:
+            skip = (self.skip,) * len(table) if self.edges is None else (self.skip * self.edges).unbind()
         flat = table.reshape(-1).unbind()
-        return tuple(flat[i : i + width] for i in range(0, len(flat), width))
+        return Scales(tuple(flat[i : i + width] for i in range(0, len(flat), width)), edges, skip)
 
 
 @dataclass(frozen=True)
 class EdgeWeights(Mapping[str, Weights]):
-    """Weights by kind of cell; `log_prob` is the log-probability of a sampled draw, where the relaxation gives one."""
+    """Weights by kind of cell; `log_prob` is the log-probability of a sampled draw, and `entropy` (nats, detached) that of the
+    distributions it was drawn from, where the relaxation gives them."""
 
     kinds: Mapping[str, Weights]
     log_prob: Tensor | None = field(default=None)
+    entropy: Tensor | None = field(default=None)
 
     def __getitem__(self, kind: str) -> Weights:
         return self.kinds[kind]
@@ -48,10 +64,10 @@ class EdgeWeights(Mapping[str, Weights]):
     def __len__(self) -> int:
         return len(self.kinds)
 
-    def scales(self, kinds: Sequence[str]) -> list[tuple[tuple[Tensor, ...], ...]]:
+    def scales(self, kinds: Sequence[str]) -> list[Scales]:
         """The scales of each of a network's cells, `kinds` naming their kinds in order; cells of one kind share theirs unless
         the kind has (L, E, O) weights."""
-        made: dict[tuple[str, int], tuple[tuple[Tensor, ...], ...]] = {}
+        made: dict[tuple[str, int], Scales] = {}
         rows = []
         for n, kind in enumerate(kinds):
             layer = kinds[:n].count(kind) if self.kinds[kind].ops.dim() == 3 else 0
@@ -62,8 +78,13 @@ class EdgeWeights(Mapping[str, Weights]):
 
     def detach(self) -> "EdgeWeights":
         """The same numbers without their history."""
-        return EdgeWeights({k: Weights(w.ops.detach(), None if w.edges is None else w.edges.detach(), w.active)
-                            for k, w in self.kinds.items()})
+        return EdgeWeights({k: replace(w, ops=w.ops.detach(), edges=None if w.edges is None else w.edges.detach())
+                            for k, w in self.kinds.items()}, None if self.log_prob is None else self.log_prob.detach(), self.entropy)
+
+
+def replaced(weights: EdgeWeights, change: Callable[[str, Weights], Mapping[str, Any]]) -> EdgeWeights:
+    """`weights` with fields of each kind replaced by those that `change(kind, weights)` names."""
+    return replace(weights, kinds={kind: replace(w, **change(kind, w)) for kind, w in weights.items()})
 
 
 def one_hot(space: Space, genotype: Genotype, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> EdgeWeights:

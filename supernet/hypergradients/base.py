@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from supernet.weights import EdgeWeights
-
 Tensors = tuple[Tensor, ...]
 
 
@@ -73,8 +71,14 @@ Hypergradient = Callable[[Problem], Tensors]
 
 
 def grad(loss: Tensor, inputs: Sequence[Tensor], **options: bool) -> Tensors:
-    """Gradients of `loss`, zero where an input does not take part."""
-    return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True, **options)
+    """Gradients of `loss`, zero where an input does not take part (frozen weights; a drawn cell that no op connects)."""
+    if not loss.requires_grad:
+        return tuple(torch.zeros_like(p) for p in inputs)
+    if all(p.requires_grad for p in inputs):
+        return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True, **options)
+    trained = [p for p in inputs if p.requires_grad]
+    found = iter(torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True, **options) if trained else ())
+    return tuple(next(found) if p.requires_grad else torch.zeros_like(p) for p in inputs)
 
 
 @contextmanager

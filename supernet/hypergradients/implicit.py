@@ -1,5 +1,5 @@
-"""Hypergradients by the implicit function theorem: at a minimum w* of the training loss, d w* / d alpha = -H^-1 d_alpha d_w L_train with H =
-d_w^2 L_train (iDARTS, Zhang et al. 2021, eq. 3; Lorraine et al. 2020)."""
+"""Hypergradients by the implicit function theorem: at a minimum w* of the training loss, d w* / d alpha = -H^-1 d_alpha d_w L_train with
+H = d_w^2 L_train (iDARTS, Zhang et al. 2021, eq. 3; Lorraine et al. 2020)."""
 
 import torch
 from torch import Tensor

@@ -15,8 +15,8 @@ def alignment(gradients: Tensor) -> Tensor:
 
 
 def layer_aligned(problem: Problem, *, inner: Hypergradient, weight: float = 0.25, radius: float = 1e-4) -> Tensors:
-    """`inner`'s hypergradient minus `weight * progress` (which grows linearly over the epochs [official scripts]) times d/d alpha of the mean over kinds of `alignment` of g_l = d val_loss / d alpha_l, so that
-    alpha ascends on it.
+    """`inner`'s hypergradient minus `weight * progress` (which grows linearly over the epochs [official scripts]) times d/d alpha of the
+    mean over kinds of `alignment` of g_l = d val_loss / d alpha_l, so that alpha ascends on it.
 
     With u_l = d alignment / d g_l, that derivative is the sum over l of (d g_l / d alpha)^T u_l: the derivative along u of the gradient
     with respect to the shared alpha, here by a central difference at alpha_l +- eps u_l, eps = radius / |u| (the paper's eq. 11 and

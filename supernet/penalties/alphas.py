@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from supernet.costs import Cost
 from supernet.penalties.base import Penalty, checked_weight
 from supernet.relaxations.base import Relaxation, absent
 from supernet.relaxations.dirichlet import concentration
@@ -11,13 +12,13 @@ from supernet.weights import EdgeWeights
 
 
 class BetaDecay(Penalty):
-    """`weight * progress` times the mean over edges of log sum exp(alpha) (Beta-DARTS, Ye et al. 2022, eq. 14), whose gradient is the softmax:
-    strong ops decay most, so that no op runs away. Official code: the weight grows linearly to 25 in 50 epochs, to 50 in 100.
+    """`weight * progress` times the mean over edges of log sum exp(alpha) (Beta-DARTS, Ye et al. 2022, eq. 14), whose gradient is the
+    softmax: strong ops decay most, so that no op runs away. Official code: the weight grows linearly to 25 in 50 epochs, to 50 in 100.
 
     The mean is over the edges of all kinds together, as there.
     """
 
-    def __init__(self, space: Space, *, weight: float = 25.0):
+    def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 25.0):
         self.weight, self.progress, self.absent = checked_weight(weight), 0.0, absent(space)
 
     def anneal(self, progress: float) -> None:
@@ -33,7 +34,7 @@ class DirichletKL(Penalty):
     """`weight` times the mean over edges of KL(Dir(c) || Dir(1)), c the concentrations of relaxation=dirichlet (DrNAS, Chen et al. 2021,
     eq. 6, with the divergence as the distance; official code, --reg_type kl)."""
 
-    def __init__(self, space: Space, *, weight: float = 1e-3):
+    def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 1e-3):
         self.weight, self.present = checked_weight(weight), {kind: ~mask for kind, mask in absent(space).items()}
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:

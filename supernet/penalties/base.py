@@ -10,8 +10,9 @@ from supernet.weights import EdgeWeights
 
 
 class Penalty:
-    """An interface. `penalty(loss, weights, relaxation)` is what is added to `loss` (a scalar, the task's, with gradients); `weights` is the
-    draw that it was computed under. Most are free of state; those that are not override the last three."""
+    """An interface; made as `Penalty(space, cost, **options)`, `cost` None where none is given. `penalty(loss, weights, relaxation)` is
+    what is added to `loss` (a scalar, the task's, with gradients); `weights` is the draw that it was computed under. Most are free of
+    state; those that are not override the last three."""
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         raise NotImplementedError

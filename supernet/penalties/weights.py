@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from supernet.costs import Cost
 from supernet.penalties.base import Penalty, checked_weight
 from supernet.relaxations.base import Relaxation, absent
 from supernet.space import Space
@@ -13,7 +14,7 @@ class ZeroOne(Penalty):
     """Drives each weight to 0 or 1 (FairDARTS, Chu et al. 2020, eq. 5 and 6): minus `weight` times the mean over all weights of
     (w - 1/2)^2 (`form=l2`) or of |w - 1/2| (`form=l1`)."""
 
-    def __init__(self, space: Space, *, weight: float = 10.0, form: str = "l2"):
+    def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 10.0, form: str = "l2"):
         if form not in ("l1", "l2"):
             raise ValueError(f"penalty.zero_one.form must be l1 or l2, got {form!r}")
         self.weight, self.form, self.absent = checked_weight(weight), form, absent(space)
@@ -26,7 +27,7 @@ class ZeroOne(Penalty):
 class Entropy(Penalty):
     """`weight` times the mean entropy (nats) of the edges' mean weights as probabilities, times progress where `grows`."""
 
-    def __init__(self, space: Space, *, weight: float = 0.1, grows: bool = False):
+    def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 0.1, grows: bool = False):
         self.weight, self.grows, self.progress = checked_weight(weight), grows, 0.0
 
     def anneal(self, progress: float) -> None:

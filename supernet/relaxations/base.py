@@ -54,6 +54,10 @@ class Relaxation(nn.Module, ABC):
         (`absent`). Raises ValueError where there are none."""
         raise ValueError(f"{type(self).__name__} has no table of alphas")
 
+    def recorded(self) -> dict[str, Tensor]:
+        """What the record of a search keeps many times an epoch, by name: small tables."""
+        return {name.removeprefix("alpha."): p for name, p in self.named_parameters()}
+
 
 class TableRelaxation(Relaxation):
     """An interface for those whose parameters are one (E, O) table of alphas a kind of cell; its row-wise softmax is the mean.
@@ -115,6 +119,10 @@ class Wrapper(Relaxation):
 
     def tables(self) -> dict[str, Tensor]:
         return self.inner.tables()
+
+    def recorded(self) -> dict[str, Tensor]:
+        own = {name: p for name, p in self.named_parameters() if not name.startswith("inner.")}
+        return own | self.inner.recorded()
 
 
 def make_alpha(space: Space, scale: float, generator: torch.Generator) -> nn.ParameterDict:

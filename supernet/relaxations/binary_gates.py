@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supernet.relaxations.base import Noise, TableRelaxation, gumbel, mask_of
-from supernet.weights import EdgeWeights, Weights
+from supernet.weights import EdgeWeights, Weights, replaced
 
 
 class BinaryGates(TableRelaxation):
@@ -32,7 +32,7 @@ class BinaryGates(TableRelaxation):
         for kind in self.alpha:
             logits = self.logits(kind)
             own = (~self.absent(kind)).sum(-1, keepdim=True)
-            order = (logits.detach() + noise[f"pair_{kind}"]).argsort(-1, descending=True, stable=True)
+            order = (logits.detach() + noise[f"pair_{kind}"]).sort(dim=-1, descending=True, stable=True).indices
             pair = torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, order[:, :2], True) & ~self.absent(kind)
             two = logits.masked_fill(~pair, -torch.inf)
             soft = two.softmax(-1)  # over the one that an edge with a single op has
@@ -43,7 +43,7 @@ class BinaryGates(TableRelaxation):
 
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor], generator: torch.Generator) -> EdgeWeights:
         """The open gate alone runs."""
-        return EdgeWeights({kind: Weights(w.ops, w.edges, mask_of(w.ops > 0.5)) for kind, w in draw.items()})
+        return replaced(draw, lambda kind, w: {"active": mask_of(w.ops > 0.5)})
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -1,0 +1,32 @@
+"""How far the cells agree on what alpha should be (Lambda-DARTS, Movahedi et al. 2023, Sec. 3)."""
+
+from supernet.bilevel import rewound, statistics_held
+from supernet.hypergradients.base import grad
+from supernet.hypergradients.layer_aligned import alignment
+from supernet.monitors.base import Look, Monitor, Signal
+from supernet.space import Space
+
+
+class LayerAlignment(Monitor):
+    """Logs, by kind of cell, the mean cosine between the gradients of the validation loss with respect to each cell's own alphas, on the
+    first validation batch, every `every` epochs."""
+
+    def __init__(self, space: Space, *, every: int = 1):
+        if every < 1:
+            raise ValueError(f"monitor.layer_alignment.every must be at least 1, got {every}")
+        self.every = every
+
+    def after_epoch(self, look: Look) -> Signal:
+        if look.epoch % self.every:
+            return Signal()
+        batch, search = next(iter(look.val)), look.search
+        with statistics_held(search.norms), rewound(search.generators["alpha"]):
+            layered = search.problem(batch, batch).layered()
+            found = {}
+            for kind, _alpha in layered.alphas.items():
+                if layered.layers[kind] > 1:
+                    own = {k: a.detach().expand(layered.layers[k], *a.shape).clone() for k, a in layered.alphas.items()}
+                    own[kind].requires_grad_()
+                    (slopes,) = grad(layered.loss(own), (own[kind],))
+                    found[f"layer_alignment/{kind}"] = alignment(slopes).item()
+        return Signal(found)

@@ -1,0 +1,95 @@
+"""Penalties on the expected cost of the architectures that edge weights describe."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supernet.costs import Cost
+from supernet.penalties.base import Penalty, checked_weight
+from supernet.relaxations.base import Relaxation
+from supernet.space import Space
+from supernet.weights import EdgeWeights
+
+
+def _needed(cost: Cost | None, name: str) -> Cost:
+    if cost is None:
+        raise ValueError(f"penalty={name} needs a cost: pass cost=multiply_adds, cost=parameters, cost=table or cost=latency_table")
+    return cost
+
+
+class CostLinear(Penalty):
+    """`weight * E[cost] / reference` (SNAS, Xie et al. 2019, eq. 12, with the expectation in closed form)."""
+
+    def __init__(self, space: Space, cost: Cost | None, *, weight: float, reference: float):
+        self.cost, self.weight, self.reference = _needed(cost, "cost_linear"), checked_weight(weight), _positive("reference", reference)
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        return self.weight * self.cost.expected(relaxation.mean()) / self.reference
+
+
+class CostLog(Penalty):
+    """Makes the loss `CE * alpha * log(E[cost])^beta`: FBNet's (Wu et al. 2019, eq. 2; cost in its own unit), and with `reference` the
+    official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`."""
+
+    def __init__(self, space: Space, cost: Cost | None, *, alpha: float = 0.2, beta: float = 0.6, reference: float | None = None):
+        self.cost, self.alpha, self.beta, self.reference = _needed(cost, "cost_log"), alpha, beta, reference
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        size = self.cost.expected(relaxation.mean()).log()
+        if self.reference is not None:
+            size = size / torch.tensor(self.reference).log().to(size)
+        return loss * (self.alpha * size**self.beta - 1)
+
+
+class CostPower(Penalty):
+    """Makes the loss `CE * (E[cost] / target)^exponent`, MnasNet's reward (Tan et al. 2019, eq. 2: ACC * (LAT / T)^w, w = -0.07) as a loss
+    to descend on, so with a positive exponent. `hard` counts only what is above the target (their w = 0 below it)."""
+
+    def __init__(self, space: Space, cost: Cost | None, *, target: float, exponent: float = 0.07, hard: bool = False):
+        self.cost, self.target = _needed(cost, "cost_power"), _positive("target", target)
+        self.exponent, self.hard = exponent, hard
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        ratio = self.cost.expected(relaxation.mean()) / self.target
+        return loss * ((ratio.clamp_min(1.0) if self.hard else ratio) ** self.exponent - 1)
+
+
+class CostLimit(Penalty):
+    """Keeps `E[cost] <= limit` by an augmented Lagrangian (Nocedal & Wright 2006, Sec. 17.4): with c = E[cost] / limit - 1 the term is
+    `(max(0, multiplier + rho c)^2 - multiplier^2) / (2 rho)`, and after each alpha step the multiplier becomes
+    max(0, multiplier + rate * rho * c). The multiplier finds the weight that the limit needs, so that there is none to choose.
+
+    The limit holds for the expectation; `final_select=within_cost` holds it for the genotype.
+    """
+
+    def __init__(self, space: Space, cost: Cost | None, *, limit: float, rho: float = 10.0, rate: float = 0.01):
+        self.cost, self.limit = _needed(cost, "cost_limit"), _positive("limit", limit)
+        self.rho, self.rate = _positive("rho", rho), _positive("rate", rate)
+        self.multiplier = torch.zeros(())
+
+    def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
+        c = self._excess(relaxation)
+        multiplier = self.multiplier.to(c)
+        return ((multiplier + self.rho * c).clamp_min(0.0).square() - multiplier.square()) / (2 * self.rho)
+
+    @torch.no_grad()
+    def after_step(self, relaxation: Relaxation) -> None:
+        c = self._excess(relaxation)
+        self.multiplier = (self.multiplier.to(c) + self.rate * self.rho * c).clamp_min(0.0)
+
+    def _excess(self, relaxation: Relaxation) -> Tensor:
+        return self.cost.expected(relaxation.mean()) / self.limit - 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"multiplier": self.multiplier}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.multiplier = state["multiplier"]
+
+
+def _positive(name: str, value: float) -> float:
+    if value <= 0:
+        raise ValueError(f"a penalty's {name} must be positive, got {value}")
+    return value

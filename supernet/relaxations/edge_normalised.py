@@ -1,0 +1,46 @@
+"""Weights of whole edges, normalised over the edges into each node (PC-DARTS, Xu et al. 2020, eq. 3)."""
+
+import torch
+from torch import Tensor, nn
+
+from supernet.relaxations.base import Noise, Relaxation, Wrapper
+from supernet.space import Space
+from supernet.weights import EdgeWeights, replaced
+
+
+class EdgeNormalised(Wrapper):
+    """`edges[e] = softmax(beta)` over the edges into e's destination, beside the op weights of `inner`, which stay as they are: channels
+    that pass partial connections by see the edge weight alone.
+
+    form: `softmax`, or `simplex` where the betas are the weights themselves and an exponentiated gradient keeps them on the simplex
+    (GAEA, Li et al. 2021). Betas start as `init_scale` times standard normal draws, or uniform.
+    """
+
+    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, init_scale: float = 1e-3, form: str = "softmax"):
+        super().__init__(inner)
+        if form not in ("softmax", "simplex"):
+            raise ValueError(f"wrapper.edge_normalised.form must be softmax or simplex, got {form!r}")
+        self.softmax, self.beta = form == "softmax", nn.ModuleDict()
+        for kind, spec in sorted(space.cells.items()):
+            rows = [len(spec.incoming(node)) for node in spec.nodes]
+            if [e for node in spec.nodes for e in spec.incoming(node)] != list(range(len(spec.edges))):
+                raise ValueError(f"edges of {kind!r} do not lie together by destination")
+            self.beta[kind] = nn.ParameterList(
+                nn.Parameter(init_scale * torch.randn(n, generator=generator) if self.softmax else torch.full((n,), 1 / n)) for n in rows)
+
+    def edges(self) -> dict[str, Tensor]:
+        """By kind, (E)."""
+        return {kind: torch.cat([beta.softmax(0) if self.softmax else beta for beta in rows]) for kind, rows in self.beta.items()}
+
+    def weights(self, noise: Noise) -> EdgeWeights:
+        return self._with_edges(self.inner.weights(noise))
+
+    def mean(self) -> EdgeWeights:
+        return self._with_edges(self.inner.mean())
+
+    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
+        return self._with_edges(self.inner.evaluated(generator))
+
+    def _with_edges(self, weights: EdgeWeights) -> EdgeWeights:
+        edges = self.edges()
+        return replaced(weights, lambda kind, w: {"edges": edges[kind] if w.edges is None else edges[kind] * w.edges})

@@ -1,0 +1,30 @@
+"""At most so many skip connections (P-DARTS, Chen et al. 2019, Sec. 3.3)."""
+
+from collections.abc import Sequence
+
+from supernet.genotype import Genotype
+from supernet.select.argmax import argmax
+from supernet.space import Space
+from supernet.weights import EdgeWeights, replaced
+
+
+def limited_skips(space: Space, weights: EdgeWeights, *, most: int = 2, kinds: Sequence[str] = ("normal",)) -> Genotype:
+    """`argmax`, and while a cell of `kinds` holds more than `most` skip connections, the weakest of them is taken out of its edge's
+    candidates and the cell is selected again [official code]. Raises ValueError where an edge has no other op."""
+    if most < 0:
+        raise ValueError(f"select.most must be at least 0, got {most}")
+    weights = weights.detach()
+    tables = {kind: w.ops.clone() for kind, w in weights.items()}
+    while True:
+        genotype = argmax(space, replaced(weights, lambda kind, w: {"ops": tables[kind]}))
+        over = [kind for kind in kinds if kind in space.cells and sum(e.op == "skip_connect" for e in genotype[kind]) > most]
+        if not over:
+            return genotype
+        for kind in over:
+            spec = space.cells[kind]
+            o = spec.ops.index("skip_connect")
+            rows = [spec.edges.index((e.source, e.destination)) for e in genotype[kind] if e.op == "skip_connect"]
+            weakest = min(rows, key=lambda e: tables[kind][..., e, o].mean().item())
+            if sum(spec.selectable[weakest]) == 1:
+                raise ValueError(f"edge {spec.edges[weakest]} of {kind!r} has no candidate but a skip connection; at most {most} may stand")
+            tables[kind][..., weakest, o] = -1.0

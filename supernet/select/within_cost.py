@@ -1,0 +1,41 @@
+"""The strongest architecture whose cost is within a limit."""
+
+from supernet.genotype import Genotype
+from supernet.select.argmax import argmax
+from supernet.train import SearchLoop
+
+
+class WithinCost:
+    """Starts from `argmax` and, while the cost is above `limit`, makes of all single changes that lower it the one that loses least
+    log-weight for each unit of cost; then, while one fits, the change that gains most. Raises ValueError: no change lowers the cost any
+    more."""
+
+    def __init__(self, *, limit: float):
+        if limit <= 0:
+            raise ValueError(f"final_select.limit must be positive, got {limit}")
+        self.limit = limit
+
+    def __call__(self, loop: SearchLoop) -> Genotype:
+        if loop.cost is None:
+            raise ValueError("final_select=within_cost needs a cost: pass cost=multiply_adds or another")
+        space, cost, weights = loop.space, loop.cost, loop.search.relaxation.mean().detach()
+        logs = {kind: (w.ops if w.edges is None else w.ops * w.edges[:, None]).double().clamp_min(1e-12).log().tolist()
+                for kind, w in weights.items()}
+
+        def strength(genotype: Genotype) -> float:
+            return sum(logs[kind][e][o] for kind, spec in space.cells.items() for e, o in spec.rows(genotype[kind]))
+
+        found = argmax(space, weights)
+        while cost(found) > self.limit:
+            here, own = cost(found), strength(found)
+            steps = [((own - strength(other)) / (here - c), other.digest, other)
+                     for other, c in ((other, cost(other)) for other in space.neighbours(found)) if c < here]
+            if not steps:
+                raise ValueError(f"no architecture within {cost.name} {self.limit:g}: the least found has {here:g}")
+            found = min(steps)[2]
+        while True:
+            better = [(strength(other), other.digest, other) for other in space.neighbours(found)
+                      if strength(other) > strength(found) and cost(other) <= self.limit]
+            if not better:
+                return found
+            found = max(better)[2]

@@ -1,0 +1,73 @@
+"""Every preset, shrunk by profile=smoke, through the whole search in one process."""
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from supernet import compose
+from supernet.config import CONF, register, validate
+from supernet.train import fit_supernet
+
+PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.val_batches=1", "split.max_train=32"],
+           "enas": ["hypergradient.samples=2", "final_select.n=5"], "random_ws": ["final_select.n=20"], "spos": ["final_select.n=20"]}
+NEEDS_TEXT = {name for name in PRESETS if name.endswith("_ptb")}
+
+
+class Records(list):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def step(self, items, totals):
+        pass
+
+    def line(self, text):
+        self.lines.append(text)
+
+    def epoch(self, record, genotype):
+        self.append(record)
+
+
+def composed(*overrides):
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra_compose("search", overrides=list(overrides))
+        validate(cfg, "train_search")
+        return cfg
+
+
+def searched(*overrides):
+    cfg = composed(*overrides)
+    GlobalHydra.instance().clear()
+    threads = torch.get_num_threads()
+    try:
+        parts = compose.search_parts(cfg)
+        loop = compose.search_loop(cfg, parts)
+        records = Records()
+        fit_supernet(loop, cfg.epochs, records)
+        return loop, records, loop.genotype()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name not in NEEDS_TEXT])
+def test_smoke(preset):
+    loop, records, genotype = searched(f"experiment={preset}", "profile=smoke", *SHORTER.get(preset.rsplit("_", 1)[0], ()))
+    assert [record["epoch"] for record in records] == [0, 1]
+    loop.space.validate(genotype)
+    for record in records:
+        assert record["train_loss"] == record["train_loss"] and 0 <= record["val_accuracy"] <= 100
+        assert 0 <= record["skip_share"] <= record["parameter_free_share"] + 1e-9 <= 1 + 1e-9
+    alpha = list(loop.search.relaxation.parameters())
+    if alpha:
+        assert all(torch.isfinite(p).all() for p in alpha)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_composes_as_published(preset):
+    cfg = composed(f"experiment={preset}")
+    assert cfg.epochs >= 25 and preset.rsplit("_", 1)[1] in ("cifar10", "nasbench201", "ptb")
