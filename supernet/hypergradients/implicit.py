@@ -24,7 +24,7 @@ def neumann(problem: Problem, *, terms: int = 2, step: float = 0.01) -> Tensors:
     return add_reduced(problem, direct, training.mixed([-step * t for t in total]))
 
 
-def conjugate_gradient(problem: Problem, *, iterations: int = 5, damping: float = 1e-3, tolerance: float = 1e-10) -> Tensors:
+def conjugate_gradient(problem: Problem, *, iterations: int = 5, damping: float = 0.1, tolerance: float = 1e-10) -> Tensors:
     """`(H + damping I)^-1 v` by at most `iterations` of the conjugate gradient method (Pedregosa 2016; Rajeswaran et al. 2019). It stands
     still where the residual is small or a direction has no positive curvature (H is definite at a minimum, not on the way there)."""
     if iterations < 1 or damping < 0:

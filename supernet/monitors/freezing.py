@@ -40,6 +40,8 @@ class OpFreezing(Monitor):
         if val_batch is None or step % self.every:
             return
         held = {name: ps for name, ps in self._ops.items() if name not in self.frozen and all(p.grad is not None for p in ps)}
+        if not held:
+            return
         parameters = [p for ps in held.values() for p in ps]
         with torch.no_grad():
             weights = search.relaxation.mean()

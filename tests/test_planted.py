@@ -1,0 +1,77 @@
+"""Every method on a task with a known best architecture (tests/planted.py), within STEPS updates of the weights.
+
+One seed each by default; all five with `-m slow`, which says in the junit report how many were solved.
+"""
+
+import pytest
+
+from tests import planted
+from tests.test_presets import searched
+
+EPOCHS, STEPS = 15, 15 * 8
+TASK = ["space=custom", "space._target_=tests.planted.make", "dataset=npz", "dataset.source.layout=NHW", "dataset.augment.pad=0", "dataset.augment.flip=false",
+        "split.mode=stratified", f"epochs={EPOCHS}", "batch_size=32", "channels=4", "layers=1", "threads=1", "w_optimizer.lr=0.1",
+        "w_optimizer.weight_decay=0", "lr_minimum=0.01"]
+ADAM = ["alpha_optimizer.lr=0.05", "alpha_optimizer.weight_decay=0"]
+METHODS = {
+    "darts_first_order": [],
+    "darts_second_order": ["hypergradient=finite_difference"],
+    "darts_unrolled": ["hypergradient=unrolled"],
+    "gdas": ["relaxation=gumbel"],
+    "snas": ["relaxation=concrete", "hypergradient=single_level"],
+    "fbnet": ["relaxation=concrete", "relaxation.decay=exponential", "relaxation.temperature=5", "relaxation.temperature_end=0.1"],
+    "reinmax": ["relaxation=reinmax"],
+    "pc_darts": ["wrapper=[edge_normalised]", "network={partial:2}"],
+    "fair_darts": ["relaxation=sigmoid", "penalty=[zero_one]", "penalty.zero_one.weight=1", "select=threshold"],
+    "sdarts_rs": ["wrapper=[random_perturbed]"],
+    "sdarts_adv": ["wrapper=[adversarial]"],
+    "r_darts_l2": ["hypergradient=finite_difference", "w_optimizer.weight_decay=81e-4"],
+    "r_darts_dp": ["hypergradient=finite_difference", "drop_path_prob=0.2"],
+    "darts_es": ["hypergradient=finite_difference", "monitor=[eigenvalue]", "monitor.eigenvalue.stop=true"],
+    "darts_minus": ["wrapper=[auxiliary_skip]", "network={auxiliary_skip:true}"],
+    "darts_pt": ["final_select=perturbation", "final_select.finetune_epochs=1"],
+    "dr_nas": ["relaxation=dirichlet"],
+    "oles": ["monitor=[op_freezing]"],
+    "beta_darts": ["penalty=[beta_decay]", "penalty.beta_decay.weight=1"],
+    "lambda_darts": ["hypergradient=layer_aligned"],
+    "sgas": ["wrapper=[greedy]", "wrapper.greedy.warm_up=6", "wrapper.greedy.every=2"],
+    "gaea": ["relaxation=simplex", "wrapper=[edge_normalised]", "wrapper.edge_normalised.form=simplex",
+             "optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.lr=0.1"],
+    "idarts": ["hypergradient=neumann", "hypergradient.step=0.1"],
+    "conjugate_gradient": ["hypergradient=conjugate_gradient"],
+    "proxyless": ["relaxation=binary_gates"],
+    "spos": ["relaxation=uniform", "final_select=sampled", "final_select.n=30", "final_select.statistics=recalibrated"],
+    "random_ws": ["relaxation=uniform", "final_select=sampled", "final_select.n=30"],
+    "enas": ["relaxation=controller", "hypergradient=reinforce", "hypergradient.samples=4", "final_select=sampled", "final_select.n=20",
+             "final_select.source=relaxation"],
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    path = tmp_path_factory.mktemp("planted") / "stripes.npz"
+    planted.write_images(path)
+    return path
+
+
+def solves(method, seed, images):
+    alphas = [] if "optimizer@alpha_optimizer=exponentiated_gradient" in METHODS[method] else ADAM
+    zero = ["alpha_optimizer.weight_decay=0"] if not alphas else []
+    _, records, genotype = searched(*TASK, f"dataset.path={images}", f"seed={seed}", *alphas, *METHODS[method], *zero)
+    assert records[-1]["step"] <= STEPS
+    return planted.solved(genotype)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_planted_op_is_found(method, images, record_property):
+    record_property("method", method)
+    assert solves(method, 0, images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_the_planted_op_is_found_over_five_seeds(method, images, record_property):
+    found = [solves(method, seed, images) for seed in range(5)]
+    record_property("method", method)
+    record_property("solved", f"{sum(found)} of 5")
+    assert sum(found) >= 4
