@@ -2,9 +2,9 @@
 
     python -m benchmarks.nasbench201 --root data --table nb201.csv.gz --processes 2
 
-Every search is `train_search.py experiment=<method>_nasbench201` with the same reduced sizes (SCHEDULE), a process of one thread each. Can be
-stopped at any time: the same command goes on, and finished searches are read from their folders. Writes benchmarks/results/
-nasbench201_methods.json and prints the table.
+Every search is `train_search.py experiment=<method>_nasbench201` with the same reduced sizes (SCHEDULE), a process of one thread each.
+Can be stopped at any time: the same command goes on, and finished searches are read from their folders. Writes
+benchmarks/results/nasbench201_methods.json and prints the table.
 """
 
 import argparse
@@ -93,8 +93,8 @@ def main(arguments: list[str]) -> int:
         row = {"method": method, "runs": len(options.seeds), "published": published(method)}
         for dataset in DATASETS:
             values = [accuracy(found[method, seed], dataset) for seed in options.seeds]
-            row |= {f"{dataset}_mean": float(np.mean(values)), f"{dataset}_std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-                    f"{dataset}_values": values}
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            row |= {f"{dataset}_mean": float(np.mean(values)), f"{dataset}_std": spread, f"{dataset}_values": values}
         row["minutes"] = float(np.mean([found[method, seed]["elapsed_s"] / 60 for seed in options.seeds]))
         rows.append(row)
     truth = table.column(table.datasets["cifar10"].test)
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
     for row in rows:
         cells = "  ".join(f"{row[f'{d}_mean']:6.2f} +- {row[f'{d}_std']:4.2f}" for d in DATASETS)
         print(f"{row['method']:18}  {cells}  {row['minutes']:5.1f}  {row['published']}")
-    print(f"a random cell {truth.mean():.2f}, the best {truth.max():.2f}; the best of n random cells, chosen by the table's own validation: "
+    print(f"a random cell {truth.mean():.2f}, the best {truth.max():.2f}; the best of n random cells by the table's validation: "
           + ", ".join(f"n={n} {value:.2f}" for n, value in by_validation.items()))
     return 0
 

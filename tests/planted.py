@@ -1,8 +1,8 @@
 """A task whose best architecture is known: stripes that only one op, on one edge, can tell apart.
 
-Images hold vertical or horizontal stripes with a random phase and sign. The network is one cell between a fixed 1x1 stem and a classifier of
-the mean of |x|: skip connections and pooling give both classes the same means, so nothing but the 3x3 convolution, a candidate of
-the edge 0 -> 1 alone, can tell them apart; and it must not be dropped on the way, so the edge 1 -> 2 must not be `none`.
+Images hold vertical or horizontal stripes with a random phase. The network is one cell between a 1x1 stem and a classifier of the mean
+of |x|: skip connections and pooling give both classes the same means, so nothing but the 3x3 convolution, a candidate of the edge
+0 -> 1 alone, can tell them apart; and it must not be dropped on the way, so the edge 1 -> 2 must not be `none`.
 """
 
 import numpy as np

@@ -57,10 +57,11 @@ def test_neumann_sums_the_first_terms_of_the_series():
     problem, exact, h = quadratic()
     direct, v = torch.autograd.grad(problem.val_loss(), (*problem.alpha, *problem.w))
     mixed = torch.autograd.functional.jacobian(
-        lambda a: torch.autograd.functional.jacobian(lambda w: (w @ h @ w / 2 - w @ _b(problem) @ a), problem.w[0].detach(), create_graph=True),
+        lambda a: torch.autograd.functional.jacobian(lambda w: w @ h @ w / 2 - w @ _b(problem) @ a, problem.w[0].detach(),
+                                                     create_graph=True),
         problem.alpha[0].detach())
     for terms in (0, 1, 3):
-        inverse = sum((0.1 * torch.linalg.matrix_power(torch.eye(6, dtype=F64) - 0.1 * h, k) for k in range(terms + 1)))
+        inverse = sum(0.1 * torch.linalg.matrix_power(torch.eye(6, dtype=F64) - 0.1 * h, k) for k in range(terms + 1))
         reference.close(neumann(problem, terms=terms, step=0.1)[0], direct - mixed.T @ inverse @ v, 1e-12)
 
 
@@ -183,7 +184,8 @@ def test_reinforce_is_unbiased_on_a_space_that_can_be_enumerated():
     def problem():
         draw = controller(g)
         reward = torch.tensor(rewards[space.text(argmax(space, draw))], dtype=F64)
-        return Problem((), alpha, lambda: 0, lambda: 0, lambda grads: (), score=lambda: Score(reward, draw.log_prob, draw.entropy), again=problem)
+        return Problem((), alpha, lambda: 0, lambda: 0, lambda grads: (), again=problem,
+                       score=lambda: Score(reward, draw.log_prob, draw.entropy))
 
     log_probs = {}
     while len(log_probs) < 27:
@@ -307,8 +309,8 @@ def test_layer_alignment_on_a_network_sees_each_cells_own_alphas():
     assert all(not torch.allclose(a, b, rtol=1e-6) for a, b in zip(plain, aligned))
 
 
-@pytest.mark.parametrize("call", [lambda p: neumann(p, terms=-1), lambda p: neumann(p, step=0), lambda p: conjugate_gradient(p, iterations=0),
-                                  lambda p: reinforce(p, samples=0)])
+@pytest.mark.parametrize("call", [lambda p: neumann(p, terms=-1), lambda p: neumann(p, step=0), lambda p: reinforce(p, samples=0),
+                                  lambda p: conjugate_gradient(p, iterations=0)])
 def test_wrong_options_are_refused(call):
     with pytest.raises(ValueError, match="hypergradient"):
         call(quadratic()[0])

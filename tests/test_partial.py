@@ -106,7 +106,7 @@ def test_partial_must_divide_the_channels():
 
 
 def test_activation_memory_of_the_mixed_ops_follows_a_plus_b_over_k():
-    """The peak of a training step's live tensors at K = 1, 2, 4, 8 lies on a line in 1/K (K = 1 has no bypass: it is left out of the fit)."""
+    """The peak of a training step's live tensors lies on a line in 1/K (K = 1 has no bypass: it is left out of the fit)."""
     space = darts.make(nodes=2, ops=("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3"))
     spec = space.cells["normal"]
     x = [torch.randn(4, 32, 16, 16) for _ in range(2)]
@@ -114,7 +114,8 @@ def test_activation_memory_of_the_mixed_ops_follows_a_plus_b_over_k():
 
     def peak(k):
         cell = Cell(spec, space.candidates()["normal"], 32, SEARCH, partial=k)
-        return peak_memory(lambda: cell(x, weights.scales()).sum().backward(), torch.device("cpu"), [*x, *cell.parameters(), *cell.buffers()])
+        there = [*x, *cell.parameters(), *cell.buffers()]
+        return peak_memory(lambda: cell(x, weights.scales()).sum().backward(), torch.device("cpu"), there)
 
     peaks = {k: peak(k) for k in (2, 4, 8, 16)}
     b = (peaks[2] - peaks[16]) / (1 / 2 - 1 / 16)

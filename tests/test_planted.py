@@ -9,9 +9,9 @@ from tests import planted
 from tests.test_presets import searched
 
 EPOCHS, STEPS = 15, 15 * 8
-TASK = ["space=custom", "space._target_=tests.planted.make", "dataset=npz", "dataset.source.layout=NHW", "dataset.augment.pad=0", "dataset.augment.flip=false",
-        "split.mode=stratified", f"epochs={EPOCHS}", "batch_size=32", "channels=4", "layers=1", "threads=1", "w_optimizer.lr=0.1",
-        "w_optimizer.weight_decay=0", "lr_minimum=0.01"]
+TASK = ["space=custom", "space._target_=tests.planted.make", "dataset=npz", "dataset.source.layout=NHW", "dataset.augment.pad=0",
+        "dataset.augment.flip=false", "split.mode=stratified", f"epochs={EPOCHS}", "batch_size=32", "channels=4", "layers=1", "threads=1",
+        "w_optimizer.lr=0.1", "w_optimizer.weight_decay=0", "lr_minimum=0.01"]
 ADAM = ["alpha_optimizer.lr=0.05", "alpha_optimizer.weight_decay=0"]
 METHODS = {
     "darts_first_order": [],

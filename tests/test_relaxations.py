@@ -556,7 +556,8 @@ def test_gumbel_draws_have_the_right_mean_and_variance():
 
 
 @pytest.mark.parametrize("make, options", [
-    (GumbelHard, {"temperature": 0.0}), (Concrete, {"temperature_end": -1.0}), (Concrete, {"decay": "slow"}), (ReinMax, {"temperature": 0.5}),
+    (GumbelHard, {"temperature": 0.0}), (Concrete, {"temperature_end": -1.0}), (Concrete, {"decay": "slow"}),
+    (ReinMax, {"temperature": 0.5}),
 ])
 def test_wrong_options_are_refused(make, options):
     with pytest.raises(ValueError):

@@ -1,0 +1,94 @@
+"""Collapse, live: the share of skip connections and the dominant eigenvalue over the epochs of a long alpha training, for DARTS and for
+four remedies, on a small NAS-Bench-201 setting.
+
+    python -m benchmarks.collapse --root data --table nb201.csv.gz
+
+A search each (`train_search.py`, one thread); can be stopped, and the same command goes on. Writes benchmarks/results/collapse.json and
+docs/collapse.png.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from supernet.report import figure as figures
+
+HERE = Path(__file__).resolve().parent.parent
+# Few images and a large learning rate of the alphas: they see their validation images many times over.
+SETTING = {"layers": 5, "channels": 8, "split.max_train": 1000, "split.max_val": 1000, "batch_size": 50, "epochs": 60,
+           "alpha_optimizer.lr": 1e-2, "threads": 1, "wandb.mode": "disabled", "keep_checkpoints": 1, "monitor": "[eigenvalue]",
+           "monitor.eigenvalue.every": 2}
+METHODS = {
+    "DARTS": ["experiment=darts_first_order_nasbench201"],
+    "DARTS-": ["experiment=darts_minus_nasbench201"],
+    "beta decay": ["experiment=beta_darts_nasbench201"],
+    "R-DARTS(L2)": ["experiment=darts_first_order_nasbench201", "w_optimizer.weight_decay=81e-4"],
+    "DARTS-ES": ["experiment=darts_first_order_nasbench201", "monitor.eigenvalue.stop=true"],
+}
+PANELS = {"skip_share": "skip connections among the edges", "alpha_eigenvalue": "dominant eigenvalue of the Hessian",
+          "table/cifar10/test_accuracy": "test accuracy of the cell (%)"}
+
+
+def search(name: str, options: argparse.Namespace) -> list[dict]:
+    """The epochs' records of a search, run where it is not finished."""
+    label = "".join(c for c in name.lower() if c.isalnum() or c in "-").strip("-") + ("minus" if name == "DARTS-" else "")
+
+    def finished() -> Path | None:
+        for folder in sorted(options.folder.glob(f"*_search_{label}_seed0"), reverse=True):
+            if json.loads((folder / "run.json").read_text())["status"] == "finished":
+                return folder
+        return None
+
+    if finished() is None:
+        command = [sys.executable, str(HERE / "train_search.py"), *METHODS[name], f"dataset.root={options.root}",
+                   f"evaluator.path={options.table}", f"output={options.folder}", f"name={label}", "resume=auto",
+                   *(f"{key}={value}" for key, value in SETTING.items())]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+        print(f"{name}: finished", flush=True)
+    return [json.loads(line) for line in (finished() / "metrics.jsonl").read_text().splitlines()]
+
+
+def picture(curves: dict[str, list[dict]]) -> Figure:
+    figure = Figure(figsize=(12, 3.4), layout="constrained", facecolor="white")
+    for n, (key, label) in enumerate(PANELS.items()):
+        axes = figure.add_subplot(1, len(PANELS), n + 1)
+        for name, records in curves.items():
+            points = [(r["epoch"] + 1, r[key]) for r in records if key in r]
+            axes.plot(*zip(*points), label=name, linewidth=1.3)
+        axes.set_xlabel("epochs done")
+        axes.set_ylabel(label)
+        axes.grid(True, color="#e3e3e3", linewidth=0.6)
+        if not n:
+            axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True, help="where CIFAR-10 lies")
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=Path("runs/collapse"))
+    options = parser.parse_args(arguments)
+    with ThreadPoolExecutor(options.processes) as pool:
+        curves = dict(zip(METHODS, pool.map(lambda name: search(name, options), METHODS)))
+    rows = {name: [{key: r.get(key) for key in ("epoch", "val_accuracy", *PANELS)} for r in records] for name, records in curves.items()}
+    (HERE / "benchmarks/results/collapse.json").write_text(json.dumps({"setting": SETTING, "curves": rows}) + "\n")
+    with figures.house_style():
+        picture(curves).savefig(HERE / "docs/collapse.png", dpi=110)
+    for name, records in curves.items():
+        values = [r["alpha_eigenvalue"] for r in records if "alpha_eigenvalue" in r]
+        shares = [r["skip_share"] for r in records]
+        print(f"{name:12} {len(records)} epochs, skip share {shares[-1]:.2f} (highest {max(shares):.2f}), eigenvalue {values[0]:.3f} -> {values[-1]:.3f}, cell {records[-1]['table/cifar10/test_accuracy']:.2f} %")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
