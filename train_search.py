@@ -23,17 +23,18 @@ def main(cfg: DictConfig) -> None:
     from supernet.report.html import write_report
     from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
     from supernet.run_folder import config_hash
-    from supernet.train import fit_supernet
+    from supernet.stages import fit_stages
 
     # ---- compose: plain objects from the options; nothing is written yet
 
     with composing():
         parts = compose.search_parts(cfg)
-        loop = compose.search_loop(cfg, parts)
-    device, data, split, space, relaxation = parts.device, parts.data, parts.loaders.split, parts.space, parts.relaxation
-    position, steps = loop.position, len(loop.train)
+        stages = compose.search_stages(cfg, parts)
+    device, data, split, space = parts.device, parts.data, parts.loaders.split, parts.space
+    position, steps = stages.loop.position, len(parts.loaders.train)
 
     if cfg.dry_run:
+        loop = stages.loop
         batches = (next(iter(loop.train)), next(loop.alpha_batches))
         rows = dry_run.report(parts.net, lambda: loop.search.step(*batches), example=data.example(device), item=data.item,
                               batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
@@ -48,9 +49,9 @@ def main(cfg: DictConfig) -> None:
     hash_ = config_hash(options | {"device": device.type, "split": split.digest}, NOT_COMPUTED)
     stem = f"search_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_search", hash_=hash_)
-    run = Run(folder, "train_search", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
-              before_save=loop.guard.before_save, item=data.item, keep_checkpoints=cfg.keep_checkpoints,
-              images=lambda genotype: setup.pictures(folder, genotype, space, relaxation.mean().detach()))
+    run = Run(folder, "train_search", command_line(), hash_, stages.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
+              before_save=lambda: stages.loop.guard.before_save(), item=data.item, keep_checkpoints=cfg.keep_checkpoints,
+              images=lambda genotype: setup.pictures(folder, genotype, space, stages.loop.search.relaxation.mean().detach()))
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
     lines.append(f"supernet {space.name}: {cfg.layers} cells, C={cfg.channels}, {parameters(parts.net) / 1e6:.3f} M parameters")
@@ -63,9 +64,10 @@ def main(cfg: DictConfig) -> None:
             run.begin(config_text=text(cfg), options=options, device=device, wandb=options["wandb"], lines=lines)
             split.save(folder.split)
 
-            fit_supernet(loop, cfg.epochs, run)
+            fit_stages(stages, run)
 
             # ---- what was found
+            loop = stages.loop
             genotype = loop.genotype()
             genotype.save(folder.genotype)
             np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **setup.edge_tables(space))

@@ -86,7 +86,8 @@ def main(arguments: list[str]) -> int:
     for name, records in curves.items():
         values = [r["alpha_eigenvalue"] for r in records if "alpha_eigenvalue" in r]
         shares = [r["skip_share"] for r in records]
-        print(f"{name:12} {len(records)} epochs, skip share {shares[-1]:.2f} (highest {max(shares):.2f}), eigenvalue {values[0]:.3f} -> {values[-1]:.3f}, cell {records[-1]['table/cifar10/test_accuracy']:.2f} %")
+        print(f"{name:12} {len(records)} epochs, skip share {shares[-1]:.2f} (highest {max(shares):.2f}), eigenvalue "
+              f"{values[0]:.3f} -> {values[-1]:.3f}, cell {records[-1]['table/cifar10/test_accuracy']:.2f} %")
     return 0
 
 

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from ops.op import Normalisation
 from supernet import setup
 from supernet.bilevel import Bilevel, rehearse
-from supernet.config import UsageError, as_space, choices
+from supernet.config import UsageError, as_space, choices, stage_options
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
 from supernet.environment import resolve_device
 from supernet.genotype import Genotype, short
+from supernet.network import inherit_widened
 from supernet.relaxations.base import Relaxation
 from supernet.space import Candidates, Space
+from supernet.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 from supernet.tables.table import Table
 from supernet.task import Batch, Task
 from supernet.train import FinalLoop, Generators, Guard, Position, SearchLoop, Totals, first_nonfinite, no_yardstick
@@ -43,8 +45,20 @@ def settle_sizes(cfg: DictConfig, space: Space) -> None:
     """Options that the space itself decides get their value, so that what is recorded and printed is what is built."""
     for name, value in space.sizes.items():
         cfg[name] = value
+        if cfg.get("stage"):
+            cfg.stage[name] = None
+    if len(rows := stage_options(cfg)) > 1:
+        cfg.epochs = sum(row["epochs"] for row in rows)
     if not space.auxiliary_head and cfg.task.get("auxiliary_weight"):
         cfg.task.auxiliary_weight = 0.0
+
+
+def of_stage(cfg: DictConfig, index: int) -> DictConfig:
+    """The options with which one stage of a search is built."""
+    own = cfg.copy()
+    for key, value in stage_options(cfg)[index].items():
+        OmegaConf.update(own, key, value, force_add=True)
+    return own
 
 
 def space_of(genotype: Genotype) -> Space:
@@ -74,13 +88,19 @@ def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, n
     return net.to(device, memory_format=setup.memory_format(cfg.channels_last))
 
 
+def supernet(cfg: DictConfig, space: Space, data: Data, device: torch.device) -> nn.Module:
+    """The network with all candidates of `space`, normalised as in a search."""
+    return network(cfg, space, space.candidates(), data, setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), device)
+
+
 def loading(cfg: DictConfig, device: torch.device) -> Loading:
     return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last)
 
 
 @dataclass
 class SearchParts:
-    """A supernet with its data and its architecture parameters, as they are before the first step."""
+    """A supernet with its data and its architecture parameters, as they are before the first step. In a search in stages the network and
+    the relaxation are those of the current stage."""
 
     device: torch.device
     generators: Generators
@@ -110,23 +130,64 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     settle_sizes(cfg, space)
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
-    net = network(cfg, space, space.candidates(), data, setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), device)
+    net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
     table = None if cfg.evaluator is None else build(cfg.evaluator)(space)
     return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table)
 
 
-def search_loop(cfg: DictConfig, parts: SearchParts) -> SearchLoop:
-    """The search that trains the parts."""
-    net, relaxation, generators, space = parts.net, parts.relaxation, parts.generators, parts.space
+def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
+    """The search that trains the parts, in one stage or several. Later stages replace the network and the relaxation of `parts`."""
+    rows = stage_options(cfg)
+    epochs = [row.get("epochs", cfg.epochs) for row in rows]
+
+    def make(index: int, space: Space, before: SearchLoop | None) -> SearchLoop:
+        own = of_stage(cfg, index)
+        if before is None:
+            loop = search_loop(own, parts)
+        else:
+            parts.net = supernet(own, space, parts.data, parts.device)
+            parts.relaxation = relaxed(own, space, parts.generators["alpha_init"]).to(parts.device)
+            loop = search_loop(own, parts, space=space, before=before)
+        if len(rows) > 1:
+            loop.first_epoch, loop.about = sum(epochs[:index]), {"stage": index + 1}
+            loop.schedule_epochs = sum(epochs) if cfg.stage.schedules == "search" else None
+        return loop
+
+    if len(rows) == 1:
+        return Stages(parts.space, [Stage(cfg.epochs)], make)
+    hand_over = {"weights": carry_over, "none": start_anew}[cfg.stage.inherit]
+    rehearse_stages(cfg, parts, hand_over is carry_over)
+    return Stages(parts.space, [Stage(n, keep) for n, keep in zip(epochs, [*cfg.stage.keep, None])], make, hand_over)
+
+
+def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None:
+    """Builds the network of every stage with all candidates, and throws it away, so that one which cannot be built, or which cannot inherit
+    from the one before, says so (ValueError, UsageError) before any work starts."""
+    narrowed(parts.space, parts.space.candidates())
+    before = parts.net
+    for index in range(1, len(stage_options(cfg))):
+        net = supernet(of_stage(cfg, index), parts.space, parts.data, torch.device("cpu"))
+        if inherits:
+            inherit_widened(net, before)
+        before = net
+
+
+def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = None, before: SearchLoop | None = None) -> SearchLoop:
+    """The search that trains the parts. space: that of the candidates that are left; the parts' by default. before: the loop of an earlier
+    stage, whose position, records and data it goes on with."""
+    net, relaxation, generators, whole = parts.net, parts.relaxation, parts.generators, parts.space
+    space = whole if space is None else space
     hypergradient, w_optimizer, select = build(cfg.hypergradient), build(cfg.w_optimizer), build(cfg.select)
+    final_select = None if cfg.final_select is None else build(cfg.final_select)
     with torch.no_grad():
         sampled = relaxation(torch.Generator()).log_prob is not None
     rehearse(hypergradient, w_optimizer, sampled)
-    cost = None if cfg.cost is None else build(cfg.cost)(space, **parts.data.sizes)
+    cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
     penalties = [build(node)(space, cost) for node in cfg.penalty.values()]
     monitors = {name: build(node)(space) for name, node in cfg.monitor.items()}
-    position, alpha = Position(), list(relaxation.parameters())
+    position = Position() if before is None else before.position
+    alpha = list(relaxation.parameters())
 
     def describe_divergence(batch: Batch) -> str:
         with torch.no_grad():
@@ -139,14 +200,16 @@ def search_loop(cfg: DictConfig, parts: SearchParts) -> SearchLoop:
     search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
                      build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
                      penalties=penalties, alpha_clip_norm=cfg.alpha_clip_norm)
+    records = {} if before is None else {"trajectory": before.trajectory, "verdict": before.verdict}
     return SearchLoop(
-        search, parts.loaders.train, Forever(parts.loaders.val), parts.loaders.val_eval, lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
-        schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space, select=lambda weights: select(space, weights),
-        generators=generators, guard=guard, totals=Totals(parts.device), position=position, snapshots=cfg.alpha_snapshots,
+        search, parts.loaders.train, Forever(parts.loaders.val) if before is None else before.alpha_batches, parts.loaders.val_eval,
+        lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr), schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space,
+        select=lambda weights: widen_genotype(whole, select(space, weights)), generators=generators, guard=guard,
+        totals=Totals(parts.device), position=position, snapshots=cfg.alpha_snapshots,
         shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table),
         cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob, monitors=monitors,
-        **({} if cfg.skip_dropout is None else {"skip_dropout": build(cfg.skip_dropout)}),
-        finish=None if cfg.final_select is None else build(cfg.final_select))
+        **({} if cfg.skip_dropout is None else {"skip_dropout": build(cfg.skip_dropout)}), **records,
+        finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)))
 
 
 @dataclass

@@ -105,6 +105,21 @@ class FinalSplit:
 
 
 @dataclass
+class Staged:
+    """The stages of a search. Where an option is null, the root's is every stage's; one value is all stages', a list has one for each."""
+
+    keep: list[int] = field(default_factory=list)  # candidates that an edge keeps after each stage but the last; []: one stage
+    epochs: Any = None  # of each stage; `epochs` becomes their sum
+    layers: Any = None
+    channels: Any = None
+    alpha_begin: Any = None
+    skip_dropout: Any = None  # skip_dropout.prob
+    network: Any = None  # {name: value}
+    inherit: str = "none"  # weights: a stage goes on with the weights, alphas and optimizers of the one before; none: it starts anew
+    schedules: str = "stage"  # what learning rates, annealing and drop path run over: each stage, or the whole search
+
+
+@dataclass
 class SearchConfig(Common):
     script: str = "search"  # whose half of the protocol is read
     profile: Any = None
@@ -125,6 +140,7 @@ class SearchConfig(Common):
     alpha_clip_norm: float | None = None
     drop_path_prob: float = 0.0  # of the supernet, reached in a straight line over the epochs
     skip_dropout: Any = None  # of candidate skip connections, by epoch (a function)
+    stage: Staged = field(default_factory=Staged)
     split: SearchSplit = field(default_factory=SearchSplit)
     alpha_snapshots: int = 20  # of the alphas, an epoch, for the record
 
@@ -213,6 +229,10 @@ _CHECKS: list[Check] = [
     ("alpha_begin", lambda v: v >= 0, "at least 0"),
     ("alpha_every", *_POSITIVE),
     ("alpha_clip_norm", lambda v: v is None or v > 0, "positive, or null for no clipping"),
+    ("skip_dropout.prob", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("stage.keep", lambda v: all(1 <= b < a for a, b in zip([float("inf"), *v], v)), "falling numbers of at least 1"),
+    ("stage.inherit", lambda v: v in ("weights", "none"), "weights or none"),
+    ("stage.schedules", lambda v: v in ("stage", "search"), "stage or search"),
     ("drop_path_prob", lambda v: 0 <= v < 1, "at least 0 and below 1"),
     ("task.auxiliary_weight", lambda v: v >= 0, "at least 0"),
     ("task.label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),
@@ -240,16 +260,54 @@ def validate(cfg: DictConfig, script: str) -> None:
         value = OmegaConf.select(cfg, key, default=absent)
         if value is absent:
             continue
-        try:
-            ok = holds(value)
-        except TypeError:
-            ok = False
-        if not ok:
+        if not _holds(holds, value):
             raise UsageError(f"{key} must be {rule}, got {value}")
+    rows = stage_options(cfg)
+    for key, holds, rule in _CHECKS:
+        for n, row in enumerate(rows, 1):
+            if key in row and not _holds(holds, row[key]):
+                raise UsageError(f"stage.{key.removesuffix('.prob')} must be {rule}, got {row[key]} for stage {n}")
     if script == "train_search" and cfg.task.get("auxiliary_weight"):
         raise UsageError(f"task.auxiliary_weight must be 0 in a search (its network has no such head), got {cfg.task.auxiliary_weight}")
     if script == "train_final" and cfg.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+
+
+def _holds(check: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return bool(check(value))
+    except TypeError:
+        return False
+
+
+def stage_options(cfg: DictConfig) -> list[dict[str, Any]]:
+    """For each stage of a search, the root options that it sets, by their full names: `[{}]` without stages. Raises UsageError."""
+    stage = cfg.get("stage")
+    if not stage or not stage.keep:
+        return [{}]
+    n = len(stage.keep) + 1
+    if stage.epochs is None:
+        raise UsageError(f"stage.epochs must say how long each of the {n} stages is, got null")
+    if stage.skip_dropout is not None and cfg.skip_dropout is None:
+        raise UsageError("stage.skip_dropout needs a function of the epoch: pass skip_dropout=p_darts")
+    columns = {"epochs": ("epochs", stage.epochs), "layers": ("layers", stage.layers), "channels": ("channels", stage.channels),
+               "alpha_begin": ("alpha_begin", stage.alpha_begin), "skip_dropout": ("skip_dropout.prob", stage.skip_dropout),
+               **{f"network.{name}": (f"network.{name}", value) for name, value in (stage.network or {}).items()}}
+    rows: list[dict[str, Any]] = [{} for _ in range(n)]
+    for name, (key, value) in columns.items():
+        if value is None:
+            continue
+        values = list(value) if OmegaConf.is_list(value) else [value] * n
+        if len(values) != n:
+            raise UsageError(f"stage.{name} must be one value, or one for each of the {n} stages (stage.keep is {list(stage.keep)}), "
+                             f"got {values}")
+        for row, own in zip(rows, values):
+            row[key] = own
+    if not all(type(row["epochs"]) is int and row["epochs"] >= 1 for row in rows):
+        raise UsageError(f"stage.epochs must be at least 1 each, got {[row['epochs'] for row in rows]}")
+    if stage.inherit == "weights" and len({row.get("layers") for row in rows}) > 1:
+        raise UsageError(f"stage.inherit=weights needs the same layers in every stage, got {[row['layers'] for row in rows]}")
+    return rows
 
 
 def overrides(options: dict[str, Any]) -> list[str]:

@@ -157,6 +157,29 @@ def inherit(final: nn.Module, supernet: nn.Module) -> None:
     final.load_state_dict({name: have[name][tuple(slice(n) for n in value.shape)] for name, value in want.items()})
 
 
+def widened(value: Tensor, shape: Sequence[int]) -> Tensor:
+    """`value` brought to `shape`, of as many dimensions: entry n of a side is the old entry n % old. So the old channels keep their place,
+    in the leading slice, and new ones repeat them in order (DrNAS, official code, net2wider.py, repeats randomly drawn ones)."""
+    for dim, size in enumerate(shape):
+        if value.shape[dim] != size:
+            value = value.index_select(dim, torch.arange(size, device=value.device) % value.shape[dim])
+    return value
+
+
+def inherit_widened(net: nn.Module, old: nn.Module) -> None:
+    """Copies the weights and running statistics of `old` into `net` by name, each `widened` to its new shape. What `old` alone has, ops
+    that are no candidates any more, is left behind. Where no shape differs, `net` computes what `old` computes without those ops.
+
+    Raises ValueError where `net` has an entry that `old` lacks (more layers, another normalisation mode).
+    """
+    have, want = old.state_dict(), net.state_dict()
+    wrong = [name for name, value in want.items() if name not in have or have[name].dim() != value.dim()]
+    if wrong:
+        raise ValueError(f"cannot inherit {len(wrong)} of {len(want)} entries, the first {wrong[0]!r}: only candidates and widths may "
+                         "differ between the two networks")
+    net.load_state_dict({name: widened(have[name], value.shape) for name, value in want.items()})
+
+
 def batch_norms(net: nn.Module) -> list[BatchNorm]:
     """All batch norms of a network, in order."""
     return [m for m in net.modules() if type(m) is BatchNorm]

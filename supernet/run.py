@@ -34,7 +34,8 @@ class Run:
     """Records a loop (it is a `supernet.train.Recorder`) into a run folder.
 
     `parts` is all that moves, by name; `position` is among them. Everything is restored by `resume`, after which the next
-    step is the one that an unbroken run would take.
+    step is the one that an unbroken run would take. Parts are looked up when their turn comes, in order: in a live mapping one may decide
+    what those after it are (`supernet.stages.Parts`).
     """
 
     folder: RunFolder

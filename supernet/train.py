@@ -258,7 +258,7 @@ def no_yardstick(genotype: Genotype) -> Mapping[str, float]:
 
 @dataclass
 class SearchLoop:
-    """What a search needs beside its `Bilevel`. `steps`: train batches an epoch. `shift`: added to the epoch that the schedules see."""
+    """What a search, or one stage of it, needs beside its `Bilevel`. `shift`: added to the epoch that the schedules see."""
 
     search: Bilevel
     train: Any
@@ -284,6 +284,9 @@ class SearchLoop:
     cost: Cost | None = None  # for a `finish` that asks for one
     finish: "Callable[[SearchLoop], Genotype] | None" = None  # how the genotype is found at the end; None: as after every epoch
     verdict: Verdict = field(default_factory=Verdict)
+    first_epoch: int = 0  # of this stage, counted over the search
+    schedule_epochs: int | None = None  # of the search, where learning rates, annealing and drop path run over it; None: over this stage
+    about: Mapping[str, Any] = field(default_factory=dict)  # for every record: which stage
 
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
@@ -303,22 +306,24 @@ class SearchLoop:
 
 
 def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
-    """Trains weights and architecture parameters from where `loop.position` stands to the end of the last epoch, or until a monitor
-    ends the search."""
+    """Trains weights and architecture parameters from where `loop.position` stands to the end of the last of the loop's `epochs`, or until
+    a monitor ends the search. Positions and records count the epochs of the whole search, monitors those of the stage."""
     search, position, steps = loop.search, loop.position, len(loop.train)
     every = max(1, steps // loop.snapshots)
     if not loop.trajectory.epochs:
         loop.trajectory.add(0.0, search.relaxation)
-    for epoch in range(position.epoch, epochs):
+    for epoch in range(position.epoch, loop.first_epoch + epochs):
         if loop.verdict.stopped is not None:
             break
         started = time.perf_counter()
-        search.anneal(epoch / max(1, epochs - 1), epoch)
+        own = epoch - loop.first_epoch  # of this stage
+        scheduled, of = (own, epochs) if loop.schedule_epochs is None else (epoch, loop.schedule_epochs)
+        search.anneal(scheduled / max(1, of - 1), scheduled)
         for monitor in loop.monitors.values():
             monitor.before_epoch(search)
-        search.net.drop_path_prob = loop.drop_path_prob * epoch / epochs
-        set_skip_dropout(search.net, loop.skip_dropout(epoch, epochs))
-        lr, alpha_lr = (schedule(lr, epoch + loop.shift, epochs) for schedule, lr in zip(loop.schedules, loop.lr))
+        search.net.drop_path_prob = loop.drop_path_prob * scheduled / of
+        set_skip_dropout(search.net, loop.skip_dropout(own, epochs))
+        lr, alpha_lr = (schedule(lr, scheduled + loop.shift, of) for schedule, lr in zip(loop.schedules, loop.lr))
         if search.alpha_optimizer is not None:
             set_lr(search.alpha_optimizer, alpha_lr)
         search.net.train()
@@ -326,7 +331,7 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         items = 0
         for batch in loop.train:
             set_lr(search.w_optimizer, lr * search.task.lr_factor(batch))
-            due = epoch >= loop.alpha_begin and position.step % loop.alpha_every == 0
+            due = own >= loop.alpha_begin and position.step % loop.alpha_every == 0
             val_batch = next(loop.alpha_batches) if due else None
             loop.totals.add(search.step(batch, val_batch))
             for monitor in loop.monitors.values():
@@ -349,7 +354,7 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         loop.verdict.genotypes.append(genotype.to_json())
         watched: dict[str, float] = shares(loop.space, genotype, mean)
         for name, monitor in loop.monitors.items():
-            signal = monitor.after_epoch(Look(epoch, epochs, genotype, mean, search, loop.val))
+            signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val))
             watched |= signal.values
             if signal.warning is not None:
                 recorder.line(f"{name}: {signal.warning}")
@@ -357,7 +362,8 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
                 loop.verdict.stop(signal.stop, signal.back)
                 recorder.line(f"{name}: {signal.stop}; the search ends with the genotype of epoch {loop.verdict.epoch + 1}")
         recorder.epoch({
-            "epoch": epoch, "step": position.step, **{f"train_{k}": v for k, v in train.items()}, **{f"val_{k}": v for k, v in val.items()},
+            "epoch": epoch, **loop.about, "step": position.step,
+            **{f"train_{k}": v for k, v in train.items()}, **{f"val_{k}": v for k, v in val.items()},
             "lr": lr, "alpha_lr": alpha_lr, **{f"alpha_entropy/{kind}": value.item() for kind, value in entropies(mean).items()},
             **watched, **loop.yardstick(genotype), "seconds": seconds, "items_per_s": items / seconds}, genotype)
 

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from supernet import compose
 from supernet.config import CONF, register, validate
-from supernet.train import fit_supernet
+from supernet.stages import fit_stages
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.val_batches=1", "split.max_train=32"],
@@ -46,23 +46,23 @@ def searched(*overrides):
     threads = torch.get_num_threads()
     try:
         parts = compose.search_parts(cfg)
-        loop = compose.search_loop(cfg, parts)
+        stages = compose.search_stages(cfg, parts)
         records = Records()
-        fit_supernet(loop, cfg.epochs, records)
-        return loop, records, loop.genotype()
+        fit_stages(stages, records)
+        return stages, records, stages.loop.genotype()
     finally:
         torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name not in NEEDS_TEXT])
 def test_smoke(preset):
-    loop, records, genotype = searched(f"experiment={preset}", "profile=smoke", *SHORTER.get(preset.rsplit("_", 1)[0], ()))
-    assert [record["epoch"] for record in records] == [0, 1]
-    loop.space.validate(genotype)
+    stages, records, genotype = searched(f"experiment={preset}", "profile=smoke", *SHORTER.get(preset.rsplit("_", 1)[0], ()))
+    assert [record["epoch"] for record in records] == list(range(stages.epochs)) and len(records) == max(2, len(stages.plan))
+    stages.space.validate(genotype)
     for record in records:
         assert record["train_loss"] == record["train_loss"] and 0 <= record["val_accuracy"] <= 100
         assert 0 <= record["skip_share"] <= record["parameter_free_share"] + 1e-9 <= 1 + 1e-9
-    alpha = list(loop.search.relaxation.parameters())
+    alpha = list(stages.loop.search.relaxation.parameters())
     if alpha:
         assert all(torch.isfinite(p).all() for p in alpha)
 

@@ -50,13 +50,25 @@ def groups():
 
 SLOTS = {"optimizer": ["optimizer@w_optimizer"], "schedule": ["schedule@w_schedule"]}
 IN_FINAL = {"dataset", "protocol", "task", "optimizer", "schedule"}
+LISTS = {"wrapper", "penalty", "monitor"}
+ALPHA_ONLY = {("optimizer", "exponentiated_gradient")}
+NEEDS = {  # what a choice cannot do without
+    ("space", "custom"): ["space._target_=supernet.spaces.darts.make"], ("task", "language_model"): ["dataset=text"],
+    ("optimizer", "exponentiated_gradient"): ["relaxation=simplex", "alpha_optimizer.weight_decay=0"],
+    ("hypergradient", "reinforce"): ["relaxation=controller"],
+    ("stage", "p_darts"): ["skip_dropout=p_darts"], ("final_select", "within_cost"): ["final_select.limit=1", "cost=parameters"],
+    ("cost", "table"): ["cost.path=table.csv", "cost.column=flops"],
+    ("penalty", "cost_limit"): ["cost=parameters", "penalty.cost_limit.limit=1"],
+    ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
+}
 
 
 @pytest.mark.parametrize("group, choice", list(groups()))
 def test_every_config_composes_and_builds(composer, group, choice):
-    for script in ("search", "final") if group in IN_FINAL else ("search",):
-        extra = {"custom": ["space._target_=supernet.spaces.darts.make"], "language_model": ["dataset=text"]}.get(choice, [])
-        cfg = composer(script, *[f"{slot}={choice}" for slot in SLOTS.get(group, [group])], *extra)
+    for script in ("search", "final") if group in IN_FINAL and (group, choice) not in ALPHA_ONLY else ("search",):
+        slots = ["optimizer@alpha_optimizer"] if (group, choice) in ALPHA_ONLY else SLOTS.get(group, [group])
+        chosen = f"[{choice}]" if group in LISTS else choice
+        cfg = composer(script, *[f"{slot}={chosen}" for slot in slots], *NEEDS.get((group, choice), []))
         config.validate(cfg, f"train_{script}")
         build = lambda node: instantiate(node, _convert_="all")
         build(cfg.dataset.data), build(cfg.task), build(cfg.w_schedule)(0.1, 1, 10)
@@ -71,7 +83,9 @@ def test_every_config_composes_and_builds(composer, group, choice):
             build(cfg.alpha_optimizer)(params=[*relaxation.parameters()] or [torch.zeros(1)]), build(cfg.alpha_schedule)(0.1, 1, 10)
             build(cfg.select)(space, relaxation.mean())
             if choice != "adam":
-                rehearse(build(cfg.hypergradient), build(cfg.w_optimizer))
+                with torch.no_grad():
+                    sampled = relaxation(torch.Generator()).log_prob is not None
+                rehearse(build(cfg.hypergradient), build(cfg.w_optimizer), sampled)
 
 
 PUBLISHED = {
@@ -168,7 +182,7 @@ def test_help_does_not_import_torch(tmp_path):
            "except SystemExit: pass\nassert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "hypergradient: finite_difference, first_order, unrolled" in done.stdout and "python train_search.py" in done.stdout
+    assert "hypergradient: conjugate_gradient, finite_difference, first_order, layer_aligned," in done.stdout and "python train_search.py" in done.stdout
 
 
 @pytest.mark.parametrize("every_s, what", [(60, "is nan in"), (0, "a weight is not finite")])

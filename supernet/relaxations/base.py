@@ -49,6 +49,10 @@ class Relaxation(nn.Module, ABC):
     def after_step(self) -> None:
         """Called after each alpha update."""
 
+    def after_inherit(self) -> None:
+        """Called after the state of the same relaxation of a space with more candidates was loaded: what must hold of the candidates that
+        are left is made to hold. Tables leave out absent ops at every draw and need nothing."""
+
     def tables(self) -> dict[str, Tensor]:
         """The parameters that stand for the ops, by kind (E, O), as penalties see them; those of absent ops are to be left out
         (`absent`). Raises ValueError where there are none."""
@@ -116,6 +120,9 @@ class Wrapper(Relaxation):
 
     def after_step(self) -> None:
         self.inner.after_step()
+
+    def after_inherit(self) -> None:
+        self.inner.after_inherit()
 
     def tables(self) -> dict[str, Tensor]:
         return self.inner.tables()

@@ -44,7 +44,7 @@ class Greedy(Wrapper):
 
     def anneal(self, progress: float, epoch: int) -> None:
         super().anneal(progress, epoch)
-        if epoch <= self.epoch:  # gone on with within the epoch
+        if epoch == self.epoch:  # gone on with within the epoch
             return
         self.epoch = epoch
         with torch.no_grad():

@@ -18,6 +18,15 @@ class Simplex(TableRelaxation):
             for kind, theta in self.alpha.items():
                 theta.copy_(self.logits(kind).softmax(-1))
 
+    @torch.no_grad()
+    def after_inherit(self) -> None:
+        """Rows are brought back to sum 1 over the ops that are left, uniform where these have no weight at all."""
+        for kind, theta in self.alpha.items():
+            own = theta.masked_fill(self.absent(kind), 0.0)
+            total = own.sum(-1, keepdim=True)
+            uniform = torch.zeros_like(theta).masked_fill(self.absent(kind), -torch.inf).softmax(-1)
+            theta.copy_(torch.where(total > 0, own / total, uniform))
+
     def weights(self, noise: Noise) -> EdgeWeights:
         return self.mean()
 
