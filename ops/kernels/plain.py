@@ -1,0 +1,74 @@
+"""The fused operations of `ops.kernels` in plain PyTorch: what they compute, differentiable any number of times, on any device."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Norm(NamedTuple):
+    """A batch normalisation `(x - mean) * rstd * weight + bias`, all of shape (C,).
+
+    by_batch: `mean` and `rstd` are those of `x` itself (biased variance), and gradients flow through them although the tensors given
+    carry no history; otherwise they are constants (running averages). weight, bias: None for ones and zeros.
+    """
+
+    mean: Tensor
+    rstd: Tensor
+    by_batch: bool = True
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of `x` (N, C, H, W) over all but the channels, without history."""
+    variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
+    return mean, variance
+
+
+def normalised(x: Tensor, norm: Norm) -> Tensor:
+    """`norm` of `x`."""
+    mean, rstd = norm.mean, norm.rstd
+    if norm.by_batch:
+        # The values that were given with the derivatives of x's own: both brackets are exactly 0.
+        variance, own = torch.var_mean(x, (0, 2, 3), correction=0)
+        mean, rstd = mean + (own - own.detach()), (rstd.pow(-2) + (variance - variance.detach())).rsqrt()
+    scale = rstd if norm.weight is None else rstd * norm.weight
+    shape = (1, -1, 1, 1)
+    y = (x - mean.view(shape)) * scale.view(shape)
+    return y if norm.bias is None else y + norm.bias.view(shape)
+
+
+def separable(x: Tensor, depthwise: Tensor, pointwise: Tensor, *, stride: int = 1, dilation: int = 1, norm: Norm | None = None) -> Tensor:
+    """`pointwise(depthwise(relu(norm(x))))`: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)).
+
+    depthwise: (C, 1, k, k), k odd, padded by dilation * (k - 1) / 2. pointwise: (C', C, 1, 1). norm: None for none.
+    """
+    x = F.relu(x if norm is None else normalised(x, norm))
+    padding = dilation * (depthwise.shape[-1] - 1) // 2
+    return F.conv2d(F.conv2d(x, depthwise, None, stride, padding, dilation, x.shape[1]), pointwise)
+
+
+def mix(parts: Sequence[Tensor], norms: Sequence[Norm | None], scales: Sequence[Tensor | None]) -> Tensor:
+    """`sum over i of scales[i] * norms[i](parts[i])`, all parts (N, C, H, W). A norm of None is the identity; scales are scalar tensors,
+    None for 1."""
+    total: Tensor | None = None
+    for part, norm, scale in zip(parts, norms, scales, strict=True):
+        y = part if norm is None else normalised(part, norm)
+        y = y if scale is None else y * scale
+        total = y if total is None else total + y
+    if total is None:
+        raise ValueError("a mix needs at least one part")
+    return total
+
+
+def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
+    """Padded by size // 2 without a value; the first of equal entries wins."""
+    return F.max_pool2d(x, size, stride, size // 2)
+
+
+def avg_pool(x: Tensor, size: int, stride: int) -> Tensor:
+    """Padded by size // 2; the padding does not count."""
+    return F.avg_pool2d(x, size, stride, size // 2, count_include_pad=False)
