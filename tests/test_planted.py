@@ -33,7 +33,7 @@ METHODS = {
     "dr_nas": ["relaxation=dirichlet"],
     "oles": ["monitor=[op_freezing]"],
     "beta_darts": ["penalty=[beta_decay]", "penalty.beta_decay.weight=1"],
-    "lambda_darts": ["hypergradient=layer_aligned"],
+    "lambda_darts": ["w_penalty=[layer_alignment]"],
     "sgas": ["wrapper=[greedy]", "wrapper.greedy.warm_up=6", "wrapper.greedy.every=2"],
     "gaea": ["relaxation=simplex", "wrapper=[edge_normalised]", "wrapper.edge_normalised.form=simplex",
              "optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.lr=0.1"],
