@@ -46,6 +46,7 @@ def quadratic(seed=0, n=6, m=4):
     return problem, exact, h
 
 
+@pytest.mark.equation("idarts")
 def test_neumann_converges_to_the_exact_hypergradient_at_the_rate_of_its_series():
     problem, exact, h = quadratic()
     step = 1 / torch.linalg.eigvalsh(h)[-1].item()
@@ -55,6 +56,7 @@ def test_neumann_converges_to_the_exact_hypergradient_at_the_rate_of_its_series(
     assert errors[3] / errors[2] < 2 * rate**60
 
 
+@pytest.mark.equation("idarts")
 def test_neumann_sums_the_first_terms_of_the_series():
     """Against the series written out with dense matrices."""
     problem, exact, h = quadratic()
@@ -75,6 +77,7 @@ def _b(problem):
     return -torch.stack([torch.autograd.grad(e, alpha, retain_graph=True)[0] for e in g])
 
 
+@pytest.mark.equation("conjugate_gradient")
 def test_conjugate_gradient_is_exact_after_as_many_iterations_as_weights_and_closer_with_each():
     problem, exact, h = quadratic()
     errors = [float((conjugate_gradient(problem, iterations=n, damping=0.0)[0] - exact).norm()) for n in (1, 2, 4, 6)]
@@ -119,6 +122,7 @@ def test_every_hypergradient_works_on_a_network_and_leaves_it_as_found(method, m
     assert all(torch.equal(a, b) for a, b in zip(before, after)) and torch.equal(net_state, search.generators["net"].get_state())
 
 
+@pytest.mark.equation("snas", "gaea")
 def test_single_level_descends_on_the_training_batch_with_penalties():
     search, batches, space = small(Softmax, single_level, penalties=[BetaDecay(darts.make(nodes=1, ops=(
         "skip_connect", "sep_conv_3x3", "avg_pool_3x3")), weight=2.0)])
@@ -130,6 +134,7 @@ def test_single_level_descends_on_the_training_batch_with_penalties():
         reference.close(mine, expected, 1e-10)
 
 
+@pytest.mark.equation("beta_darts")
 def test_penalties_stand_in_the_alpha_loss_alone():
     search, batches, space = small(Softmax)
     val, train = (loss().detach() for loss in (search.problem(*batches).val_loss, search.problem(*batches).train_loss))
@@ -144,6 +149,7 @@ def test_penalties_stand_in_the_alpha_loss_alone():
 # ---- one draw for a problem, another for the weights
 
 
+@pytest.mark.equation("gdas", "dr_nas")
 @pytest.mark.parametrize("make", [GumbelHard, Dirichlet])
 def test_alpha_and_w_step_draw_anew_and_a_problem_keeps_its_draw(make):
     """As the official GDAS and DrNAS do; and a finite difference subtracts two losses under the same draw."""
@@ -161,6 +167,27 @@ def test_alpha_and_w_step_draw_anew_and_a_problem_keeps_its_draw(make):
     assert all(torch.equal(seen[0], other) for other in seen[1:4]) and not torch.equal(seen[0], seen[4])
 
 
+@pytest.mark.equation("r_darts_dp")
+def test_the_losses_of_a_problem_share_their_drop_path_and_the_weights_draw_their_own():
+    """So that a finite difference with drop path converges to the exact product; masks are of each edge and image (tests/test_cell.py)."""
+    search, batches, _ = small(Softmax, space=darts.make(nodes=1, ops=("skip_connect", "avg_pool_3x3")))
+    search.w_step(batches[0])
+    search.net.drop_path_prob = 0.4
+    problem = search.problem(*batches)
+    losses = [problem.train_loss().item(), problem.train_loss().item(), search.problem(*batches).train_loss().item()]
+    assert len(set(losses)) == 1
+    search.net.drop_path_prob = 0.0
+    assert search.problem(*batches).train_loss().item() != losses[0]
+    search.net.drop_path_prob = 0.4
+    exact, estimate = unrolled(problem), finite_difference(problem, radius=1e-4)
+    assert sum(float((a - b).norm()) for a, b in zip(estimate, exact)) < 1e-3 * sum(float(e.norm()) for e in exact)
+    state = search.generators["net"].get_state()
+    search.w_step(batches[0])
+    assert not torch.equal(state, search.generators["net"].get_state())
+    assert search.problem(*batches).train_loss().item() != losses[0]
+
+
+@pytest.mark.equation("dr_nas")
 def test_the_finite_difference_of_a_sampled_relaxation_converges_to_the_exact_product():
     """It would not if the two losses had different draws."""
     search, batches, _ = small(Dirichlet, space=darts.make(nodes=1, ops=("skip_connect", "avg_pool_3x3")))
@@ -174,6 +201,7 @@ def test_the_finite_difference_of_a_sampled_relaxation_converges_to_the_exact_pr
 # ---- the score function
 
 
+@pytest.mark.equation("enas")
 def test_reinforce_is_unbiased_on_a_space_that_can_be_enumerated():
     """The mean estimate against the exact gradient of the expected reward over all 27 cells."""
     space = toy.make()
@@ -212,6 +240,7 @@ def test_reinforce_is_unbiased_on_a_space_that_can_be_enumerated():
     assert error < 2 * scale and scale < 0.5 * truth.norm()
 
 
+@pytest.mark.equation("enas")
 def test_reinforce_moves_its_baseline_as_the_official_code_and_counts_entropy_as_reward():
     alpha = torch.zeros(1, dtype=F64, requires_grad=True)
     scores = iter([(0.5, 2.0), (0.9, 4.0)])
@@ -250,6 +279,7 @@ def test_the_controllers_step_uses_the_validation_batch_and_its_baseline_is_save
 # ---- layer alignment
 
 
+@pytest.mark.equation("lambda_darts")
 def test_alignment_is_the_mean_cosine_of_all_pairs():
     g = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
     pairs = [torch.cosine_similarity(g[i].flatten(), g[j].flatten(), dim=0) for i in range(5) for j in range(i)]
@@ -286,6 +316,7 @@ def exact_alignment_gradient(w, draw, layers, loss, kinds):
     return torch.autograd.grad(torch.stack([alignment(g) for g in slopes]).mean(), w, allow_unused=True, materialize_grads=True)
 
 
+@pytest.mark.equation("lambda_darts")
 @pytest.mark.parametrize("kinds", [None, ["a"]])
 def test_the_alignment_penalty_is_minus_the_derivative_of_the_alignment(kinds):
     problem, draw, loss = smooth_layers()
@@ -300,6 +331,7 @@ def test_the_alignment_penalty_is_minus_the_derivative_of_the_alignment(kinds):
     assert penalty(problem) is None
 
 
+@pytest.mark.equation("lambda_darts")
 def test_descent_on_the_alignment_penalty_raises_the_alignment():
     problem, draw, loss = smooth_layers()
     penalty = LayerAlignment(Space("kinds", {}, dict.fromkeys(KINDS), lambda *a, **k: None), weight=1.0)
@@ -319,6 +351,7 @@ def test_descent_on_the_alignment_penalty_raises_the_alignment():
     assert aligned() > start + 0.1
 
 
+@pytest.mark.equation("lambda_darts")
 def test_the_weights_step_descends_on_the_alignment_too_and_changes_nothing_else():
     """One step with the penalty against the exact gradient on a network; alphas, statistics and generators as without it."""
     plain, batches, space = small(Softmax, layers=5)

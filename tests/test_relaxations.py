@@ -79,6 +79,7 @@ def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, 
 # ---- hard draws
 
 
+@pytest.mark.equation("gdas", "reinmax")
 @pytest.mark.parametrize("make", [GumbelHard, ReinMax])
 def test_hard_draws_are_one_hot_with_the_probabilities_of_the_softmax(make):
     relaxation = alike(make(edges_space(40_000), generator()), [0.5, -1.0, 0.0])
@@ -90,6 +91,7 @@ def test_hard_draws_are_one_hot_with_the_probabilities_of_the_softmax(make):
         assert weights.active == tuple(tuple(bool(v) for v in row) for row in weights.ops.tolist())
 
 
+@pytest.mark.equation("gdas")
 def test_gdas_runs_exactly_one_op_an_edge_and_the_temperature_does_not_change_which():
     relaxation = GumbelHard(darts.make(), generator())
     noise = relaxation.noise(generator(1))
@@ -108,6 +110,7 @@ def test_gdas_runs_exactly_one_op_an_edge_and_the_temperature_does_not_change_wh
     assert relaxation.temperature == 0.1
 
 
+@pytest.mark.equation("gdas")
 @pytest.mark.parametrize("temperature", [2.0, 0.5])
 def test_gdas_bias_is_as_derived(temperature):
     """Two ops with outputs c1, c2 and a loss linear in the output. With delta = alpha1 - alpha2 and logistic noise l the draw is op 1 where
@@ -129,6 +132,7 @@ def test_gdas_bias_is_as_derived(temperature):
     assert abs(expected - (c[0] - c[1]) * p * (1 - p)) > 0.02, "the estimator is biased, and this test would see it if it were not"
 
 
+@pytest.mark.equation("reinmax")
 def test_reinmax_is_exact_for_quadratic_losses_and_straight_through_is_not():
     """The expectation over all draws, enumerated: noise that decides the draw, weighted by its probability."""
     n = 4
@@ -163,6 +167,7 @@ def test_reinmax_is_exact_for_quadratic_losses_and_straight_through_is_not():
 # ---- soft draws
 
 
+@pytest.mark.equation("snas", "fbnet")
 def test_concrete_draws_follow_the_distribution_and_their_gradient_the_path():
     """P(argmax) is the softmax at any temperature (Maddison et al. 2017, Prop. 1b); gradients under frozen noise are ordinary ones."""
     relaxation = alike(Concrete(edges_space(40_000), generator()), [0.5, -1.0, 0.0])
@@ -191,6 +196,7 @@ class _Frozen(torch.nn.Module):
         return self.relaxation.weights(noise)["cell"].ops
 
 
+@pytest.mark.equation("fbnet")
 def test_an_exponential_temperature_falls_by_the_same_factor_every_epoch():
     relaxation = Concrete(edges_space(), generator(), temperature=5.0, temperature_end=0.091, decay="exponential")
     temperatures = []
@@ -201,6 +207,7 @@ def test_an_exponential_temperature_falls_by_the_same_factor_every_epoch():
     assert [b / a for a, b in itertools.pairwise(temperatures)] == pytest.approx([math.exp(-0.045)] * 89, rel=1e-3)  # FBNet's decay
 
 
+@pytest.mark.equation("dr_nas")
 def test_dirichlet_gradients_match_the_derivative_of_the_expectation():
     """E[sum c_i theta_i^2] = sum c_i a_i (a_i + 1) / (A (A + 1)), differentiated numerically, against the mean of the path derivatives."""
     row, c = [0.4, -0.7, 0.1], torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -233,6 +240,7 @@ def test_tiny_concentrations_give_no_nan():
     assert torch.isfinite(w).all() and torch.isfinite(relaxation.alpha["cell"].grad).all()
 
 
+@pytest.mark.equation("fair_darts")
 def test_sigmoids_do_not_compete():
     relaxation = Sigmoid(edges_space(), generator())
     before = relaxation.mean()["cell"].ops.detach()
@@ -245,6 +253,7 @@ def test_sigmoids_do_not_compete():
 # ---- mirror descent
 
 
+@pytest.mark.equation("gaea", "gaea_pc_darts")
 def test_mirror_descent_stays_on_the_simplex_and_is_its_closed_form():
     space = robust.s1()
     relaxation = Simplex(space, generator()).double()
@@ -285,6 +294,7 @@ def test_mirror_descent_refuses_what_is_not_on_the_simplex():
 # ---- binary gates
 
 
+@pytest.mark.equation("proxyless")
 def test_binary_gates_compare_two_paths_and_leave_the_others_probabilities():
     space = darts.make(nodes=2)
     relaxation = BinaryGates(space, generator(), init_scale=1.0).double()
@@ -341,6 +351,7 @@ def small_search(relaxation_of, seed=0, **network):
     return search, batch, space
 
 
+@pytest.mark.equation("pc_darts", "gaea_pc_darts")
 def test_edge_weights_sum_to_one_at_each_node_and_leave_the_op_weights():
     space = robust.s1()
     relaxation = EdgeNormalised(Softmax(space, generator(), init_scale=1.0), space, generator(1), init_scale=1.0)
@@ -356,6 +367,7 @@ def test_edge_weights_sum_to_one_at_each_node_and_leave_the_op_weights():
     assert simplex.mean()["normal"].edges[:2].tolist() == [0.5, 0.5]
 
 
+@pytest.mark.equation("pc_darts")
 def test_the_strongest_edge_is_that_of_alpha_times_beta():
     """PC-DARTS selects by the product, not by alpha alone."""
     space = darts.make(nodes=2, ops=("skip_connect", "sep_conv_3x3"), edges_per_node=1)
@@ -367,6 +379,7 @@ def test_the_strongest_edge_is_that_of_alpha_times_beta():
     assert [(e.source, e.op) for e in edges] == [(1, "sep_conv_3x3")]
 
 
+@pytest.mark.equation("sdarts_rs")
 def test_random_perturbation_stays_within_epsilon_and_touches_no_alpha():
     """The paper's equation, without the clip of the official code."""
     search, batch, space = small_search(lambda s, g: RandomPerturbed(Softmax(s, g, init_scale=1.0), s, g, clip=False))
@@ -397,6 +410,7 @@ def official_clip(ops):
     return ops
 
 
+@pytest.mark.equation("sdarts_rs", "sdarts_adv")
 def test_the_clip_is_that_of_the_official_code_and_leaves_out_absent_ops():
     for space in (darts.make(nodes=2), robust.s1()):
         relaxation = RandomPerturbed(Softmax(space, generator(), init_scale=1.0), space, generator(), epsilon=0.9, epsilon_end=0.9).double()
@@ -415,6 +429,7 @@ def test_the_clip_is_that_of_the_official_code_and_leaves_out_absent_ops():
     assert relaxation.for_w_step(pruned, lambda w: torch.zeros(()), generator(2))["normal"].ops[0].abs().sum() == 0
 
 
+@pytest.mark.equation("sdarts_adv")
 @pytest.mark.parametrize("clip, draws", [(True, 50), (False, 15)])
 def test_the_adversary_raises_the_training_loss_in_all_draws_and_more_than_noise_does(clip, draws):
     search, batch, space = small_search(lambda s, g: Adversarial(Softmax(s, g, init_scale=1.0), s, g, clip=clip))
@@ -450,6 +465,7 @@ def test_the_adversary_raises_the_training_loss_in_all_draws_and_more_than_noise
     assert all(torch.equal(v, net_before[k]) for k, v in search.net.state_dict().items())
 
 
+@pytest.mark.equation("sdarts_adv")
 def test_an_answer_that_does_not_raise_the_loss_is_dropped():
     space = toy.make()
     adversary = Adversarial(Softmax(space, generator()), space, generator(), epsilon=0.1, epsilon_end=0.1)
@@ -460,6 +476,7 @@ def test_an_answer_that_does_not_raise_the_loss_is_dropped():
     assert torch.equal(answer["cell"].ops, peak)
 
 
+@pytest.mark.equation("darts_minus")
 def test_the_auxiliary_skip_fades_and_leaves_no_trace():
     search, batch, space = small_search(lambda s, g: AuxiliarySkip(Softmax(s, g), s, g), auxiliary_skip=True)
     relaxation, net = search.relaxation, search.net
@@ -500,6 +517,7 @@ def test_wrappers_compose_in_order():
 # ---- greedy decisions
 
 
+@pytest.mark.equation("sgas")
 def test_greedy_decides_the_most_certain_edges_and_prunes_the_rest():
     space = darts.make(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"), edges_per_node=2)
     inner = Softmax(space, generator())
@@ -554,6 +572,7 @@ def official_decisions(tables, criterion, warm_up, every, history_size):
     return selected
 
 
+@pytest.mark.equation("sgas")
 @pytest.mark.parametrize("criterion", [1, 2])
 @pytest.mark.parametrize("seed", range(6))
 def test_greedy_decides_as_the_official_code(criterion, seed):
@@ -582,6 +601,7 @@ def test_both_criteria_are_not_the_same():
 # ---- sampled architectures
 
 
+@pytest.mark.equation("spos", "random_ws")
 def test_uniform_draws_are_genotypes_of_the_space():
     space = darts.make(nodes=3)
     relaxation, g = Uniform(space, generator()), generator(1)
@@ -592,6 +612,7 @@ def test_uniform_draws_are_genotypes_of_the_space():
         assert all(sum(map(sum, draw[kind].active)) == 6 for kind in space.cells), "two edges a node, one op each"
 
 
+@pytest.mark.equation("enas")
 def test_the_controllers_probabilities_are_those_of_its_draws_and_sum_to_one():
     space = toy.make()
     controller, g = Controller(space, generator()).double(), generator(1)
