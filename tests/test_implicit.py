@@ -329,6 +329,8 @@ def test_the_alignment_penalty_is_minus_the_derivative_of_the_alignment(kinds):
         reference.close(found, -0.4 * 0.5 * e, 1e-6)
     penalty.anneal(0.0)
     assert penalty(problem) is None
+    with pytest.raises(ValueError, match="w_penalty.layer_alignment needs"):
+        LayerAlignment(space, kinds=["d"])
 
 
 @pytest.mark.equation("lambda_darts")

@@ -1,6 +1,6 @@
 """Edges decided one after the other during the search (SGAS, Li et al. 2020, Sec. 3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,9 +8,7 @@ from torch import Tensor
 
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
 from supernet.space import CellSpec, Space
-from supernet.weights import EdgeWeights, Weights, replaced
-
-OPEN, PRUNED = -1, -2
+from supernet.weights import OPEN, PRUNED, EdgeWeights, decided
 
 
 class Greedy(Wrapper):
@@ -106,22 +104,6 @@ class Greedy(Wrapper):
 
     def _decided(self, weights: EdgeWeights) -> EdgeWeights:
         return decided(self.space, weights, self.rows)
-
-
-def decided(space: Space, weights: EdgeWeights, rows: Mapping[str, Sequence[int]]) -> EdgeWeights:
-    """`weights` with some rows settled: for each edge of a kind, by `rows`, the one op that it keeps, PRUNED, or OPEN. Only what is kept or
-    open runs."""
-    def change(kind: str, w: Weights) -> dict[str, Any]:
-        if all(row == OPEN for row in rows[kind]):
-            return {}
-        width = w.ops.shape[-1]
-        hot = torch.tensor([[float(row == o) for o in range(width)] for row in rows[kind]]).to(w.ops)
-        is_open = torch.tensor([[row == OPEN] for row in rows[kind]], device=w.ops.device)
-        present = space.cells[kind].present if w.active is None else w.active
-        active = tuple(present[e] if row == OPEN else tuple(row == o for o in range(width)) for e, row in enumerate(rows[kind]))
-        return {"ops": torch.where(is_open, w.ops, hot), "active": active}
-
-    return replaced(weights, change)
 
 
 def _scaled(values: Tensor) -> Tensor:

@@ -9,11 +9,10 @@ from torch import Tensor
 from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
-from supernet.relaxations.greedy import OPEN, PRUNED, decided
 from supernet.schedules import Cosine
 from supernet.space import Space
 from supernet.train import SearchLoop, evaluate, set_lr
-from supernet.weights import EdgeWeights, Weights, replaced
+from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replaced
 
 Accuracy = Callable[[EdgeWeights], float]
 
