@@ -10,7 +10,6 @@ from torch import Tensor
 from supernet.genotype import Genotype
 from supernet.space import Mask, Space
 
-
 OPEN, PRUNED = -1, -2  # what `decided` says of an edge instead of the column of its op
 
 
