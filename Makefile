@@ -6,7 +6,7 @@ PIP_ARGS ?=
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install search final test test-slow lint clean
+.PHONY: install search final test test-slow methods lint clean
 install: $(INSTALLED)
 
 # torch comes first and alone, so that nothing installed later can bring in a second one.
@@ -30,6 +30,14 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow $(ARGS)
+
+# The table of methods, from the tests that speak of them: about half an hour on one core.
+methods: $(INSTALLED)
+	mkdir -p build
+	-$(RUN) -m pytest -m "equation and not slow" --junitxml=build/equations.xml
+	-$(RUN) -m pytest tests/test_presets.py --junitxml=build/presets.xml
+	-$(RUN) -m pytest tests/test_planted.py -m "slow or not slow" --junitxml=build/planted.xml
+	$(RUN) -m benchmarks.methods build/equations.xml build/presets.xml build/planted.xml
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -13,7 +13,7 @@ from ops.op import BatchNorm
 from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score
 from supernet.network import batch_norms
 from supernet.optimizers import virtual_step
-from supernet.penalties.base import Penalty
+from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
 from supernet.relaxations.base import Noise, Relaxation
 from supernet.task import Batch, Result, State, Task
 from supernet.weights import EdgeWeights
@@ -120,6 +120,7 @@ class Bilevel:
     clip_norm: float | None = None
     guard: Callable[[str, Tensor, Batch], None] = lambda what, value, batch: None  # sees each loss and alpha gradient before it is used
     penalties: Sequence[Penalty] = ()
+    w_penalties: Sequence[WeightPenalty] = ()
     alpha_clip_norm: float | None = None
 
     def __post_init__(self) -> None:
@@ -135,7 +136,7 @@ class Bilevel:
         """Before each epoch: schedules of the relaxation and the penalties."""
         self.progress = progress
         self.relaxation.anneal(progress, epoch)
-        for penalty in self.penalties:
+        for penalty in (*self.penalties, *self.w_penalties):
             penalty.anneal(progress)
 
     def problem(self, train_batch: Batch, val_batch: Batch) -> Problem:
@@ -205,16 +206,32 @@ class Bilevel:
         """One update of the network's weights under a new draw, or under given edge weights. Leaves the architecture parameters bitwise
         as they are."""
         draw = self._draw_for_w(train_batch) if weights is None else weights
+        net_state = self.generators["net"].get_state() if self.w_penalties else None
         loss, stats, state = self.task(self.net, train_batch, draw, state=self.streams.states["train"],
                                        generator=self.generators["net"])
         self.guard("training loss", loss, train_batch)
         self.w_optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        for penalty in self.w_penalties:
+            self._add_gradient(penalty, train_batch, draw, net_state)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.w, self.clip_norm)
         self.w_optimizer.step()
         self.streams.states["train"] = state
         return stats
+
+    def _add_gradient(self, penalty: WeightPenalty, batch: Batch, draw: EdgeWeights, net_state: Tensor) -> None:
+        """Adds a penalty's gradient to those of the weights that took part in the step; `net_state`: of the generator at its loss."""
+        def loss(weights: EdgeWeights) -> Tensor:
+            with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
+                generator.set_state(net_state)
+                return self.task(self.net, batch, weights, state=self.streams.states["train"], generator=generator).loss
+
+        layers = {kind: self.net.kinds.count(kind) for kind in draw}
+        extra = penalty(WeightProblem(self.w, draw, layers, loss))
+        if extra is not None:
+            held = [(p.grad, g) for p, g in zip(self.w, extra) if p.grad is not None]
+            torch._foreach_add_([own for own, _ in held], [g for _, g in held])
 
     def _draw_for_w(self, batch: Batch) -> EdgeWeights:
         with torch.no_grad():

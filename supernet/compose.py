@@ -185,6 +185,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
     rehearse(hypergradient, w_optimizer, sampled)
     cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
     penalties = [build(node)(space, cost) for node in cfg.penalty.values()]
+    w_penalties = [build(node)(space) for node in cfg.w_penalty.values()]
     monitors = {name: build(node)(space) for name, node in cfg.monitor.items()}
     position = Position() if before is None else before.position
     alpha = list(relaxation.parameters())
@@ -199,7 +200,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
     guard = Guard(net, parts.device, cfg.log_every, position, describe_divergence)
     search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
                      build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
-                     penalties=penalties, alpha_clip_norm=cfg.alpha_clip_norm)
+                     penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm)
     records = {} if before is None else {"trajectory": before.trajectory, "verdict": before.verdict}
     return SearchLoop(
         search, parts.loaders.train, Forever(parts.loaders.val) if before is None else before.alpha_batches, parts.loaders.val_eval,

@@ -128,6 +128,7 @@ class SearchConfig(Common):
     wrapper: dict[str, Any] = field(default_factory=dict)  # of the relaxation, by name, the first innermost
     hypergradient: Any = MISSING
     penalty: dict[str, Any] = field(default_factory=dict)  # on the alpha loss, by name, in this order
+    w_penalty: dict[str, Any] = field(default_factory=dict)  # on the loss of the weights' step, by name
     monitor: dict[str, Any] = field(default_factory=dict)  # by name
     cost: Any = None  # for the penalties and selections that ask for one
     select: Any = MISSING

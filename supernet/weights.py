@@ -10,6 +10,8 @@ from torch import Tensor
 from supernet.genotype import Genotype
 from supernet.space import Mask, Space
 
+OPEN, PRUNED = -1, -2  # what `decided` says of an edge instead of the column of its op
+
 
 class Scales(NamedTuple):
     """Factors of one cell, all scalar tensors: of each (edge, op), edge weight included; of each edge alone; of each edge's auxiliary
@@ -85,6 +87,22 @@ class EdgeWeights(Mapping[str, Weights]):
 def replaced(weights: EdgeWeights, change: Callable[[str, Weights], Mapping[str, Any]]) -> EdgeWeights:
     """`weights` with fields of each kind replaced by those that `change(kind, weights)` names."""
     return replace(weights, kinds={kind: replace(w, **change(kind, w)) for kind, w in weights.items()})
+
+
+def decided(space: Space, weights: EdgeWeights, rows: Mapping[str, Sequence[int]]) -> EdgeWeights:
+    """`weights` with some rows settled: for each edge of a kind, by `rows`, the one op that it keeps, PRUNED, or OPEN. Only what is kept or
+    open runs."""
+    def change(kind: str, w: Weights) -> dict[str, Any]:
+        if all(row == OPEN for row in rows[kind]):
+            return {}
+        width = w.ops.shape[-1]
+        hot = torch.tensor([[float(row == o) for o in range(width)] for row in rows[kind]]).to(w.ops)
+        is_open = torch.tensor([[row == OPEN] for row in rows[kind]], device=w.ops.device)
+        present = space.cells[kind].present if w.active is None else w.active
+        active = tuple(present[e] if row == OPEN else tuple(row == o for o in range(width)) for e, row in enumerate(rows[kind]))
+        return {"ops": torch.where(is_open, w.ops, hot), "active": active}
+
+    return replaced(weights, change)
 
 
 def one_hot(space: Space, genotype: Genotype, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> EdgeWeights:

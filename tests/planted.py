@@ -1,8 +1,8 @@
 """A task whose best architecture is known: stripes that only one op, on one edge, can tell apart.
 
-Images hold vertical or horizontal stripes with a random phase. The network is one cell between a 1x1 stem and a classifier of the mean
-of |x|: skip connections and pooling give both classes the same means, so nothing but the 3x3 convolution, a candidate of the edge
-0 -> 1 alone, can tell them apart; and it must not be dropped on the way, so the edge 1 -> 2 must not be `none`.
+Images hold vertical or horizontal stripes with a random phase. The network is one cell, or a few in a row, between a 1x1 stem and a
+classifier of the mean of |x|: skip connections and pooling give both classes the same means, so nothing but the 3x3 convolution, a
+candidate of the edge 0 -> 1 alone, can tell them apart; and it must not be dropped on the way, so the edge 1 -> 2 must not be `none`.
 """
 
 import numpy as np
@@ -18,13 +18,16 @@ class Stripes(nn.Module):
     def __init__(self, spec, present, *, layers, channels, num_classes, norm, in_channels, image_size, partial=1, auxiliary_skip=False):
         super().__init__()
         self.stem = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.cell = Cell(spec, present, channels, norm, partial=partial, auxiliary_skip=auxiliary_skip)
-        self.kinds, self.drop_path_prob = ["cell"], 0.0
+        self.cells = nn.ModuleList(Cell(spec, present, channels, norm, partial=partial, auxiliary_skip=auxiliary_skip)
+                                   for _ in range(layers))
+        self.kinds, self.drop_path_prob = ["cell"] * layers, 0.0
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, x, weights=None, *, generator=None):
-        scales, active = (None, None) if weights is None else (weights.scales(self.kinds)[0], weights["cell"].active)
-        x = self.cell([self.stem(x)], scales, active, self.drop_path_prob, generator)
+        x = self.stem(x)
+        scales = [None] * len(self.cells) if weights is None else weights.scales(self.kinds)
+        for cell, own in zip(self.cells, scales):
+            x = cell([x], own, None if weights is None else weights["cell"].active, self.drop_path_prob, generator)
         return self.classifier(x.abs().mean((2, 3)))
 
 

@@ -202,6 +202,7 @@ def test_noise_draws_from_the_generator_and_drop_path_needs_one():
         net(x, weights)
 
 
+@pytest.mark.equation("r_darts_dp")
 def test_drop_path_drops_edges_per_sample_and_keeps_the_mean():
     spec = CellSpec.full(num_inputs=2, num_nodes=1, ops=("max_pool_3x3", "skip_connect"), outputs=(2,), keep=None)
     from supernet.cell import Cell

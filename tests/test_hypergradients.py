@@ -34,6 +34,7 @@ def quadratic(options, steps=2):
     return problem, optimizer, (A, b, c)
 
 
+@pytest.mark.equation("darts_first_order", "darts_second_order", "darts_unrolled", "r_darts_l2")
 @pytest.mark.parametrize("options", SGD.values(), ids=SGD)
 def test_closed_form(options):
     """With w' = w - lr k (w - A alpha) + const, the hypergradient is c + lr k A^T (w' - b); k is the step's factor on a gradient."""
@@ -53,6 +54,7 @@ def test_closed_form(options):
     reference.close(results[2][0], c, 0)
 
 
+@pytest.mark.equation("darts_second_order", "darts_unrolled", "r_darts_l2")
 @pytest.mark.parametrize("options", SGD.values(), ids=SGD)
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_virtual_step_is_the_optimizers_step(options, steps):
@@ -145,6 +147,7 @@ def numerical(parts, batches, h):
     return grads
 
 
+@pytest.mark.equation("darts_unrolled")
 def test_unrolled_equals_a_numerical_derivative_of_the_bilevel_objective():
     for parts, batches in (smooth_problem(), network_problem()):
         exact = unrolled(parts.problem(*batches))
@@ -154,6 +157,7 @@ def test_unrolled_equals_a_numerical_derivative_of_the_bilevel_objective():
         assert (total - torch.cat([g.flatten() for g in direct])).abs().max() > 1e-3 * total.abs().max()  # it is not the first order
 
 
+@pytest.mark.equation("darts_second_order")
 def test_finite_difference_converges_to_unrolled_on_a_smooth_network():
     parts, batches = smooth_problem()
     exact = torch.cat([g.flatten() for g in unrolled(parts.problem(*batches))])
@@ -165,6 +169,7 @@ def test_finite_difference_converges_to_unrolled_on_a_smooth_network():
     assert errors[1] < errors[0] / 30 and errors[2] < errors[1] / 30  # second order in the radius
 
 
+@pytest.mark.equation("darts_second_order")
 def test_finite_difference_equals_the_published_formula_edge_by_edge():
     """Against quark0/darts' procedure written out: a second network for w', plain SGD arithmetic, R = 1e-2 / |v|."""
     parts, batches = network_problem()
@@ -233,6 +238,7 @@ def test_both_halves_of_the_step_touch_only_their_own_parameters():
     assert not all(torch.equal(a, b) for a, b in zip(w, parts.w))
 
 
+@pytest.mark.equation("darts_first_order")
 def test_three_steps_equal_the_published_loop_on_the_reference_network():
     """Alpha step, then weight step with clipping and momentum, three times: every weight and alpha within 1e-9."""
     parts, batches = network_problem(steps=0)

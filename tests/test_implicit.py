@@ -1,4 +1,4 @@
-"""Hypergradients beyond DARTS: implicit, single level, the score function, layer alignment; and what a draw is shared by."""
+"""Hypergradients beyond DARTS: implicit, single level, the score function; layer alignment; and what a draw is shared by."""
 
 import math
 
@@ -7,22 +7,25 @@ import torch
 
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel, rehearse
-from supernet.hypergradients.base import Layered, Problem, Score
+from supernet.hypergradients.base import Problem, Score
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
 from supernet.hypergradients.implicit import conjugate_gradient, neumann
-from supernet.hypergradients.layer_aligned import alignment, layer_aligned
 from supernet.hypergradients.reinforce import reinforce
 from supernet.hypergradients.single_level import single_level
 from supernet.hypergradients.unrolled import unrolled
 from supernet.penalties.alphas import BetaDecay
+from supernet.penalties.base import WeightProblem
+from supernet.penalties.layer_alignment import LayerAlignment, alignment
 from supernet.relaxations.controller import Controller
 from supernet.relaxations.dirichlet import Dirichlet
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
+from supernet.space import Space
 from supernet.spaces import darts, toy
 from supernet.task import Classification
+from supernet.weights import EdgeWeights, Weights, replaced
 from tests import reference
 
 F64 = torch.float64
@@ -43,6 +46,7 @@ def quadratic(seed=0, n=6, m=4):
     return problem, exact, h
 
 
+@pytest.mark.equation("idarts")
 def test_neumann_converges_to_the_exact_hypergradient_at_the_rate_of_its_series():
     problem, exact, h = quadratic()
     step = 1 / torch.linalg.eigvalsh(h)[-1].item()
@@ -52,6 +56,7 @@ def test_neumann_converges_to_the_exact_hypergradient_at_the_rate_of_its_series(
     assert errors[3] / errors[2] < 2 * rate**60
 
 
+@pytest.mark.equation("idarts")
 def test_neumann_sums_the_first_terms_of_the_series():
     """Against the series written out with dense matrices."""
     problem, exact, h = quadratic()
@@ -72,6 +77,7 @@ def _b(problem):
     return -torch.stack([torch.autograd.grad(e, alpha, retain_graph=True)[0] for e in g])
 
 
+@pytest.mark.equation("conjugate_gradient")
 def test_conjugate_gradient_is_exact_after_as_many_iterations_as_weights_and_closer_with_each():
     problem, exact, h = quadratic()
     errors = [float((conjugate_gradient(problem, iterations=n, damping=0.0)[0] - exact).norm()) for n in (1, 2, 4, 6)]
@@ -100,8 +106,7 @@ def small(relaxation_of, hypergradient=first_order, seed=0, penalties=(), space=
     return search, batches, space
 
 
-METHODS = [first_order, finite_difference, unrolled, single_level, neumann, conjugate_gradient,
-           lambda problem: layer_aligned(problem, inner=first_order)]
+METHODS = [first_order, finite_difference, unrolled, single_level, neumann, conjugate_gradient]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,7 +114,6 @@ METHODS = [first_order, finite_difference, unrolled, single_level, neumann, conj
 def test_every_hypergradient_works_on_a_network_and_leaves_it_as_found(method, make):
     search, batches, _ = small(make)
     search.w_step(batches[0])
-    search.progress = 0.0 if make is GumbelHard else 1.0  # alphas of each cell's own need weights without a host mask
     before = [t.clone() for t in (*search.net.state_dict().values(), *search.relaxation.state_dict().values())]
     net_state = search.generators["net"].get_state()
     grads = method(search.problem(*batches))
@@ -118,6 +122,7 @@ def test_every_hypergradient_works_on_a_network_and_leaves_it_as_found(method, m
     assert all(torch.equal(a, b) for a, b in zip(before, after)) and torch.equal(net_state, search.generators["net"].get_state())
 
 
+@pytest.mark.equation("snas", "gaea")
 def test_single_level_descends_on_the_training_batch_with_penalties():
     search, batches, space = small(Softmax, single_level, penalties=[BetaDecay(darts.make(nodes=1, ops=(
         "skip_connect", "sep_conv_3x3", "avg_pool_3x3")), weight=2.0)])
@@ -129,6 +134,7 @@ def test_single_level_descends_on_the_training_batch_with_penalties():
         reference.close(mine, expected, 1e-10)
 
 
+@pytest.mark.equation("beta_darts")
 def test_penalties_stand_in_the_alpha_loss_alone():
     search, batches, space = small(Softmax)
     val, train = (loss().detach() for loss in (search.problem(*batches).val_loss, search.problem(*batches).train_loss))
@@ -143,6 +149,7 @@ def test_penalties_stand_in_the_alpha_loss_alone():
 # ---- one draw for a problem, another for the weights
 
 
+@pytest.mark.equation("gdas", "dr_nas")
 @pytest.mark.parametrize("make", [GumbelHard, Dirichlet])
 def test_alpha_and_w_step_draw_anew_and_a_problem_keeps_its_draw(make):
     """As the official GDAS and DrNAS do; and a finite difference subtracts two losses under the same draw."""
@@ -160,6 +167,27 @@ def test_alpha_and_w_step_draw_anew_and_a_problem_keeps_its_draw(make):
     assert all(torch.equal(seen[0], other) for other in seen[1:4]) and not torch.equal(seen[0], seen[4])
 
 
+@pytest.mark.equation("r_darts_dp")
+def test_the_losses_of_a_problem_share_their_drop_path_and_the_weights_draw_their_own():
+    """So that a finite difference with drop path converges to the exact product; masks are of each edge and image (tests/test_cell.py)."""
+    search, batches, _ = small(Softmax, space=darts.make(nodes=1, ops=("skip_connect", "avg_pool_3x3")))
+    search.w_step(batches[0])
+    search.net.drop_path_prob = 0.4
+    problem = search.problem(*batches)
+    losses = [problem.train_loss().item(), problem.train_loss().item(), search.problem(*batches).train_loss().item()]
+    assert len(set(losses)) == 1
+    search.net.drop_path_prob = 0.0
+    assert search.problem(*batches).train_loss().item() != losses[0]
+    search.net.drop_path_prob = 0.4
+    exact, estimate = unrolled(problem), finite_difference(problem, radius=1e-4)
+    assert sum(float((a - b).norm()) for a, b in zip(estimate, exact)) < 1e-3 * sum(float(e.norm()) for e in exact)
+    state = search.generators["net"].get_state()
+    search.w_step(batches[0])
+    assert not torch.equal(state, search.generators["net"].get_state())
+    assert search.problem(*batches).train_loss().item() != losses[0]
+
+
+@pytest.mark.equation("dr_nas")
 def test_the_finite_difference_of_a_sampled_relaxation_converges_to_the_exact_product():
     """It would not if the two losses had different draws."""
     search, batches, _ = small(Dirichlet, space=darts.make(nodes=1, ops=("skip_connect", "avg_pool_3x3")))
@@ -173,6 +201,7 @@ def test_the_finite_difference_of_a_sampled_relaxation_converges_to_the_exact_pr
 # ---- the score function
 
 
+@pytest.mark.equation("enas")
 def test_reinforce_is_unbiased_on_a_space_that_can_be_enumerated():
     """The mean estimate against the exact gradient of the expected reward over all 27 cells."""
     space = toy.make()
@@ -211,6 +240,7 @@ def test_reinforce_is_unbiased_on_a_space_that_can_be_enumerated():
     assert error < 2 * scale and scale < 0.5 * truth.norm()
 
 
+@pytest.mark.equation("enas")
 def test_reinforce_moves_its_baseline_as_the_official_code_and_counts_entropy_as_reward():
     alpha = torch.zeros(1, dtype=F64, requires_grad=True)
     scores = iter([(0.5, 2.0), (0.9, 4.0)])
@@ -249,52 +279,106 @@ def test_the_controllers_step_uses_the_validation_batch_and_its_baseline_is_save
 # ---- layer alignment
 
 
+@pytest.mark.equation("lambda_darts")
 def test_alignment_is_the_mean_cosine_of_all_pairs():
     g = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
     pairs = [torch.cosine_similarity(g[i].flatten(), g[j].flatten(), dim=0) for i in range(5) for j in range(i)]
     torch.testing.assert_close(alignment(g), torch.stack(pairs).mean())
 
 
-def test_layer_alignment_adds_the_derivative_of_the_alignment():
-    """Against a numerical derivative of alignment(g_1, ..., g_L) with respect to the shared alphas, on a smooth function of them."""
-    gen = torch.Generator().manual_seed(0)
-    kinds, layers = {"a": (2, 3), "b": (1, 2)}, {"a": 4, "b": 1}
-    alphas = {k: torch.randn(shape, generator=gen, dtype=F64, requires_grad=True) for k, shape in kinds.items()}
-    mix = [torch.randn(6, 6, generator=gen, dtype=F64) for _ in range(4)]
+KINDS, LAYERS = {"a": (2, 3), "b": (1, 2), "c": (2, 2)}, {"a": 4, "b": 1, "c": 2}
 
-    def loss(own):
-        total = own["b"].square().sum()
-        for layer in range(4):
-            x = own["a"][layer].flatten()
-            total = total + torch.sin(mix[layer] @ x).sum() + (x @ mix[layer] @ x) * 0.3
+
+def smooth_layers():
+    """A smooth loss of weights w and of tables that each layer has for itself."""
+    g = torch.Generator().manual_seed(0)
+    w = (torch.randn(5, 6, generator=g, dtype=F64).requires_grad_(), torch.randn(3, generator=g, dtype=F64).requires_grad_())
+    draw = EdgeWeights({kind: Weights(torch.randn(shape, generator=g, dtype=F64)) for kind, shape in KINDS.items()})
+    mix = {kind: torch.randn(LAYERS[kind], 6, math.prod(shape), generator=g, dtype=F64) for kind, shape in KINDS.items()}
+
+    def loss(weights):
+        total = w[1].square().sum()
+        for kind, layers in LAYERS.items():
+            table = weights[kind].ops
+            for layer in range(layers):
+                x = torch.tanh(mix[kind][layer] @ (table[layer] if table.dim() == 3 else table).flatten())
+                total = total + torch.sin(w[0] @ x).sum() * (1 + layer) + w[1].sum() * x.square().sum()
         return total
 
-    def problem():
-        return Problem((), tuple(alphas.values()), lambda: 0, lambda: 0, lambda grads: (), progress=0.5,
-                       layered=lambda: Layered(alphas, layers, loss))
-
-    def aligned(table):
-        own = table.detach().expand(4, 2, 3).clone().requires_grad_()
-        (g,) = torch.autograd.grad(loss({"a": own, "b": alphas["b"].detach()[None]}), own)
-        return alignment(g).item()
-
-    numerical = torch.zeros(2, 3, dtype=F64)
-    h = 1e-5
-    for i in range(2):
-        for j in range(3):
-            values = []
-            for sign in (1, -1):
-                moved = alphas["a"].detach().clone()
-                moved[i, j] += sign * h
-                values.append(aligned(moved))
-            numerical[i, j] = (values[0] - values[1]) / (2 * h)
-    inner = lambda p: tuple(torch.zeros_like(a) for a in p.alpha)
-    found = layer_aligned(problem(), inner=inner, weight=0.4, radius=1e-5)
-    reference.close(found[0], -0.4 * 0.5 * numerical, 1e-5)
-    assert found[1].abs().max() == 0, "a kind with one cell has nothing to align"
+    return WeightProblem(w, draw, LAYERS, loss), draw, loss
 
 
-def test_layer_alignment_on_a_network_sees_each_cells_own_alphas():
+def exact_alignment_gradient(w, draw, layers, loss, kinds):
+    """d Lambda / d w by differentiating the gradients twice."""
+    own = {k: draw[k].ops.detach().expand(layers[k], *draw[k].ops.shape[-2:]).clone().requires_grad_() for k in kinds}
+    value = loss(replaced(draw, lambda k, _: {"ops": own[k]} if k in own else {}))
+    slopes = torch.autograd.grad(value, tuple(own.values()), create_graph=True)
+    return torch.autograd.grad(torch.stack([alignment(g) for g in slopes]).mean(), w, allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.equation("lambda_darts")
+@pytest.mark.parametrize("kinds", [None, ["a"]])
+def test_the_alignment_penalty_is_minus_the_derivative_of_the_alignment(kinds):
+    problem, draw, loss = smooth_layers()
+    space = Space("kinds", {}, dict.fromkeys(KINDS), lambda *a, **k: None)
+    penalty = LayerAlignment(space, weight=0.4, radius=1e-4, kinds=kinds)
+    penalty.anneal(0.5)
+    exact = exact_alignment_gradient(problem.w, draw, LAYERS, loss, kinds or ["a", "c"])  # b has one layer: nothing to align
+    assert exact[0].abs().max() > 1e-2
+    for found, e in zip(penalty(problem), exact):
+        reference.close(found, -0.4 * 0.5 * e, 1e-6)
+    penalty.anneal(0.0)
+    assert penalty(problem) is None
+    with pytest.raises(ValueError, match="w_penalty.layer_alignment needs"):
+        LayerAlignment(space, kinds=["d"])
+
+
+@pytest.mark.equation("lambda_darts")
+def test_descent_on_the_alignment_penalty_raises_the_alignment():
+    problem, draw, loss = smooth_layers()
+    penalty = LayerAlignment(Space("kinds", {}, dict.fromkeys(KINDS), lambda *a, **k: None), weight=1.0)
+    penalty.anneal(1.0)
+
+    def aligned():
+        own = {k: draw[k].ops.expand(LAYERS[k], *KINDS[k]).clone().requires_grad_() for k in ("a", "c")}
+        slopes = torch.autograd.grad(loss(replaced(draw, lambda k, _: {"ops": own[k]} if k in own else {})), tuple(own.values()))
+        return torch.stack([alignment(g) for g in slopes]).mean().item()
+
+    start = aligned()
+    for _ in range(30):
+        step = penalty(problem)
+        with torch.no_grad():
+            for p, g in zip(problem.w, step):
+                p -= 0.05 * g
+    assert aligned() > start + 0.1
+
+
+@pytest.mark.equation("lambda_darts")
+def test_the_weights_step_descends_on_the_alignment_too_and_changes_nothing_else():
+    """One step with the penalty against the exact gradient on a network; alphas, statistics and generators as without it."""
+    plain, batches, space = small(Softmax, layers=5)
+    aligned, _, _ = small(Softmax, layers=5)
+    aligned.w_penalties = [LayerAlignment(space, weight=0.3, radius=1e-6)]
+    aligned.anneal(1.0, 0)
+    draw = aligned.relaxation.mean().detach()
+    exact = exact_alignment_gradient(aligned.w, draw, {"normal": 3, "reduce": 2},
+                                     lambda weights: aligned.task(aligned.net, batches[0], weights, generator=torch.Generator()).loss,
+                                     ["normal", "reduce"])
+    for search in (plain, aligned):
+        search.clip_norm = None
+        for norm in search.norms:  # the exact gradient's forward pass counted too
+            norm.running_mean.zero_(), norm.running_var.fill_(1.0)
+        search.w_step(batches[0])
+    assert max(e.abs().max() for e in exact) > 1e-3
+    whole = torch.cat([(b.grad - a.grad).flatten() for a, b in zip(plain.w, aligned.w)])
+    reference.close(whole, torch.cat([-0.3 * e.flatten() for e in exact]), 1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(plain.alpha, aligned.alpha))
+    assert all(torch.equal(a.running_mean, b.running_mean) for a, b in zip(plain.norms, aligned.norms))
+    assert all(torch.equal(g.get_state(), aligned.generators[name].get_state()) for name, g in plain.generators.items())
+
+
+def test_layers_have_tables_of_their_own_in_a_problem():
+    """As the monitor of the alignment sees them: their gradients add up to that of the shared alphas."""
     search, batches, _ = small(Softmax, layers=5)
     search.progress = 1.0
     problem = search.problem(*batches)
@@ -305,8 +389,6 @@ def test_layer_alignment_on_a_network_sees_each_cells_own_alphas():
     by_layer = torch.autograd.grad(layered.loss(own), tuple(own.values()))
     for summed, whole in zip(by_layer, torch.autograd.grad(problem.val_loss(), tuple(layered.alphas.values()))):
         torch.testing.assert_close(summed.sum(0), whole)
-    plain, aligned = first_order(problem), layer_aligned(problem, inner=first_order, weight=0.3)
-    assert all(not torch.allclose(a, b, rtol=1e-6) for a, b in zip(plain, aligned))
 
 
 @pytest.mark.parametrize("call", [lambda p: neumann(p, terms=-1), lambda p: neumann(p, step=0), lambda p: reinforce(p, samples=0),

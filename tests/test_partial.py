@@ -56,6 +56,7 @@ def pc_darts(cell, spec, states, weights, k):
     return torch.cat([states[n] for n in spec.outputs], 1)
 
 
+@pytest.mark.equation("pc_darts", "gaea_pc_darts", "dr_nas_progressive")
 @pytest.mark.parametrize("kind", ["normal", "reduce"])
 @pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("edges", [True, False])
@@ -71,6 +72,7 @@ def test_partial_channels_equal_the_official_mixed_op(kind, k, edges):
         assert (a - b).abs().max() <= 1e-9 * max(1.0, b.abs().max())
 
 
+@pytest.mark.equation("pc_darts")
 def test_the_bypass_sees_the_edge_weight_and_no_op_weight():
     cell, spec = cell_of("normal", partial=4)
     x, w = inputs(), random_weights(spec)
@@ -105,6 +107,7 @@ def test_partial_must_divide_the_channels():
         cell_of("normal", partial=0)
 
 
+@pytest.mark.equation("pc_darts")
 def test_activation_memory_of_the_mixed_ops_follows_a_plus_b_over_k():
     """The peak of a training step's live tensors lies on a line in 1/K (K = 1 has no bypass: it is left out of the fit)."""
     space = darts.make(nodes=2, ops=("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3"))
@@ -126,6 +129,7 @@ def test_activation_memory_of_the_mixed_ops_follows_a_plus_b_over_k():
     assert peaks[4] < 0.45 * peak(1)
 
 
+@pytest.mark.equation("darts_minus")
 @pytest.mark.parametrize("kind", ["normal", "reduce"])
 def test_auxiliary_skips_add_beta_times_a_skip_on_every_edge(kind):
     cell, spec = cell_of(kind, auxiliary_skip=True)
@@ -159,6 +163,7 @@ def test_residual_cells_take_partial_channels_and_auxiliary_skips():
     assert logits.shape == (2, 3) and table.grad.abs().sum() > 0
 
 
+@pytest.mark.equation("p_darts")
 def test_skip_dropout_drops_entries_of_skips_alone_and_keeps_their_mean():
     space = darts.make(nodes=1, ops=("skip_connect", "sep_conv_3x3"))
     spec = space.cells["normal"]

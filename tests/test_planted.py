@@ -1,6 +1,7 @@
 """Every method on a task with a known best architecture (tests/planted.py), within STEPS updates of the weights.
 
-One seed each by default; all five with `-m slow`, which says in the junit report how many were solved.
+One seed each by default; all five with `-m slow`, which says in the junit report how many were solved. `python -m benchmarks.methods`
+makes a table of such reports.
 """
 
 import pytest
@@ -22,6 +23,8 @@ METHODS = {
     "fbnet": ["relaxation=concrete", "relaxation.decay=exponential", "relaxation.temperature=5", "relaxation.temperature_end=0.1"],
     "reinmax": ["relaxation=reinmax"],
     "pc_darts": ["wrapper=[edge_normalised]", "network={partial:2}"],
+    "p_darts": ["skip_dropout=p_darts", "select=limited_skips", "select.kinds=[cell]", "stage.keep=[2]", "stage.epochs=[7,8]",
+                "stage.layers=[1,2]", "stage.skip_dropout=[0,0.4]"],
     "fair_darts": ["relaxation=sigmoid", "penalty=[zero_one]", "penalty.zero_one.weight=1", "select=threshold"],
     "sdarts_rs": ["wrapper=[random_perturbed]"],
     "sdarts_adv": ["wrapper=[adversarial]"],
@@ -31,12 +34,16 @@ METHODS = {
     "darts_minus": ["wrapper=[auxiliary_skip]", "network={auxiliary_skip:true}"],
     "darts_pt": ["final_select=perturbation", "final_select.finetune_epochs=1"],
     "dr_nas": ["relaxation=dirichlet"],
+    "dr_nas_progressive": ["relaxation=dirichlet", "stage.keep=[2]", "stage.epochs=[7,8]", "stage.network={partial:[2,1]}",
+                           "stage.inherit=weights", "stage.schedules=search"],
     "oles": ["monitor=[op_freezing]"],
     "beta_darts": ["penalty=[beta_decay]", "penalty.beta_decay.weight=1"],
-    "lambda_darts": ["hypergradient=layer_aligned"],
+    "lambda_darts": ["w_penalty=[layer_alignment]", "layers=2"],  # one cell has nothing to align
     "sgas": ["wrapper=[greedy]", "wrapper.greedy.warm_up=6", "wrapper.greedy.every=2"],
-    "gaea": ["relaxation=simplex", "wrapper=[edge_normalised]", "wrapper.edge_normalised.form=simplex",
-             "optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.lr=0.1"],
+    "gaea": ["relaxation=simplex", "hypergradient=single_level", "optimizer@alpha_optimizer=exponentiated_gradient",
+             "alpha_optimizer.lr=0.1"],
+    "gaea_pc_darts": ["relaxation=simplex", "wrapper=[edge_normalised]", "wrapper.edge_normalised.form=simplex", "network={partial:2}",
+                      "optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.lr=0.1"],
     "idarts": ["hypergradient=neumann", "hypergradient.step=0.1"],
     "conjugate_gradient": ["hypergradient=conjugate_gradient"],
     "proxyless": ["relaxation=binary_gates"],
@@ -64,7 +71,7 @@ def solves(method, seed, images):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_planted_op_is_found(method, images, record_property):
-    record_property("method", method)
+    record_property("planted", method)
     assert solves(method, 0, images)
 
 
@@ -72,6 +79,6 @@ def test_the_planted_op_is_found(method, images, record_property):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_planted_op_is_found_over_five_seeds(method, images, record_property):
     found = [solves(method, seed, images) for seed in range(5)]
-    record_property("method", method)
+    record_property("planted_seeds", method)
     record_property("solved", f"{sum(found)} of 5")
     assert sum(found) >= 4

@@ -55,7 +55,8 @@ def searched(*overrides):
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name not in NEEDS_TEXT])
-def test_smoke(preset):
+def test_smoke(preset, record_property):
+    record_property("smoke", preset)
     stages, records, genotype = searched(f"experiment={preset}", "profile=smoke", *SHORTER.get(preset.rsplit("_", 1)[0], ()))
     assert [record["epoch"] for record in records] == list(range(stages.epochs)) and len(records) == max(2, len(stages.plan))
     stages.space.validate(genotype)

@@ -79,6 +79,7 @@ def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, 
 # ---- hard draws
 
 
+@pytest.mark.equation("gdas", "reinmax")
 @pytest.mark.parametrize("make", [GumbelHard, ReinMax])
 def test_hard_draws_are_one_hot_with_the_probabilities_of_the_softmax(make):
     relaxation = alike(make(edges_space(40_000), generator()), [0.5, -1.0, 0.0])
@@ -90,6 +91,7 @@ def test_hard_draws_are_one_hot_with_the_probabilities_of_the_softmax(make):
         assert weights.active == tuple(tuple(bool(v) for v in row) for row in weights.ops.tolist())
 
 
+@pytest.mark.equation("gdas")
 def test_gdas_runs_exactly_one_op_an_edge_and_the_temperature_does_not_change_which():
     relaxation = GumbelHard(darts.make(), generator())
     noise = relaxation.noise(generator(1))
@@ -108,6 +110,7 @@ def test_gdas_runs_exactly_one_op_an_edge_and_the_temperature_does_not_change_wh
     assert relaxation.temperature == 0.1
 
 
+@pytest.mark.equation("gdas")
 @pytest.mark.parametrize("temperature", [2.0, 0.5])
 def test_gdas_bias_is_as_derived(temperature):
     """Two ops with outputs c1, c2 and a loss linear in the output. With delta = alpha1 - alpha2 and logistic noise l the draw is op 1 where
@@ -129,6 +132,7 @@ def test_gdas_bias_is_as_derived(temperature):
     assert abs(expected - (c[0] - c[1]) * p * (1 - p)) > 0.02, "the estimator is biased, and this test would see it if it were not"
 
 
+@pytest.mark.equation("reinmax")
 def test_reinmax_is_exact_for_quadratic_losses_and_straight_through_is_not():
     """The expectation over all draws, enumerated: noise that decides the draw, weighted by its probability."""
     n = 4
@@ -163,6 +167,7 @@ def test_reinmax_is_exact_for_quadratic_losses_and_straight_through_is_not():
 # ---- soft draws
 
 
+@pytest.mark.equation("snas", "fbnet")
 def test_concrete_draws_follow_the_distribution_and_their_gradient_the_path():
     """P(argmax) is the softmax at any temperature (Maddison et al. 2017, Prop. 1b); gradients under frozen noise are ordinary ones."""
     relaxation = alike(Concrete(edges_space(40_000), generator()), [0.5, -1.0, 0.0])
@@ -191,6 +196,7 @@ class _Frozen(torch.nn.Module):
         return self.relaxation.weights(noise)["cell"].ops
 
 
+@pytest.mark.equation("fbnet")
 def test_an_exponential_temperature_falls_by_the_same_factor_every_epoch():
     relaxation = Concrete(edges_space(), generator(), temperature=5.0, temperature_end=0.091, decay="exponential")
     temperatures = []
@@ -201,6 +207,7 @@ def test_an_exponential_temperature_falls_by_the_same_factor_every_epoch():
     assert [b / a for a, b in itertools.pairwise(temperatures)] == pytest.approx([math.exp(-0.045)] * 89, rel=1e-3)  # FBNet's decay
 
 
+@pytest.mark.equation("dr_nas")
 def test_dirichlet_gradients_match_the_derivative_of_the_expectation():
     """E[sum c_i theta_i^2] = sum c_i a_i (a_i + 1) / (A (A + 1)), differentiated numerically, against the mean of the path derivatives."""
     row, c = [0.4, -0.7, 0.1], torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -233,6 +240,7 @@ def test_tiny_concentrations_give_no_nan():
     assert torch.isfinite(w).all() and torch.isfinite(relaxation.alpha["cell"].grad).all()
 
 
+@pytest.mark.equation("fair_darts")
 def test_sigmoids_do_not_compete():
     relaxation = Sigmoid(edges_space(), generator())
     before = relaxation.mean()["cell"].ops.detach()
@@ -245,6 +253,7 @@ def test_sigmoids_do_not_compete():
 # ---- mirror descent
 
 
+@pytest.mark.equation("gaea", "gaea_pc_darts")
 def test_mirror_descent_stays_on_the_simplex_and_is_its_closed_form():
     space = robust.s1()
     relaxation = Simplex(space, generator()).double()
@@ -285,6 +294,7 @@ def test_mirror_descent_refuses_what_is_not_on_the_simplex():
 # ---- binary gates
 
 
+@pytest.mark.equation("proxyless")
 def test_binary_gates_compare_two_paths_and_leave_the_others_probabilities():
     space = darts.make(nodes=2)
     relaxation = BinaryGates(space, generator(), init_scale=1.0).double()
@@ -341,6 +351,7 @@ def small_search(relaxation_of, seed=0, **network):
     return search, batch, space
 
 
+@pytest.mark.equation("pc_darts", "gaea_pc_darts")
 def test_edge_weights_sum_to_one_at_each_node_and_leave_the_op_weights():
     space = robust.s1()
     relaxation = EdgeNormalised(Softmax(space, generator(), init_scale=1.0), space, generator(1), init_scale=1.0)
@@ -356,6 +367,7 @@ def test_edge_weights_sum_to_one_at_each_node_and_leave_the_op_weights():
     assert simplex.mean()["normal"].edges[:2].tolist() == [0.5, 0.5]
 
 
+@pytest.mark.equation("pc_darts")
 def test_the_strongest_edge_is_that_of_alpha_times_beta():
     """PC-DARTS selects by the product, not by alpha alone."""
     space = darts.make(nodes=2, ops=("skip_connect", "sep_conv_3x3"), edges_per_node=1)
@@ -367,8 +379,10 @@ def test_the_strongest_edge_is_that_of_alpha_times_beta():
     assert [(e.source, e.op) for e in edges] == [(1, "sep_conv_3x3")]
 
 
+@pytest.mark.equation("sdarts_rs")
 def test_random_perturbation_stays_within_epsilon_and_touches_no_alpha():
-    search, batch, space = small_search(lambda s, g: RandomPerturbed(Softmax(s, g, init_scale=1.0), s, g))
+    """The paper's equation, without the clip of the official code."""
+    search, batch, space = small_search(lambda s, g: RandomPerturbed(Softmax(s, g, init_scale=1.0), s, g, clip=False))
     relaxation = search.relaxation
     for progress, epsilon in ((0.0, 0.03), (0.5, 0.165), (1.0, 0.3)):
         relaxation.anneal(progress, 0)
@@ -384,12 +398,45 @@ def test_random_perturbation_stays_within_epsilon_and_touches_no_alpha():
     assert torch.equal(relaxation(generator())["normal"].ops, relaxation.inner.mean()["normal"].ops), "alpha learns without it"
 
 
-def test_the_adversary_raises_the_training_loss_in_all_of_50_draws_and_more_than_noise_does():
-    search, batch, space = small_search(lambda s, g: Adversarial(Softmax(s, g, init_scale=1.0), s, g))
+def official_clip(ops):
+    """`clip()` of SmoothDARTS' model_search.py, row by row."""
+    ops = ops.clone()
+    for line in ops:
+        largest = line.argmax()
+        line.clamp_(0, 1)
+        if line.sum() == 0:
+            line[largest] = 1.0
+        line.div_(line.sum())
+    return ops
+
+
+@pytest.mark.equation("sdarts_rs", "sdarts_adv")
+def test_the_clip_is_that_of_the_official_code_and_leaves_out_absent_ops():
+    for space in (darts.make(nodes=2), robust.s1()):
+        relaxation = RandomPerturbed(Softmax(space, generator(), init_scale=1.0), space, generator(), epsilon=0.9, epsilon_end=0.9).double()
+        draw = relaxation(generator()).detach()
+        seen = relaxation.for_w_step(draw, lambda w: torch.zeros(()), generator(1))
+        g = generator(1)
+        for kind, spec in space.cells.items():
+            noise = (2 * torch.rand(draw[kind].ops.shape, generator=g) - 1) * 0.9
+            for e, here in enumerate(torch.tensor(spec.present)):
+                expected = official_clip((draw[kind].ops[e] + noise[e].double())[None, here])[0]
+                torch.testing.assert_close(seen[kind].ops[e, here], expected, rtol=0, atol=1e-12)
+                assert seen[kind].ops[e, ~here].abs().sum() == 0
+    gone = draw["normal"].ops.clone()
+    gone[0] = 0.0  # an edge that is pruned stays so
+    pruned = EdgeWeights({kind: Weights(gone if kind == "normal" else w.ops) for kind, w in draw.items()})
+    assert relaxation.for_w_step(pruned, lambda w: torch.zeros(()), generator(2))["normal"].ops[0].abs().sum() == 0
+
+
+@pytest.mark.equation("sdarts_adv")
+@pytest.mark.parametrize("clip, draws", [(True, 50), (False, 15)])
+def test_the_adversary_raises_the_training_loss_in_all_draws_and_more_than_noise_does(clip, draws):
+    search, batch, space = small_search(lambda s, g: Adversarial(Softmax(s, g, init_scale=1.0), s, g, clip=clip))
     adversary, x = search.relaxation, batch
     for _ in range(5):
         search.w_step(x)
-    noisy = RandomPerturbed(adversary.inner, space, generator())
+    noisy = RandomPerturbed(adversary.inner, space, generator(), clip=clip)
     before = [p.detach().clone() for p in adversary.parameters()]
     net_before = {k: v.clone() for k, v in search.net.state_dict().items()}
     raised, by_noise = [], []
@@ -398,23 +445,27 @@ def test_the_adversary_raises_the_training_loss_in_all_of_50_draws_and_more_than
         search.net.eval()
         return search.task(search.net, x, weights, generator=search.generators["net"]).loss
 
-    for n in range(50):
-        progress = n / 49
+    for n in range(draws):
+        progress = n / (draws - 1)
         adversary.anneal(progress, n), noisy.anneal(progress, n)
         draw = adversary(generator(n)).detach()
         with torch.no_grad():
             start = loss_of_weights(draw)
         for wrapper, found in ((adversary, raised), (noisy, by_noise)):
             answer = wrapper.for_w_step(draw, loss_of_weights, generator(100 + n))
-            assert all((answer[kind].ops - draw[kind].ops).abs().max() <= wrapper.epsilon + 1e-12 for kind in space.cells)
+            if clip:
+                assert all((w.ops >= 0).all() and (w.ops.sum(1) - 1).abs().max() < 1e-12 for w in answer.values())
+            else:
+                assert all((answer[kind].ops - draw[kind].ops).abs().max() <= wrapper.epsilon + 1e-12 for kind in space.cells)
             with torch.no_grad():
                 found.append(float(loss_of_weights(answer) - start))
-    assert all(rise >= 0 for rise in raised) and sum(rise > 0 for rise in raised) == 50
-    assert sum(raised) > sum(by_noise) and sum(a > b for a, b in zip(raised, by_noise)) >= 45
+    assert all(rise >= 0 for rise in raised) and sum(rise > 0 for rise in raised) == draws
+    assert sum(raised) > sum(by_noise) and sum(a > b for a, b in zip(raised, by_noise)) >= 0.9 * draws
     assert all(torch.equal(p, q) for p, q in zip(adversary.parameters(), before)), "alpha is bitwise as it was"
     assert all(torch.equal(v, net_before[k]) for k, v in search.net.state_dict().items())
 
 
+@pytest.mark.equation("sdarts_adv")
 def test_an_answer_that_does_not_raise_the_loss_is_dropped():
     space = toy.make()
     adversary = Adversarial(Softmax(space, generator()), space, generator(), epsilon=0.1, epsilon_end=0.1)
@@ -425,6 +476,7 @@ def test_an_answer_that_does_not_raise_the_loss_is_dropped():
     assert torch.equal(answer["cell"].ops, peak)
 
 
+@pytest.mark.equation("darts_minus")
 def test_the_auxiliary_skip_fades_and_leaves_no_trace():
     search, batch, space = small_search(lambda s, g: AuxiliarySkip(Softmax(s, g), s, g), auxiliary_skip=True)
     relaxation, net = search.relaxation, search.net
@@ -465,6 +517,7 @@ def test_wrappers_compose_in_order():
 # ---- greedy decisions
 
 
+@pytest.mark.equation("sgas")
 def test_greedy_decides_the_most_certain_edges_and_prunes_the_rest():
     space = darts.make(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"), edges_per_node=2)
     inner = Softmax(space, generator())
@@ -473,13 +526,13 @@ def test_greedy_decides_the_most_certain_edges_and_prunes_the_rest():
         inner.alpha["normal"][3] = torch.tensor([-5.0, 0.0, 5.0])
         inner.alpha["normal"][4] = torch.tensor([-3.0, 3.0, 0.0])
     order = []
-    for epoch in range(8):
-        greedy.anneal(epoch / 7, epoch)
+    for epoch in range(10):
+        greedy.anneal(epoch / 9, epoch)
         again = list(greedy.rows["normal"])
-        greedy.anneal(epoch / 7, epoch)  # gone on with within the epoch
+        greedy.anneal(epoch / 9, epoch)  # gone on with within the epoch
         assert again == greedy.rows["normal"]
         order.append([e for e, row in enumerate(greedy.rows["normal"]) if row >= 0])
-    assert order[0] == [] and order[1] == [3] and order[2] == [3] and order[3] == [3, 4]
+    assert order[:5] == [[], [], [3], [3], [3, 4]], "after epochs 1 and 3"
     assert greedy.rows["normal"][2] == PRUNED and greedy.rows["normal"][3] == 2 and greedy.rows["normal"][4] == 1
     weights = greedy.weights({})["normal"]
     assert weights.active[2] == (False,) * 3 and weights.active[3] == (False, False, True) and weights.ops[2].tolist() == [0.0] * 3
@@ -491,25 +544,64 @@ def test_greedy_decides_the_most_certain_edges_and_prunes_the_rest():
     assert other.rows == greedy.rows and other.epoch == greedy.epoch and len(other.history) == len(greedy.history)
 
 
-def test_stability_counts_by_the_second_criterion():
-    space = darts.make(nodes=1, ops=("skip_connect", "sep_conv_3x3"), edges_per_node=1)
-    found = []
-    for criterion in (1, 2):
-        inner = Softmax(space, generator())
-        greedy = Greedy(inner, space, generator(), criterion=criterion, warm_up=4, every=1)
-        for epoch in range(5):
-            with torch.no_grad():  # edge 0 is a little more certain and keeps changing its mind; edge 1 does not
-                inner.alpha["normal"][0] = torch.tensor([2.0, 0.0] if epoch % 2 == 0 else [0.0, 2.0])
-                inner.alpha["normal"][1] = torch.tensor([1.9, 0.0])
-            greedy.anneal(epoch / 4, epoch)
-        found.append([e for e, row in enumerate(greedy.rows["normal"]) if row >= 0])
-    # scaled to [0, 1] over two edges, one factor at 0 leaves ties, of which the first wins
-    assert found[0] == [0]
+def official_decisions(tables, criterion, warm_up, every, history_size):
+    """`edge_decision` of SGAS' train_search.py and `check_edges` of its model_search.py for one kind of cell, two edges a node, op 0 being
+    `none`: tables[epoch] holds the softmax after that epoch; rows that are closed are frozen. Returns by edge its op, or None."""
+    normalize = lambda v: (v - v.min()) / (v.max() - v.min())
+    frozen, selected, history, starts = tables[0].clone(), {}, [], [(0, 2), (2, 5), (5, 9)]
+    for epoch, table in enumerate(tables):
+        mat = torch.stack([frozen[e] if e in selected else row for e, row in enumerate(table)])
+        importance = mat[:, 1:].sum(-1)
+        probs = mat[:, 1:] / importance[:, None]
+        entropy = torch.distributions.Categorical(probs=probs).entropy() / math.log(probs.shape[1])
+        score = normalize(importance) * normalize(1 - entropy)
+        if criterion == 2 and history:
+            score = score * normalize(sum(torch.minimum(h, probs).sum(1) for h in history) / len(history))
+        history = [*history, probs][-history_size:]
+        if epoch < warm_up or (epoch - warm_up) % every or len(selected) == len(table):
+            continue
+        edge = max((e for e in range(len(table)) if e not in selected), key=lambda e: score[e].item())
+        closing = {edge: int(probs[edge].argmax()) + 1}
+        for start, end in starts:
+            chosen = [e for e in range(start, end) if (selected | closing).get(e) is not None]
+            if len(chosen) >= 2:
+                closing |= {e: None for e in range(start, end) if e not in selected and e not in closing}
+        for e in closing:
+            frozen[e] = mat[e]
+        selected |= closing
+    return selected
+
+
+@pytest.mark.equation("sgas")
+@pytest.mark.parametrize("criterion", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_greedy_decides_as_the_official_code(criterion, seed):
+    space = darts.make(nodes=3, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
+    inner = Softmax(space, generator()).double()
+    greedy = Greedy(inner, space, generator(), criterion=criterion, warm_up=2, every=2, history=3)
+    tables, g = [], generator(seed)
+    for epoch in range(16):
+        greedy.anneal(epoch / 15, epoch)
+        with torch.no_grad():  # what is learned in the epoch
+            inner.alpha["normal"] += torch.randn(inner.alpha["normal"].shape, generator=g, dtype=torch.float64)
+        tables.append(inner.mean()["normal"].ops.detach().clone())
+    greedy.anneal(1.0, 16)
+    expected = official_decisions(tables, criterion, 2, 2, 3)
+    assert len(expected) == 9, "six decisions close all edges"
+    assert {e: None if row == PRUNED else row for e, row in enumerate(greedy.rows["normal"])} == expected
+
+
+def test_both_criteria_are_not_the_same():
+    generator_of = lambda seed: torch.Generator().manual_seed(seed)
+    tables = [torch.randn(20, 9, 4, generator=generator_of(seed), dtype=torch.float64).cumsum(0).softmax(-1) for seed in range(6)]
+    decided = [[official_decisions(t, criterion, 2, 2, 3) for t in tables] for criterion in (1, 2)]
+    assert decided[0] != decided[1]
 
 
 # ---- sampled architectures
 
 
+@pytest.mark.equation("spos", "random_ws")
 def test_uniform_draws_are_genotypes_of_the_space():
     space = darts.make(nodes=3)
     relaxation, g = Uniform(space, generator()), generator(1)
@@ -520,6 +612,7 @@ def test_uniform_draws_are_genotypes_of_the_space():
         assert all(sum(map(sum, draw[kind].active)) == 6 for kind in space.cells), "two edges a node, one op each"
 
 
+@pytest.mark.equation("enas")
 def test_the_controllers_probabilities_are_those_of_its_draws_and_sum_to_one():
     space = toy.make()
     controller, g = Controller(space, generator()).double(), generator(1)

@@ -50,7 +50,7 @@ def groups():
 
 SLOTS = {"optimizer": ["optimizer@w_optimizer"], "schedule": ["schedule@w_schedule"]}
 IN_FINAL = {"dataset", "protocol", "task", "optimizer", "schedule"}
-LISTS = {"wrapper", "penalty", "monitor"}
+LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}
 ALPHA_ONLY = {("optimizer", "exponentiated_gradient")}
 NEEDS = {  # what a choice cannot do without
     ("space", "custom"): ["space._target_=supernet.spaces.darts.make"], ("task", "language_model"): ["dataset=text"],
@@ -182,7 +182,7 @@ def test_help_does_not_import_torch(tmp_path):
            "except SystemExit: pass\nassert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "hypergradient: conjugate_gradient, finite_difference, first_order, layer_aligned," in done.stdout
+    assert "hypergradient: conjugate_gradient, finite_difference, first_order, neumann," in done.stdout
     assert "python train_search.py" in done.stdout
 
 

@@ -23,6 +23,7 @@ def published_rule(alpha, nodes, ops):
     return gene
 
 
+@pytest.mark.equation("darts_first_order", "darts_second_order")
 @pytest.mark.parametrize("seed", range(20))
 def test_argmax_is_the_published_rule(seed):
     space = darts.make()

@@ -26,6 +26,7 @@ def setting(request):
     return space, net, make, batches
 
 
+@pytest.mark.equation("spos", "random_ws")
 @pytest.mark.parametrize("statistics", ["recalibrated", "batch", "running"])
 def test_the_same_as_a_network_of_its_own_with_inherited_weights(setting, statistics):
     space, net, make, batches = setting

@@ -56,6 +56,7 @@ def masks(space: Space) -> dict:
 # ---- which candidates are kept
 
 
+@pytest.mark.equation("p_darts", "dr_nas_progressive")
 def test_the_strongest_candidates_of_each_edge_are_kept_none_among_them():
     (kind, spec), *_ = nasbench201.make().cells.items()
     space = nasbench201.make()
@@ -203,6 +204,7 @@ def network(space: Space, seed: int, **options):
         return net
 
 
+@pytest.mark.equation("dr_nas_progressive")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("space", "options"), [(SMALL, {}), (SMALL, {"partial": 2}), (SMALL, {"auxiliary_skip": True}),
                                                 (nasbench201.make(), {}), (nasbench201.make(), {"partial": 2}), (toy.make(), {})])
@@ -228,6 +230,7 @@ def test_widening_keeps_the_old_channels_and_repeats_them_in_order():
     assert widened(value, (1, 2)).tolist() == [[0, 1]]
 
 
+@pytest.mark.equation("dr_nas_progressive")
 @pytest.mark.parametrize("space", [SMALL, nasbench201.make()])
 def test_less_partial_networks_keep_the_original_channels(space):
     old, new = network(space, 0, partial=4), network(pruned(space, 3), 1, partial=2)
@@ -282,6 +285,7 @@ def test_a_search_in_stages_is_the_same_each_time(inherit):
     assert bits(again) == bits(first)
 
 
+@pytest.mark.equation("p_darts")
 def test_a_stage_that_starts_anew_depends_on_the_seed_and_the_candidates_alone():
     _, search = staged()
     fresh = {name: p.clone() for name, p in search.loop.search.net.named_parameters()}
@@ -300,6 +304,7 @@ def test_a_stage_that_starts_anew_depends_on_the_seed_and_the_candidates_alone()
     assert not search.loop.search.w_optimizer.state and search.loop.position.epoch == 2
 
 
+@pytest.mark.equation("dr_nas_progressive")
 def test_carrying_over_takes_weights_alphas_and_both_optimizers():
     _, search = staged("stage.inherit=weights", "stage.network={partial:[4,2,1]}")
     stages.fit_supernet(search.loop, 2, Records())
@@ -350,6 +355,7 @@ def test_weights_alone_are_trained_first_in_each_stage():
     assert all(torch.equal(a, b) for a, b in zip(seen[0], other.loop.search.relaxation.parameters()))
 
 
+@pytest.mark.equation("p_darts")
 def test_depth_channels_and_skip_dropout_follow_the_stages():
     cfg, search = staged("stage.layers=[3,4,5]", "stage.channels=[4,6,8]", "skip_dropout=p_darts", "stage.skip_dropout=[0,0.4,0.7]")
     assert cfg.epochs == search.epochs == 5 and search.hand_over is start_anew

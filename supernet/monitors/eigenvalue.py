@@ -66,8 +66,9 @@ class Eigenvalue(Monitor):
     """Computes it every `every` epochs on the first validation batch, by `iterations` of Lanczos' method on exact products.
 
     stop: where the mean of the last `window` values is more than `factor` times the mean of the `window` that ended `delta` values
-    before, from `start_epoch` on, the search ends with the genotype of `delta` values ago [official code: every 2 epochs, window 5, delta
-    4, 1.3, 10; the paper's 0.75 = 1 / 1.3]. Otherwise that is a warning.
+    before, the search ends with the genotype of the epoch in the middle of that earlier window, if it is `start_epoch` or later [official
+    code, EVLocalAvg: every 2 epochs, window 5, delta 4, 1.3, 10, so 12 epochs back and not before epoch 22; the paper's 0.75 = 1 / 1.3].
+    Otherwise that is a warning.
     """
 
     def __init__(self, space: Space, *, every: int = 2, iterations: int = 10, stop: bool = False, window: int = 5, delta: int = 4,
@@ -84,11 +85,11 @@ class Eigenvalue(Monitor):
             return Signal()
         self.values.append(dominant_eigenvalue(look.search, next(iter(look.val)), self.iterations))
         value = {"alpha_eigenvalue": self.values[-1]}
-        ratio = rise(self.values, self.window, self.delta)
-        if ratio is None or look.epoch < self.start_epoch or ratio <= self.factor:
+        ratio, back = rise(self.values, self.window, self.delta), (self.delta + self.window // 2) * self.every
+        if ratio is None or look.epoch - back < self.start_epoch or ratio <= self.factor:
             return Signal(value)
         why = f"the dominant eigenvalue's mean rose by a factor of {ratio:.2f}, more than {self.factor:g}"
-        return Signal(value, stop=why, back=self.delta * self.every) if self.stop else Signal(value, warning=why)
+        return Signal(value, stop=why, back=back) if self.stop else Signal(value, warning=why)
 
     def state_dict(self) -> dict[str, Any]:
         return {"values": list(self.values)}
@@ -98,8 +99,8 @@ class Eigenvalue(Monitor):
 
 
 def rise(values: Sequence[float], window: int, delta: int) -> float | None:
-    """The mean of the last `window` values over that of the `window` values which ended `delta` earlier; None while there are too few
-    (the earlier window may be cut at the beginning, as in the official code)."""
+    """The mean of the last `window` values over that of the `window` values which ended `delta` earlier; None while there are too few, or
+    where the earlier mean is not positive."""
     if len(values) < window + delta:
         return None
     before = values[-window - delta: -delta]

@@ -2,8 +2,8 @@
 
 from supernet.bilevel import rewound, statistics_held
 from supernet.hypergradients.base import grad
-from supernet.hypergradients.layer_aligned import alignment
 from supernet.monitors.base import Look, Monitor, Signal
+from supernet.penalties.layer_alignment import alignment
 from supernet.space import Space
 
 

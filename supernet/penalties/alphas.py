@@ -31,8 +31,8 @@ class BetaDecay(Penalty):
 
 
 class DirichletKL(Penalty):
-    """`weight` times the mean over edges of KL(Dir(c) || Dir(1)), c the concentrations of relaxation=dirichlet (DrNAS, Chen et al. 2021,
-    eq. 6, with the divergence as the distance; official code, --reg_type kl)."""
+    """`weight` times the sum over the edges of all kinds of KL(Dir(c) || Dir(1)), c the concentrations of relaxation=dirichlet (DrNAS, Chen
+    et al. 2021, eq. 6, with the divergence as the distance; official code, --reg_type kl, _get_kl_reg)."""
 
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 1e-3):
         self.weight, self.present = checked_weight(weight), {kind: ~mask for kind, mask in absent(space).items()}
@@ -45,4 +45,4 @@ class DirichletKL(Penalty):
             total = (c * here).sum(-1)
             terms = ((c - 1) * (torch.digamma(c) - torch.digamma(total)[:, None]) - torch.lgamma(c)) * here
             rows.append(torch.lgamma(total) - torch.lgamma(here.sum(-1).to(c)) + terms.sum(-1))
-        return self.weight * torch.cat(rows).mean()
+        return self.weight * torch.cat(rows).sum()

@@ -1,10 +1,11 @@
-"""What a penalty is: a term of the loss that alpha descends on."""
+"""What a penalty is: a term of the loss that alpha descends on, or of that which the network's weights descend on."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from supernet.hypergradients.base import Tensors
 from supernet.relaxations.base import Relaxation
 from supernet.weights import EdgeWeights
 
@@ -28,6 +29,27 @@ class Penalty:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         pass
+
+
+class WeightProblem(NamedTuple):
+    """A weights' step as a penalty on it sees it: the weights, the draw that they train under, the number of cells by kind, and the loss of
+    the step's batch under any edge weights, with the same drop-path masks, which leaves statistics and generators as they are."""
+
+    w: Tensors
+    draw: EdgeWeights
+    layers: Mapping[str, int]
+    loss: Callable[[EdgeWeights], Tensor]
+
+
+class WeightPenalty:
+    """An interface; made as `WeightPenalty(space, **options)`. `penalty(problem)` is the gradient, by weight, of a term that is added to
+    the training loss in the weights' step, or None for nothing. It is no part of the loss that a hypergradient sees. Free of state."""
+
+    def __call__(self, problem: WeightProblem) -> Tensors | None:
+        raise NotImplementedError
+
+    def anneal(self, progress: float) -> None:
+        """Called before each epoch, with 0 in the first and exactly 1 in the last."""
 
 
 def checked_weight(weight: float) -> float:

@@ -3,79 +3,97 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from supernet.relaxations.base import Relaxation, Wrapper, linear
+from supernet.relaxations.base import Relaxation, Wrapper, absent, linear
 from supernet.space import Space
 from supernet.weights import EdgeWeights, replaced
 
 LossOfWeights = Callable[[EdgeWeights], Tensor]
+Tables = dict[str, Tensor]
 
 
-def _random(draw: EdgeWeights, epsilon: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Uniform in [-epsilon, epsilon], one number an entry."""
-    return {kind: ((2 * torch.rand(w.ops.shape, generator=generator, device=generator.device) - 1) * epsilon).to(w.ops)
-            for kind, w in draw.items()}
+class Perturbed(Wrapper):
+    """An interface for wrappers under which the weights train at `draw + delta`; alphas never change by it, and the alpha step sees the
+    draw itself. epsilon grows linearly over the epochs [official code: 0.03 + 0.27 epoch / epochs].
+
+    clip: wherever delta moves, the weights are clamped to [0, 1] and each row is brought back to the sum that it had, to its largest entry
+    alone where nothing is left [official code, model_search.py, clip()]. One may then be further than epsilon from its draw; the paper's
+    equations leave the weights where they are. Ops that an edge lacks never move.
+    """
+
+    def __init__(self, inner: Relaxation, space: Space, *, epsilon: float, epsilon_end: float, clip: bool):
+        super().__init__(inner)
+        if not 0 <= epsilon <= epsilon_end:
+            raise ValueError(f"epsilon must be at least 0 and at most epsilon_end, got {epsilon} and {epsilon_end}")
+        self.ends, self.epsilon, self.clip = (epsilon, epsilon_end), epsilon, clip
+        for kind, mask in absent(space).items():
+            self.register_buffer(f"absent_{kind}", mask, persistent=False)
+
+    def anneal(self, progress: float, epoch: int) -> None:
+        super().anneal(progress, epoch)
+        self.epsilon = linear(*self.ends, progress)
+
+    def random(self, draw: EdgeWeights, generator: torch.Generator) -> Tables:
+        """By kind, numbers uniform in [-epsilon, epsilon], one an entry; clipped."""
+        noise = {kind: (2 * torch.rand(w.ops.shape, generator=generator, device=generator.device) - 1) * self.epsilon
+                 for kind, w in draw.items()}
+        return self.clipped(draw, {kind: delta.to(draw[kind].ops) for kind, delta in noise.items()})
+
+    def clipped(self, draw: EdgeWeights, delta: Tables) -> Tables:
+        delta = {kind: d.masked_fill(self.get_buffer(f"absent_{kind}"), 0.0) for kind, d in delta.items()}
+        if not self.clip:
+            return delta
+        return {kind: self._rows(kind, w.ops + delta[kind], w.ops.sum(-1, keepdim=True)) - w.ops for kind, w in draw.items()}
+
+    def _rows(self, kind: str, moved: Tensor, total: Tensor) -> Tensor:
+        gone = self.get_buffer(f"absent_{kind}")
+        inside = moved.clamp(0.0, 1.0).masked_fill(gone, 0.0)
+        now = inside.sum(-1, keepdim=True)
+        largest = F.one_hot(moved.masked_fill(gone, -torch.inf).argmax(-1), moved.shape[-1]).to(moved)
+        return torch.where(now > 0, inside / now.clamp_min(1e-12), largest) * total
 
 
-def _moved(draw: EdgeWeights, delta: dict[str, Tensor]) -> EdgeWeights:
+def moved(draw: EdgeWeights, delta: Tables) -> EdgeWeights:
     return replaced(draw, lambda kind, w: {"ops": w.ops + delta[kind]})
 
 
-class RandomPerturbed(Wrapper):
-    """The weights train under `draw + delta`, delta uniform in [-epsilon, epsilon] (Sec. 3.2, eq. 7, SDARTS-RS); alphas never change by it,
-    and the alpha step sees the draw itself. epsilon grows linearly over the epochs [official code: 0.03 + 0.27 epoch / epochs].
+class RandomPerturbed(Perturbed):
+    """The weights train under `draw + delta`, delta uniform in [-epsilon, epsilon] (Sec. 3.2, eq. 7, SDARTS-RS)."""
 
-    The perturbed weights need not be on the simplex, as in the official code.
-    """
-
-    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, epsilon: float = 0.03, epsilon_end: float = 0.3):
-        super().__init__(inner)
-        self.ends = _checked(epsilon, epsilon_end)
-        self.epsilon = epsilon
-
-    def anneal(self, progress: float, epoch: int) -> None:
-        super().anneal(progress, epoch)
-        self.epsilon = linear(*self.ends, progress)
+    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, epsilon: float = 0.03, epsilon_end: float = 0.3,
+                 clip: bool = True):
+        super().__init__(inner, space, epsilon=epsilon, epsilon_end=epsilon_end, clip=clip)
 
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: LossOfWeights, generator: torch.Generator) -> EdgeWeights:
         draw = super().for_w_step(draw, loss_of_weights, generator)
-        return _moved(draw, _random(draw, self.epsilon, generator))
+        return moved(draw, self.random(draw, generator))
 
 
-class Adversarial(Wrapper):
+class Adversarial(Perturbed):
     """The weights train under `draw + delta`, where delta is sought within [-epsilon, epsilon] to raise the training loss (eq. 8,
-    SDARTS-ADV): from a random start `steps` ascents of `step_share * epsilon` times the gradient's sign, each followed by a clip. The
-    answer is dropped where it does not raise the loss [official code]. Alphas never change by it.
+    SDARTS-ADV): from a random start `steps` ascents of `step_share * epsilon` times the gradient's sign, each brought back within
+    epsilon. The answer is dropped where it does not raise the loss [official code].
     """
 
     def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, epsilon: float = 0.03, epsilon_end: float = 0.3,
-                 steps: int = 7, step_share: float = 2 / 7):
-        super().__init__(inner)
+                 steps: int = 7, step_share: float = 2 / 7, clip: bool = True):
+        super().__init__(inner, space, epsilon=epsilon, epsilon_end=epsilon_end, clip=clip)
         if steps < 1 or step_share <= 0:
             raise ValueError(f"wrapper.adversarial.steps must be at least 1 and step_share positive, got {steps} and {step_share}")
-        self.ends, self.epsilon = _checked(epsilon, epsilon_end), epsilon
         self.steps, self.step_share = steps, step_share
-
-    def anneal(self, progress: float, epoch: int) -> None:
-        super().anneal(progress, epoch)
-        self.epsilon = linear(*self.ends, progress)
 
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: LossOfWeights, generator: torch.Generator) -> EdgeWeights:
         draw = super().for_w_step(draw, loss_of_weights, generator)
-        delta = _random(draw, self.epsilon, generator)
+        delta = self.random(draw, generator)
         for _ in range(self.steps):
             delta = {kind: d.detach().requires_grad_() for kind, d in delta.items()}
-            slopes = torch.autograd.grad(loss_of_weights(_moved(draw, delta)), list(delta.values()))
-            delta = {kind: (d.detach() + self.step_share * self.epsilon * slope.sign()).clamp(-self.epsilon, self.epsilon)
-                     for (kind, d), slope in zip(delta.items(), slopes)}
+            slopes = torch.autograd.grad(loss_of_weights(moved(draw, delta)), list(delta.values()))
+            ascended = {kind: (d.detach() + self.step_share * self.epsilon * slope.sign()).clamp(-self.epsilon, self.epsilon)
+                        for (kind, d), slope in zip(delta.items(), slopes)}
+            delta = self.clipped(draw, ascended)
         with torch.no_grad():
-            raised = loss_of_weights(_moved(draw, delta)) > loss_of_weights(draw)
+            raised = loss_of_weights(moved(draw, delta)) > loss_of_weights(draw)
         # a factor of 0 or 1 on the device: nothing is read back
-        return _moved(draw, {kind: d * raised.to(d) for kind, d in delta.items()})
-
-
-def _checked(first: float, last: float) -> tuple[float, float]:
-    if not 0 <= first <= last:
-        raise ValueError(f"epsilon must be at least 0 and at most epsilon_end, got {first} and {last}")
-    return first, last
+        return moved(draw, {kind: d * raised.to(d) for kind, d in delta.items()})

@@ -1,12 +1,20 @@
 """Ops by what the supernet loses without them (DARTS-PT, Wang et al. 2021, Sec. 4.3, Algorithm 1)."""
 
-import torch
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
+from torch import Tensor
+
+from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
+from supernet.relaxations.base import Noise, Relaxation, Wrapper
 from supernet.schedules import Cosine
-from supernet.space import CellSpec, Space
+from supernet.space import Space
 from supernet.train import SearchLoop, evaluate, set_lr
-from supernet.weights import EdgeWeights, Weights, replaced
+from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replaced
+
+Accuracy = Callable[[EdgeWeights], float]
 
 
 class Perturbation:
@@ -15,92 +23,125 @@ class Perturbation:
     it those are kept whose absence costs most, again with fine-tuning in between. Where a node keeps all its edges, ops alone
     are decided (NAS-Bench-201).
 
-    Accuracy is that of the whole validation part, or of `val_batches` of it. Fine-tuning trains the weights alone, with the search's
-    learning rate times `lr_factor` falling as half a cosine [official code: 5 epochs (their default 10), 0.1]. Masked weights are not
-    renormalised [official code].
+    Accuracy is that of the whole validation part, or of `val_batches` of it; batch norms use each batch's statistics [official code: the
+    network is in training mode for it], or with `statistics=running` those of the supernet. Masked weights are not renormalised
+    [official code].
+
+    Fine-tuning goes on with the search: weights, and with `train_alpha` the alphas of what is not decided [official code; the paper speaks
+    of the supernet's weights]. The weights' optimizer starts anew, its learning rate falls as half a cosine from the search's times
+    `lr_factor` to `lr_minimum` [official code: 5 epochs (their default 10), 0.1, 0.001]. After the last decision there is none.
     """
 
-    def __init__(self, *, finetune_epochs: int = 5, lr_factor: float = 0.1, val_batches: int | None = None):
-        if finetune_epochs < 0 or lr_factor <= 0:
-            raise ValueError(f"final_select needs finetune_epochs >= 0 and lr_factor > 0, got {finetune_epochs} and {lr_factor}")
-        self.finetune_epochs, self.lr_factor, self.val_batches = finetune_epochs, lr_factor, val_batches
+    def __init__(self, *, finetune_epochs: int = 5, lr_factor: float = 0.1, lr_minimum: float = 0.001, val_batches: int | None = None,
+                 statistics: str = "batch", train_alpha: bool = True):
+        if finetune_epochs < 0 or lr_factor <= 0 or lr_minimum < 0:
+            raise ValueError("final_select needs finetune_epochs and lr_minimum of at least 0 and lr_factor > 0, "
+                             f"got {finetune_epochs}, {lr_minimum} and {lr_factor}")
+        if statistics not in ("batch", "running"):
+            raise ValueError(f"final_select.statistics must be batch or running, got {statistics!r}")
+        self.finetune_epochs, self.lr_factor, self.lr_minimum, self.val_batches = finetune_epochs, lr_factor, lr_minimum, val_batches
+        self.by_batch, self.train_alpha = statistics == "batch", train_alpha
 
     def __call__(self, loop: SearchLoop) -> Genotype:
-        space, generator = loop.space, loop.generators["alpha"]
-        decided = Decided(space, loop.search.relaxation.mean().detach())
+        space, search, generator = loop.space, loop.search, loop.generators["alpha"]
+        found = search.relaxation
+        settled = search.relaxation = Settled(found, space)
         batches = list(loop.val)[: self.val_batches]
 
         def accuracy(weights: EdgeWeights) -> float:
-            return evaluate(loop.search.net, loop.search.task, batches, lambda: weights, loop.generators["net"])["accuracy"]
+            with statistics_of_the_batch(search.norms if self.by_batch else ()):
+                return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"])["accuracy"]
 
         edges = {kind: _shuffled([e for e in range(len(spec.edges)) if any(spec.selectable[e])], generator)
                  for kind, spec in sorted(space.cells.items())}
         nodes = {kind: _shuffled([i for i, node in enumerate(spec.nodes) if spec.keep[i][1] < len(spec.incoming(node))], generator)
                  for kind, spec in sorted(space.cells.items())}
-        rounds = max(map(len, edges.values())) + max(map(len, nodes.values()))
-        done = 0
-        for queue, decide in ((edges, decided.op), (nodes, decided.edges_into)):
-            for n in range(max(map(len, queue.values()))):
+        rounds = [(queue, decide, n) for queue, decide in ((edges, settled.decide_op), (nodes, settled.decide_edges))
+                  for n in range(max(map(len, queue.values())))]
+        search.w_optimizer.state.clear()
+        try:
+            for done, (queue, decide, n) in enumerate(rounds):
                 for kind, order in queue.items():
                     if n < len(order):
                         decide(kind, order[n], accuracy)
-                self._finetune(loop, decided, done, rounds)
-                done += 1
-        return decided.genotype()
+                if done < len(rounds) - 1:
+                    self._finetune(loop, done, len(rounds) - 1)
+        finally:
+            search.relaxation = found
+        return settled.genotype()
 
-    def _finetune(self, loop: SearchLoop, decided: "Decided", done: int, rounds: int) -> None:
-        weights, schedule = decided.weights(), Cosine()
+    def _finetune(self, loop: SearchLoop, done: int, rounds: int) -> None:
+        first = self.lr_factor * loop.lr[0]
+        schedule = Cosine(min(self.lr_minimum, first))
         loop.search.net.train()
         for epoch in range(self.finetune_epochs):
-            lr = schedule(self.lr_factor * loop.lr[0], done * self.finetune_epochs + epoch, rounds * self.finetune_epochs + 1)
-            set_lr(loop.search.w_optimizer, lr)
+            set_lr(loop.search.w_optimizer, schedule(first, done * self.finetune_epochs + epoch, rounds * self.finetune_epochs + 1))
             for batch in loop.train:
-                loop.search.w_step(batch, weights)
+                loop.search.step(batch, next(loop.alpha_batches) if self.train_alpha and loop.search.alpha else None)
         loop.guard.look()
 
 
-class Decided:
-    """Mean edge weights of which some rows are settled: one op alone, or no edge."""
+class Settled(Wrapper):
+    """A relaxation of which some rows are decided for good: one op alone, or no edge."""
 
-    def __init__(self, space: Space, mean: EdgeWeights):
-        self.space, self.mean = space, mean
-        self.ops: dict[str, dict[int, int]] = {kind: {} for kind in space.cells}
-        self.gone: dict[str, set[int]] = {kind: set() for kind in space.cells}
+    def __init__(self, inner: Relaxation, space: Space):
+        super().__init__(inner)
+        self.space = space
+        self.rows = {kind: [OPEN] * len(spec.edges) for kind, spec in space.cells.items()}
 
-    def weights(self, without: tuple[str, int, int | None] | None = None) -> EdgeWeights:
-        """`without`: a kind, an edge, and the op to mask, or None for the whole edge."""
-        def change(kind: str, w: Weights) -> dict[str, object]:
-            spec, ops = self.space.cells[kind], w.ops.clone()
-            active = [list(row) for row in spec.present]
-            for e, o in self.ops[kind].items():
-                ops[..., e, :], active[e] = 0.0, [k == o for k in range(len(spec.ops))]
-                ops[..., e, o] = 1.0
-            masked = [(e, None) for e in self.gone[kind]] + ([without[1:]] if without is not None and without[0] == kind else [])
-            for e, o in masked:
-                columns = range(len(spec.ops)) if o is None else (o,)
-                for k in columns:
-                    ops[..., e, k], active[e][k] = 0.0, False
+    def weights(self, noise: Noise) -> EdgeWeights:
+        return decided(self.space, self.inner.weights(noise), self.rows)
+
+    def mean(self) -> EdgeWeights:
+        return decided(self.space, self.inner.mean(), self.rows)
+
+    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
+        return decided(self.space, self.inner.evaluated(generator), self.rows)
+
+    def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor], generator: torch.Generator) -> EdgeWeights:
+        return decided(self.space, self.inner.for_w_step(draw, loss_of_weights, generator), self.rows)
+
+    def decide_op(self, kind: str, e: int, accuracy: Accuracy) -> None:
+        allowed = [o for o, ok in enumerate(self.space.cells[kind].selectable[e]) if ok]
+        left = {o: accuracy(self._without(kind, e, [o])) for o in allowed} if len(allowed) > 1 else dict.fromkeys(allowed, 0.0)
+        self.rows[kind][e] = min(allowed, key=left.__getitem__)
+
+    def decide_edges(self, kind: str, i: int, accuracy: Accuracy) -> None:
+        """Of those into the kind's i-th node."""
+        spec = self.space.cells[kind]
+        rows = spec.incoming(spec.nodes[i])
+        left = {e: accuracy(self._without(kind, e, range(len(spec.ops)))) for e in rows}
+        for e in sorted(rows, key=left.__getitem__)[spec.keep[i][1]:]:
+            self.rows[kind][e] = PRUNED
+
+    def _without(self, kind: str, e: int, gone: Sequence[int]) -> EdgeWeights:
+        """The mean with ops of one edge masked."""
+        def change(name: str, w: Weights) -> dict[str, object]:
+            if name != kind:
+                return {}
+            ops = w.ops.detach().clone()
+            active = [list(row) for row in (self.space.cells[kind].present if w.active is None else w.active)]
+            for o in gone:
+                ops[..., e, o], active[e][o] = 0.0, False
             return {"ops": ops, "active": tuple(map(tuple, active))}
 
-        return replaced(self.mean, change)
-
-    def op(self, kind: str, e: int, accuracy) -> None:
-        allowed = [o for o, ok in enumerate(self.space.cells[kind].selectable[e]) if ok]
-        left = {o: accuracy(self.weights((kind, e, o))) for o in allowed} if len(allowed) > 1 else dict.fromkeys(allowed, 0.0)
-        self.ops[kind][e] = min(allowed, key=left.__getitem__)
-
-    def edges_into(self, kind: str, i: int, accuracy) -> None:
-        spec: CellSpec = self.space.cells[kind]
-        rows = spec.incoming(spec.nodes[i])
-        left = {e: accuracy(self.weights((kind, e, None))) for e in rows}
-        self.gone[kind] |= set(sorted(rows, key=left.__getitem__)[spec.keep[i][1]:])
+        return replaced(self.mean().detach(), change)
 
     def genotype(self) -> Genotype:
-        cells = {}
-        for kind, spec in self.space.cells.items():
-            kept = [e for e in range(len(spec.edges)) if e in self.ops[kind] and e not in self.gone[kind]]
-            cells[kind] = [Edge(spec.edges[e][1], spec.edges[e][0], spec.ops[self.ops[kind][e]]) for e in kept]
-        return self.space.genotype(cells)
+        return self.space.genotype({kind: [Edge(spec.edges[e][1], spec.edges[e][0], spec.ops[o])
+                                           for e, o in enumerate(self.rows[kind]) if o >= 0] for kind, spec in self.space.cells.items()})
+
+
+@contextmanager
+def statistics_of_the_batch(norms: Sequence[BatchNorm]) -> Iterator[None]:
+    """Within, `norms` normalise by each batch's own statistics in evaluation too."""
+    for norm in norms:
+        norm.by_batch = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.by_batch = False
 
 
 def _shuffled(items: list[int], generator: torch.Generator) -> list[int]:

@@ -6,7 +6,7 @@ from supernet.weights import EdgeWeights, check_shapes
 
 
 def threshold(space: Space, weights: EdgeWeights, *, value: float = 0.85) -> Genotype:
-    """Each node keeps, of its strongest edges as many as the space allows, those whose strongest op weighs more than `value`; where
+    """Each node keeps, of its strongest edges as many as the space allows, those whose strongest op weighs `value` or more; where
     these are fewer than the space asks for, the strongest of the others. Of equals the first win.
 
     For cells that may lose edges the space must allow it: space.edges_per_node=[0,2] as published.
@@ -21,6 +21,6 @@ def threshold(space: Space, weights: EdgeWeights, *, value: float = 0.85) -> Gen
         for i, node in enumerate(spec.nodes):
             low, high = spec.keep[i]
             strongest = sorted(spec.incoming(node), key=lambda e: -best[e][0])[:high]
-            kept = [e for n, e in enumerate(strongest) if n < low or best[e][0] > value]
+            kept = [e for n, e in enumerate(strongest) if n < low or best[e][0] >= value]
             cells[kind] += [Edge(node, spec.edges[e][0], spec.ops[-best[e][1]]) for e in kept]
     return space.genotype(cells)

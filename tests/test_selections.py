@@ -1,0 +1,250 @@
+"""How genotypes are selected beyond argmax: thresholds, limited skips, perturbation, samples."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from supernet import compose
+from supernet.evaluators.shared_weights import SharedWeights
+from supernet.relaxations.sigmoid import Sigmoid
+from supernet.relaxations.softmax import Softmax
+from supernet.schedules import Cosine, SkipDropout
+from supernet.select.argmax import argmax
+from supernet.select.limited_skips import limited_skips
+from supernet.select.perturbation import Perturbation
+from supernet.select.sampled import Sampled
+from supernet.select.threshold import threshold
+from supernet.spaces import darts, nasbench201
+from supernet.stages import fit_stages
+from supernet.weights import EdgeWeights, Weights
+from tests import planted
+from tests.test_planted import TASK
+from tests.test_presets import Records, composed
+
+FAIR = darts.make(ops=darts.OPS[1:], edges_per_node=[0, 2])
+
+
+def official_parse(weights, limit, ops):
+    """`parse` of FairDARTS' utils.py, threshold_sparse: of a node's two strongest edges those whose strongest op reaches the limit."""
+    gene, start = set(), 0
+    for i in range(4):
+        rows = weights[start: start + i + 2]
+        for j in sorted(range(i + 2), key=lambda j: -max(rows[j]))[:2]:
+            best = max(range(len(ops)), key=lambda k: rows[j][k])
+            if rows[j][best] >= limit:
+                gene.add((i + 2, j, ops[best]))
+        start += i + 2
+    return gene
+
+
+@pytest.mark.equation("fair_darts")
+@pytest.mark.parametrize("seed", range(10))
+def test_threshold_is_the_official_parse(seed):
+    relaxation = Sigmoid(FAIR, torch.Generator().manual_seed(seed), init_scale=2.0)
+    genotype = threshold(FAIR, relaxation.mean(), value=0.85)
+    FAIR.validate(genotype)
+    for kind, w in relaxation.mean().items():
+        assert set(genotype[kind]) == official_parse(w.ops.detach().double().tolist(), 0.85, FAIR.cells[kind].ops)
+    table = torch.full((14, 7), 0.1, dtype=torch.float64)
+    table[:2, 3] = torch.tensor([0.85, 0.8499999])  # the limit itself counts
+    assert len(threshold(FAIR, EdgeWeights({k: Weights(table) for k in FAIR.cells}), value=0.85)["normal"]) == 1
+
+
+def official_limit(alpha, ops, most):
+    """P-DARTS' train_search.py after the last stage: `none` is taken out, each edge keeps its strongest op, each node its two strongest
+    edges; while there are too many skips in a cell, the least probable of them is set to 0 and the cell is put together again."""
+    probs = alpha.softmax(-1).clone()
+    probs[:, ops.index("none")] = 0
+    while True:
+        gene, start = [], 0
+        for i in range(4):
+            rows = probs[start: start + i + 2]
+            strongest = rows.max(1).values.tolist()
+            for j in sorted(range(i + 2), key=lambda j: -strongest[j])[:2]:
+                gene.append((start + j, i + 2, j, ops[int(rows[j].argmax())]))
+            start += i + 2
+        skips = [row for row, _, _, op in gene if op == "skip_connect"]
+        if len(skips) <= most:
+            return {entry[1:] for entry in gene}
+        o = ops.index("skip_connect")
+        probs[min(skips, key=lambda row: probs[row, o].item()), o] = 0
+
+
+@pytest.mark.equation("p_darts")
+@pytest.mark.parametrize("seed", range(10))
+def test_limited_skips_are_those_of_the_official_code(seed):
+    space = darts.make()
+    relaxation = Softmax(space, torch.Generator().manual_seed(seed), init_scale=1.0).double()
+    ops = list(darts.OPS)
+    with torch.no_grad():
+        for alpha in relaxation.alpha.values():
+            alpha[:, ops.index("skip_connect")] += 1.5  # skips enough to be limited
+    free = argmax(space, relaxation.mean())
+    for most in (0, 2, 8):
+        genotype = limited_skips(space, relaxation.mean(), most=most)
+        space.validate(genotype)
+        assert set(genotype["normal"]) == official_limit(relaxation.alpha["normal"].detach(), ops, most)
+        assert genotype["reduce"] == free["reduce"], "the official code limits normal cells alone"
+    assert sum(e.op == "skip_connect" for e in free["normal"]) > 2
+    with pytest.raises(ValueError, match="no candidate but a skip"):
+        limited_skips(darts.make(ops=["none", "skip_connect"]), Softmax(darts.make(ops=["none", "skip_connect"]), torch.Generator()).mean())
+
+
+@pytest.mark.equation("p_darts")
+def test_the_dropout_of_skips_falls_as_in_the_official_code():
+    """In a straight line in the first ten epochs of a stage, where weights alone are trained, then exponentially from its start again."""
+    schedule = SkipDropout(0.4)
+    for epoch in range(25):
+        expected = 0.4 * (25 - epoch - 1) / 25 if epoch < 10 else 0.4 * 2.718281828459045 ** (-(epoch - 10) * 0.2)
+        assert schedule(epoch, 25) == pytest.approx(expected)
+
+
+# ---- perturbation
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("selections") / "stripes.npz"
+    planted.write_images(path)
+    return path
+
+
+def trained(stripes, *options):
+    """A search of the planted task whose alphas rested while the weights were trained."""
+    stages = compose.search_stages(cfg := composed(*TASK, f"dataset.path={stripes}", "epochs=6", "alpha_begin=99", *options),
+                                   compose.search_parts(cfg))
+    fit_stages(stages, Records())
+    return stages.loop
+
+
+@pytest.mark.equation("darts_pt")
+def test_perturbation_finds_a_planted_op_that_argmax_misses(stripes):
+    loop = trained(stripes)
+    ops = loop.space.cells["cell"].ops
+    alpha = {"skip_connect": 2.0, "avg_pool_3x3": 0.0, "nor_conv_3x3": -1.0}  # the network cannot do without the least of them
+    with torch.no_grad():
+        for op, value in alpha.items():
+            loop.search.relaxation.alpha["cell"][0, ops.index(op)] = value
+    by_weight = argmax(loop.space, loop.search.relaxation.mean())
+    assert {(e.source, e.destination): e.op for e in by_weight["cell"]}[0, 1] == "skip_connect" and not planted.solved(by_weight)
+    assert planted.solved(Perturbation(finetune_epochs=1)(loop))
+
+
+@pytest.mark.equation("darts_pt")
+@pytest.mark.parametrize("train_alpha", [True, False])
+def test_fine_tuning_follows_the_official_schedule(stripes, train_alpha):
+    """Between decisions, none after the last: learning rate cosine(0.1 lr -> minimum) over (decisions - 1) * epochs + 1, a fresh optimizer,
+    alphas trained or not."""
+    loop = trained(stripes, "alpha_optimizer.lr=0.05")
+    search, lrs, trains, momenta = loop.search, [], [], []
+    step, relaxation = search.step, search.relaxation
+
+    def spied(train_batch, val_batch):
+        lrs.append(search.w_optimizer.param_groups[0]["lr"])
+        momenta.append(sum(v["momentum_buffer"] is not None for v in search.w_optimizer.state.values()))
+        trains.append(val_batch is not None)
+        return step(train_batch, val_batch)
+
+    search.step = spied
+    alphas = [p.detach().clone() for p in search.alpha]
+    Perturbation(finetune_epochs=2, lr_factor=0.1, lr_minimum=0.002, train_alpha=train_alpha)(loop)
+    decisions = 3  # three edges; the node keeps both of its own
+    steps = len(loop.train)
+    expected = [Cosine(0.002)(0.01, epoch, (decisions - 1) * 2 + 1) for epoch in range((decisions - 1) * 2) for _ in range(steps)]
+    assert lrs == pytest.approx(expected) and momenta[0] == 0 and momenta[-1] > 0 and set(trains) == {train_alpha}
+    assert train_alpha != all(torch.equal(p, q) for p, q in zip(alphas, search.alpha))
+    assert search.relaxation is relaxation
+
+
+@pytest.mark.equation("darts_pt")
+def test_perturbed_accuracies_use_the_statistics_of_each_batch_and_leave_the_supernets_own(stripes):
+    loop = trained(stripes)
+    for norm in loop.search.norms:  # with these no network tells anything apart
+        if norm.running_mean is not None:
+            norm.running_mean.fill_(1e6)
+    kept = [norm.running_mean.clone() for norm in loop.search.norms]
+    assert planted.solved(Perturbation(finetune_epochs=0)(loop))
+    assert all(torch.equal(a, norm.running_mean) and not norm.by_batch for a, norm in zip(kept, loop.search.norms))
+    with pytest.raises(ValueError, match="final_select.statistics"):
+        Perturbation(statistics="recalibrated")
+
+
+@pytest.mark.equation("darts_pt")
+def test_edges_are_kept_whose_absence_costs_most():
+    """Node by node, against the obvious: the accuracy without each edge, the lowest two kept."""
+    from supernet.select.perturbation import Settled
+
+    space = darts.make(nodes=2, ops=("skip_connect", "sep_conv_3x3"))
+    relaxation = Softmax(space, torch.Generator().manual_seed(0), init_scale=1.0)
+    settled = Settled(relaxation, space)
+    losses = torch.tensor([5.0, 1.0, 4.0, 9.0, 2.0])
+
+    def accuracy(weights):  # each edge is worth something on its own
+        return (weights["normal"].ops.sum(1) * losses).sum().item()
+
+    for e in range(5):
+        settled.decide_op("normal", e, accuracy)
+        assert settled.rows["normal"][e] == int(relaxation.mean()["normal"].ops[e].argmax()), "the op whose absence costs most"
+        settled.decide_op("reduce", e, accuracy)
+    settled.decide_edges("normal", 1, accuracy)
+    settled.decide_edges("reduce", 1, lambda weights: 0.0)
+    kept = {(e.destination, e.source) for e in settled.genotype()["normal"]}
+    assert kept == {(2, 0), (2, 1), (3, 0), (3, 1)}
+    table = settled.mean()["normal"]
+    assert table.ops.sum(1).tolist() == [1.0, 1.0, 1.0, 1.0, 0.0] and table.active[4] == (False, False)
+
+
+# ---- the best of samples
+
+
+@pytest.mark.equation("random_ws", "spos")
+@pytest.mark.parametrize("statistics", ["batch", "recalibrated"])
+def test_the_best_sample_is_the_best_of_all_architectures_where_all_are_drawn(statistics):
+    cfg = composed("space=toy", "relaxation=uniform", "split.max_train=32", "split.max_val=64", "batch_size=16", "layers=3", "channels=4",
+                   "epochs=1", "evaluator=none", "threads=1")
+    stages = compose.search_stages(cfg, compose.search_parts(cfg))
+    fit_stages(stages, Records())
+    loop = stages.loop
+    state, place = loop.generators.state_dict(), loop.train.state_dict()
+    found = Sampled(n=600, screen_batches=1, finalists=27, statistics=statistics, calibration_batches=2)(loop)
+    loop.generators.load_state_dict(state), loop.train.load_state_dict(place)
+    calibration = list(itertools.islice(loop.train, 2))
+    evaluate = SharedWeights(loop.search.net, loop.space, loop.search.task, list(loop.val), loop.generators["net"], statistics=statistics,
+                             calibration=calibration)
+    scores = {genotype: evaluate(genotype)["accuracy"] for genotype in loop.space.enumerate()}
+    assert len(scores) == 27 and len(set(scores.values())) > 3
+    assert scores[found] == max(scores.values())
+
+
+@pytest.mark.equation("enas")
+def test_samples_of_what_was_learned_come_from_the_relaxation():
+    cfg = composed("space=toy", "relaxation=controller", "hypergradient=reinforce", "split.max_train=32", "split.max_val=32",
+                   "batch_size=16", "layers=3", "channels=4", "epochs=1", "evaluator=none", "threads=1")
+    loop = compose.search_stages(cfg, compose.search_parts(cfg)).loop
+    with torch.no_grad():  # a controller that knows what it wants
+        loop.search.relaxation.op_tanh = 50.0
+        loop.search.relaxation.head["cell"].bias.copy_(torch.tensor([-3.0, 3.0, -3.0]))
+    found = Sampled(n=20, source="relaxation")(loop)
+    assert {e.op for e in found["cell"]} == {"skip_connect"}
+    with pytest.raises(ValueError, match="final_select.source"):
+        Sampled(source="table")
+
+
+@pytest.mark.equation("spos", "random_ws")
+def test_paths_are_drawn_uniformly():
+    """Each of NAS-Bench-201's ops on each edge a fifth of the time, and edges apart."""
+    from supernet.relaxations.uniform import Uniform
+
+    space = nasbench201.make()
+    relaxation, g = Uniform(space, torch.Generator()), torch.Generator().manual_seed(0)
+    tables = torch.stack([relaxation(g)["cell"].ops for _ in range(3000)])
+    assert (tables.mean(0) - 0.2).abs().max() < 4 * (0.2 * 0.8 / 3000) ** 0.5
+    together = torch.einsum("nio,njp->iojp", tables, tables) / 3000
+    for i in range(6):
+        for j in range(i):
+            assert (together[i, :, j] - 0.04).abs().max() < 4.5 * (0.04 * 0.96 / 3000) ** 0.5
+    torch.testing.assert_close(relaxation.mean()["cell"].ops, torch.full((6, 5), 0.2))
+    sampled = {space.text(space.sample(random.Random(n))) for n in range(50)}
+    assert len(sampled) > 45
