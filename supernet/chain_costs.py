@@ -31,8 +31,9 @@ class Term(NamedTuple):
 class ChainCost:
     """A sum of terms: `cost(genotype)` of one network, `cost.expected(weights)` of the distribution that the weights describe."""
 
-    def __init__(self, space: Space, terms: Sequence[Term]):
-        self.space, self.terms = space, tuple(terms)
+    def __init__(self, space: Space, terms: Sequence[Term], name: str):
+        self.space, self.terms, self.name = space, tuple(terms), name
+        self.unit = "multiply-adds an image" if name == "multiply_adds" else name
 
     def __call__(self, genotype: Genotype) -> float:
         self.space.validate(genotype)
@@ -61,7 +62,7 @@ def chain_costs(space: Space, *, layers: int, channels: int, num_classes: int, i
     """
     by_layer = layer_costs(space, layers=layers, channels=channels, num_classes=num_classes, in_channels=in_channels,
                            image_size=image_size, norm=norm, **options)
-    return {name: ChainCost(space, [terms[name] for terms in by_layer]) for name in QUANTITIES}
+    return {name: ChainCost(space, [terms[name] for terms in by_layer], name) for name in QUANTITIES}
 
 
 def layer_costs(space: Space, *, layers: int, channels: int, num_classes: int, in_channels: int = 3,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ops.op import Normalisation
 from supernet import setup
 from supernet.bilevel import Bilevel, rehearse
-from supernet.config import UsageError, as_space, choices, stage_options
+from supernet.config import UsageError, as_space, asked, choices, stage_options
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
 from supernet.environment import resolve_device
@@ -42,14 +42,20 @@ def space_from(node: DictConfig) -> Space:
 
 
 def settle_sizes(cfg: DictConfig, space: Space) -> None:
-    """Options that the space itself decides get their value, so that what is recorded and printed is what is built."""
+    """Options that the space itself decides get their value, so that what is recorded and printed is what is built. Raises UsageError: the
+    command line asks for another."""
     for name, value in space.sizes.items():
+        if asked(name) and cfg[name] != value:
+            raise UsageError(f"{name} must be {value} in space {space.name}, got {cfg[name]}")
         cfg[name] = value
         if cfg.get("stage"):
             cfg.stage[name] = None
     if len(rows := stage_options(cfg)) > 1:
         cfg.epochs = sum(row["epochs"] for row in rows)
     if not space.auxiliary_head and cfg.task.get("auxiliary_weight"):
+        if asked("task.auxiliary_weight"):
+            raise UsageError(f"task.auxiliary_weight must be 0 in space {space.name}, whose networks have no such head, got "
+                             f"{cfg.task.auxiliary_weight}")
         cfg.task.auxiliary_weight = 0.0
 
 

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -411,9 +412,16 @@ def one_line(error: BaseException) -> str:
         return f"{name}={seen}: no such choice, there are {', '.join(options.split())}{did_you_mean(seen, options.split())}"
     key = re.match(r"Could not override '([^']+)'", message)
     if key:
-        hint = did_you_mean(key.group(1), _known_keys(os.path.basename(sys.argv[0])))
-        return f"there is no option {key.group(1)!r}{hint} (--help lists the options)"
+        known = _known_keys(os.path.basename(sys.argv[0]))
+        if key.group(1) in known:  # as composed by default
+            return f"there is no option {key.group(1)!r} with the chosen {key.group(1).partition('.')[0]}"
+        return f"there is no option {key.group(1)!r}{did_you_mean(key.group(1), known)} (--help lists the options)"
     return message
+
+
+def asked(key: str) -> bool:
+    """Whether the command line itself names an option (a preset or a protocol may give it a value too)."""
+    return HydraConfig.initialized() and any(word.lstrip("+").partition("=")[0] == key for word in HydraConfig.get().overrides.task)
 
 
 def _known_keys(script: str) -> list[str]:

@@ -9,17 +9,19 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ops import make_op
-from ops.op import Normalisation
+from ops.op import Normalisation, Op
 from supernet.cell import MixedEdges
+from supernet.chain import MixedLayer
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
 from supernet.measure import multiply_adds_of, parameters, peak_memory
@@ -29,6 +31,7 @@ from supernet.tables.table import Table
 from supernet.weights import EdgeWeights, check_shapes
 
 FINAL = Normalisation(affine=True, after_pools=False)  # how final networks normalise
+QUANTITIES = ("parameters", "multiply_adds")
 LATENCY_FORMAT = "supernet.latency/1"
 
 
@@ -97,11 +100,9 @@ def additive(space: Space, quantity: str, *, check: int = 2, **sizes: Any) -> Ad
     Counted on one supernet: each op's own parameters and convolutions, and all that is left as the constant. `check` architectures are
     built and counted on their own. Raises CostError: they differ, so that costs in this space are no sums over edges.
     """
-    if quantity not in ("parameters", "multiply_adds"):
-        raise CostError(f"an additive cost is parameters or multiply_adds, got {quantity!r}")
     image = (sizes.get("in_channels", 3), *sizes.get("image_size", (32, 32)))
 
-    def counted(net: nn.Module) -> int:
+    def total(net: nn.Module) -> int:
         p = next(net.parameters())
         return parameters(net) if quantity == "parameters" else multiply_adds_of(net, torch.zeros(1, *image, device=p.device))
 
@@ -115,12 +116,21 @@ def additive(space: Space, quantity: str, *, check: int = 2, **sizes: Any) -> Ad
                     own = sum(p.numel() for p in op.parameters()) if not macs else sum(macs.get(m, 0) for m in op.modules())
                     tables[kind][e, o] += own
         cost = Additive(space, quantity, "parameters" if quantity == "parameters" else "multiply-adds an image",
-                        counted(net) - sum(table.sum() for table in tables.values()), tables)
+                        total(net) - sum(table.sum() for table in tables.values()), tables)
         for genotype in _some(space, check):
-            alone = counted(space.network(space.candidates(genotype), norm=FINAL, **sizes))
+            alone = total(space.network(space.candidates(genotype), norm=FINAL, **sizes))
             if alone != cost(genotype):
                 raise CostError(f"{quantity} in space {space.name} are no sums over edges: {alone} counted, {cost(genotype):.0f} summed")
     return cost
+
+
+def counted(space: Space, quantity: str, **sizes: Any) -> Cost:
+    """`parameters`, or `multiply_adds` of one image (one item of a text), of final networks. `sizes` are those of the space's network; what
+    the space decides itself, as a chain its layers, is not asked. Raises CostError: no such quantity, or no way to count in this space."""
+    if quantity not in QUANTITIES:
+        raise CostError(f"a counted cost is {' or '.join(QUANTITIES)}, got {quantity!r}")
+    count = additive if space.costs is None else space.costs
+    return count(space, quantity, **(sizes | dict(space.sizes)))
 
 
 def _some(space: Space, n: int) -> list[Genotype]:
@@ -253,23 +263,20 @@ def median_ms(run: Callable[[], object], device: torch.device, repeats: int, war
 
 
 def latency_table(space: Space, *, device: torch.device, batch_size: int = 1, repeats: int = 30, warmup: int = 5, **sizes: Any) -> Additive:
-    """Latency as a sum over edges: each op of a cell space measured alone, once a shape, and as the constant what is left of a whole
-    network's time after its ops. What runs between ops is in that constant, so that single sums are estimates."""
+    """Latency as a sum over edges: each op of a cell space, or of a chain of whole operations, measured alone, once a shape, and as the
+    constant what is left of a whole network's time after its ops. What runs between ops is in that constant, so that single sums are
+    estimates. Raises CostError: a network is neither a stack of cells nor such a chain."""
+    sizes |= space.sizes
     image = (sizes.get("in_channels", 3), *sizes.get("image_size", (32, 32)))
     x = torch.zeros(batch_size, *image, device=device)
     with torch.random.fork_rng(devices=[]):
         net = space.network(space.candidates(), norm=FINAL, **sizes).to(device).eval()
-        shapes = _read_shapes(net, space, x)
         tables = {kind: np.zeros((len(spec.edges), len(spec.ops))) for kind, spec in space.cells.items()}
-        known: dict[tuple[Any, ...], float] = {}
-        for (kind, mixed), read in zip(_mixtures(net, space), shapes):
-            spec = space.cells[kind]
-            for source, bundle in mixed.bundles.items():
-                for e, o, _, op in bundle:
-                    key = (spec.ops[o], spec.stride if source < spec.num_inputs else 1, *read[source])
-                    if op.contributes and key not in known:
-                        known[key] = _op_ms(*key[:2], read[source], device, repeats, warmup)
-                    tables[kind][e, o] += known.get(key, 0.0)
+        known: dict[Any, float] = {}
+        for part in _parts(net, space, x):
+            if part.key not in known:
+                known[part.key] = _alone_ms(part, device, repeats, warmup)
+            tables[part.kind][part.entry] += known[part.key]
         cost = Additive(space, "latency_table", "ms", 0.0, tables)
         rest = []
         for genotype in _some(space, 3):
@@ -279,14 +286,60 @@ def latency_table(space: Space, *, device: torch.device, batch_size: int = 1, re
     return cost
 
 
+class _Part(NamedTuple):
+    """An op somewhere in a network: of which table it is which entry (edge, op), the shape that it reads, and a function that builds one
+    like it. Parts of one key take the same time."""
+
+    kind: str
+    entry: tuple[int, int]
+    key: tuple[Any, ...]
+    shape: tuple[int, ...]
+    make: Callable[[], Op]
+
+
+def _parts(net: nn.Module, space: Space, x: Tensor) -> Iterator[_Part]:
+    """All ops that compute something, of a stack of cells or of a chain of whole operations."""
+    layers = [m for m in net.modules() if type(m) is MixedLayer]
+    if layers:
+        yield from _parts_of_layers(net, layers, space, x)
+        return
+    for (kind, mixed), read in zip(_mixtures(net, space), _read_shapes(net, space, x)):
+        spec = space.cells[kind]
+        for source, bundle in mixed.bundles.items():
+            shape, stride = read[source], spec.stride if source < spec.num_inputs else 1
+            for e, o, _, op in bundle:
+                if op.contributes:
+                    name = spec.ops[o]
+                    yield _Part(kind, (e, o), (name, stride, *shape), shape, partial(make_op, name, shape[1], stride, FINAL))
+
+
+def _parts_of_layers(net: nn.Module, layers: Sequence[MixedLayer], space: Space, x: Tensor) -> Iterator[_Part]:
+    ((kind, spec),) = space.cells.items()
+    read: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # by layer, the shapes of its input and output
+
+    def see(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        read.append((tuple(inputs[0].shape), tuple(output.shape)))
+
+    handles = [layer.register_forward_hook(see) for layer in layers]
+    try:
+        with torch.no_grad():
+            net(x, generator=torch.Generator(x.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for e, (layer, (shape, after)) in enumerate(zip(layers, read)):
+        for name, op in layer.ops.items():
+            yield _Part(kind, (e, spec.ops.index(name)), (name, *shape, *after), shape, lambda op=op: op)
+
+
 def measured_latency(space: Space, *, path: str | None = None, **options: Any) -> Additive:
     """The latency table at `path`, or one that is measured now on the CPU (`latency_table`)."""
     return latency_table(space, device=torch.device("cpu"), **options) if path is None else load_latency_table(Path(path), space)
 
 
-def _op_ms(name: str, stride: int, shape: Sequence[int], device: torch.device, repeats: int, warmup: int) -> float:
-    op = make_op(name, shape[1], stride, FINAL).to(device).eval()
-    x, generator = torch.randn(*shape, device=device, generator=torch.Generator(device).manual_seed(0)), torch.Generator(device)
+def _alone_ms(part: _Part, device: torch.device, repeats: int, warmup: int) -> float:
+    op = part.make().to(device).eval()
+    x, generator = torch.randn(*part.shape, device=device, generator=torch.Generator(device).manual_seed(0)), torch.Generator(device)
     return median_ms(lambda: op(x, generator), device, repeats, warmup)
 
 

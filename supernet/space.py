@@ -132,9 +132,10 @@ class Space:
 
     `cells` maps each kind to its spec. `build(space, candidates, **sizes)` returns the network (an nn.Module called as `net(x,
     weights)`); it is the only part of a space that imports torch, and does so when called. `canonicalise(space,
-    genotype)` maps the genotypes that compute one function to one of them, where the literature defines such an equality. `sizes` are
-    options of the network that the space itself decides (a chain its number of layers); `auxiliary_head` says whether final networks
-    can have one.
+    genotype)` maps the genotypes that compute one function to one of them, where the literature defines such an equality. `costs(space,
+    quantity, **sizes)` counts `parameters` or `multiply_adds` of final networks, where these are no sums over the edges of stacked
+    cells. `sizes` are options of the network that the space itself decides (a chain its number of layers); `auxiliary_head` says
+    whether final networks can have one.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Space:
     cells: Mapping[str, CellSpec]
     build: Callable[..., Any] = field(repr=False)
     canonicalise: Callable[["Space", Genotype], Genotype] = field(default=_itself, repr=False)
+    costs: Callable[..., Any] | None = field(default=None, repr=False)
     sizes: Mapping[str, int] = field(default_factory=dict)
     auxiliary_head: bool = True
 
@@ -164,7 +166,7 @@ class Space:
             differ = sorted(k for k in {**genotype.arguments, **self.arguments} if genotype.arguments.get(k) != self.arguments.get(k))
             why = f"arguments that differ: {short(differ)}" if differ else "the fingerprint does not fit the arguments"
             raise GenotypeError(f"the genotype is of space {short(genotype.space)} ({short(genotype.fingerprint)}), not of {self.name!r} "
-                                f"({self.fingerprint}); {why}")
+                                f"({self.fingerprint})" + (f"; {why}" if genotype.space == self.name else ""))
         kinds = [kind for kind, _ in genotype.cells]
         if kinds != sorted(self.cells):
             raise GenotypeError(f"space {self.name!r} has cells {sorted(self.cells)}, the genotype has {short(kinds)}")

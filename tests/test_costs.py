@@ -12,13 +12,14 @@ from supernet.costs import (
     PeakMemory,
     TableCost,
     additive,
+    counted,
     latency_table,
     load_latency_table,
     save_latency_table,
 )
 from supernet.genotype import find
-from supernet.measure import multiply_adds, parameters
-from supernet.spaces import darts, nasbench201, nasbench_macro, robust, toy
+from supernet.measure import multiply_adds, multiply_adds_of, parameters
+from supernet.spaces import darts, darts_rnn, layerwise, nasbench201, nasbench_macro, robust, toy
 from supernet.tables.files import read_table
 from supernet.tables.table import Columns, Table
 from supernet.weights import EdgeWeights, Weights, one_hot
@@ -105,7 +106,27 @@ def test_chains_are_refused():
     with pytest.raises(CostError, match="stacks no cells"):
         additive(nasbench_macro.make(), "parameters", layers=8, channels=4, num_classes=3)
     with pytest.raises(CostError, match="parameters or multiply_adds"):
-        additive(SPACES["darts"], "weight", **SIZES)
+        counted(SPACES["darts"], quantity="weight", **SIZES)
+
+
+# what a final network of each space is built with, beside what the space decides
+BUILT = {**dict.fromkeys(SPACES, SIZES), **dict.fromkeys(("nasbench_macro", "layerwise"), SIZES | {"layers": 99}),
+         "darts_rnn": {"layers": 1, "channels": 4, "vocabulary": 7}}
+
+
+@pytest.mark.parametrize("quantity", ["parameters", "multiply_adds"])
+@pytest.mark.parametrize("name", BUILT)
+def test_costs_of_every_space_are_those_of_its_final_networks(name, quantity):
+    space = (SPACES | {"nasbench_macro": nasbench_macro.make(), "layerwise": layerwise.make(), "darts_rnn": darts_rnn.make(nodes=3)})[name]
+    sizes, own = BUILT[name], {"batch_norm": False} if name == "darts_rnn" else {}
+    cost = counted(space, quantity=quantity, **sizes)
+    assert cost.name == quantity and quantity.split("_")[-1] in cost.unit.replace("multiply-", "")
+    x = torch.zeros(1, 1, dtype=torch.long) if name == "darts_rnn" else torch.zeros(1, 3, 8, 8)
+    for seed in range(3):
+        genotype = space.sample(random.Random(seed))
+        net = space.network(space.candidates(genotype), norm=FINAL, **(sizes | space.sizes), **own)
+        count = parameters(net) if quantity == "parameters" else multiply_adds_of(net, x)
+        assert cost(genotype) == count and cost.expected(one_hot(space, genotype, dtype=torch.float64)).item() == pytest.approx(count)
 
 
 def toy_table(values):
@@ -156,6 +177,21 @@ def test_measured_costs_have_no_expectation():
     for cost in (memory, latency):
         with pytest.raises(CostError, match="no exact expectation"):
             cost.expected(random_weights(space))
+
+
+def test_latency_tables_of_chains_have_an_entry_for_each_layer_and_op():
+    space = nasbench_macro.make()
+    cost = latency_table(space, device=torch.device("cpu"), repeats=3, warmup=1, **SIZES)
+    table = cost.tables["layers"]
+    assert table.shape == (8, 3) and (table > 0).all()
+    for alike in ([3, 4], [6, 7]):  # of one shape, so measured once
+        assert (table[alike[0]] == table[alike[1]]).all()
+    assert len({tuple(row) for row in table}) == 6
+    weights = random_weights(space)
+    mean = cost.constant + (weights["layers"].ops.detach().numpy() * table).sum()
+    assert cost.expected(weights).item() == pytest.approx(mean)
+    with pytest.raises(CostError, match="stacks no cells"):
+        latency_table(layerwise.make(), device=torch.device("cpu"), repeats=1, warmup=0, **SIZES)
 
 
 def test_latency_tables_are_sums_and_can_be_kept(tmp_path):

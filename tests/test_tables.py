@@ -9,7 +9,7 @@ import pytest
 
 from supernet.evaluators.tabular import Tabular
 from supernet.genotype import Edge
-from supernet.spaces import darts, nasbench201, nasbench_macro, toy
+from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, toy
 from supernet.tables.files import open_table, read_table, write_table
 from supernet.tables.nats_import import import_api, main
 from supernet.tables.table import Columns, Table, TableError
@@ -94,6 +94,19 @@ def test_nas_bench_macro():
     assert round(macro.value(best, "test_accuracy"), 2) == 93.13 and macro.value(best, "params") == 1_985_514
 
 
+@pytest.mark.parametrize("space, key, message", [
+    (nasbench_macro.make(), "0123", "expected keys of 8 digits 0 to 2, one for each layer of 'nasbench_macro', got '0123'"),
+    (nasbench_macro.make(), "00000003", "expected keys of 8 digits 0 to 2"), (nasbench_macro.make(), "0000000²", "expected keys of 8 digits"),
+    (layerwise.make(), "00000000", "chains of one choice a layer; those of 'layerwise' are not"), (NB, "000000", "those of 'nasbench201' are not"),
+])
+def test_a_table_of_nas_bench_macro_is_for_its_chains_alone(tmp_path, space, key, message):
+    path = tmp_path / "macro.json"
+    path.write_text(json.dumps({key: {"mean_acc": 1.0, "std": 0.0, "params": 1, "flops": 1}}))
+    with pytest.raises(TableError, match=message) as error:
+        read_table(path, space)
+    assert "\n" not in str(error.value)
+
+
 def test_own_tables_round_trip_to_the_same_bytes(tmp_path):
     ours = table(val=np.where(np.arange(27) == 3, np.nan, np.linspace(0, 1, 27)))
     columns = {name: ours.column(name) for name in ours.names()}
@@ -120,7 +133,7 @@ def test_a_table_is_found_by_the_name_of_its_space(tmp_path):
     (b"\xff\xfe", "not a table"),
     (b'# {"format": "other"}\narch\n', "expected a table of format"), (b"# {}\narch\n", "not a table"),
     (b"index,arch,c10_test_200,c10_val_12\n0,|a~0|,1,2\n", "of another space"), (b"index,arch\n5,|a~0|\n", "count the rows"),
-    (b"index,arch\n0\n", "must have 2 fields"), (b'{"01": {"mean_acc": 1}}', "one for each layer|expected keys"),
+    (b"index,arch\n0\n", "must have 2 fields"), (b'{"01": {"mean_acc": 1}}', "a table of NAS-Bench-Macro, .* those of 'toy' are not"),
 ])
 def test_a_file_that_is_no_table_is_one_line(tmp_path, content, message):
     path = tmp_path / "t.csv"

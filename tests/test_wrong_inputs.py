@@ -1,12 +1,14 @@
 """What a user gets wrong: each mistake is one line that says what was expected and what was seen, and leaves everything as it was."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from supernet.spaces import toy as toy_space
 from tests.helpers import ROOT, At, Ended, contents, only_error, run, run_unforked
 
 TINY = ("split.max_train=32", "split.max_val=32", "layers=3", "channels=2", "batch_size=8", "epochs=1")
@@ -99,6 +101,8 @@ BUILT = {
     "a misspelt function": (("space=custom", "space._target_=my_spaces.mak"), ["my_spaces", "mak"]),
     "a function that makes no space": (("space=custom", "space._target_=my_spaces.make"), ["my_spaces.make", "Space", "str"]),
     "a function that fails": (("space=custom", "space._target_=my_spaces.broken"), ["my_spaces.broken", "it broke"]),
+    "an option of another space": (("space=nasbench201", "space.nodes=3"), ["space.nodes", "chosen space"]),
+    "layers where the space decides them": (("space=nasbench_macro", "layers=5"), ["layers must be 8", "nasbench_macro", "5"]),
     "a device misspelt": ("device=gpu", ["device", "cuda", "gpu"]),
     "a batch larger than the split": ("batch_size=64", ["batch_size", "32", "64"]),
     "an optimizer that second order cannot use": (("hypergradient=finite_difference", "optimizer@w_optimizer=adam"),
@@ -178,6 +182,13 @@ def test_genotypes(here, options, words):
 
 def test_a_genotype_of_another_space_than_the_given_one(here):
     refuses(here, ["darts", "nodes"], "train_final", *TINY_FINAL, "genotype=darts_v2", "space=darts", "space.nodes=3")
+
+
+def test_an_auxiliary_head_where_there_can_be_none(here):
+    toy = toy_space.make()
+    toy.sample(random.Random(0)).save(here / "toy.json")
+    refuses(here, ["task.auxiliary_weight must be 0", "toy", "0.4"], "train_final", *TINY_FINAL, "genotype=toy.json", "task.auxiliary_weight=0.4")
+    refuses(here, ["genotype is of space 'toy'", "not of 'darts'"], "train_final", *TINY_FINAL, "genotype=toy.json", "space=darts")
 
 
 @pytest.mark.parametrize("option, words", [

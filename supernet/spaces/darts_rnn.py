@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from supernet.genotype import Edge
 from supernet.space import Candidates, CellSpec, Space
 
 OPS = ("none", "tanh", "relu", "sigmoid", "identity")
@@ -14,7 +15,24 @@ def make(*, nodes: int = 8) -> Space:
     if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
     spec = CellSpec.full(num_inputs=1, num_nodes=nodes, ops=OPS, outputs=range(1, 1 + nodes), keep=(1, 1), unselectable=("none",))
-    return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, sizes={"layers": 1}, auxiliary_head=False)
+    return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, costs=costs, sizes={"layers": 1}, auxiliary_head=False)
+
+
+def costs(space: Space, quantity: str, *, layers: int, channels: int, vocabulary: int) -> Any:
+    """A constant: all edges into a node share its matrix, and activations have no parameters. Multiply-adds are of one item."""
+    import numpy as np
+    import torch
+
+    from supernet.costs import FINAL, Additive
+    from supernet.measure import multiply_adds_of, parameters
+
+    spec = space.cells["recurrent"]
+    first = space.genotype({"recurrent": [Edge(node, node - 1, "identity") for node in spec.nodes]})
+    with torch.random.fork_rng(devices=[]):
+        net = space.network(space.candidates(first), norm=FINAL, layers=layers, channels=channels, vocabulary=vocabulary, batch_norm=False)
+    count, unit = ((parameters(net), "parameters") if quantity == "parameters" else
+                   (multiply_adds_of(net, torch.zeros(1, 1, dtype=torch.long)), "multiply-adds an item"))
+    return Additive(space, quantity, unit, count, {"recurrent": np.zeros((len(spec.edges), len(spec.ops)))})
 
 
 def build(space: Space, candidates: Candidates, *, layers: int, **sizes: Any) -> Any:

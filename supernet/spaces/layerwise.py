@@ -53,7 +53,7 @@ def make(*, stages: Sequence[Sequence[int]] = ((1, 2), (2, 2), (4, 2)), kernels:
         cells["pooling"] = _decision([list(poolings) if begin else [NO_POOL] for begin in begins])
     arguments = {"stages": [list(s) for s in stages], "kernels": list(kernels), "expansions": list(expansions), "widths": list(widths),
                  "activations": list(activations), "dropouts": list(dropouts), "poolings": list(poolings), "skippable": skippable}
-    return Space("layerwise", arguments, cells, build, canonicalise, sizes={"layers": layers}, auxiliary_head=False)
+    return Space("layerwise", arguments, cells, build, canonicalise, costs, sizes={"layers": layers}, auxiliary_head=False)
 
 
 def canonicalise(space: Space, genotype: Genotype) -> Genotype:
@@ -76,6 +76,13 @@ def _keeps_shape(stages: Sequence[Sequence[int]], layer: int) -> bool:
     before = 1 if layer == 0 else multiples[layer - 1][0]
     multiple, place = multiples[layer]
     return multiple == before and (place > 0 or layer == 0)
+
+
+def costs(space: Space, quantity: str, **sizes: Any) -> Any:
+    """Parameters or multiply-adds, counted layer by layer."""
+    from supernet.chain_costs import chain_costs
+
+    return chain_costs(space, **sizes)[quantity]
 
 
 def build(space: Space, candidates: Candidates, *, layers: int, channels: int, norm: Any, num_classes: int, in_channels: int = 3,

@@ -14,7 +14,7 @@ def make() -> Space:
     """6,561 chains. The published networks have channels=32 in the stem."""
     layers = sum(STAGES)
     spec = CellSpec.listed(num_inputs=1, edges=[(n, n + 1, OPS) for n in range(layers)], keep=None, outputs=(layers,))
-    return Space("nasbench_macro", {}, {"layers": spec}, build, canonicalise, sizes={"layers": layers}, auxiliary_head=False)
+    return Space("nasbench_macro", {}, {"layers": spec}, build, canonicalise, costs, sizes={"layers": layers}, auxiliary_head=False)
 
 
 def canonicalise(space: Space, genotype: Genotype) -> Genotype:
@@ -26,6 +26,13 @@ def canonicalise(space: Space, genotype: Genotype) -> Genotype:
         sorted_ops += [ops[start], *sorted(behind, key=lambda op: op == "identity")]  # stable: the others keep their order
         start += stage
     return space.genotype({"layers": [e._replace(op=op) for e, op in zip(genotype["layers"], sorted_ops)]})
+
+
+def costs(space: Space, quantity: str, **sizes: Any) -> Any:
+    """Parameters or multiply-adds, counted layer by layer."""
+    from supernet.chain_costs import chain_costs
+
+    return chain_costs(space, **sizes)[quantity]
 
 
 def build(space: Space, candidates: Candidates, *, layers: int, channels: int, norm: Any, num_classes: int, in_channels: int = 3,

@@ -125,11 +125,16 @@ def _nasbench201(path: Path, text: str, space: Space) -> Table:
 def _macro(path: Path, text: str, space: Space) -> Table:
     """NAS-Bench-Macro: `{"02012100": {"test_acc": [...], "mean_acc": ..., "std": ..., "params": ..., "flops": ...}}`, a digit a layer."""
     data = json.loads(text)
-    ((kind, spec),) = space.cells.items()
+    if len(space.cells) != 1 or not all(spec.is_chain for spec in space.cells.values()):
+        raise TableError(f"{path}: a JSON object is a table of NAS-Bench-Macro, whose architectures are chains of one choice a layer; those of "
+                         f"{space.name!r} are not")
+    (spec,) = space.cells.values()
+    digits = "".join(map(str, range(len(spec.ops))))
     texts, values = [], {"test_accuracy": [], "std": [], "params": [], "flops": []}
     for key, entry in data.items():
-        if len(key) != len(spec.edges) or not key.isdigit():
-            raise TableError(f"{path}: expected keys of {len(spec.edges)} digits, one for each layer of {space.name!r}, got {short(key)}")
+        if len(key) != len(spec.edges) or not set(key) <= set(digits):
+            raise TableError(f"{path}: expected keys of {len(spec.edges)} digits 0 to {len(spec.ops) - 1}, one for each layer of "
+                             f"{space.name!r}, got {short(key)}")
         edges = [Edge(d, s, spec.ops[int(digit)]) for (s, d), digit in zip(spec.edges, key)]
         texts.append("+".join(f"|{e.op}~{e.source}|" for e in edges))
         for name, field in (("test_accuracy", "mean_acc"), ("std", "std"), ("params", "params"), ("flops", "flops")):
