@@ -7,6 +7,7 @@ allocated, with the other side's parameters at rest. Kernels are the calls that 
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -155,8 +156,11 @@ def prepared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> to
 def begun(benchmark: str, argv: Sequence[str] | None, device: torch.device) -> dict[str, Any]:
     """What every result begins with: which benchmark, how it was called, and where it ran. argv: None for the process's own."""
     words = list(sys.argv[1:] if argv is None else argv)
-    words = [word for n, word in enumerate(words) if word != "--json" and (n == 0 or words[n - 1] != "--json")]  # where it is kept is not how
-    return {"benchmark": benchmark, "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *words]), "environment": describe(device)}
+    if "--json" in words:  # where a result is kept is not how it was made
+        at = words.index("--json")
+        words[at : at + 2] = []
+    return {"benchmark": benchmark, "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *words]),
+            "environment": describe(device)}
 
 
 def write(path: Path | None, result: Mapping[str, Any]) -> None:
@@ -183,7 +187,7 @@ def gains(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 def steps_table(result: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
     """Head and rows of all that `measure` gave."""
-    head = ("step", "ours: wall s, CPU s, MiB, kernels", "reference: wall s, CPU s, MiB, kernels", "reference / ours: wall, CPU, MiB, kernels")
+    head = ("step", *(f"{side}: wall s, CPU s, MiB, kernels" for side in SIDES), "reference / ours: wall, CPU, MiB, kernels")
 
     def side(numbers: Mapping[str, Any]) -> str:
         return f"{numbers['wall_s']:.2f}, {numbers['cpu_s']:.2f}, {numbers['peak_bytes'] / 2**20:.0f}, {numbers['kernels']:,}"

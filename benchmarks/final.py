@@ -118,8 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured and what came out, for the README."""
     sizes = result["sizes"]
-    return [(f"training step of a final network, {result['genotype']}, against edge by edge ({sizes['cells']} cells, C={sizes['channels']}, "
-             f"batch {sizes['batch']}, drop path {result['drop_path']}, auxiliary head, {where(result)})", gains(result, NAMES))]
+    what = (f"training step of a final network, {result['genotype']}, against edge by edge ({sizes['cells']} cells, C={sizes['channels']}, "
+            f"batch {sizes['batch']}, drop path {result['drop_path']}, auxiliary head, {where(result)})")
+    return [(what, gains(result, NAMES))]
 
 
 table = steps_table

@@ -16,8 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.compare import begun, check_losses, gains, header, measure, parser_for, prepared, row, steps_table, where, write
-from benchmarks.sides import METHODS, SPACES, STEPS, Sizes, make_sides
+try:
+    from benchmarks.compare import begun, check_losses, gains, header, measure, parser_for, prepared, row, steps_table, where, write
+    from benchmarks.sides import METHODS, SPACES, STEPS, Sizes, make_sides
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.search_step") from None
 from supernet.measure import parameters
 
 NAMES = {"w": "weight step", "alpha": "alpha step", "second": "second order"}

@@ -13,11 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-try:
-    from tests import reference
-except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.<name>") from None
-
 from benchmarks.compare import Side
 from supernet import setup
 from supernet.bilevel import Bilevel
@@ -30,6 +25,7 @@ from supernet.relaxations.softmax import Softmax
 from supernet.space import Space
 from supernet.spaces import darts, nasbench201, robust
 from supernet.task import Batch, Classification
+from tests import reference
 
 STEPS = ("w", "alpha", "second")
 SPACES: Mapping[str, Callable[[], Space]] = {"darts": darts.make, "nasbench201": nasbench201.make, "s1": robust.s1}
@@ -49,7 +45,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Method:
-    """A relaxation with its network. same: whether the reference computes the same; else it is our softmax step. partial: as K of PC-DARTS."""
+    """A relaxation with its network. same: whether the reference computes the same; else it is our softmax step. partial: K of PC-DARTS."""
 
     relaxation: Callable[[Space, torch.Generator], Relaxation]
     same: bool = True
@@ -147,8 +143,8 @@ def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.fl
     net = supernet(made, sizes, how, dtype)
     relaxation = how.relaxation(made, torch.Generator().manual_seed(0)).to(device, dtype)
     if not how.same:
-        softmax = Softmax(made, torch.Generator().manual_seed(0)).to(device, dtype)
-        return {"ours": _ours(net, relaxation, batches), "reference": _ours(supernet(made, sizes, METHODS["softmax"], dtype), softmax, batches)}
+        softmax, other = METHODS["softmax"], Softmax(made, torch.Generator().manual_seed(0)).to(device, dtype)
+        return {"ours": _ours(net, relaxation, batches), "reference": _ours(supernet(made, sizes, softmax, dtype), other, batches)}
     published, new = _published(made, net, sizes, how)
 
     def renewed() -> nn.Module:

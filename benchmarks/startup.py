@@ -112,8 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if number:  # the first fills the disk's cache
                 times[name].append(took)
         if number:
-            ways.append(json.loads(subprocess.run([sys.executable, "-m", "benchmarks.startup", CHILD, *options.options], cwd=ROOT, check=True,
-                                                  capture_output=True, text=True).stdout))
+            child = [sys.executable, "-m", "benchmarks.startup", CHILD, *options.options]
+            ways.append(json.loads(subprocess.run(child, cwd=ROOT, check=True, capture_output=True, text=True).stdout))
     phases = {name: {clock: statistics.median(way["phases"][name][clock] for way in ways) for clock in ("wall_s", "cpu_s")}
               for name in ways[0]["phases"]}
     result = begun("startup", argv, device) | {"rounds": options.rounds, "commands": {name: summary(took) for name, took in times.items()},
@@ -135,7 +135,8 @@ def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def table(result: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
     """Each command, then each phase."""
-    named = list(result["commands"].items()) + [(f"{' '.join(result['options'])}: {name}", spent) for name, spent in result["phases"].items()]
+    options = " ".join(result["options"])
+    named = [*result["commands"].items(), *((f"{options}: {name}", spent) for name, spent in result["phases"].items())]
     return ("process or phase", "wall s", "CPU s"), [(name, f"{t['wall_s']:.3f}", f"{t['cpu_s']:.3f}") for name, t in named]
 
 
