@@ -24,7 +24,6 @@ def main(cfg: DictConfig) -> None:
 
     from supernet import checkpoint, compose, dry_run, setup
     from supernet.measure import multiply_adds_of, parameters
-    from supernet.report.html import write_report
     from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
     from supernet.run_folder import config_hash
     from supernet.train import evaluate, fit_final
@@ -87,6 +86,8 @@ def main(cfg: DictConfig) -> None:
                 f"test_{data.item}s": parts.test.num_items, "parameters": parameters(net), "multiply_adds": count,
                 "elapsed_s": run.elapsed(), "genotype": genotype.to_json()}
             setup.save_summary(folder, f"Final training on {data.name}", rows, values)
+            from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
+
             write_report(folder.path)
     except Interrupted:
         print(stopped(position), file=sys.stderr)

@@ -20,7 +20,6 @@ def main(cfg: DictConfig) -> None:
 
     from supernet import compose, dry_run, setup
     from supernet.measure import parameters
-    from supernet.report.html import write_report
     from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
     from supernet.run_folder import config_hash
     from supernet.stages import fit_stages
@@ -84,6 +83,8 @@ def main(cfg: DictConfig) -> None:
                              f"{loop.verdict.stopped}"))
             values = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}
             setup.save_summary(folder, f"Search on {data.name}", rows, values)
+            from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
+
             write_report(folder.path)
     except Interrupted:
         print(stopped(position), file=sys.stderr)

@@ -5,18 +5,15 @@ batch with its labels; the loops around them are each side's usual ones (here `L
 Rounds are interleaved; the ratio is the median of the rounds' ratios.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.compare import begun, clock, parser_for, prepared, ratios, seconds, summary, where, write
 from supernet.data.augment import Augment
 from supernet.data.base import Images
 from supernet.data.loader import Loader
@@ -79,15 +76,12 @@ def whole_batches(images: Images, batch_size: int, channels_last: bool) -> Loade
     )
 
 
-def seconds(batches: Iterable) -> tuple[float, float]:
-    """Wall time and process CPU time of one pass."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def consume(batches: Iterable) -> None:
     for _ in batches:
         pass
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure(num_images: int, batch_size: int, rounds: int) -> dict:
+def measure(num_images: int, batch_size: int, rounds: int) -> dict[str, Any]:
     """Images per second (medians over the rounds) of each side, and each side's ratio to the per-image pipeline."""
     images = Random(num_train=num_images, image_size=32).train()
     sides: dict[str, Callable[[], Iterable]] = {
@@ -95,44 +89,42 @@ def measure(num_images: int, batch_size: int, rounds: int) -> dict:
         "whole_batch": whole_batches(images, batch_size, channels_last=False).__iter__,
         "whole_batch_channels_last": whole_batches(images, batch_size, channels_last=True).__iter__,
     }
-    walls: dict[str, list[float]] = {name: [] for name in sides}
-    cpus: dict[str, list[float]] = {name: [] for name in sides}
-    for round_number in range(rounds + 1):
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
         for name, batches in sides.items():
-            wall, cpu = seconds(batches())
-            if round_number:  # the first warms up
-                walls[name].append(wall)
-                cpus[name].append(cpu)
-
-    def ratio(times: dict[str, list[float]], name: str) -> float:
-        return statistics.median(slow / fast for slow, fast in zip(times["per_image"], times[name], strict=True))
-
-    return {
-        "num_images": num_images,
-        "batch_size": batch_size,
-        "rounds": rounds,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "images_per_s": {name: num_images / statistics.median(times) for name, times in walls.items()},
-        "ratio_wall": {name: ratio(walls, name) for name in sides},
-        "ratio_cpu": {name: ratio(cpus, name) for name in sides},
-    }
+            took = seconds(lambda batches=batches: consume(batches()), torch.device("cpu"))
+            if number:  # the first warms up
+                times[name].append(took)
+    return {"num_images": num_images, "batch_size": batch_size, "rounds": rounds,
+            "sides": {name: summary(took) | {"images_per_s": num_images / summary(took)["wall_s"],
+                                             "ratio": ratios(times["per_image"], took)} for name, took in times.items()}}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = parser_for(__doc__, rounds=7, device=False)
     parser.add_argument("--images", type=int, default=6400, help="images in a pass")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    result = measure(arguments.images, arguments.batch_size, arguments.rounds)
-    for name, speed in result["images_per_s"].items():
-        wall, cpu = result["ratio_wall"][name], result["ratio_cpu"][name]
-        print(f"{name:26} {speed:9.0f} images/s   {wall:5.1f}x wall   {cpu:5.1f}x CPU")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    options = parser.parse_args(argv)
+    device = prepared(parser, options)
+    result = begun("data", argv, device) | measure(options.images, options.batch_size, options.rounds)
+    for row in table(result)[1]:
+        print(" | ".join(row))
+    write(options.json, result)
+
+
+def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured and what came out, for the README."""
+    sides = result["sides"]
+    return [(f"whole-batch augmentation against per-image PIL ({where(result)})",
+             f"{sides['whole_batch']['ratio'][clock(result)]:.0f}x; {sides['whole_batch_channels_last']['ratio'][clock(result)]:.0f}x in "
+             f"channels_last")]
+
+
+def table(result: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """All of it, for benchmarks/README.md: head and rows."""
+    return ("side", "images a second", "ratio: wall", "CPU"), [
+        (name, f"{side['images_per_s']:.0f}", f"{side['ratio']['wall']:.1f}", f"{side['ratio']['cpu']:.1f}")
+        for name, side in result["sides"].items()]
 
 
 if __name__ == "__main__":

@@ -195,6 +195,8 @@ class TabulateConfig:
 def register() -> None:
     """Makes the schemas known to Hydra, and the folder of the user's command a place for their own Python files."""
     store = ConfigStore.instance()
+    # Hydra copies the whole store each time it lists a group, 145 times for --help. Nothing writes to it, and what it hands out is a copy.
+    ConfigStore.__deepcopy__ = lambda self, memo: self
     store.store("search_schema", SearchConfig)
     store.store("final_schema", FinalConfig)
     store.store("rank_schema", RankConfig)

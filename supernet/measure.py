@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameters(net: nn.Module, *, without: str = "auxiliary_head") -> int:
@@ -25,6 +24,8 @@ def multiply_adds(net: nn.Module, image: tuple[int, int, int]) -> int:
 
 def multiply_adds_of(net: nn.Module, x: torch.Tensor) -> int:
     """The same for any input `x` of the network."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import: it brings Triton
+
     training = net.training
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

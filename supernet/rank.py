@@ -4,10 +4,11 @@ The truth is the test accuracy of a table: this is a report, nothing is selected
 """
 
 import csv
+import itertools
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from supernet.space import Space
 
 TOP = (5, 10, 20)  # percent
-Evaluate = Callable[["Genotype"], float]  # higher is meant to be better
+Evaluate = Callable[[Iterable["Genotype"]], Iterator[float]]  # one after the other; higher is meant to be better
 
 
 @dataclass
@@ -201,14 +202,12 @@ def loaded(net: Any, checkpoints: Sequence[Path], *, every: bool) -> Iterator[tu
 
 def shared_of(cfg: DictConfig, parts: "SearchParts") -> Evaluate:
     """Accuracy in the supernet, as its weights are when called. Every architecture sees the same batches."""
-    import itertools
-
     from supernet.evaluators.shared_weights import SharedWeights
 
     calibration = list(itertools.islice(parts.loaders.train, cfg.calibration_batches)) if cfg.statistics == "recalibrated" else []
     shared = SharedWeights(parts.net, parts.space, parts.task, parts.loaders.val_eval, parts.generators["net"], statistics=cfg.statistics,
                            calibration=calibration)
-    return lambda genotype: shared(genotype)["accuracy"]
+    return lambda genotypes: (found["accuracy"] for found in shared.stream(genotypes))
 
 
 def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names: Sequence[str]) -> dict[str, Evaluate]:
@@ -237,7 +236,7 @@ def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names
 
     def proxy(name: str) -> Evaluate:
         score = ZeroCost(parts.space, make, (images, labels), parts.task, [name])
-        return lambda genotype: score(genotype)[name]
+        return lambda genotypes: (score(genotype)[name] for genotype in genotypes)
 
     return {name: proxy(name) for name in names}
 
@@ -249,11 +248,9 @@ def estimate(ranking: Ranking, evaluate: Evaluate, genotypes: Sequence["Genotype
     progress = Progress(len(genotypes), len(genotypes), item="architecture")
     started = time.perf_counter()
     try:
-        for i, genotype in enumerate(genotypes):
-            if stop():
-                break
-            ranking.estimates.append(evaluate(genotype))
-            progress.update(i + 1, dict, items=1)
+        for done, value in enumerate(evaluate(itertools.takewhile(lambda genotype: not stop(), genotypes)), 1):
+            ranking.estimates.append(value)
+            progress.update(done, dict, items=1)
     finally:
         progress.close()
     ranking.seconds = time.perf_counter() - started

@@ -128,7 +128,8 @@ class Generators(dict[str, torch.Generator]):
 
 
 class Trajectory:
-    """Snapshots of the alphas and of the mean edge weights over a search, for the record."""
+    """Snapshots of the alphas and of the mean edge weights over a search, for the record. They stay on the device until they are asked
+    for, so that no step waits for one."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
@@ -140,15 +141,19 @@ class Trajectory:
             tables = {f"alpha.{name}": p for name, p in relaxation.recorded().items()}
             tables |= {f"weights.{kind}": w.ops for kind, w in relaxation.mean().items()}
             for name, table in tables.items():
-                self.tables.setdefault(name, []).append(table.detach().float().cpu().clone())
+                self.tables.setdefault(name, []).append(table.detach().float().clone())
 
     def arrays(self) -> dict[str, Any]:
         """`epoch` (T,) and one (T, E, O) array a table."""
         epochs = torch.tensor(self.epochs, dtype=torch.float64).numpy()
-        return {"epoch": epochs} | {name: torch.stack(tables).numpy() for name, tables in self.tables.items()}
+        return {"epoch": epochs} | {name: table.numpy() for name, table in self._on_host().items()}
+
+    def _on_host(self) -> dict[str, Tensor]:
+        self.tables = {name: [table.cpu() for table in tables] for name, tables in self.tables.items()}
+        return {name: torch.stack(tables) for name, tables in self.tables.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": list(self.epochs), "tables": {k: torch.stack(v) for k, v in self.tables.items()}}
+        return {"epochs": list(self.epochs), "tables": self._on_host()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epochs, self.tables = list(state["epochs"]), {k: list(v) for k, v in state["tables"].items()}

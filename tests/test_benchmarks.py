@@ -7,36 +7,41 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import search_step
+from benchmarks import compare, final, scaling, search_step, shared_weights, sides, startup
+from benchmarks.counting import kernels
 from tests import reference
 
+CPU, THREADS = torch.device("cpu"), str(torch.get_num_threads())
 TOY = ["--cells", "3", "--channels", "4", "--batch", "4", "--image-size", "8", "--rounds", "1"]
 
 
 def test_search_step_writes_what_it_measures(tmp_path, capsys):
     path = tmp_path / "result.json"
-    search_step.main([*TOY, "--threads", str(torch.get_num_threads()), "--only", "alpha", "--json", str(path)])
+    search_step.main([*TOY, "--threads", THREADS, "--only", "alpha", "--json", str(path)])
     result = json.loads(path.read_text())
-    assert set(result) == {"sizes", "parameters", "rounds", "environment", "losses", "steps"}
+    assert result["benchmark"] == "search_step" and "--json" not in result["command"] and str(tmp_path) not in result["command"]
     assert result["sizes"] == {"cells": 3, "channels": 4, "batch": 4, "image_size": 8}
     assert result["environment"]["threads"] == torch.get_num_threads()
     assert result["losses"]["ours"] == pytest.approx(result["losses"]["reference"], rel=1e-4)
     assert list(result["steps"]) == ["alpha"]
     for step in result["steps"].values():
-        assert set(step["ratio"]) == {"wall", "cpu", "memory"}
-        for side in search_step.SIDES:
-            assert set(step[side]) == {"wall_s", "cpu_s", "peak_bytes", "rounds"}
+        assert set(step["ratio"]) == {"wall", "cpu", "memory", "kernels"}
+        for side in compare.SIDES:
+            assert set(step[side]) == {"wall_s", "cpu_s", "peak_bytes", "kernels", "rounds"}
             assert step[side]["rounds"]["wall_s"] == [step[side]["wall_s"]]
     printed = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in printed[2:]] == ["alpha"]
 
 
-def test_both_sides_take_the_same_steps():
+@pytest.mark.parametrize("space, method, cells", [("darts", "softmax", 3), ("darts", "pc_darts", 3), ("nasbench201", "softmax", 5),
+                                                  ("s1", "softmax", 3)])
+def test_both_sides_take_the_same_steps(space, method, cells):
     """Every kind of step in float64: the alphas' gradients, then the weights."""
-    sides = search_step.make_sides(search_step.Sizes(3, 2, 4, 8), torch.device("cpu"), torch.float64)
-    ours, published = sides["ours"], sides["reference"]
+    channels = 4 if method == "pc_darts" else 2
+    made = sides.make_sides(sides.Sizes(cells, channels, 4, 8), CPU, torch.float64, space=space, method=method)
+    ours, published = made["ours"], made["reference"]
     for step, tolerance in (("w", 1e-9), ("alpha", 1e-9), ("second", 1e-6)):
-        for side in sides.values():
+        for side in made.values():
             side.steps[step]()
         if step != "w":
             for mine, theirs in zip(ours.alpha, published.alpha, strict=True):
@@ -45,12 +50,85 @@ def test_both_sides_take_the_same_steps():
             reference.close(mine, theirs, 1e-9)
 
 
+def test_gdas_is_compared_with_our_softmax_step():
+    made = sides.make_sides(sides.Sizes(3, 2, 4, 8), CPU, method="gdas")
+    assert type(made["ours"].net) is type(made["reference"].net)
+    run = {name: kernels(side.steps["w"]) for name, side in made.items()}
+    assert run["ours"]["convolution"] < 0.5 * run["reference"]["convolution"]
+
+
+def test_both_final_networks_take_the_same_steps():
+    """Drop path and the auxiliary head included: the same generator draws the same masks."""
+    made = final.make_sides("darts_v2", sides.Sizes(3, 4, 4, 32), CPU, torch.float64)
+    losses = compare.check_losses(made)
+    assert losses["ours"]["train"] == pytest.approx(losses["reference"]["train"], rel=1e-12)
+    final.set_drop_path(made, 0.5)
+    for _ in range(3):
+        for side in made.values():
+            side.steps["train"]()
+        for mine, theirs in reference.parameters_side_by_side(made["ours"].net, made["reference"].net):
+            reference.close(mine, theirs, 1e-9)
+
+
 def test_different_losses_stop_the_benchmark():
-    sides = search_step.make_sides(search_step.Sizes(3, 2, 2, 8), torch.device("cpu"))
+    made = sides.make_sides(sides.Sizes(3, 2, 2, 8), CPU)
     with torch.no_grad():
-        sides["ours"].net.classifier.bias[0] += 1
+        made["ours"].net.classifier.bias[0] += 1
     with pytest.raises(RuntimeError, match="train losses must agree to 0.0001"):
-        search_step.check_losses(sides)
+        compare.check_losses(made)
+
+
+def test_a_final_step_is_measured(tmp_path):
+    path = tmp_path / "result.json"
+    final.main(["--cells", "3", "--channels", "4", "--batch", "2", "--rounds", "1", "--threads", THREADS, "--json", str(path)])
+    result = json.loads(path.read_text())
+    assert result["genotype"] == "darts_v2" and result["steps"]["train"]["ratio"]["kernels"] > 1
+    (what, came_out), = final.figures(result)
+    assert "darts_v2" in what and "% of the memory" in came_out
+
+
+def test_shared_weights_are_measured_where_both_sides_agree(tmp_path, capsys):
+    path = tmp_path / "result.json"
+    shared_weights.main(["--space", "nasbench201", "--cells", "3", "--channels", "2", "--batch", "2", "--calibration", "1",
+                         "--batches", "1", "--architectures", "2", "--rounds", "1", "--threads", THREADS, "--json", str(path)])
+    result = json.loads(path.read_text())
+    assert result["ours"]["architectures_per_s"] > 0 and result["ratio"]["cpu"] > 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ours", "reference"]
+
+
+def test_exponents_are_those_of_a_power():
+    assert scaling.exponent((2, 4, 8), (3 * 2**1.5, 3 * 4**1.5, 3 * 8**1.5)) == pytest.approx(1.5)
+    base = scaling.Point()
+    lines = {"batch": (4, 8), "layers": (3, 6)}
+    assert scaling.points(base, lines) == [scaling.Point(batch=4), base, scaling.Point(layers=3)]
+
+    def point(at):
+        numbers = {key: at.batch * at.layers**2 for key in ("wall_s", "cpu_s", "peak_bytes", "kernels")}
+        return vars(at) | {"steps": {step: dict.fromkeys(compare.SIDES, numbers) for step in scaling.STEPS_HERE}}
+
+    found = scaling.exponents([point(at) for at in scaling.points(base, lines)], base, lines)
+    assert found["batch"]["w"]["ours"]["cpu"] == pytest.approx(1) and found["layers"]["alpha"]["reference"]["memory"] == pytest.approx(2)
+
+
+def test_a_point_of_the_scaling_is_measured_with_its_nodes_and_ops():
+    few, many = (scaling.measure_point(scaling.Point(2, 2, nodes, ops, 3), 1, CPU, image_size=8) for nodes, ops in ((1, 2), (2, 4)))
+    assert many["nodes"] == 2 and many["ops"] == 4
+    assert few["steps"]["w"]["ours"]["kernels"] < many["steps"]["w"]["ours"]["kernels"]
+
+
+def test_start_up_is_told_by_package():
+    assert startup.seconds(["-c", "pass"])[0] > 0
+    found = startup.imports("import decimal")
+    assert found["decimal" if "decimal" in found else "others"] > 0
+
+
+@pytest.mark.slow
+def test_start_up_is_told_by_phase_and_asks_for_nothing_heavy():
+    """Neither Matplotlib nor torchvision, W&B or PIL before the first step."""
+    child = [sys.executable, "-m", "benchmarks.startup", startup.CHILD, "threads=1", "layers=3", "channels=2", "batch_size=2"]
+    done = subprocess.run(child, cwd=startup.ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert list(result["phases"])[-2:] == ["first step", "second step"] and result["unasked"] == []
 
 
 def test_outside_the_repository_root_one_line_says_where_to_run_it(tmp_path):

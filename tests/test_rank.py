@@ -192,8 +192,8 @@ def test_scores_are_those_of_the_finite_pairs():
 def test_a_ranking_that_was_stopped_keeps_its_estimates(capsys, tmp_path):
     genotypes = drawn(SPACE, 6, random.Random(0))
     whole, cut = Ranking("shared_weights", "epoch_1", 10), Ranking("shared_weights", "epoch_2", 20)
-    estimate(whole, lambda g: -1.0 * genotypes.index(g), genotypes, lambda: False)
-    estimate(cut, lambda g: float(genotypes.index(g)), genotypes, lambda: len(cut.estimates) == 4)
+    estimate(whole, lambda drawn: (-1.0 * genotypes.index(g) for g in drawn), genotypes, lambda: False)
+    estimate(cut, lambda drawn: (float(genotypes.index(g)) for g in drawn), genotypes, lambda: len(cut.estimates) == 4)
     assert cut.estimates == [0, 1, 2, 3] and "epoch_2: 4 architectures" in capsys.readouterr().err
     truth = np.arange(6.0)
     scored = [(r, r.scores(truth, np.random.default_rng(0), 20)) for r in (whole, cut)]

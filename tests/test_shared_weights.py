@@ -60,6 +60,19 @@ def test_the_supernet_is_left_as_found(setting, statistics):
     assert evaluate(space.sample(random.Random(0))) == first
 
 
+@pytest.mark.parametrize("statistics", ["recalibrated", "batch", "running"])
+def test_a_stream_is_a_call_for_each_and_leaves_the_supernet_as_found(setting, statistics):
+    space, net, _, batches = setting
+    evaluate = SharedWeights(net, space, Classification(), batches[2:], torch.Generator(), statistics=statistics, calibration=batches[:2])
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    genotypes = [space.sample(random.Random(seed)) for seed in range(3)]
+    assert list(evaluate.stream(genotypes)) == [evaluate(genotype) for genotype in genotypes]
+    stream = evaluate.stream(genotypes)
+    next(stream)
+    stream.close()
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and net.training
+
+
 def test_recalibration_sees_the_network_without_dropout():
     torch.manual_seed(0)
     space = layerwise.make(stages=[[1, 3]], dropouts=[50], skippable=False)

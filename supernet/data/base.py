@@ -50,7 +50,7 @@ class Images:
         return len(self.labels)
 
     def read(self, indices: Tensor) -> Tensor:
-        return self.pixels[indices]
+        return self.pixels.index_select(0, indices)  # copies whole images, where indexing goes byte by byte
 
     def to(self, device: torch.device) -> "Images":
         return Images(self.pixels.to(device), self.labels.to(device))

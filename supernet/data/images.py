@@ -38,15 +38,17 @@ class ImageData(Data):
 
     def search(self, loading: Loading, *, split: Mapping[str, Any], augment_val: bool,
                generators: Mapping[str, torch.Generator]) -> SearchLoaders:
-        chosen = make_split(self.source.train().labels, mode=split["mode"], train_portion=split["train_portion"],
-                            max_train=split["max_train"], max_val=split["max_val"], generator=generators["split"])
-        return search_loaders(self.source, chosen, augment=self.augment, augment_val=augment_val,
+        images = self.source.train()
+        chosen = make_split(images.labels, mode=split["mode"], train_portion=split["train_portion"], max_train=split["max_train"],
+                            max_val=split["max_val"], generator=generators["split"])
+        return search_loaders(self.source, chosen, images=images, augment=self.augment, augment_val=augment_val,
                               generators=(generators["train"], generators["val"]), **vars(loading))
 
     def final(self, loading: Loading, *, split: Mapping[str, Any], generators: Mapping[str, torch.Generator]) -> FinalLoaders:
-        chosen = make_split(self.source.train().labels, mode=split["mode"], train_portion=1 - split["val_portion"],
-                            max_train=split["max_train"], generator=generators["split"])
-        return final_loaders(self.source, chosen, augment=self.augment, generator=generators["train"], **vars(loading))
+        images = self.source.train()
+        chosen = make_split(images.labels, mode=split["mode"], train_portion=1 - split["val_portion"], max_train=split["max_train"],
+                            generator=generators["split"])
+        return final_loaders(self.source, chosen, images=images, augment=self.augment, generator=generators["train"], **vars(loading))
 
     def test(self, loading: Loading) -> Loader:
         return test_loader(self.source, batch_size=loading.eval_batch_size, augment=self.augment, device=loading.device,

@@ -212,6 +212,7 @@ def search_loaders(
     source: Source,
     split: Split,
     *,
+    images: Part | None = None,
     batch_size: int,
     augment: Augment,
     generators: tuple[torch.Generator, torch.Generator],
@@ -223,7 +224,8 @@ def search_loaders(
     channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SearchLoaders:
-    """Loaders of the training part; the test part is not read. `generators` are those of `train` and `val`, on `device`.
+    """Loaders of the training part; the test part is not read. `generators` are those of `train` and `val`, on `device`. `images`: the
+    training part, where it was read already.
 
     The official DARTS code augments the images that train alpha as it does those that train w; `augment_val=False` gives them as
     they are. It also keeps the last, smaller batch, as `drop_last=False` does.
@@ -231,7 +233,7 @@ def search_loaders(
     _check_batch_size(batch_size, "training", split.train)
     _check_batch_size(batch_size, "validation", split.val)
     device = torch.device(device)
-    images = source.train().to(device)  # once, for all three to share
+    images = (source.train() if images is None else images).to(device)  # once, for all three to share
     training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
     common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
@@ -248,6 +250,7 @@ def final_loaders(
     source: Source,
     split: Split,
     *,
+    images: Part | None = None,
     batch_size: int,
     augment: Augment,
     generator: torch.Generator,
@@ -258,10 +261,10 @@ def final_loaders(
     channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> FinalLoaders:
-    """Loaders of the training part, for a network trained from scratch."""
+    """Loaders of the training part, for a network trained from scratch. `images`: that part, where it was read already."""
     _check_batch_size(batch_size, "training", split.train)
     device = torch.device(device)
-    images = source.train().to(device)
+    images = (source.train() if images is None else images).to(device)
     training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
     common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}

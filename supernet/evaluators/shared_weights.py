@@ -38,25 +38,38 @@ class SharedWeights:
         self.calibration, self.norms = calibration, [n for n in batch_norms(net) if n.running_mean is not None]
         self._prepare = modes[statistics]
 
-    @torch.no_grad()
     def __call__(self, genotype: Genotype) -> dict[str, float]:
+        (found,) = self.stream([genotype])
+        return found
+
+    def stream(self, genotypes: Iterable[Genotype]) -> Iterator[dict[str, float]]:
+        """The metrics of one architecture after the other, equal to those of single calls. The supernet is as it was found once the stream
+        has ended or is closed, and is to be left alone until then: it is looked after once, not for each architecture."""
         p = next(self.net.parameters())
-        weights = one_hot(self.space, genotype, dtype=p.dtype, device=p.device)
-        with as_found(self.net, self.norms, self.generator):
-            self._prepare(weights)
-            return evaluate(self.net, self.task, self.batches, lambda: weights, self.generator)
+        with as_found(self.net, self.norms, self.generator) as start:
+            for genotype in genotypes:
+                weights = one_hot(self.space, genotype, dtype=p.dtype, device=p.device)
+                self.generator.set_state(start)
+                with torch.no_grad():
+                    self._prepare(weights)
+                    found = evaluate(self.net, self.task, self.batches, lambda: weights, self.generator)
+                yield found
 
     def _recalibrate(self, weights: EdgeWeights) -> None:
         """The mean of the batches' statistics, with equal weights. Only norms are in training mode: dropout would widen what they see."""
+        means, variances = [n.running_mean for n in self.norms], [n.running_var for n in self.norms]
         self.net.eval()
+        if not self.norms:
+            return
+        torch._foreach_zero_([*means, *variances])
         for norm in self.norms:
-            norm.train(), norm.running_mean.zero_(), norm.running_var.zero_()
+            norm.training = True
         for n, batch in enumerate(self.calibration):
             for norm in self.norms:
-                norm.momentum = 1 / (n + 1)
+                vars(norm)["momentum"] = 1 / (n + 1)  # a plain number, of hundreds of norms: Module.__setattr__ looks up much first
             self.task(self.net, batch, weights, generator=self.generator)
-        for norm in self.norms:  # of ops that did not run
-            norm.running_var.masked_fill_(norm.running_var == 0, 1.0)
+        zero = torch.cat(variances) == 0  # of ops that did not run, and of channels without any variance: those become 1
+        torch._foreach_add_(variances, list(zero.to(variances[0].dtype).split([len(v) for v in variances])))
 
     def _by_batch(self, weights: EdgeWeights) -> None:
         for norm in self.norms:
@@ -64,15 +77,18 @@ class SharedWeights:
 
 
 @contextmanager
-def as_found(net: nn.Module, norms: Sequence[BatchNorm], generator: torch.Generator) -> Iterator[None]:
-    """Afterwards mode, statistics and generator are what they were before, bit for bit."""
+def as_found(net: nn.Module, norms: Sequence[BatchNorm], generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Afterwards mode, statistics and generator are what they were before, bit for bit. Gives the generator's state."""
     training, state = net.training, generator.get_state()
-    kept = [(norm.running_mean.clone(), norm.running_var.clone(), norm.momentum) for norm in norms]
+    statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
+    kept, momenta = [s.clone() for s in statistics], [norm.momentum for norm in norms]
     try:
-        yield
+        yield state
     finally:
         net.train(training)
         generator.set_state(state)
-        for norm, (mean, var, momentum) in zip(norms, kept):
-            norm.running_mean.copy_(mean), norm.running_var.copy_(var)
+        if kept:
+            with torch.no_grad():
+                torch._foreach_copy_(statistics, kept)
+        for norm, momentum in zip(norms, momenta):
             norm.momentum, norm.by_batch = momentum, False

@@ -39,7 +39,7 @@ class Sampled:
         def score(batches: list) -> dict[Genotype, float]:
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
                                      calibration=calibration)
-            return {genotype: evaluate(genotype)["accuracy"] for genotype in candidates}
+            return {genotype: found["accuracy"] for genotype, found in zip(candidates, evaluate.stream(candidates), strict=True)}
 
         calibration = list(itertools.islice(loop.train, self.calibration_batches)) if self.statistics == "recalibrated" else []
         candidates = list(dict.fromkeys(draw() for _ in range(self.n)))
