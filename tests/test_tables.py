@@ -96,8 +96,10 @@ def test_nas_bench_macro():
 
 @pytest.mark.parametrize("space, key, message", [
     (nasbench_macro.make(), "0123", "expected keys of 8 digits 0 to 2, one for each layer of 'nasbench_macro', got '0123'"),
-    (nasbench_macro.make(), "00000003", "expected keys of 8 digits 0 to 2"), (nasbench_macro.make(), "0000000²", "expected keys of 8 digits"),
-    (layerwise.make(), "00000000", "chains of one choice a layer; those of 'layerwise' are not"), (NB, "000000", "those of 'nasbench201' are not"),
+    (nasbench_macro.make(), "00000003", "expected keys of 8 digits 0 to 2"),
+    (nasbench_macro.make(), "0000000²", "expected keys of 8 digits"),
+    (layerwise.make(), "00000000", "chains of one choice a layer; those of 'layerwise' are not"),
+    (NB, "000000", "those of 'nasbench201' are not"),
 ])
 def test_a_table_of_nas_bench_macro_is_for_its_chains_alone(tmp_path, space, key, message):
     path = tmp_path / "macro.json"

@@ -187,7 +187,8 @@ def test_a_genotype_of_another_space_than_the_given_one(here):
 def test_an_auxiliary_head_where_there_can_be_none(here):
     toy = toy_space.make()
     toy.sample(random.Random(0)).save(here / "toy.json")
-    refuses(here, ["task.auxiliary_weight must be 0", "toy", "0.4"], "train_final", *TINY_FINAL, "genotype=toy.json", "task.auxiliary_weight=0.4")
+    refuses(here, ["task.auxiliary_weight must be 0", "toy", "0.4"], "train_final", *TINY_FINAL, "genotype=toy.json",
+            "task.auxiliary_weight=0.4")
     refuses(here, ["genotype is of space 'toy'", "not of 'darts'"], "train_final", *TINY_FINAL, "genotype=toy.json", "space=darts")
 
 

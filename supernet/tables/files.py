@@ -126,7 +126,8 @@ def _macro(path: Path, text: str, space: Space) -> Table:
     """NAS-Bench-Macro: `{"02012100": {"test_acc": [...], "mean_acc": ..., "std": ..., "params": ..., "flops": ...}}`, a digit a layer."""
     data = json.loads(text)
     if len(space.cells) != 1 or not all(spec.is_chain for spec in space.cells.values()):
-        raise TableError(f"{path}: a JSON object is a table of NAS-Bench-Macro, whose architectures are chains of one choice a layer; those of "
+        raise TableError(f"{path}: a JSON object is a table of NAS-Bench-Macro, whose architectures are chains of one choice a layer; "
+                         f"those of "
                          f"{space.name!r} are not")
     (spec,) = space.cells.values()
     digits = "".join(map(str, range(len(spec.ops))))
