@@ -127,8 +127,7 @@ def _macro(path: Path, text: str, space: Space) -> Table:
     data = json.loads(text)
     if len(space.cells) != 1 or not all(spec.is_chain for spec in space.cells.values()):
         raise TableError(f"{path}: a JSON object is a table of NAS-Bench-Macro, whose architectures are chains of one choice a layer; "
-                         f"those of "
-                         f"{space.name!r} are not")
+                         f"those of {space.name!r} are not")
     (spec,) = space.cells.values()
     digits = "".join(map(str, range(len(spec.ops))))
     texts, values = [], {"test_accuracy": [], "std": [], "params": [], "flops": []}
