@@ -54,6 +54,13 @@ METHODS = {
 }
 
 
+# Methods that solve fewer than four of five seeds, and why. Strict: one that comes to solve them fails its test until it is taken out.
+FEWER = {
+    "fair_darts": "ops of an edge do not compete: where the zero-one loss has driven a skip or a pool to 1 before the convolution is of "
+                  "use, both end near 1, and the strongest need not be the one that matters",
+}
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     path = tmp_path_factory.mktemp("planted") / "stripes.npz"
@@ -76,7 +83,8 @@ def test_the_planted_op_is_found(method, images, record_property):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(method, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=FEWER[method]))
+                                    if method in FEWER else method for method in METHODS])
 def test_the_planted_op_is_found_over_five_seeds(method, images, record_property):
     found = [solves(method, seed, images) for seed in range(5)]
     record_property("planted_seeds", method)
