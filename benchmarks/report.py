@@ -40,8 +40,9 @@ def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The block of README.md."""
     cells = [(what, came_out, f"`benchmarks/results/{name}`") for name, result in found.items()
              for what, came_out in module(result).figures(result)]
-    return "\n".join(["Speed, side by side in one process: how many times the time of ours the other takes (CPU time on a CPU, wall time on a "
-                      "GPU), and our share of its memory.", "", *rows([("what", "result", "where"), *cells])])
+    said = ("Speed, side by side in one process: how many times the time of ours the other takes (CPU time on a CPU, wall time on a GPU), "
+            "and our share of its memory.")
+    return "\n".join([said, "", *rows([("what", "result", "where"), *cells])])
 
 
 def details(found: Mapping[str, Mapping[str, Any]]) -> str:
