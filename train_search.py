@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.dry_run:
         loop = stages.loop
         batches = (next(iter(loop.train)), next(loop.alpha_batches))
-        rows = dry_run.report(parts.net, lambda: loop.search.step(*batches), example=data.example(device), item=data.item,
+        rows = dry_run.report(parts.net, lambda: loop.step(*batches), example=data.example(device), item=data.item,
                               batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
                               remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
         print(table([("supernet", f"{space.name}, {cfg.layers} cells, C={cfg.channels}, {space.count():.3g} architectures"), *rows]))

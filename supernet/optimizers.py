@@ -1,6 +1,7 @@
-"""What the bilevel step asks of the optimizer of the weights: the step it would take. And mirror descent on the simplex."""
+"""What the bilevel step asks of the optimizer of the weights: the step it would take. Mirror descent on the simplex. And steps that a
+CUDA graph can hold."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -53,3 +54,45 @@ class ExponentiatedGradient(torch.optim.Optimizer):
                     exponent = -group["lr"] * p.grad
                     p.mul_((exponent - exponent.amax(-1, keepdim=True)).exp())
                     p.div_(p.sum(-1, keepdim=True))
+
+
+# The options under which a step reads nothing back, so that a CUDA graph can hold it, and takes its learning rate from a tensor.
+_FUSED = {"fused": True, "foreach": False}
+_STATIC: Mapping[type[torch.optim.Optimizer], Mapping[str, bool]] = {
+    torch.optim.SGD: _FUSED, torch.optim.Adam: _FUSED, torch.optim.AdamW: _FUSED, ExponentiatedGradient: {}}
+
+
+def check_static(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError for an optimizer that `make_static` does not know."""
+    if type(optimizer) not in _STATIC:
+        names = [kind.__name__ for kind in _STATIC]
+        raise ValueError(f"a CUDA graph holds the steps of {', '.join(names[:-1])} and {names[-1]}, got {type(optimizer).__name__}")
+
+
+def make_static(optimizer: torch.optim.Optimizer) -> None:
+    """Makes `optimizer.step()` a fixed sequence of operations on fixed tensors, the learning rate among them (`set_lr` writes into it).
+    What it computes stays, up to rounding. To be called again after `load_state_dict`; to no effect where nothing was loaded.
+
+    On a GPU the learning rate is in single precision, as fused steps want it. Raises ValueError (`check_static`).
+    """
+    check_static(optimizer)
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        on_gpu = device.type == "cuda"
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32 if on_gpu else torch.float64, device=device)
+        group.update(_STATIC[type(optimizer)])
+        if "capturable" in group:
+            group["capturable"] = on_gpu  # on the CPU it is refused
+        for p in group["params"]:
+            if "step" in optimizer.state.get(p, {}):
+                optimizer.state[p]["step"] = optimizer.state[p]["step"].to(device, torch.float32)
+    optimizer._warned_capturable_if_run_uncaptured = True  # steps that warm up and odd batches run outside a graph
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Of all groups. Where the learning rate is a tensor, it is written into: a graph that has captured a step reads it there."""
+    for group in optimizer.param_groups:
+        if torch.is_tensor(group["lr"]):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

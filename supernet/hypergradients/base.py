@@ -1,5 +1,6 @@
 """The bilevel problem as a hypergradient sees it."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,6 +69,27 @@ class Problem:
 
 
 Hypergradient = Callable[[Problem], Tensors]
+_STATIC: set[Hypergradient] = set()
+
+
+def static(hypergradient: Hypergradient) -> Hypergradient:
+    """Marks one that is the same operations on the same tensors at every step, reads nothing back, draws nothing anew and differentiates
+    once, so that a CUDA graph can hold it."""
+    _STATIC.add(hypergradient)
+    return hypergradient
+
+
+def is_static(hypergradient: Hypergradient) -> bool:
+    """Whether one, with options or without, was marked `static`."""
+    return _plain(hypergradient) in _STATIC
+
+
+def name_of(hypergradient: Hypergradient) -> str:
+    return getattr(_plain(hypergradient), "__name__", type(hypergradient).__name__)
+
+
+def _plain(hypergradient: Hypergradient) -> Hypergradient:
+    return hypergradient.func if isinstance(hypergradient, functools.partial) else hypergradient
 
 
 def grad(loss: Tensor, inputs: Sequence[Tensor], **options: bool) -> Tensors:

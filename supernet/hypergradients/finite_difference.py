@@ -2,9 +2,10 @@
 
 import torch
 
-from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, grad, weights_at
+from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, grad, static, weights_at
 
 
+@static
 def finite_difference(problem: Problem, *, radius: float = 1e-2) -> Tensors:
     """`d_alpha L_val(w', alpha) - xi * (d_alpha L_train(w+, alpha) - d_alpha L_train(w-, alpha)) / (2 eps)`.
 

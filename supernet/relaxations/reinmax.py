@@ -17,6 +17,8 @@ class ReinMax(TableRelaxation):
     Unlike GDAS all ops run: the estimator needs the gradient of undrawn weights.
     """
 
+    static = True
+
     def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-3, temperature: float = 1.0):
         super().__init__(space, generator, init_scale=init_scale)
         if temperature < 1:
