@@ -118,7 +118,7 @@ class Half:
 
 
 class Graphed:
-    """`Bilevel.step`, captured: the same draws from the same generators, the same updates. The guard sees a half's numbers after its update.
+    """`Bilevel.step`, captured: the same draws from the same generators, the same updates. The guard sees numbers after their update.
 
     Batches of `batch_size` go through the graphs, others (the last of an epoch) through `search` itself. A graph has the host's numbers
     (a temperature, a penalty's weight, which weights are trained) burnt in: `refresh`, called before every epoch, forgets graphs where one
@@ -215,7 +215,7 @@ def refusals(search: Bilevel) -> Iterable[str]:
     """Why a graph cannot hold a search's step, a line for each reason."""
     refused = [m for m in search.relaxation.modules() if isinstance(m, Relaxation) and not m.static]
     if refused:  # a wrapper is refused for what it holds
-        yield _line(f"{type(refused[-1]).__name__}, which the host takes part in at every step (sampled paths, perturbed weights, decisions)")
+        yield _line(f"{type(refused[-1]).__name__}, in whose draws the host takes part (sampled paths, perturbed weights, decisions)")
     if not search.alpha:
         yield _line("a search without architecture parameters, whose paths are sampled")
     if not is_static(search.hypergradient):

@@ -295,6 +295,16 @@ class SearchLoop:
         """As `Bilevel.step`."""
         return (self.search if self.graphed is None else self.graphed).step(train_batch, val_batch)
 
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The task's metrics of the supernet."""
+        search = self.search
+        return evaluate(search.net, search.task, batches, lambda: search.relaxation.evaluated(self.generators["alpha"]).detach(),
+                        self.generators["net"], search.context)
+
+    def evaluate_batch(self) -> None:
+        """One batch of an evaluation, to see what it takes."""
+        self.evaluate([next(iter(self.val))])
+
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         s = self.search
@@ -354,8 +364,7 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         seconds = time.perf_counter() - started
         mean = search.relaxation.mean().detach()
         train = search.task.metrics(loop.totals.means())
-        val = evaluate(search.net, search.task, loop.val, lambda: search.relaxation.evaluated(loop.generators["alpha"]).detach(),
-                       loop.generators["net"], search.context)
+        val = loop.evaluate(loop.val)
         loop.guard.check("validation loss", val["loss"])
         loop.totals.reset()
         position.epoch = epoch + 1
@@ -411,6 +420,11 @@ class FinalLoop:
         """All that moves, by the name it has in a checkpoint."""
         return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
                 "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}
+
+    def evaluate_batch(self) -> None:
+        """One batch of an evaluation, to see what it takes; nothing where no images are held out."""
+        if self.val is not None:
+            evaluate(self.net, self.task, [next(iter(self.val))], lambda: None, self.generators["net"], self.context)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights."""

@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel
@@ -218,9 +219,9 @@ def test_equals_the_eager_step(name, how):
     eager, search = (make(**{"space": SMALL} | SEARCHES[name]) for _ in range(2))
     capturing = HOW[how](search)
     graphed = Graphed(search, batch_size=BATCH, capturing=capturing, warm_up=2)
-    guarded = {id(s): [] for s in (eager, search)}
-    for s in (eager, search):
-        s.guard = lambda what, value, batch, seen=guarded[id(s)]: seen.append((what, value.item(), id(batch)))
+    ours, theirs = [], []
+    for s, seen in ((search, ours), (eager, theirs)):
+        s.guard = lambda what, value, batch, seen=seen: seen.append((what, value.item(), id(batch)))
     train, val = batches([BATCH] * 5 + [4]), batches([BATCH] * 2 + [2])
     for epoch in range(2):
         for s in (eager, search):
@@ -231,11 +232,11 @@ def test_equals_the_eager_step(name, how):
                 set_lr(s.w_optimizer, 0.1 / (1 + n))
                 set_lr(s.alpha_optimizer, 0.01 / (1 + epoch))
             other = val[n // 2] if n % 2 == 0 else None
-            ours, theirs = graphed.step(batch, other), eager.step(batch, other)
-            assert ours["correct"] == theirs["correct"] and ours["count"] == theirs["count"]
-            reference.close(ours["loss"], theirs["loss"], 1e-9)
+            stats, expected = graphed.step(batch, other), eager.step(batch, other)
+            assert stats["correct"] == expected["correct"] and stats["count"] == expected["count"]
+            reference.close(stats["loss"], expected["loss"], 1e-9)
     assert_close(state(search), state(eager), 1e-9)
-    for (what, value, batch), (same, expected, seen) in zip(guarded[id(search)], guarded[id(eager)], strict=True):
+    for (what, value, batch), (same, expected, seen) in zip(ours, theirs, strict=True):
         assert (what, batch) == (same, seen) and value == pytest.approx(expected, rel=1e-8)
     assert_close([p.grad for p in search.w], [p.grad for p in eager.w], 1e-9)
     if capturing is not None:
@@ -379,3 +380,53 @@ def test_on_a_gpu_replays_equal_the_eager_step(name):
     assert all(half.graph is not None for half in graphed.halves.values())
     assert_close(state(search), state(eager), 1e-5)
     print(graphed.nodes())
+
+
+class Capturable(TorchDispatchMode):
+    """Within, what a CUDA graph cannot hold fails: reading a value, a shape that depends on values, drawing, data from the host (a new
+    tensor is on the device, one made of numbers is copied there). `ops` are the names of all operations, in order."""
+
+    READS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique_dim", "_unique2", "item"}
+    DRAWS = {"bernoulli", "bernoulli_", "normal_", "uniform_", "exponential_", "random_", "rand", "randn", "randint", "randperm", "multinomial",
+             "_standard_gamma", "native_dropout"}
+    COPIES = {"lift_fresh", "lift_fresh_copy"}
+
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        assert name not in self.READS | self.DRAWS | self.COPIES, name
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+            assert not any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]), "picks by a mask"
+        self.ops.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_captured_functions_hold_nothing_that_a_graph_cannot(name):
+    """And they are the same operations at every step."""
+    search = make(**{"space": SMALL} | SEARCHES[name])
+    graphed = Graphed(search, batch_size=BATCH, capturing=None)
+    train, val = batches([BATCH] * 2)
+    for _ in range(2):
+        graphed.step(train, val)
+    for half in graphed.halves.values():
+        seen = []
+        for _ in range(2):
+            with Capturable() as mode:
+                half.run()
+            seen.append(mode.ops)
+        assert seen[0] == seen[1] and len(seen[0]) > 100
+
+
+def test_what_a_graph_cannot_hold_is_seen():
+    """The check itself: a sampled draw reads a mask, an eager penalty copies its table."""
+    search = make(relaxation=GumbelHard)
+    with pytest.raises(AssertionError, match="_local_scalar_dense|lift_fresh"), Capturable():
+        search.alpha_gradient(*batches([BATCH] * 2), search.relaxation.noise(torch.Generator()))
+    with pytest.raises(AssertionError, match="lift_fresh"), Capturable():
+        torch.tensor([1.0])
+    with pytest.raises(AssertionError, match="mask"), Capturable():
+        torch.ones(3)[torch.ones(3) > 0]

@@ -90,7 +90,7 @@ COMPOSED = {
     "a flag misspelt": ("--multirum", ["--multirum"]),
     "a train portion above 1": ("split.train_portion=1.5", ["split.train_portion", "between 0 and 1", "1.5"]),
     "a compiler of the other script": ("compile=inductor", ["compile", "none or graph", "inductor"]),
-    "a truth value for a compiler": ("compile=true", ["compile", "none or graph", "true"]),
+    "a truth value for a compiler": ("compile=true", ["compile", "none or graph", "True"]),
     "drop path in a graph": (("compile=graph", "drop_path_prob=0.1"), ["compile=graph", "drop_path_prob", "compile=none"]),
     "skips that drop out in a graph": (("compile=graph", "skip_dropout=p_darts"), ["compile=graph", "skip_dropout", "compile=none"]),
     "a precision that there is not": ("amp=fp16", ["amp", "none or bf16", "fp16"]),

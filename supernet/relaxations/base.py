@@ -43,6 +43,11 @@ class Relaxation(nn.Module, ABC):
     def forward(self, generator: torch.Generator) -> EdgeWeights:
         return self.weights(self.noise(generator))
 
+    @torch.no_grad()
+    def samples(self, generator: torch.Generator) -> bool:
+        """Whether draws run some of the ops alone, each draw others. Draws once."""
+        return any(w.active is not None for w in self(generator).values())
+
     def anneal(self, progress: float, epoch: int) -> None:
         """Called before each epoch, also before one that is gone on with: `progress` is 0 in the first and exactly 1 in the last."""
 

@@ -62,8 +62,10 @@ class Dirichlet(TableRelaxation):
 def gamma(shape: Tensor, normal: Tensor, uniform: Tensor, exponential: Tensor) -> Tensor:
     """Gamma variables of this shape and scale 1 (Marsaglia & Tsang 2000): `d v`, d = shape - 1/3, v = (1 + x / sqrt(9 d))^3, of the first
     proposal x, standard normal, for which v > 0 and log u < x^2 / 2 + d - d v + d log v, u uniform. Shapes below 1 are reached from one
-    above, times U^(1 / shape) (ibid., Sec. 6), where -log U is exponential. normal, uniform: (E, O, PROPOSALS), for shapes (E, O), or (L, E, O) where
-    layers share their noise."""
+    above, times U^(1 / shape) (ibid., Sec. 6), where -log U is exponential.
+
+    normal, uniform: (E, O, PROPOSALS) for shapes (E, O), or (L, E, O), where layers share their noise. exponential: (E, O).
+    """
     below = shape < 1
     d = (shape + below.to(shape) - 1 / 3)[..., None]
     v = (1 + normal / (9 * d).sqrt()) ** 3
