@@ -212,6 +212,8 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
                      penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm,
                      context=setup.precision(cfg.amp, parts.device))
     graphed = None
+    if before is not None and before.graphed is not None:
+        before.graphed.release()
     if cfg.compile == "graph":
         check_graphable(search, monitors.values(), parts.data.example(parts.device))
         graphed = Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device))

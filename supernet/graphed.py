@@ -140,9 +140,12 @@ class Graphed:
     def refresh(self) -> None:
         """To be called once the numbers of an epoch are set."""
         numbers = host_numbers(self.search)
-        if numbers == self._numbers:
-            return
-        self._numbers = numbers
+        if numbers != self._numbers:
+            self._numbers = numbers
+            self.release()
+
+    def release(self) -> None:
+        """Frees the graphs and their memory; further steps warm up once and capture anew."""
         if self.capturing is not None:
             self.capturing.forget()
         for half in self.halves.values():

@@ -2,6 +2,7 @@
 CUDA graph can hold."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,18 +16,43 @@ def virtual_step(optimizer: torch.optim.Optimizer, w: Sequence[Tensor], grads: S
     """
     if type(optimizer) is not torch.optim.SGD:
         raise ValueError(f"a second-order hypergradient needs w_optimizer=sgd, got {type(optimizer).__name__}")
-    gradient = dict(zip(w, grads))
-    stepped = {}
+    gradient, stepped = dict(zip(w, grads)), {}
     for group in optimizer.param_groups:
-        for p in (p for p in group["params"] if p in gradient):
-            value = p.detach()
-            d = gradient[p] + group["weight_decay"] * value
-            buffer = optimizer.state.get(p, {}).get("momentum_buffer")
-            if group["momentum"]:
-                moving = d if buffer is None else group["momentum"] * buffer + (1 - group["dampening"]) * d
-                d = d + group["momentum"] * moving if group["nesterov"] else moving
-            stepped[p] = value - group["lr"] * d
+        buffers = {p: optimizer.state.get(p, {}).get("momentum_buffer") for p in group["params"] if p in gradient}
+        for moves in (False, True):  # a weight that has moved before has a momentum
+            ps = [p for p, buffer in buffers.items() if (buffer is not None) == moves]
+            if ps:
+                values = _after(group, [p.detach() for p in ps], [gradient[p] for p in ps], [buffers[p] for p in ps] if moves else [])
+                stepped.update(zip(ps, values))
     return tuple(stepped[p] for p in w)
+
+
+def _after(group: Mapping[str, Any], values: list[Tensor], grads: list[Tensor], buffers: list[Tensor]) -> tuple[Tensor, ...]:
+    """The step is linear: with d = g + weight decay * value it goes down `lr * (of_d * d + of_buffer * buffer)`. Few launches for all."""
+    momentum, of_d, of_buffer = group["momentum"], 1.0, 0.0
+    if momentum and buffers:
+        kept = 1 - group["dampening"]
+        of_d, of_buffer = (1 + momentum * kept, momentum**2) if group["nesterov"] else (kept, momentum)
+    elif momentum and group["nesterov"]:
+        of_d = 1 + momentum
+    down = torch._foreach_mul(values, of_d * group["weight_decay"])
+    if of_buffer:
+        torch._foreach_add_(down, buffers, alpha=of_buffer)
+    torch._foreach_mul_(down, group["lr"])
+    return _Shifted.apply(-group["lr"] * of_d, len(values), *torch._foreach_sub(values, down), *grads)
+
+
+class _Shifted(torch.autograd.Function):
+    """`base + factor * grad` for each of n weights, as a function of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, factor: float | Tensor, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.factor, ctx.n = factor, n
+        return tuple(torch._foreach_add(list(tensors[:n]), torch._foreach_mul(list(tensors[n:]), factor)))
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *[None] * ctx.n, *torch._foreach_mul(list(slopes), ctx.factor)
 
 
 class ExponentiatedGradient(torch.optim.Optimizer):

@@ -387,8 +387,8 @@ class Capturable(TorchDispatchMode):
     tensor is on the device, one made of numbers is copied there). `ops` are the names of all operations, in order."""
 
     READS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique_dim", "_unique2", "item"}
-    DRAWS = {"bernoulli", "bernoulli_", "normal_", "uniform_", "exponential_", "random_", "rand", "randn", "randint", "randperm", "multinomial",
-             "_standard_gamma", "native_dropout"}
+    DRAWS = {"bernoulli", "bernoulli_", "normal_", "uniform_", "exponential_", "random_", "rand", "randn", "randint", "randperm",
+             "multinomial", "_standard_gamma", "native_dropout"}
     COPIES = {"lift_fresh", "lift_fresh_copy"}
 
     def __init__(self):
