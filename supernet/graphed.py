@@ -226,6 +226,8 @@ def refusals(search: Bilevel) -> Iterable[str]:
     for penalty in search.penalties:
         if not penalty.static:
             yield _line(f"the penalty {type(penalty).__name__}, which copies from the host or keeps a state")
+    for added in search.w_penalties:
+        yield _line(f"the penalty {type(added).__name__} on the step of w, which adds to its gradients")
     if search.task.streams:
         yield _line("a task whose batches go on from one another")
     for optimizer in (search.w_optimizer, search.alpha_optimizer):

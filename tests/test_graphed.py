@@ -23,6 +23,7 @@ from supernet.monitors.skips import SkipCount
 from supernet.optimizers import ExponentiatedGradient, make_static, set_lr
 from supernet.penalties.alphas import BetaDecay, DirichletKL
 from supernet.penalties.cost import CostLimit
+from supernet.penalties.layer_alignment import LayerAlignment
 from supernet.penalties.weights import Entropy, ZeroOne
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
 from supernet.relaxations.concrete import Concrete
@@ -332,6 +333,13 @@ def test_what_a_graph_cannot_hold_is_one_clear_line(what):
     assert str(error.value).startswith("compile=graph cannot hold") and str(error.value).endswith("pass compile=none")
     with pytest.raises(ValueError, match=what):
         Graphed(search, batch_size=BATCH, capturing=None)
+
+
+def test_a_penalty_on_the_step_of_w_is_refused():
+    search = make()
+    search.w_penalties = [LayerAlignment(SPACE)]
+    with pytest.raises(ValueError, match="LayerAlignment on the step of w"):
+        check_graphable(search, [], batches([1])[0][0])
 
 
 def test_monitors_that_act_in_a_step_are_refused_and_others_are_not():
