@@ -39,8 +39,9 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.dry_run:
         batch = next(iter(loop.train))
-        rows = dry_run.report(net, lambda: loop.step(batch), example=data.example(device), item=data.item, batch_size=cfg.batch_size,
-                              steps_per_epoch=steps, epochs=cfg.epochs, device=device,
+        net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
+        rows = dry_run.report(net, lambda: loop.step(batch), evaluation=loop.evaluate_batch, example=data.example(device), item=data.item,
+                              batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
                               remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
         print(table([("final network", f"{cfg.genotype}, {cfg.layers} cells, C={cfg.channels} (auxiliary head not counted)"), *rows]))
         return

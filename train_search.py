@@ -35,9 +35,13 @@ def main(cfg: DictConfig) -> None:
     if cfg.dry_run:
         loop = stages.loop
         batches = (next(iter(loop.train)), next(loop.alpha_batches))
-        rows = dry_run.report(parts.net, lambda: loop.search.step(*batches), example=data.example(device), item=data.item,
-                              batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
-                              remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
+        how = {} if loop.graphed is None else {"settling": loop.graphed.warm_up + 1, "graphs": True}
+        if parts.relaxation.samples(parts.generators["alpha"]):
+            how["steps"] = dry_run.DRAWS
+        parts.net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
+        rows = dry_run.report(parts.net, lambda: loop.step(*batches), evaluation=loop.evaluate_batch, example=data.example(device),
+                              item=data.item, batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
+                              remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels), **how)
         print(table([("supernet", f"{space.name}, {cfg.layers} cells, C={cfg.channels}, {space.count():.3g} architectures"), *rows]))
         return
 

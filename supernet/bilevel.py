@@ -2,7 +2,7 @@
 optimizers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ops.op import BatchNorm
-from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score
+from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score, Tensors
 from supernet.network import batch_norms
 from supernet.optimizers import virtual_step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
 from supernet.relaxations.base import Noise, Relaxation
 from supernet.task import Batch, Result, State, Task
 from supernet.weights import EdgeWeights
+
+ALPHA_NORM, TRAINING_LOSS = "alpha gradient's norm", "training loss"  # what a guard is told that it sees
 
 
 @contextmanager
@@ -32,8 +34,11 @@ def statistics_held(norms: Sequence[BatchNorm]) -> Iterator[None]:
 
 
 @contextmanager
-def rewound(generator: torch.Generator) -> Iterator[torch.Generator]:
-    """Within, `generator` may be drawn from; afterwards it stands where it stood."""
+def rewound(generator: torch.Generator | None) -> Iterator[torch.Generator | None]:
+    """Within, `generator` may be drawn from; afterwards it stands where it stood. None, for what draws nothing, stays None."""
+    if generator is None:
+        yield None
+        return
     state = generator.get_state()
     try:
         yield generator
@@ -107,7 +112,13 @@ class Memory:
 class Bilevel:
     """A search's moving parts. `generators`: `alpha` draws edge weights, `net` what the network itself draws (drop path, noise).
 
-    `alpha_optimizer` is None where the relaxation has no parameters: then only weights are trained.
+    `alpha_optimizer` is None where the relaxation has no parameters: then only weights are trained. context: opens mixed precision around
+    the network and its loss; edge weights and penalties are computed outside. `net_draws` is to be False where the network draws nothing:
+    it is then called without a generator, which none of its parts that draw accepts.
+
+    A step is made of `alpha_gradient`, `alpha_update`, `w_loss` and `w_update`, which are tensor operations alone where relaxation,
+    hypergradient and penalties say `static`: what is drawn, looked at or kept for the next step comes between them. So `graphed.Graphed`
+    takes the same step.
     """
 
     net: nn.Module
@@ -122,6 +133,8 @@ class Bilevel:
     penalties: Sequence[Penalty] = ()
     w_penalties: Sequence[WeightPenalty] = ()
     alpha_clip_norm: float | None = None
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    net_draws: bool = True
 
     def __post_init__(self) -> None:
         self.w = tuple(self.net.parameters())
@@ -139,14 +152,23 @@ class Bilevel:
         for penalty in (*self.penalties, *self.w_penalties):
             penalty.anneal(progress)
 
-    def problem(self, train_batch: Batch, val_batch: Batch) -> Problem:
-        """The bilevel problem on two batches under one draw: every loss of it sees the same edge weights' noise and the same
-        drop-path masks, and leaves running statistics and generators as they were."""
-        noise = self.relaxation.noise(self.generators["alpha"])
+    @property
+    def net_generator(self) -> torch.Generator | None:
+        return self.generators["net"] if self.net_draws else None
+
+    def _result(self, batch: Batch, stream: str, weights: EdgeWeights, generator: torch.Generator | None) -> Result:
+        with self.context():
+            return self.task(self.net, batch, weights, state=self.streams.states[stream], generator=generator)
+
+    def problem(self, train_batch: Batch, val_batch: Batch, noise: Noise | None = None) -> Problem:
+        """The bilevel problem on two batches under one draw (`noise`, or a new one): every loss of it sees the same edge weights' noise
+        and the same drop-path masks, and leaves running statistics and generators as they were."""
+        if noise is None:
+            noise = self.relaxation.noise(self.generators["alpha"])
 
         def result(batch: Batch, stream: str, weights: EdgeWeights) -> Result:
-            with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
-                found = self.task(self.net, batch, weights, state=self.streams.states[stream], generator=generator)
+            with statistics_held(self.norms), rewound(self.net_generator) as generator:
+                found = self._result(batch, stream, weights, generator)
             self._ahead[stream] = found.state
             return found
 
@@ -185,13 +207,16 @@ class Bilevel:
 
     def val_loss_under(self, batch: Batch, weights: EdgeWeights) -> Tensor:
         """The task's loss of a validation batch in training mode; generators, statistics and streams are left as they were."""
-        with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
-            return self.task(self.net, batch, weights, state=self.streams.states["val"], generator=generator).loss
+        with statistics_held(self.norms), rewound(self.net_generator) as generator:
+            return self._result(batch, "val", weights, generator).loss
 
-    def alpha_step(self, train_batch: Batch, val_batch: Batch) -> None:
-        """One update of the architecture parameters. Leaves the weights bitwise as they are."""
-        grads = self.hypergradient(self.problem(train_batch, val_batch))
-        self.guard("alpha gradient's norm", torch.stack(torch._foreach_norm(list(grads))).sum(), val_batch)
+    def alpha_gradient(self, train_batch: Batch, val_batch: Batch, noise: Noise) -> tuple[Tensors, Tensor]:
+        """The hypergradient under one draw, and the sum of its tensors' norms."""
+        grads = self.hypergradient(self.problem(train_batch, val_batch, noise))
+        return grads, torch.stack(torch._foreach_norm(list(grads))).sum()
+
+    def alpha_update(self, grads: Tensors) -> None:
+        """One step of the optimizer of alpha with these gradients."""
         for p, g in zip(self.alpha, grads):
             p.grad = g
         if self.alpha_clip_norm is not None:
@@ -200,23 +225,43 @@ class Bilevel:
         self.relaxation.after_step()
         for penalty in self.penalties:
             penalty.after_step(self.relaxation)
+
+    def alpha_step(self, train_batch: Batch, val_batch: Batch, noise: Noise | None = None) -> None:
+        """One update of the architecture parameters under one draw (`noise`, or a new one). Leaves the weights bitwise as they are."""
+        if noise is None:
+            noise = self.relaxation.noise(self.generators["alpha"])
+        grads, norm = self.alpha_gradient(train_batch, val_batch, noise)
+        self.guard(ALPHA_NORM, norm, val_batch)
+        self.alpha_update(grads)
         self.streams.states["val"] = self._ahead.get("val")
+
+    def w_loss(self, batch: Batch, weights: EdgeWeights) -> Result:
+        """The task's loss of a training batch; running statistics follow it."""
+        return self._result(batch, "train", weights, self.net_generator)
+
+    def w_update(self, loss: Tensor, add: Callable[[], None] = lambda: None) -> None:
+        """One step of the optimizer of w, down `loss`; `add` may change the gradients before they are clipped."""
+        self.w_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        add()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.w, self.clip_norm)
+        self.w_optimizer.step()
 
     def w_step(self, train_batch: Batch, weights: EdgeWeights | None = None) -> dict[str, Tensor]:
         """One update of the network's weights under a new draw, or under given edge weights. Leaves the architecture parameters bitwise
         as they are."""
-        draw = self._draw_for_w(train_batch) if weights is None else weights
+        if weights is None:
+            weights = self.draw_for_w(train_batch, self.relaxation.noise(self.generators["alpha"]))
         net_state = self.generators["net"].get_state() if self.w_penalties else None
-        loss, stats, state = self.task(self.net, train_batch, draw, state=self.streams.states["train"],
-                                       generator=self.generators["net"])
-        self.guard("training loss", loss, train_batch)
-        self.w_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for penalty in self.w_penalties:
-            self._add_gradient(penalty, train_batch, draw, net_state)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.w, self.clip_norm)
-        self.w_optimizer.step()
+
+        def add() -> None:
+            for penalty in self.w_penalties:
+                self._add_gradient(penalty, train_batch, weights, net_state)
+
+        loss, stats, state = self.w_loss(train_batch, weights)
+        self.guard(TRAINING_LOSS, loss, train_batch)
+        self.w_update(loss, add)
         self.streams.states["train"] = state
         return stats
 
@@ -225,7 +270,7 @@ class Bilevel:
         def loss(weights: EdgeWeights) -> Tensor:
             with statistics_held(self.norms), rewound(self.generators["net"]) as generator:
                 generator.set_state(net_state)
-                return self.task(self.net, batch, weights, state=self.streams.states["train"], generator=generator).loss
+                return self._result(batch, "train", weights, generator).loss
 
         layers = {kind: self.net.kinds.count(kind) for kind in draw}
         extra = penalty(WeightProblem(self.w, draw, layers, loss))
@@ -233,15 +278,16 @@ class Bilevel:
             held = [(p.grad, g) for p, g in zip(self.w, extra) if p.grad is not None]
             torch._foreach_add_([own for own, _ in held], [g for _, g in held])
 
-    def _draw_for_w(self, batch: Batch) -> EdgeWeights:
+    def draw_for_w(self, batch: Batch, noise: Noise) -> EdgeWeights:
+        """The edge weights that w is trained under on a batch, without gradients."""
         with torch.no_grad():
-            draw = self.relaxation(self.generators["alpha"]).detach()
+            draw = self.relaxation.weights(noise).detach()
 
         def loss_of_weights(weights: EdgeWeights) -> Tensor:
             training = self.net.training
             self.net.eval()
             try:
-                return self.task(self.net, batch, weights, state=self.streams.states["train"], generator=self.generators["net"]).loss
+                return self._result(batch, "train", weights, self.net_generator).loss
             finally:
                 self.net.train(training)
 

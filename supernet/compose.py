@@ -3,8 +3,6 @@
 Besides those commands and `config.py` this is the only place that sees a config.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +20,7 @@ from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
 from supernet.environment import resolve_device
 from supernet.genotype import Genotype, short
+from supernet.graphed import Capturing, Graphed, check_graphable
 from supernet.network import inherit_widened
 from supernet.relaxations.base import Relaxation
 from supernet.space import Candidates, Space
@@ -85,12 +84,14 @@ def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, n
             **more: Any) -> nn.Module:
     """The network with `candidates`, initialised from the seed, on the device."""
     options = OmegaConf.to_container(cfg.network, resolve=True) if cfg.network else {}
+    if cfg.checkpoint_cells:
+        options["checkpoint_cells"] = True
     try:
         with setup.initial_weights(cfg.seed):
             net = space.network(candidates, norm=norm, channels=cfg.channels, layers=cfg.layers, **data.sizes, **options, **more)
     except TypeError as error:
         raise UsageError(f"space {space.name} builds no networks for {data.name} with these options (recurrent spaces need text, others "
-                         f"images): {error}") from error
+                         f"images; checkpoint_cells is for stacks of cells): {error}") from error
     return net.to(device, memory_format=setup.memory_format(cfg.channels_last))
 
 
@@ -129,7 +130,9 @@ def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxa
 
 def search_parts(cfg: DictConfig) -> SearchParts:
     device, cpu = resolve_device(cfg.device), torch.device("cpu")
-    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+    if cfg.compile == "graph" and device.type != "cuda":
+        raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
+    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device})
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
@@ -206,7 +209,14 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
     guard = Guard(net, parts.device, cfg.log_every, position, describe_divergence)
     search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
                      build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
-                     penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm)
+                     penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm,
+                     context=setup.precision(cfg.amp, parts.device))
+    graphed = None
+    if before is not None and before.graphed is not None:
+        before.graphed.release()
+    if cfg.compile == "graph":
+        check_graphable(search, monitors.values(), parts.data.example(parts.device))
+        graphed = Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device))
     records = {} if before is None else {"trajectory": before.trajectory, "verdict": before.verdict}
     return SearchLoop(
         search, parts.loaders.train, Forever(parts.loaders.val) if before is None else before.alpha_batches, parts.loaders.val_eval,
@@ -216,7 +226,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
         shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table),
         cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob, monitors=monitors,
         **({} if cfg.skip_dropout is None else {"skip_dropout": build(cfg.skip_dropout)}), **records,
-        finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)))
+        graphed=graphed, finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)))
 
 
 @dataclass
@@ -234,7 +244,7 @@ class FinalParts:
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
     device = resolve_device(cfg.device)
-    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
     settle_sizes(cfg, space)
     data, task = build(cfg.dataset.data), build(cfg.task)
@@ -250,13 +260,12 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         where = first_nonfinite(net, None, batch, generator=generators["net"])
         return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
 
-    precision: dict[str, Callable[[], Any]] = {"none": nullcontext, "bf16": lambda: torch.autocast(device.type, torch.bfloat16)}
     guard = Guard(net, device, cfg.log_every, position, describe_divergence)
     loop = FinalLoop(
         net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
-        position=position, context=precision[cfg.amp], call=torch.compile(net) if cfg.compile else None,
+        position=position, context=setup.precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
         shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
     return FinalParts(device, data, loaders, task, net, loop, test)
 

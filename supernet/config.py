@@ -30,7 +30,7 @@ from supernet.space import Space
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
 NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers", "threads",
-                "evaluator"}
+                "evaluator", "checkpoint_cells"}
 
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -80,6 +80,10 @@ class Common:
     workers: int = 0  # processes that decode images which do not fit in memory
     channels_last: bool = True
     deterministic: bool = False  # on a GPU: the same bits again, at some cost
+    amp: str = "none"  # none; bf16: networks compute in it where it is safe, weights, alphas and statistics stay in float32
+    tf32: bool = False  # on a GPU: products of float32 with 10 bits of mantissa, faster
+    compile: str = "none"  # of a search: none, graph (steps as CUDA graphs); of a final network: none, inductor (torch.compile)
+    checkpoint_cells: bool = False  # keep only cells' inputs for the backward pass and compute the rest again: less memory, more time
     output: str = "runs"
     name: str | None = None
     resume: str = "never"  # never, auto, or a run's folder
@@ -156,8 +160,6 @@ class FinalConfig(Common):
     drop_path_prob: float = MISSING
     average: Any = MISSING  # of the weights over training
     report_test_every_epoch: bool = MISSING
-    amp: str = "none"  # none, bf16
-    compile: bool = False  # torch.compile the network
 
 
 @dataclass
@@ -273,6 +275,15 @@ def validate(cfg: DictConfig, script: str) -> None:
                 raise UsageError(f"stage.{key.removesuffix('.prob')} must be {rule}, got {row[key]} for stage {n}")
     if script == "train_search" and cfg.task.get("auxiliary_weight"):
         raise UsageError(f"task.auxiliary_weight must be 0 in a search (its network has no such head), got {cfg.task.auxiliary_weight}")
+    allowed = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}[script]
+    if cfg.compile not in allowed:
+        raise UsageError(f"compile must be {' or '.join(allowed)} here, got {cfg.compile}")
+    if cfg.compile == "inductor" and cfg.checkpoint_cells:
+        raise UsageError("compile=inductor cannot follow checkpoint_cells=true, which draws again what it drew: pass compile=none")
+    if cfg.compile == "graph":
+        for key, draws in (("drop_path_prob", cfg.drop_path_prob > 0), ("skip_dropout", cfg.skip_dropout is not None)):
+            if draws:
+                raise UsageError(f"compile=graph cannot hold {key}, which draws at every step: pass compile=none")
     if script == "train_final" and cfg.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
 

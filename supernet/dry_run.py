@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from supernet.measure import multiply_adds_of, parameters, peak_memory, seconds_per_step
+from supernet.measure import live_tensors, multiply_adds_of, parameters, peak_memory, seconds_per_step
 
 Rows = list[tuple[str, str]]
 SLOW_STEP_S = 120.0
+DRAWS = 10  # steps whose memory is looked at where each runs other ops
 
 
 def smaller(**sizes: int) -> list[str]:
@@ -19,21 +20,23 @@ def smaller(**sizes: int) -> list[str]:
 
 
 def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor, item: str, batch_size: int, steps_per_epoch: int,
-           epochs: int, device: torch.device, remedies: Sequence[str]) -> Rows:
-    """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards. example: one input."""
+           epochs: int, device: torch.device, remedies: Sequence[str], evaluation: Callable[[], object] = lambda: None,
+           settling: int = 1, steps: int = 1, graphs: bool = False) -> Rows:
+    """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards. example: one input. evaluation:
+    evaluates one batch. settling, steps, graphs: those of `peak_of_training`."""
     rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"),
             ("multiply-adds", f"{multiply_adds_of(net, example) / 1e6:.3f} M per {item}")]
     try:
-        # The step that memory is followed on also warms up; where a step is slow, it is timed as well.
+        # The steps that memory is followed on also warm up; where they are slow, they are timed as well.
         started = time.perf_counter()
-        peak = peak_memory(step, device, [*net.parameters(), *net.buffers()])
-        seconds = time.perf_counter() - started
+        peak = peak_of_training(step, evaluation, device, settling=settling, steps=steps, graphs=graphs)
+        seconds = (time.perf_counter() - started) / (settling + steps)
         if seconds < SLOW_STEP_S:
             seconds = seconds_per_step(step, device)
     except torch.cuda.OutOfMemoryError:
         return rows + [("peak memory", f"more than the device has at batch size {batch_size}"), ("to make it fit", "; ".join(remedies))]
     have = available_memory(device)
-    how = "allocated" if device.type == "cuda" else "live tensors"
+    how = ("reserved" if graphs else "allocated") if device.type == "cuda" else "live tensors"
     rows.append(("peak memory", f"{peak / 2**20:.0f} MiB at batch size {batch_size} ({how}; {have / 2**20:.0f} MiB are free)"))
     if peak > have:
         rows.append(("to make it fit", "; ".join(remedies)))
@@ -41,6 +44,26 @@ def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor,
              ("time of the run", f"{duration(seconds * steps_per_epoch * epochs)} for {epochs} epochs, evaluation not counted"),
              ("device", f"{device}, {torch.get_num_threads()} CPU threads")]
     return rows
+
+
+def peak_of_training(step: Callable[[], object], evaluation: Callable[[], object], device: torch.device, *, settling: int = 1,
+                     steps: int = 1, graphs: bool = False) -> int:
+    """Bytes at the highest moment of a training: of the largest of `steps` steps or of the evaluation of a batch, beside all that lives
+    between them, resident data too. The `settling` steps before make the optimizers' states and leave the gradients that a later
+    step finds. graphs: steps become CUDA graphs in the meantime; then that moment counts, and what they keep."""
+    def later() -> None:
+        for _ in range(steps):
+            step()
+        evaluation()
+
+    def settle() -> None:
+        for _ in range(settling):
+            step()
+
+    if graphs:
+        return peak_memory(lambda: (settle(), later()), device, live_tensors(device), reserved=True)
+    settle()
+    return peak_memory(later, device, live_tensors(device))
 
 
 def available_memory(device: torch.device) -> int:

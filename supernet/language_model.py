@@ -24,6 +24,8 @@ class LanguageModel:
     sequences take a smaller step (Merity et al. 2018, Sec. 4.1).
     """
 
+    streams = True
+
     def __init__(self, *, item: str, bptt: int, activation: float = 0.0, temporal: float = 0.0):
         if item not in HEADLINES:
             raise ValueError(f"task.item must be {' or '.join(HEADLINES)}, got {item!r}")

@@ -1,8 +1,9 @@
 """Sizes and costs of a network before it is trained: parameters, multiply-adds, peak memory, time."""
 
+import gc
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -68,13 +69,21 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-def peak_memory(step: Callable[[], object], device: torch.device, present: Iterable[torch.Tensor] = ()) -> int:
+def live_tensors(device: torch.device) -> Iterator[torch.Tensor]:
+    """All tensors of this process that Python knows of on this kind of device: data, weights, gradients, optimizers' states. One by one, so
+    that nobody keeps alive what a step would free."""
+    for found in gc.get_objects():
+        if issubclass(type(found), torch.Tensor) and found.device.type == device.type and found.layout == torch.strided:
+            yield found
+
+
+def peak_memory(step: Callable[[], object], device: torch.device, present: Iterable[torch.Tensor] = (), *, reserved: bool = False) -> int:
     """Bytes at the highest moment of `step`: on a GPU the allocator's maximum, on the CPU the bytes of live tensors, of which those
-    in `present` are alive when it begins."""
+    in `present` are alive when it begins. reserved: on a GPU, what the allocator keeps for itself and for CUDA graphs counts too."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step()
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device) if reserved else torch.cuda.max_memory_allocated(device)
     with LiveBytes(present) as mode:
         step()
     return mode.peak

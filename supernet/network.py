@@ -1,5 +1,6 @@
 """Networks of stacked cells: stem, cells with two inputs, classifier; the auxiliary head of the final network."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 from ops.conv import factorised_reduce, relu_conv_bn
 from ops.op import BatchNorm, Normalisation
 from supernet.cell import Cell
-from supernet.space import Candidates, CellSpec
-from supernet.weights import EdgeWeights
+from supernet.recompute import recomputed
+from supernet.space import Candidates, CellSpec, Mask
+from supernet.weights import EdgeWeights, Scales
 
 LARGE_IMAGE = 96  # from this side on a stem reduces the image eightfold, as for ImageNet
 
@@ -82,18 +84,19 @@ class CellNetwork(nn.Module):
     on each kept edge, and `weights=None` for ones.
 
     stem: `small`, `large` or `auto` (by the image's side). auxiliary: adds the auxiliary head. partial, auxiliary_skip: of a supernet's
-    cells (`cell.Cell`).
+    cells (`cell.Cell`). checkpoint_cells: in training a cell keeps its inputs alone, and is computed again for the backward pass.
     drop_path_prob: chance that an edge is dropped in training, set by the training loop; draws from the call's generator.
     """
 
     def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates, *, kinds: Sequence[str], channels: int, num_classes: int,
                  norm: Normalisation, in_channels: int = 3, image_size: tuple[int, int] = (32, 32), stem: str = "auto",
-                 stem_multiplier: int = 3, auxiliary: bool = False, partial: int = 1, auxiliary_skip: bool = False):
+                 stem_multiplier: int = 3, auxiliary: bool = False, partial: int = 1, auxiliary_skip: bool = False,
+                 checkpoint_cells: bool = False):
         super().__init__()
         if len(kinds) < 1 or channels < 2 or num_classes < 2:
             raise ValueError("a network needs layers >= 1, channels >= 2 and num_classes >= 2, "
                              f"got {len(kinds)}, {channels} and {num_classes}")
-        self.kinds, self.drop_path_prob = list(kinds), 0.0
+        self.kinds, self.drop_path_prob, self.checkpoint_cells = list(kinds), 0.0, checkpoint_cells
         if stem == "auto":
             stem = "large" if min(image_size) >= LARGE_IMAGE else "small"
         if stem not in STEMS:
@@ -127,9 +130,13 @@ class CellNetwork(nn.Module):
         scales = None if weights is None else weights.scales(self.kinds)
         before_last, last = self.stem(x)
         extra = None
-        for layer, (kind, cell, (first, second)) in enumerate(zip(self.kinds, self.cells, self.inputs)):
+        for layer, kind in enumerate(self.kinds):
             own, active = (None, None) if weights is None else (scales[layer], weights[kind].active)
-            state = cell([first(before_last), second(last)], own, active, self.drop_path_prob, generator)
+            run = functools.partial(self._cell, layer, own, active, self.drop_path_prob, generator)
+            if self.checkpoint_cells and self.training and torch.is_grad_enabled():
+                state = recomputed(run, (before_last, last), (self.inputs[layer], self.cells[layer]), generator)
+            else:
+                state = run(before_last, last)
             before_last, last = last, state
             if auxiliary and layer == self.auxiliary_at:
                 extra = self.auxiliary_head(last)
@@ -139,6 +146,11 @@ class CellNetwork(nn.Module):
         if extra is None:
             raise ValueError("the network was built without an auxiliary head")
         return logits, extra
+
+    def _cell(self, layer: int, scales: Scales | None, active: Mask | None, drop_path_prob: float, generator: torch.Generator | None,
+              before_last: Tensor, last: Tensor) -> Tensor:
+        first, second = self.inputs[layer]
+        return self.cells[layer]([first(before_last), second(last)], scales, active, drop_path_prob, generator)
 
 
 def inherit(final: nn.Module, supernet: nn.Module) -> None:

@@ -1,6 +1,8 @@
-"""What the bilevel step asks of the optimizer of the weights: the step it would take. And mirror descent on the simplex."""
+"""What the bilevel step asks of the optimizer of the weights: the step it would take. Mirror descent on the simplex. And steps that a
+CUDA graph can hold."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +16,43 @@ def virtual_step(optimizer: torch.optim.Optimizer, w: Sequence[Tensor], grads: S
     """
     if type(optimizer) is not torch.optim.SGD:
         raise ValueError(f"a second-order hypergradient needs w_optimizer=sgd, got {type(optimizer).__name__}")
-    gradient = dict(zip(w, grads))
-    stepped = {}
+    gradient, stepped = dict(zip(w, grads)), {}
     for group in optimizer.param_groups:
-        for p in (p for p in group["params"] if p in gradient):
-            value = p.detach()
-            d = gradient[p] + group["weight_decay"] * value
-            buffer = optimizer.state.get(p, {}).get("momentum_buffer")
-            if group["momentum"]:
-                moving = d if buffer is None else group["momentum"] * buffer + (1 - group["dampening"]) * d
-                d = d + group["momentum"] * moving if group["nesterov"] else moving
-            stepped[p] = value - group["lr"] * d
+        buffers = {p: optimizer.state.get(p, {}).get("momentum_buffer") for p in group["params"] if p in gradient}
+        for moves in (False, True):  # a weight that has moved before has a momentum
+            ps = [p for p, buffer in buffers.items() if (buffer is not None) == moves]
+            if ps:
+                values = _after(group, [p.detach() for p in ps], [gradient[p] for p in ps], [buffers[p] for p in ps] if moves else [])
+                stepped.update(zip(ps, values))
     return tuple(stepped[p] for p in w)
+
+
+def _after(group: Mapping[str, Any], values: list[Tensor], grads: list[Tensor], buffers: list[Tensor]) -> tuple[Tensor, ...]:
+    """The step is linear: with d = g + weight decay * value it goes down `lr * (of_d * d + of_buffer * buffer)`. Few launches for all."""
+    momentum, of_d, of_buffer = group["momentum"], 1.0, 0.0
+    if momentum and buffers:
+        kept = 1 - group["dampening"]
+        of_d, of_buffer = (1 + momentum * kept, momentum**2) if group["nesterov"] else (kept, momentum)
+    elif momentum and group["nesterov"]:
+        of_d = 1 + momentum
+    down = torch._foreach_mul(values, of_d * group["weight_decay"])
+    if of_buffer:
+        torch._foreach_add_(down, buffers, alpha=of_buffer)
+    torch._foreach_mul_(down, group["lr"])
+    return _Shifted.apply(-group["lr"] * of_d, len(values), *torch._foreach_sub(values, down), *grads)
+
+
+class _Shifted(torch.autograd.Function):
+    """`base + factor * grad` for each of n weights, as a function of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, factor: float | Tensor, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.factor, ctx.n = factor, n
+        return tuple(torch._foreach_add(list(tensors[:n]), torch._foreach_mul(list(tensors[n:]), factor)))
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *[None] * ctx.n, *torch._foreach_mul(list(slopes), ctx.factor)
 
 
 class ExponentiatedGradient(torch.optim.Optimizer):
@@ -53,3 +80,45 @@ class ExponentiatedGradient(torch.optim.Optimizer):
                     exponent = -group["lr"] * p.grad
                     p.mul_((exponent - exponent.amax(-1, keepdim=True)).exp())
                     p.div_(p.sum(-1, keepdim=True))
+
+
+# The options under which a step reads nothing back, so that a CUDA graph can hold it, and takes its learning rate from a tensor.
+_FUSED = {"fused": True, "foreach": False}
+_STATIC: Mapping[type[torch.optim.Optimizer], Mapping[str, bool]] = {
+    torch.optim.SGD: _FUSED, torch.optim.Adam: _FUSED, torch.optim.AdamW: _FUSED, ExponentiatedGradient: {}}
+
+
+def check_static(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError for an optimizer that `make_static` does not know."""
+    if type(optimizer) not in _STATIC:
+        names = [kind.__name__ for kind in _STATIC]
+        raise ValueError(f"a CUDA graph holds the steps of {', '.join(names[:-1])} and {names[-1]}, got {type(optimizer).__name__}")
+
+
+def make_static(optimizer: torch.optim.Optimizer) -> None:
+    """Makes `optimizer.step()` a fixed sequence of operations on fixed tensors, the learning rate among them (`set_lr` writes into it).
+    What it computes stays, up to rounding. To be called again after `load_state_dict`; to no effect where nothing was loaded.
+
+    On a GPU the learning rate is in single precision, as fused steps want it. Raises ValueError (`check_static`).
+    """
+    check_static(optimizer)
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        on_gpu = device.type == "cuda"
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32 if on_gpu else torch.float64, device=device)
+        group.update(_STATIC[type(optimizer)])
+        if "capturable" in group:
+            group["capturable"] = on_gpu  # on the CPU it is refused
+        for p in group["params"]:
+            if "step" in optimizer.state.get(p, {}):
+                optimizer.state[p]["step"] = optimizer.state[p]["step"].to(device, torch.float32)
+    optimizer._warned_capturable_if_run_uncaptured = True  # steps that warm up and odd batches run outside a graph
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Of all groups. Where the learning rate is a tensor, it is written into: a graph that has captured a step reads it there."""
+    for group in optimizer.param_groups:
+        if torch.is_tensor(group["lr"]):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

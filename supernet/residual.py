@@ -1,5 +1,6 @@
 """The skeleton of NAS-Bench-201 (Dong & Yang 2020, Sec. 2.1, Fig. 1): three stages of one-input cells, residual blocks between."""
 
+import functools
 from dataclasses import replace
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from ops.conv import relu_conv_bn
 from ops.op import BatchNorm, Normalisation
 from supernet.cell import Cell
+from supernet.recompute import recomputed
 from supernet.space import CellSpec, Mask
-from supernet.weights import EdgeWeights
+from supernet.weights import EdgeWeights, Scales
 
 
 class ResidualBlock(nn.Module):
@@ -32,18 +34,20 @@ class ResidualCellNetwork(nn.Module):
 
     `layers` counts cells and the two residual blocks, which stand at 1/3 and 2/3 of the depth: 17 are the benchmark's (N = 5 cells a
     stage). Candidates are normalised by `norm`, but pools have no batch norm; the skeleton's norms are affine with running
-    averages, as in the official code, for search and final network alike.
+    averages, as in the official code, for search and final network alike. checkpoint_cells: in training a cell keeps its input alone, and
+    is computed again for the backward pass.
     """
 
     def __init__(self, kind: str, spec: CellSpec, present: Mask, *, layers: int, channels: int, num_classes: int, norm: Normalisation,
-                 in_channels: int = 3, image_size: tuple[int, int] = (32, 32), partial: int = 1, auxiliary_skip: bool = False):
+                 in_channels: int = 3, image_size: tuple[int, int] = (32, 32), partial: int = 1, auxiliary_skip: bool = False,
+                 checkpoint_cells: bool = False):
         super().__init__()
         if layers < 3 or channels < 1 or num_classes < 2:
             raise ValueError("a network of this space needs layers >= 3 (two of them residual blocks), channels >= 1 and "
                              f"num_classes >= 2, got {layers}, {channels} and {num_classes}")
         if min(image_size) < 4:
             raise ValueError(f"images must have sides of at least 4 pixels to be halved twice, got {image_size}")
-        self.drop_path_prob = 0.0
+        self.drop_path_prob, self.checkpoint_cells = 0.0, checkpoint_cells
         fixed = Normalisation(affine=True, after_pools=False)
         norm = replace(norm, after_pools=False)
         first, second = layers // 3, 2 * layers // 3
@@ -63,8 +67,13 @@ class ResidualCellNetwork(nn.Module):
         active = None if weights is None else weights[self.kinds[0]].active
         x = self.stem(x)
         for n, cell in enumerate(self.cells):
-            x = cell([x], None if scales is None else scales[n], active, self.drop_path_prob, generator)
+            run = functools.partial(self._cell, n, None if scales is None else scales[n], active, self.drop_path_prob, generator)
+            x = recomputed(run, (x,), (cell,), generator) if self.checkpoint_cells and self.training and torch.is_grad_enabled() else run(x)
             for end, reduction in zip(self.ends, self.reductions):
                 if end == n + 1:
                     x = reduction(x)
         return self.classifier(F.relu(self.last(x)).mean((2, 3)))
+
+    def _cell(self, n: int, scales: Scales | None, active: Mask | None, drop_path_prob: float, generator: torch.Generator | None,
+              x: Tensor) -> Tensor:
+        return self.cells[n]([x], scales, active, drop_path_prob, generator)

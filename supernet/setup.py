@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,15 @@ from supernet.task import Task
 from supernet.weights import EdgeWeights
 
 
-def prepare(device: torch.device, *, threads: int | None, deterministic: bool) -> None:
-    """Process-wide settings: CPU threads, and on a GPU kernels that give the same bits again where asked for."""
+def prepare(device: torch.device, *, threads: int | None, deterministic: bool, tf32: bool = False) -> None:
+    """Process-wide settings: CPU threads; on a GPU whether products of float32 may drop to TF32 (Torch's own default is yes for
+    convolutions, no for matrix products), and kernels that give the same bits again where asked for."""
     if threads is not None:
         torch.set_num_threads(threads)
+    if device.type == "cuda":
+        # Set like this: torch 2.13 refuses to read any of these back once single backends were set apart.
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
     if deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -46,6 +51,14 @@ def search_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
 def final_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
     """As ops of a final network: affine; a norm after pools only if `always`."""
     return Normalisation(affine=True, after_pools=pool_norm == "always", running_statistics=bn_statistics == "running")
+
+
+def precision(amp: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """`amp`, none or bf16, as a context around a network's forward pass. Weights stay in float32, and so do edge weights, batch norms' own
+    parameters and running statistics, and losses."""
+    if amp == "none":
+        return nullcontext
+    return functools.partial(torch.autocast, device.type, torch.bfloat16)
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:

@@ -25,6 +25,8 @@ class Result(NamedTuple):
 class Task(Protocol):
     """`task(net, batch, weights, state=..., generator=...)` in training or evaluation mode, as the network is."""
 
+    streams: bool  # whether a batch goes on from the state that the one before it handed on
+
     def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *, state: State = None,
                  generator: torch.Generator | None = None) -> Result: ...
 
@@ -44,6 +46,8 @@ class Task(Protocol):
 class Classification:
     """Cross-entropy. With `auxiliary_weight` a training batch adds that much of the auxiliary head's loss; reported losses and
     accuracies are the main head's. `label_smoothing` acts in training only."""
+
+    streams = False
 
     def __init__(self, *, label_smoothing: float = 0.0, auxiliary_weight: float = 0.0):
         self.label_smoothing, self.auxiliary_weight = label_smoothing, auxiliary_weight

@@ -18,7 +18,9 @@ from supernet.cell import MixedEdges
 from supernet.costs import Cost
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
+from supernet.graphed import Graphed
 from supernet.monitors.base import Look, Monitor, shares
+from supernet.optimizers import set_lr
 from supernet.relaxations.base import Relaxation, entropies
 from supernet.schedules import Schedule
 from supernet.space import Space
@@ -235,11 +237,6 @@ def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, *
     return f"first in the output of {found[0]}" if found else "every output of the network is finite, so it is the loss itself"
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
 @torch.no_grad()
 def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None], generator: torch.Generator,
              context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, float]:
@@ -292,6 +289,21 @@ class SearchLoop:
     first_epoch: int = 0  # of this stage, counted over the search
     schedule_epochs: int | None = None  # of the search, where learning rates, annealing and drop path run over it; None: over this stage
     about: Mapping[str, Any] = field(default_factory=dict)  # for every record: which stage
+    graphed: Graphed | None = None  # takes the steps of `search`, where they are captured
+
+    def step(self, train_batch: Batch, val_batch: Batch | None) -> dict[str, Tensor]:
+        """As `Bilevel.step`."""
+        return (self.search if self.graphed is None else self.graphed).step(train_batch, val_batch)
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The task's metrics of the supernet."""
+        search = self.search
+        return evaluate(search.net, search.task, batches, lambda: search.relaxation.evaluated(self.generators["alpha"]).detach(),
+                        self.generators["net"], search.context)
+
+    def evaluate_batch(self) -> None:
+        """One batch of an evaluation, to see what it takes."""
+        self.evaluate([next(iter(self.val))])
 
     def parts(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
@@ -332,13 +344,15 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         if search.alpha_optimizer is not None:
             set_lr(search.alpha_optimizer, alpha_lr)
         search.net.train()
+        if loop.graphed is not None:
+            loop.graphed.refresh()
         done = position.step - epoch * steps
         items = 0
         for batch in loop.train:
             set_lr(search.w_optimizer, lr * search.task.lr_factor(batch))
             due = own >= loop.alpha_begin and position.step % loop.alpha_every == 0
             val_batch = next(loop.alpha_batches) if due else None
-            loop.totals.add(search.step(batch, val_batch))
+            loop.totals.add(loop.step(batch, val_batch))
             for monitor in loop.monitors.values():
                 monitor.after_step(search, batch, val_batch, position.step)
             position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
@@ -350,8 +364,7 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         seconds = time.perf_counter() - started
         mean = search.relaxation.mean().detach()
         train = search.task.metrics(loop.totals.means())
-        val = evaluate(search.net, search.task, loop.val, lambda: search.relaxation.evaluated(loop.generators["alpha"]).detach(),
-                       loop.generators["net"])
+        val = loop.evaluate(loop.val)
         loop.guard.check("validation loss", val["loss"])
         loop.totals.reset()
         position.epoch = epoch + 1
@@ -407,6 +420,11 @@ class FinalLoop:
         """All that moves, by the name it has in a checkpoint."""
         return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
                 "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}
+
+    def evaluate_batch(self) -> None:
+        """One batch of an evaluation, to see what it takes; nothing where no images are held out."""
+        if self.val is not None:
+            evaluate(self.net, self.task, [next(iter(self.val))], lambda: None, self.generators["net"], self.context)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights."""

@@ -15,7 +15,7 @@ from supernet.relaxations.base import gumbel
 from supernet.relaxations.binary_gates import BinaryGates
 from supernet.relaxations.concrete import Concrete
 from supernet.relaxations.controller import Controller
-from supernet.relaxations.dirichlet import Dirichlet, concentration
+from supernet.relaxations.dirichlet import PROPOSALS, Dirichlet, concentration, gamma
 from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.greedy import PRUNED, Greedy
 from supernet.relaxations.gumbel import GumbelHard
@@ -205,6 +205,18 @@ def test_an_exponential_temperature_falls_by_the_same_factor_every_epoch():
         temperatures.append(relaxation.temperature)
     assert temperatures[0] == 5.0 and temperatures[-1] == 0.091
     assert [b / a for a, b in itertools.pairwise(temperatures)] == pytest.approx([math.exp(-0.045)] * 89, rel=1e-3)  # FBNet's decay
+
+
+@pytest.mark.parametrize("shape", [0.05, 0.5, 1.0, 3.0, 20.0])
+def test_gamma_draws_have_their_distribution(shape):
+    """Kolmogorov and Smirnov's distance to the exact distribution function; above 1.63 / sqrt(n) once in a hundred times."""
+    n, g = 20_000, generator()
+    noise = (torch.randn(n, PROPOSALS, generator=g, dtype=torch.float64), torch.rand(n, PROPOSALS, generator=g, dtype=torch.float64),
+             torch.empty(n, dtype=torch.float64).exponential_(generator=g))
+    a = torch.full((n,), shape, dtype=torch.float64)
+    found = torch.special.gammainc(a, gamma(a, *noise).sort().values)
+    even = torch.arange(n + 1, dtype=torch.float64) / n
+    assert torch.maximum((found - even[:-1]).abs(), (found - even[1:]).abs()).max() < 1.63 / n**0.5
 
 
 @pytest.mark.equation("dr_nas")

@@ -115,6 +115,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(wanted, aga
         assert other[key] != wanted[key], key
 
 
+def test_cells_that_are_computed_again_give_the_same_bits(wanted, tmp_path):
+    """So a run that met the end of memory may be gone on with like this: the option is none of those that must be the same."""
+    assert run("train_search", *SEARCH, "checkpoint_cells=true", cwd=tmp_path, report=False).code == 0
+    assert_same(outcome(finished(tmp_path)), wanted)
+
+
 # ---- kill -9
 
 

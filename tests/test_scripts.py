@@ -167,6 +167,16 @@ def test_zero_epochs_select_from_the_initial_alphas(tmp_path):
     assert "not trained" in done.stdout and list(tmp_path.glob("runs/*/genotype.json"))
 
 
+def test_both_scripts_compute_in_bf16(searched, tmp_path):
+    run("train_search.py", *SEARCH, "epochs=1", "amp=bf16", cwd=tmp_path)
+    genotype, = tmp_path.glob("runs/*/genotype.json")
+    options = [f"genotype={genotype}", "split.max_train=64", "epochs=1", "amp=bf16", "checkpoint_cells=true"]
+    run("train_final.py", *TINY, *options, cwd=tmp_path)
+    losses = [Metrics.read(path / "metrics.jsonl")[0]["train_loss"] for path in tmp_path.glob("runs/*")]
+    plain = Metrics.read(searched[1] / "metrics.jsonl")[0]["train_loss"]
+    assert len(losses) == 2 and np.isfinite(losses).all() and plain not in losses
+
+
 def test_dry_run_prints_sizes_and_writes_nothing(tmp_path):
     options = ["dataset=random", "dataset.source.num_train=8", "dataset.source.num_test=8", "dry_run=true", "batch_size=2", "threads=1"]
     search = run("train_search.py", *options, cwd=tmp_path)

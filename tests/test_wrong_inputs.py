@@ -89,6 +89,11 @@ COMPOSED = {
     "two values": ("seed=1,2", ["seed=1,2", "--multirun"]),
     "a flag misspelt": ("--multirum", ["--multirum"]),
     "a train portion above 1": ("split.train_portion=1.5", ["split.train_portion", "between 0 and 1", "1.5"]),
+    "a compiler of the other script": ("compile=inductor", ["compile", "none or graph", "inductor"]),
+    "a truth value for a compiler": ("compile=true", ["compile", "none or graph", "True"]),
+    "drop path in a graph": (("compile=graph", "drop_path_prob=0.1"), ["compile=graph", "drop_path_prob", "compile=none"]),
+    "skips that drop out in a graph": (("compile=graph", "skip_dropout=p_darts"), ["compile=graph", "skip_dropout", "compile=none"]),
+    "a precision that there is not": ("amp=fp16", ["amp", "none or bf16", "fp16"]),
     "a run that is not there": ("resume=runs/nothing", ["resume=runs/nothing", "never, auto or the folder of a run", "no run.json"]),
 }
 BUILT = {
@@ -103,6 +108,9 @@ BUILT = {
     "a function that fails": (("space=custom", "space._target_=my_spaces.broken"), ["my_spaces.broken", "it broke"]),
     "an option of another space": (("space=nasbench201", "space.nodes=3"), ["space.nodes", "chosen space"]),
     "layers where the space decides them": (("space=nasbench_macro", "layers=5"), ["layers must be 8", "nasbench_macro", "5"]),
+    "graphs on a CPU": (("compile=graph", "device=cpu"), ["compile=graph", "CUDA", "device=cpu", "compile=none"]),
+    "cells where there are none": (("space=nasbench_macro", "layers=8", "checkpoint_cells=true"),
+                                   ["nasbench_macro", "checkpoint_cells"]),
     "a device misspelt": ("device=gpu", ["device", "cuda", "gpu"]),
     "a batch larger than the split": ("batch_size=64", ["batch_size", "32", "64"]),
     "an optimizer that second order cannot use": (("hypergradient=finite_difference", "optimizer@w_optimizer=adam"),
@@ -195,6 +203,7 @@ def test_an_auxiliary_head_where_there_can_be_none(here):
 @pytest.mark.parametrize("option, words", [
     ("epochs=0", ["epochs", "at least 1", "0"]), ("split.val_portion=1", ["split.val_portion", "below 1", "1"]),
     ("batch_size=64", ["batch_size", "32", "64"]), ("amp=fp16", ["amp", "none or bf16", "fp16"]),
+    ("compile=graph", ["compile", "none or inductor", "graph"]),
 ])
 def test_options_of_the_final_training(here, option, words):
     refuses(here, words, "train_final", *TINY_FINAL, "genotype=darts_v2", option)

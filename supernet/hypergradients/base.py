@@ -1,5 +1,6 @@
 """The bilevel problem as a hypergradient sees it."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,6 +69,27 @@ class Problem:
 
 
 Hypergradient = Callable[[Problem], Tensors]
+_STATIC: set[Hypergradient] = set()
+
+
+def static(hypergradient: Hypergradient) -> Hypergradient:
+    """Marks one that is the same operations on the same tensors at every step, reads nothing back, draws nothing anew and differentiates
+    once, so that a CUDA graph can hold it."""
+    _STATIC.add(hypergradient)
+    return hypergradient
+
+
+def is_static(hypergradient: Hypergradient) -> bool:
+    """Whether one, with options or without, was marked `static`."""
+    return _plain(hypergradient) in _STATIC
+
+
+def name_of(hypergradient: Hypergradient) -> str:
+    return getattr(_plain(hypergradient), "__name__", type(hypergradient).__name__)
+
+
+def _plain(hypergradient: Hypergradient) -> Hypergradient:
+    return hypergradient.func if isinstance(hypergradient, functools.partial) else hypergradient
 
 
 def grad(loss: Tensor, inputs: Sequence[Tensor], **options: bool) -> Tensors:
@@ -81,10 +103,16 @@ def grad(loss: Tensor, inputs: Sequence[Tensor], **options: bool) -> Tensors:
     return tuple(next(found) if p.requires_grad else torch.zeros_like(p) for p in inputs)
 
 
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Of all of them, bit for bit, without gradients; on a GPU in few launches."""
+    with torch.no_grad():
+        return list(torch._foreach_mul([t.detach() for t in tensors], 1.0))
+
+
 @contextmanager
 def weights_at(w: Tensors, values: Sequence[Tensor]) -> Iterator[None]:
     """Within, the tensors `w` hold `values`; afterwards what they held before, bit for bit."""
-    kept = [p.detach().clone() for p in w]
+    kept = copies(w)
     try:
         with torch.no_grad():
             torch._foreach_copy_(list(w), list(values))

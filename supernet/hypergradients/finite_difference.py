@@ -2,9 +2,10 @@
 
 import torch
 
-from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, grad, weights_at
+from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, copies, grad, static, weights_at
 
 
+@static
 def finite_difference(problem: Problem, *, radius: float = 1e-2) -> Tensors:
     """`d_alpha L_val(w', alpha) - xi * (d_alpha L_train(w+, alpha) - d_alpha L_train(w-, alpha)) / (2 eps)`.
 
@@ -15,7 +16,7 @@ def finite_difference(problem: Problem, *, radius: float = 1e-2) -> Tensors:
     direct, u = at_virtual_step(problem)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(u))))
     eps = radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)  # a device tensor: nothing is read back
-    start = [p.detach().clone() for p in problem.w]
+    start = copies(problem.w)
     step = torch._foreach_mul(list(u), eps)
 
     def slope(values: list[torch.Tensor]) -> Tensors:

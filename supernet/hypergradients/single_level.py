@@ -1,8 +1,9 @@
 """One level: alpha descends on the training loss, like the weights (SNAS, Xie et al. 2019, Sec. 2.2; ASAP; single-level GAEA)."""
 
-from supernet.hypergradients.base import Problem, Tensors, constant, grad
+from supernet.hypergradients.base import Problem, Tensors, constant, grad, static
 
 
+@static
 def single_level(problem: Problem) -> Tensors:
     """d train_loss(w, alpha) / d alpha at fixed w, penalties included. The validation batch is not used.
 

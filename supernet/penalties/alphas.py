@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from supernet.costs import Cost
-from supernet.penalties.base import Penalty, checked_weight
+from supernet.penalties.base import Constant, Penalty, checked_weight
 from supernet.relaxations.base import Relaxation, absent
 from supernet.relaxations.dirichlet import concentration
 from supernet.space import Space
@@ -18,14 +18,17 @@ class BetaDecay(Penalty):
     The mean is over the edges of all kinds together, as there.
     """
 
+    static = True
+
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 25.0):
-        self.weight, self.progress, self.absent = checked_weight(weight), 0.0, absent(space)
+        self.weight, self.progress = checked_weight(weight), 0.0
+        self.absent = {kind: Constant(mask) for kind, mask in absent(space).items()}
 
     def anneal(self, progress: float) -> None:
         self.progress = progress
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
-        rows = [alpha.masked_fill(self.absent[kind].to(alpha.device), -torch.inf).logsumexp(-1)
+        rows = [alpha.masked_fill(self.absent[kind].on(alpha.device), -torch.inf).logsumexp(-1)
                 for kind, alpha in relaxation.tables().items()]
         return self.weight * self.progress * torch.cat(rows).mean()
 
@@ -34,13 +37,15 @@ class DirichletKL(Penalty):
     """`weight` times the sum over the edges of all kinds of KL(Dir(c) || Dir(1)), c the concentrations of relaxation=dirichlet (DrNAS, Chen
     et al. 2021, eq. 6, with the divergence as the distance; official code, --reg_type kl, _get_kl_reg)."""
 
+    static = True
+
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 1e-3):
-        self.weight, self.present = checked_weight(weight), {kind: ~mask for kind, mask in absent(space).items()}
+        self.weight, self.present = checked_weight(weight), {kind: Constant(~mask) for kind, mask in absent(space).items()}
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         rows = []
         for kind, beta in relaxation.tables().items():
-            here = self.present[kind].to(beta.device)
+            here = self.present[kind].on(beta.device)
             c = concentration(beta).where(here, torch.ones_like(beta))  # an op with concentration 1 that counts below as none
             total = (c * here).sum(-1)
             terms = ((c - 1) * (torch.digamma(c) - torch.digamma(total)[:, None]) - torch.lgamma(c)) * here

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from supernet.hypergradients.base import Tensors
@@ -13,7 +14,13 @@ from supernet.weights import EdgeWeights
 class Penalty:
     """An interface; made as `Penalty(space, cost, **options)`, `cost` None where none is given. `penalty(loss, weights, relaxation)` is
     what is added to `loss` (a scalar, the task's, with gradients); `weights` is the draw that it was computed under. Most are free of
-    state; those that are not override the last three."""
+    state; those that are not override the last three.
+
+    static: a call is the same operations on the same tensors at every step, and `after_step` does nothing, so that a CUDA graph can hold
+    it.
+    """
+
+    static = False
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         raise NotImplementedError
@@ -57,3 +64,15 @@ def checked_weight(weight: float) -> float:
     if weight < 0:
         raise ValueError(f"a penalty's weight must be at least 0, got {weight}")
     return weight
+
+
+class Constant:
+    """A tensor that is needed on the device of others. It is copied there once: a copy from the host in every step would stop a GPU."""
+
+    def __init__(self, value: Tensor):
+        self._value, self._copies = value, {value.device: value}
+
+    def on(self, device: torch.device) -> Tensor:
+        if device not in self._copies:
+            self._copies[device] = self._value.to(device)
+        return self._copies[device]

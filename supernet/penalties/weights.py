@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from supernet.costs import Cost
-from supernet.penalties.base import Penalty, checked_weight
+from supernet.penalties.base import Constant, Penalty, checked_weight
 from supernet.relaxations.base import Relaxation, absent
 from supernet.space import Space
 from supernet.weights import EdgeWeights
@@ -14,18 +14,25 @@ class ZeroOne(Penalty):
     """Drives each weight to 0 or 1 (FairDARTS, Chu et al. 2020, eq. 5 and 6): minus `weight` times the mean over all weights of
     (w - 1/2)^2 (`form=l2`) or of |w - 1/2| (`form=l1`)."""
 
+    static = True
+
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 10.0, form: str = "l2"):
         if form not in ("l1", "l2"):
             raise ValueError(f"penalty.zero_one.form must be l1 or l2, got {form!r}")
-        self.weight, self.form, self.absent = checked_weight(weight), form, absent(space)
+        self.weight, self.form = checked_weight(weight), form
+        # by number: to pick by a mask is to read it, which stops a GPU
+        self.present = {kind: Constant((~mask).flatten().nonzero().flatten()) for kind, mask in absent(space).items()}
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
-        entries = torch.cat([w.ops[..., ~self.absent[kind].to(w.ops.device)].flatten() for kind, w in weights.items()]) - 0.5
+        entries = torch.cat([w.ops.flatten(-2).index_select(-1, self.present[kind].on(w.ops.device)).flatten()
+                             for kind, w in weights.items()]) - 0.5
         return -self.weight * (entries.square() if self.form == "l2" else entries.abs()).mean()
 
 
 class Entropy(Penalty):
     """`weight` times the mean entropy (nats) of the edges' mean weights as probabilities, times progress where `grows`."""
+
+    static = True
 
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 0.1, grows: bool = False):
         self.weight, self.grows, self.progress = checked_weight(weight), grows, 0.0

@@ -14,6 +14,8 @@ class AuxiliarySkip(Wrapper):
     select them, and the final network has none. Needs a supernet built with `network={auxiliary_skip:true}`.
     """
 
+    keeps_static = True
+
     def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, beta: float = 1.0):
         super().__init__(inner)
         if beta <= 0:

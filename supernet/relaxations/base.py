@@ -17,7 +17,12 @@ class Relaxation(nn.Module, ABC):
 
     A draw has two halves, so that a finite difference can subtract two losses under the same one:
     `noise = relaxation.noise(generator)`, then `relaxation.weights(noise)`; calling the relaxation does both.
+
+    static: given the noise (tensors), `weights` is the same operations on the same tensors at every step of an epoch, with all ops active;
+    `for_w_step` gives back the draw, and `after_step` does nothing. So a CUDA graph can hold the step.
     """
+
+    static = False
 
     @abstractmethod
     def noise(self, generator: torch.Generator) -> Noise:
@@ -37,6 +42,11 @@ class Relaxation(nn.Module, ABC):
 
     def forward(self, generator: torch.Generator) -> EdgeWeights:
         return self.weights(self.noise(generator))
+
+    @torch.no_grad()
+    def samples(self, generator: torch.Generator) -> bool:
+        """Whether draws run some of the ops alone, each draw others. Draws once."""
+        return any(w.active is not None for w in self(generator).values())
 
     def anneal(self, progress: float, epoch: int) -> None:
         """Called before each epoch, also before one that is gone on with: `progress` is 0 in the first and exactly 1 in the last."""
@@ -96,9 +106,15 @@ class TableRelaxation(Relaxation):
 class Wrapper(Relaxation):
     """An interface for relaxations that hold another, `inner`, and pass on what they do not change."""
 
+    keeps_static = False  # True: static where what it holds is
+
     def __init__(self, inner: Relaxation):
         super().__init__()
         self.inner = inner
+
+    @property
+    def static(self) -> bool:
+        return self.keeps_static and self.inner.static
 
     def noise(self, generator: torch.Generator) -> Noise:
         return self.inner.noise(generator)

@@ -15,6 +15,8 @@ class Concrete(TableRelaxation):
     or `exponential`, by the same factor an epoch (FBNet, Wu et al. 2019, Sec. 3.4).
     """
 
+    static = True
+
     def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-2, init_mean: float = 0.0,
                  temperature: float = 1.0, temperature_end: float = 0.03, decay: str = "linear"):
         super().__init__(space, generator, init_scale=init_scale)

@@ -16,6 +16,8 @@ class EdgeNormalised(Wrapper):
     (GAEA, Li et al. 2021). Betas start as `init_scale` times standard normal draws, or uniform.
     """
 
+    keeps_static = True
+
     def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, init_scale: float = 1e-3, form: str = "softmax"):
         super().__init__(inner)
         if form not in ("softmax", "simplex"):

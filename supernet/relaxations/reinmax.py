@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from supernet.relaxations.base import Noise, TableRelaxation, gumbel
 from supernet.weights import EdgeWeights, Weights
@@ -16,6 +15,8 @@ class ReinMax(TableRelaxation):
 
     Unlike GDAS all ops run: the estimator needs the gradient of undrawn weights.
     """
+
+    static = True
 
     def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-3, temperature: float = 1.0):
         super().__init__(space, generator, init_scale=init_scale)
@@ -31,7 +32,7 @@ class ReinMax(TableRelaxation):
         for kind in self.alpha:
             logits = self.logits(kind)
             here = ~self.absent(kind)
-            hard = F.one_hot((logits + noise[kind]).argmax(-1), logits.shape[-1]).to(logits)
+            hard = torch.zeros_like(logits).scatter(-1, (logits + noise[kind]).argmax(-1, keepdim=True), 1.0)
             p = logits.softmax(-1)
             middle = ((hard + (logits / self.temperature).softmax(-1)) / 2).detach().log()
             # moved by alpha, at its value: the added bracket is 0 (and -inf - -inf where the op is absent, so it is filled)

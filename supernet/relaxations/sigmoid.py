@@ -12,6 +12,8 @@ class Sigmoid(TableRelaxation):
     Rows do not sum to 1: pick by `select=threshold`, and add `penalty=zero_one`, which drives the weights to 0 or 1.
     """
 
+    static = True
+
     def weights(self, noise: Noise) -> EdgeWeights:
         return self.mean()
 

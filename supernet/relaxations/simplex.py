@@ -12,6 +12,8 @@ class Simplex(TableRelaxation):
     """`weights[e] = theta[e]`, each row on the simplex; needs `optimizer@alpha_optimizer=exponentiated_gradient`, whose step keeps
     it there. Rows start uniform over the ops that the edge has; entries of absent ops are 0 and stay so."""
 
+    static = True
+
     def __init__(self, space: Any, generator: torch.Generator):
         super().__init__(space, generator, init_scale=0.0)
         with torch.no_grad():

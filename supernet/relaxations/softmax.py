@@ -7,5 +7,7 @@ from supernet.weights import EdgeWeights
 class Softmax(TableRelaxation):
     """`weights[e, o] = exp(alpha[e, o]) / sum over o' of exp(alpha[e, o'])` over the ops that the edge has. No noise."""
 
+    static = True
+
     def weights(self, noise: Noise) -> EdgeWeights:
         return self.mean()

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
+from supernet.optimizers import set_lr
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
 from supernet.schedules import Cosine
 from supernet.space import Space
-from supernet.train import SearchLoop, evaluate, set_lr
+from supernet.train import SearchLoop, evaluate
 from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replaced
 
 Accuracy = Callable[[EdgeWeights], float]
@@ -50,7 +51,8 @@ class Perturbation:
 
         def accuracy(weights: EdgeWeights) -> float:
             with statistics_of_the_batch(search.norms if self.by_batch else ()):
-                return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"])["accuracy"]
+                return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"],
+                                search.context)["accuracy"]
 
         edges = {kind: _shuffled([e for e in range(len(spec.edges)) if any(spec.selectable[e])], generator)
                  for kind, spec in sorted(space.cells.items())}

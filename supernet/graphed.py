@@ -1,0 +1,265 @@
+"""The bilevel step as two CUDA graphs, one for alpha and one for w: a GPU then takes a step at two launches instead of thousands.
+
+What is captured is `Bilevel`'s own step, over tensors that stay where they are. A new batch, the noise of a draw and the learning rates
+are copied into them; results are copied out. Only what is `static` can be captured (`check_graphable`).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from supernet.bilevel import ALPHA_NORM, TRAINING_LOSS, Bilevel, statistics_held
+from supernet.hypergradients.base import is_static, name_of
+from supernet.monitors.base import Monitor
+from supernet.optimizers import check_static, make_static
+from supernet.relaxations.base import Noise, Relaxation
+from supernet.task import Batch
+
+Outputs = dict[str, Tensor]
+
+
+class Graph:
+    """A captured function; `outputs` hold the results of the last replay."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, outputs: Outputs):
+        self._graph, self.outputs = graph, outputs
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+    def release(self) -> None:
+        self._graph.reset()
+
+    def nodes(self) -> int | None:
+        """How many there are; None without the package cuda-python, which counts them."""
+        try:
+            from cuda.bindings import runtime
+        except ImportError:
+            return None
+        error, _, number = runtime.cudaGraphGetNodes(self._graph.raw_cuda_graph(), numNodes=0)
+        if error != runtime.cudaError_t.cudaSuccess:
+            raise RuntimeError(f"the graph's nodes cannot be counted: {error}")
+        return number
+
+
+class Capturing:
+    """How functions without arguments become graphs of one CUDA device. They share a pool of memory, since they never run together."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.pool: Any = None
+
+    def warm_up(self, run: Callable[[], Outputs]) -> Outputs:
+        """Runs it, where it will be captured."""
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            outputs = run()
+        current.wait_stream(self.stream)
+        return outputs
+
+    def capture(self, run: Callable[[], Outputs]) -> Graph:
+        """Captures it. It does not run, though it has been called: what it left on the host stays."""
+        if self.pool is None:
+            self.pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph(keep_graph=True)  # so that its nodes can be counted
+        # thread_local: a thread of a loader may pin memory meanwhile
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            outputs = run()
+        return Graph(graph, outputs)
+
+    def forget(self) -> None:
+        """Before graphs are released."""
+        torch.cuda.synchronize(self.device)
+        self.pool = None
+
+
+class Half:
+    """A function of tensors without arguments, `run`, over copies of its inputs: eager for the first `warm_up` calls, then captured, then
+    replayed. Warming up lets libraries choose their kernels and optimizers make their state, neither of which can be captured; it
+    takes the same steps as a replay, so that there is nothing to take back. `trained`: the parameters whose gradients `run` sets.
+    """
+
+    def __init__(self, run: Callable[[], Outputs], inputs: Sequence[Tensor], trained: Sequence[Tensor], warm_up: int):
+        self.run, self.inputs, self.trained, self.warm_up = run, inputs, trained, warm_up
+        self.calls = 0
+        self.graph: Graph | None = None
+        self.gradients: list[Tensor | None] = []
+
+    def __call__(self, values: Sequence[Tensor], capturing: Capturing | None) -> Outputs:
+        """`run` with these values; later calls leave what it returns alone. Raises ValueError where a shape is not that of the first."""
+        shapes, first = [tuple(v.shape) for v in values], [tuple(v.shape) for v in self.inputs]
+        if shapes != first:
+            raise ValueError(f"compile=graph needs whole batches to have one shape, got {shapes} after {first}")
+        for mine, value in zip(self.inputs, values):
+            mine.copy_(value, non_blocking=True)
+        self.calls += 1
+        if capturing is None:
+            return self.run()
+        if self.calls <= self.warm_up:
+            return capturing.warm_up(self.run)
+        if self.graph is None:
+            self.graph = capturing.capture(self.run)
+            self.gradients = [p.grad for p in self.trained]
+        self.graph.replay()
+        for p, g in zip(self.trained, self.gradients):
+            if p.grad is not g:  # a batch of another size came between
+                p.grad = g
+        return {name: value.clone() for name, value in self.graph.outputs.items()}
+
+    def forget(self) -> None:
+        """The next call warms up once more, the one after it captures anew."""
+        if self.graph is not None:
+            self.graph.release()
+        self.graph, self.gradients = None, []
+        self.calls = min(self.calls, self.warm_up - 1)
+
+
+class Graphed:
+    """`Bilevel.step`, captured: the same draws from the same generators, the same updates. The guard sees numbers after their update.
+
+    Batches of `batch_size` go through the graphs, others (the last of an epoch) through `search` itself. A graph has the host's numbers
+    (a temperature, a penalty's weight, which weights are trained) burnt in: `refresh`, called before every epoch, forgets graphs where one
+    has changed. Learning rates may change at every step. No optimizer's state may be loaded after the first step.
+
+    capturing: None runs the functions as they are, on any device: for tests.
+    """
+
+    def __init__(self, search: Bilevel, *, batch_size: int, capturing: Capturing | None, warm_up: int = 3):
+        if warm_up < 2:
+            raise ValueError(f"warm_up must be at least 2, so that a captured alpha step finds the momenta of w, got {warm_up}")
+        for reason in refusals(search):
+            raise ValueError(reason)
+        self.search, self.batch_size, self.capturing, self.warm_up = search, batch_size, capturing, warm_up
+        search.net_draws = False
+        self.halves: dict[str, Half] = {}
+        self._numbers: list[Any] = []
+
+    def refresh(self) -> None:
+        """To be called once the numbers of an epoch are set."""
+        numbers = host_numbers(self.search)
+        if numbers != self._numbers:
+            self._numbers = numbers
+            self.release()
+
+    def release(self) -> None:
+        """Frees the graphs and their memory; further steps warm up once and capture anew."""
+        if self.capturing is not None:
+            self.capturing.forget()
+        for half in self.halves.values():
+            half.forget()
+
+    def step(self, train_batch: Batch, val_batch: Batch | None) -> Outputs:
+        """As `Bilevel.step`."""
+        search = self.search
+        if val_batch is not None and search.alpha:
+            noise = search.relaxation.noise(search.generators["alpha"])
+            if self._is_whole(train_batch) and self._is_whole(val_batch):
+                values, names = [*train_batch, *val_batch, *noise.values()], tuple(noise)
+                half = self._half("alpha", values, lambda t: self._alpha(t[0:2], t[2:4], dict(zip(names, t[4:]))), search.alpha)
+                search.guard(ALPHA_NORM, half(values, self.capturing)["norm"], val_batch)
+            else:
+                search.alpha_step(train_batch, val_batch, noise)
+        noise = search.relaxation.noise(search.generators["alpha"])
+        if not self._is_whole(train_batch):
+            return search.w_step(train_batch, search.draw_for_w(train_batch, noise))
+        values, names = [*train_batch, *noise.values()], tuple(noise)
+        half = self._half("w", values, lambda t: self._w(t[0:2], dict(zip(names, t[2:]))), search.w)
+        stats = half(values, self.capturing)
+        search.guard(TRAINING_LOSS, stats.pop("to guard"), train_batch)
+        return stats
+
+    def nodes(self) -> dict[str, int | None]:
+        """Of each graph that there is, how many nodes it has (`Graph.nodes`)."""
+        return {name: half.graph.nodes() for name, half in self.halves.items() if half.graph is not None}
+
+    def _is_whole(self, batch: Batch) -> bool:
+        return len(batch[1]) == self.batch_size
+
+    def _half(self, name: str, values: Sequence[Tensor], run: Callable[[Sequence[Tensor]], Outputs], trained: Sequence[Tensor]) -> Half:
+        if not self.halves:  # later than a checkpoint is loaded
+            for optimizer in (self.search.w_optimizer, self.search.alpha_optimizer):
+                if optimizer is not None:
+                    make_static(optimizer)
+        if name not in self.halves:
+            inputs = [v.to(trained[0].device, copy=True) for v in values]
+            self.halves[name] = Half(lambda: run(inputs), inputs, trained, self.warm_up)
+        return self.halves[name]
+
+    def _alpha(self, train_batch: Batch, val_batch: Batch, noise: Noise) -> Outputs:
+        grads, norm = self.search.alpha_gradient(train_batch, val_batch, noise)
+        self.search.alpha_update(grads)
+        return {"norm": norm}
+
+    def _w(self, train_batch: Batch, noise: Noise) -> Outputs:
+        loss, stats, _ = self.search.w_loss(train_batch, self.search.draw_for_w(train_batch, noise))
+        self.search.w_update(loss)
+        return {"to guard": loss.detach(), **stats}
+
+
+def host_numbers(search: Bilevel) -> list[Any]:
+    """What a step may read from the host: plain attributes of the network's and the relaxation's modules and of the penalties, the
+    options of the optimizers but the learning rate, and which parameters are trained."""
+    plain = (bool, int, float, str, tuple, type(None))
+    owners: list[object] = [*search.net.modules(), *search.relaxation.modules(), *search.penalties]
+    found = [(name, value) for owner in owners for name, value in vars(owner).items() if type(value) in plain]
+    for optimizer in (search.w_optimizer, search.alpha_optimizer):
+        groups = [] if optimizer is None else optimizer.param_groups
+        found += [(name, value) for group in groups for name, value in group.items() if type(value) in plain and name not in MADE_STATIC]
+    return [*found, *(p.requires_grad for p in (*search.w, *search.alpha))]
+
+
+MADE_STATIC = {"lr", "fused", "foreach", "capturable"}  # what `make_static` changes
+
+
+def refusals(search: Bilevel) -> Iterable[str]:
+    """Why a graph cannot hold a search's step, a line for each reason."""
+    refused = [m for m in search.relaxation.modules() if isinstance(m, Relaxation) and not m.static]
+    if refused:  # a wrapper is refused for what it holds
+        yield _line(f"{type(refused[-1]).__name__}, in whose draws the host takes part (sampled paths, perturbed weights, decisions)")
+    if not search.alpha:
+        yield _line("a search without architecture parameters, whose paths are sampled")
+    if not is_static(search.hypergradient):
+        yield _line(f"the hypergradient {name_of(search.hypergradient)}, which differentiates twice or draws anew")
+    for penalty in search.penalties:
+        if not penalty.static:
+            yield _line(f"the penalty {type(penalty).__name__}, which copies from the host or keeps a state")
+    for added in search.w_penalties:
+        yield _line(f"the penalty {type(added).__name__} on the step of w, which adds to its gradients")
+    if search.task.streams:
+        yield _line("a task whose batches go on from one another")
+    for optimizer in (search.w_optimizer, search.alpha_optimizer):
+        if optimizer is not None:
+            try:
+                check_static(optimizer)
+            except ValueError as error:
+                yield _line(f"this optimizer: {error}")
+
+
+def check_graphable(search: Bilevel, monitors: Iterable[Monitor], example: Tensor) -> None:
+    """Raises ValueError, one line, where a graph cannot hold the search's step. example: one input of the network, which is called."""
+    for reason in refusals(search):
+        raise ValueError(reason)
+    for monitor in monitors:
+        if type(monitor).after_step is not Monitor.after_step:
+            raise ValueError(_line(f"a step with the monitor {type(monitor).__name__}, which acts in it"))
+    check_draws_nothing(search.net, search, torch.cat([example, example]))
+
+
+@torch.no_grad()
+def check_draws_nothing(net: nn.Module, search: Bilevel, x: Tensor) -> None:
+    """Raises ValueError where a training forward draws (drop path, dropout, noise ops): without a generator it refuses."""
+    with statistics_held(search.norms):
+        training = net.training
+        try:
+            net.train()(x, search.relaxation.mean(), generator=None)
+        except ValueError as error:
+            raise ValueError(_line(f"this network ({error})")) from error
+        finally:
+            net.train(training)
+
+
+def _line(what: str) -> str:
+    return f"compile=graph cannot hold {what}: pass compile=none"
