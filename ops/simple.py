@@ -16,7 +16,7 @@ class Zero(Op):
         super().__init__()
         self.stride = stride
 
-    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def compute(self, shared: Tensor, generator: torch.Generator | None) -> Tensor:
         return torch.zeros_like(shared[:, :, :: self.stride, :: self.stride])
 
 
@@ -36,12 +36,11 @@ class Noise(Op):
         super().__init__()
         self.stride = stride
 
-    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def compute(self, shared: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
             raise ValueError("op 'noise' draws at every forward: the network must be called with generator=")
         like = shared[:, :, :: self.stride, :: self.stride]
-        y = torch.empty_like(like).normal_(generator=generator)
-        return y if scale is None else y * scale
+        return torch.empty_like(like).normal_(generator=generator)
 
 
 def skip(channels: int, stride: int, norm: Normalisation) -> Op:

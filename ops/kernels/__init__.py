@@ -6,20 +6,21 @@
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import ModuleType
 
 from torch import Tensor
 
-from ops.kernels import plain
+from ops.kernels import native, plain
+from ops.kernels.build import BuildError
 from ops.kernels.plain import Norm
 
-__all__ = ["BACKENDS", "Norm", "differentiable_twice", "kernels_for", "plain", "use"]
+__all__ = ["BACKENDS", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "plain", "use"]
 
 BACKENDS = ("auto", "plain", "native")
-_chosen: ContextVar[str] = ContextVar("chosen", default="plain")
-_twice: ContextVar[bool] = ContextVar("twice", default=False)
+_native: ContextVar[bool] = ContextVar("native", default=False)
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 def use(backend: str) -> str:
@@ -27,20 +28,34 @@ def use(backend: str) -> str:
     error where that is the plain path alone. Raises ValueError."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    _chosen.set(backend)
-    return "plain PyTorch"
+    _native.set(False)
+    if backend == "plain":
+        return "plain PyTorch"
+    try:
+        native.available()
+    except BuildError as error:
+        if backend == "native":
+            raise ValueError(f"backend=native: the kernels cannot be built ({error}); backend=plain needs none") from error
+        return f"plain PyTorch ({error})"
+    _native.set(True)
+    return "native kernels on the CPU"
 
 
 @contextmanager
-def differentiable_twice() -> Iterator[None]:
-    """Within, everything is computed on the plain path, whose gradients can be differentiated again."""
-    token = _twice.set(True)
+def on_plain_path() -> Iterator[None]:
+    """Within, everything is computed by calling modules and PyTorch's operations one by one: hooks, dispatch modes and autograd see all."""
+    token = _plain.set(True)
     try:
         yield
     finally:
-        _twice.reset(token)
+        _plain.reset(token)
+
+
+def differentiable_twice() -> AbstractContextManager[None]:
+    """Within, everything is computed on the plain path, whose gradients can be differentiated again."""
+    return on_plain_path()
 
 
 def kernels_for(x: Tensor) -> ModuleType:
     """The module that computes on tensors like `x`: `plain`, or one with the same functions."""
-    return plain
+    return native if _native.get() and not _plain.get() and native.computes(x) else plain
