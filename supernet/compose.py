@@ -14,6 +14,8 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from ops import kernels
+from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet import setup
 from supernet.bilevel import Bilevel, rehearse
@@ -97,6 +99,13 @@ def loading(cfg: DictConfig, device: torch.device) -> Loading:
     return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last)
 
 
+def backend_of(cfg: DictConfig, device: torch.device) -> Backend:
+    """Who computes from now on in this process."""
+    hindrances = {f"device={device.type}": device.type != "cpu", "channels_last=false": not cfg.channels_last,
+                  f"amp={cfg.get('amp')}": cfg.get("amp", "none") != "none", "compile=true": bool(cfg.get("compile"))}
+    return kernels.use(cfg.get("backend", "auto"), hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
+
+
 @dataclass
 class SearchParts:
     """A supernet with its data and its architecture parameters, as they are before the first step. In a search in stages the network and
@@ -111,6 +120,7 @@ class SearchParts:
     net: nn.Module
     relaxation: Relaxation
     table: Table | None  # what is known of the space's architectures; for the record only
+    backend: Backend
 
 
 def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxation:
@@ -126,6 +136,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device})
+    backend = backend_of(cfg, device)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
     settle_sizes(cfg, space)
     data.check()
@@ -133,7 +144,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
     table = None if cfg.evaluator is None else build(cfg.evaluator)(space)
-    return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table)
+    return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table, backend)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
@@ -223,11 +234,13 @@ class FinalParts:
     net: nn.Module
     loop: FinalLoop
     test: Loader
+    backend: Backend
 
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
     device = resolve_device(cfg.device)
     setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic)
+    backend = backend_of(cfg, device)
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
     settle_sizes(cfg, space)
     data, task = build(cfg.dataset.data), build(cfg.task)
@@ -251,7 +264,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision[cfg.amp], call=torch.compile(net) if cfg.compile else None,
         shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
-    return FinalParts(device, data, loaders, task, net, loop, test)
+    return FinalParts(device, data, loaders, task, net, loop, test, backend)
 
 
 def example(parts: SearchParts | FinalParts) -> Tensor:
