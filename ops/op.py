@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.kernels import Norm, kernels_for
-from ops.kernels.terms import Source, Term
+from ops.kernels.terms import Flow, Source, Term
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,15 @@ class BatchNorm(nn.Module):
     def _tracks(self) -> bool:
         return self.training and self.updates and self.running_mean is not None
 
-    def resolve(self, mean: Tensor | None, variance: Tensor | None, count: int) -> Norm:
-        """How it normalises, as `kernels.terms.Normaliser`: for kernels that computed the moments themselves. Tracks them as `forward`."""
-        if mean is None:
-            return Norm(self.running_mean, (self.running_var + self.eps).rsqrt(), False, self.weight, self.bias)
-        if self.training and count == 1:
-            raise ValueError("Expected more than 1 value per channel when training, got one")
-        if self._tracks:
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        return Norm(mean, (variance + self.eps).rsqrt(), True, self.weight, self.bias)
+    def constant(self) -> Norm | None:
+        """As `kernels.terms.Normaliser`."""
+        if self.asks_moments:
+            return None
+        return Norm(self.running_mean, (self.running_var + self.eps).rsqrt(), False, self.weight, self.bias)
+
+    def follows(self) -> tuple[Tensor, Tensor] | None:
+        """As `kernels.terms.Normaliser`."""
+        return (self.running_mean, self.running_var) if self._tracks else None
 
     def extra_repr(self) -> str:
         return f"{self.channels}, affine={self.weight is not None}"
@@ -156,7 +154,7 @@ class Op(nn.Module):
 
     def term(self, source: Source) -> Term:
         """`op(x)` for kernels that add up the terms of a node themselves."""
-        return Term(self.compute(source.after(self.prefix), source.generator), (), self.norm)
+        return Term(Flow(self.compute(source.after(self.prefix), source.generator)), (), self.norm)
 
 
 class SeparableOp(Op):
@@ -166,4 +164,4 @@ class SeparableOp(Op):
         super().__init__(body, prefix=ReLU(), norm=norm)
 
     def term(self, source: Source) -> Term:
-        return Term(source.x, self.body.stages(), self.norm)
+        return Term(source.flow, self.body.stages(), self.norm)

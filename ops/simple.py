@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ops.conv import factorised_reduce
+from ops.kernels.terms import Source, Term
 from ops.op import AvgPool, MaxPool, Normalisation, Op
 
 
@@ -24,6 +25,9 @@ class Skip(Op):
     """The input itself."""
 
     passes_input = True
+
+    def term(self, source: Source) -> Term:
+        return Term(source.flow)
 
 
 class Noise(Op):

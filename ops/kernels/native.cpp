@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 #ifdef _OPENMP
 #include <omp.h>
@@ -99,12 +100,6 @@ template <class V> INLINE void store(T* at, V v, Int lanes) {
 template <class V> INLINE V relu(V x) { const V zero = {}; return x <= zero ? zero : x; }
 template <class V> INLINE V where_positive(V x, V y) { const V zero = {}; return x <= zero ? zero : y; }
 
-// (C) values as whole blocks.
-template <class V> void padded(const T* from, Int channels, V* to, T missing) {
-    constexpr Int L = sizeof(V) / sizeof(T);
-    T* flat = reinterpret_cast<T*>(to);
-    for (Int c = 0; c < blocks(channels, L) * L; c++) flat[c] = c < channels ? (from ? from[c] : missing) : T(0);
-}
 
 // ---- depthwise convolution on a padded plane of one block
 
@@ -203,8 +198,13 @@ template <class V> INLINE void add_moments(const T* x, Int stride, Int count, In
     sum += s[0] + s[1], square += q[0] + q[1];
 }
 
-// Of each image: per channel count-free mean and sum of squared distances, in double. Merged in the order of the images (Chan et al.).
-void merge_moments(const double* of_images, Int images, Int channels, Int pixels, T* mean, T* variance) {
+// What becomes of moments: 1 / sqrt(variance + eps), and running averages (null for none) that follow mean and unbiased variance. rule null:
+// the variance itself.
+struct Follow { T *mean, *variance; const double* rule; };
+
+// of_images: of each image mean and sum of squared distances, merged in the order of the images (Chan et al.). spread: 1 / sqrt(...), or the
+// variance.
+void merge_moments(const double* of_images, Int images, Int channels, Int pixels, const Follow& follow, T* mean, T* spread) {
     for (Int c = 0; c < channels; c++) {
         double m = 0, distance = 0;
         for (Int n = 0; n < images; n++) {
@@ -212,8 +212,12 @@ void merge_moments(const double* of_images, Int images, Int channels, Int pixels
             m += d / double(n + 1);
             distance += of_images[(2 * n + 1) * channels + c] + d * d * double(pixels) * double(n) / double(n + 1);
         }
-        mean[c] = T(m);
-        variance[c] = images > 0 && pixels > 0 ? T(distance / (double(images) * double(pixels))) : T(NAN);
+        const double count = double(images) * double(pixels), variance = distance / count;
+        mean[c] = T(m), spread[c] = T(follow.rule ? 1 / std::sqrt(variance + follow.rule[0]) : variance);
+        if (follow.mean) {
+            follow.mean[c] += T(follow.rule[1] * (m - double(follow.mean[c])));
+            follow.variance[c] += T(follow.rule[1] * (distance / (count - 1) - double(follow.variance[c])));
+        }
     }
 }
 
@@ -251,7 +255,18 @@ struct Shape {
     Int out_width() const { return (width - 1) / stride + 1; }
 };
 
-struct Affine { const T *mean, *scale, *shift; };  // null: the identity
+struct Affine { const T *mean, *rstd, *weight, *bias; };  // mean null: the identity; weight, bias null: ones, zeros
+
+// One block of it.
+template <class V> struct Normed {
+    V mean = {}, scale = {}, shift = {};
+    Normed(const Affine& n, Int at, Int lanes) {
+        if (n.mean == nullptr) return;
+        mean = load<V>(n.mean + at, lanes), scale = load<V>(n.rstd + at, lanes);
+        if (n.weight) scale *= load<V>(n.weight + at, lanes);
+        if (n.bias) shift = load<V>(n.bias + at, lanes);
+    }
+};
 
 template <class V> struct Packed {
     // weights in the orders that kernels read them
@@ -293,15 +308,11 @@ void fill(const Shape& s, const T* x, Int stride, const Affine& norm, V* planes)
     const Int pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width;
     for (Int b = 0; b < blocks(s.in, L); b++) {
         const Int lanes = std::min(L, s.in - b * L);
-        V mean = {}, scale = {}, shift = {};
-        if (norm.scale) {
-            mean = load<V>(norm.mean + b * L, lanes), scale = load<V>(norm.scale + b * L, lanes);
-            if (norm.shift) shift = load<V>(norm.shift + b * L, lanes);
-        }
+        const auto [mean, scale, shift] = Normed<V>(norm, b * L, lanes);
         for (Int h = 0; h < s.height; h++) {
             const T* from = x + h * s.width * stride + b * L;
             V* to = planes + b * plane + (h + pad) * width + pad;
-            if (norm.scale)
+            if (norm.mean)
                 for (Int i = 0; i < s.width; i++) to[i] = relu<V>((load<V>(from + i * stride, lanes) - mean) * scale + shift);
             else
                 for (Int i = 0; i < s.width; i++) to[i] = relu<V>(load<V>(from + i * stride, lanes));
@@ -323,7 +334,7 @@ void depthwise_rows(const Shape& s, const V* planes, const V* taps, Int row, V* 
 
 template <class V>
 void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, const T* depthwise, const T* pointwise, T* out,
-                   T* mean, T* variance, Int threads) {
+                   T* mean, T* rstd, const Follow& follow, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
     const Int plane = (s.height + 2 * pad) * (s.width + 2 * pad);
@@ -364,7 +375,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
                                      &of_images[(2 * n + 1) * s.out + b * L]);
         }
     }
-    if (mean) merge_moments(of_images.data(), s.images, s.out, rows * columns, mean, variance);
+    if (mean) merge_moments(of_images.data(), s.images, s.out, rows * columns, follow, mean, rstd);
 }
 
 // The gradient of a stage's output is coef[0] * factor[n] * g + coef[1] * (p - mean) + coef[2], p being that output: what a batch norm's
@@ -518,11 +529,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
             T* dxn = dx + n * s.height * s.width * s.in;
             for (Int b = 0; b < bi; b++) {
                 const Int lanes = std::min(L, s.in - b * L);
-                V mean = {}, scale = {}, shift = {};
-                if (norm.scale) {
-                    mean = load<V>(norm.mean + b * L, lanes), scale = load<V>(norm.scale + b * L, lanes);
-                    if (norm.shift) shift = load<V>(norm.shift + b * L, lanes);
-                }
+                const auto [mean, scale, shift] = Normed<V>(norm, b * L, lanes);
                 const V* e = d + b * d_plane;
                 V* plane_b = planes + b * plane;  // its contents are not needed any more
                 if (!same) {
@@ -550,7 +557,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                     else got = e + h * d_width;
                     const T* from = xn + h * s.width * stride + b * L;
                     T* to = dxn + h * s.width * s.in + b * L;
-                    if (norm.scale) {
+                    if (norm.mean) {
                         V first = {}, second = {};
                         for (Int i = 0; i < s.width; i++) {
                             const V centred = load<V>(from + i * stride, lanes) - mean;
@@ -601,20 +608,22 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
 // As ops/kernels/native.py lays it out, eight numbers a part.
 struct Part { const T* p; Int stride; const T *mean, *rstd, *weight, *bias, *scale, *factor; };
 
+// Adds G parts to one block of `count` pixels, or begins with them.
+template <int G, class V>
+INLINE void add_parts(const T* const* from, const Int* stride, const V* mean, const V* scale, V shift, bool begins, T* to, Int apart,
+                      Int lanes, Int count) {
+    for (Int p = 0; p < count; p++) {
+        V sum = begins ? shift : load<V>(to + p * apart, lanes) + shift;
+#pragma GCC unroll 4
+        for (int i = 0; i < G; i++) sum += (load<V>(from[i] + p * stride[i], lanes) - mean[i]) * scale[i];
+        store<V>(to + p * apart, sum, lanes);
+    }
+}
+
 template <class V>
 void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* parts, T* out, Int threads) {
-    constexpr Int L = sizeof(V) / sizeof(T);
-    const Int b_count = blocks(channels, L), chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
-    std::vector<T> table(3 * count * b_count * L);  // mean, scale, shift of each part
-    T *means = table.data(), *scales = means + count * b_count * L, *shifts = scales + count * b_count * L;
-    for (Int i = 0; i < count; i++)
-        for (Int c = 0; c < channels; c++) {
-            const Part& q = parts[i];
-            const T scale = q.scale ? *q.scale : T(1);
-            means[i * b_count * L + c] = q.mean ? q.mean[c] : T(0);
-            scales[i * b_count * L + c] = scale * (q.rstd ? q.rstd[c] : T(1)) * (q.weight ? q.weight[c] : T(1));
-            shifts[i * b_count * L + c] = q.bias ? scale * q.bias[c] : T(0);
-        }
+    constexpr Int L = sizeof(V) / sizeof(T), group = 4;
+    const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -622,28 +631,29 @@ void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* pa
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
-                for (Int i = 0; i < count; i++) {
-                    const Part& q = parts[i];
-                    const T factor = q.factor ? q.factor[n] : T(1);
-                    for (Int b = 0; b < b_count; b++) {
-                        const Int lanes = std::min(L, channels - b * L), k = (i * b_count + b) * L;
-                        const V mean = load<V>(means + k, lanes), scale = load<V>(scales + k, lanes) * factor;
-                        const V shift = load<V>(shifts + k, lanes) * factor;
-                        const T* from = q.p + at * q.stride + b * L;
+                for (Int i = 0; i < count; i += group)
+                    for (Int b = 0; b < blocks(channels, L); b++) {
+                        const Int lanes = std::min(L, channels - b * L), g = std::min(group, count - i);
+                        const T* from[group];
+                        Int stride[group];
+                        V mean[group], scale[group], shift = {};
+                        for (Int k = 0; k < g; k++) {
+                            const Part& q = parts[i + k];
+                            const T factor = (q.scale ? *q.scale : T(1)) * (q.factor ? q.factor[n] : T(1));
+                            from[k] = q.p + at * q.stride + b * L, stride[k] = q.stride;
+                            mean[k] = V{}, scale[k] = V{} + factor;
+                            if (q.mean) mean[k] = load<V>(q.mean + b * L, lanes), scale[k] *= load<V>(q.rstd + b * L, lanes);
+                            if (q.weight) scale[k] *= load<V>(q.weight + b * L, lanes);
+                            if (q.bias) shift += load<V>(q.bias + b * L, lanes) * factor;
+                        }
                         T* to = out + at * channels + b * L;
-                        if (i == 0)
-                            for (Int p = 0; p < here; p++)
-                                store<V>(to + p * channels, (load<V>(from + p * q.stride, lanes) - mean) * scale + shift, lanes);
-                        else if (q.bias)
-                            for (Int p = 0; p < here; p++)
-                                store<V>(to + p * channels, load<V>(to + p * channels, lanes)
-                                         + ((load<V>(from + p * q.stride, lanes) - mean) * scale + shift), lanes);
-                        else
-                            for (Int p = 0; p < here; p++)
-                                store<V>(to + p * channels, load<V>(to + p * channels, lanes)
-                                         + (load<V>(from + p * q.stride, lanes) - mean) * scale, lanes);
+                        switch (g) {
+                            case 1: add_parts<1>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here); break;
+                            case 2: add_parts<2>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here); break;
+                            case 3: add_parts<3>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here); break;
+                            default: add_parts<4>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here);
+                        }
                     }
-                }
             }
     }
 }
@@ -744,7 +754,7 @@ void part_backward(Int images, Int pixels, Int channels, const Arriving& in, Int
 }
 
 template <class V>
-void moments_of(Int images, Int height, Int width, Int channels, const T* x, Int stride, T* mean, T* variance, Int threads) {
+void moments_of(Int images, Int height, Int width, Int channels, const T* x, Int stride, const Follow& follow, T* mean, T* spread, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     std::vector<double> of_images(2 * images * channels);
     threads = std::max<Int>(1, std::min(threads, images));
@@ -756,135 +766,164 @@ void moments_of(Int images, Int height, Int width, Int channels, const T* x, Int
                 image_moments<V>(x + n * height * width * stride + b * L, stride, height, width, std::min(L, channels - b * L),
                                  &of_images[2 * n * channels + b * L], &of_images[(2 * n + 1) * channels + b * L]);
     }
-    merge_moments(of_images.data(), images, channels, height * width, mean, variance);
+    merge_moments(of_images.data(), images, channels, height * width, follow, mean, spread);
 }
 
 // ---- pooling
 
-struct Window { Int first, last; };  // of taps that lie inside
-Window window(Int at, Int size, Int pad, Int side) { return {std::max<Int>(0, pad - at), std::min(size, side + pad - at)}; }
+// Of each coordinate of one side, what lies in a window: pairs (coordinate on the other side, tap).
+struct Windows {
+    struct Pair { Int at, tap; };
+    std::vector<std::vector<Pair>> of_inputs, of_outputs;
+    Windows(Int side, Int size, Int stride) : of_inputs(side), of_outputs((side - 1) / stride + 1) {
+        for (Int o = 0; o < Int(of_outputs.size()); o++)
+            for (Int tap = 0; tap < size; tap++) {
+                const Int i = o * stride + tap - size / 2;
+                if (i < 0 || i >= side) continue;
+                of_inputs[i].push_back({o, tap}), of_outputs[o].push_back({i, tap});
+            }
+    }
+};
+
+template <Int LANES> struct Bytes;
+#define BYTES(LANES) template <> struct Bytes<LANES> { typedef uint8_t V __attribute__((vector_size(LANES))); };
+BYTES(2) BYTES(4) BYTES(8) BYTES(16)
+
+// Vectors of as many whole numbers as V has reals, and of bytes.
+template <class V> struct Whole {
+    static constexpr Int L = sizeof(V) / sizeof(T);
+    typedef decltype(V{} < V{}) I;
+    typedef typename Bytes<L>::V B;
+    static INLINE I all(Int value) { return I{} + static_cast<typename std::remove_reference<decltype(I{}[0])>::type>(value); }
+    static INLINE I load(const uint8_t* at, Int lanes) {
+        B bytes = {};
+        if (lanes == L) std::memcpy(&bytes, at, L);
+        else for (Int l = 0; l < lanes; l++) bytes[l] = at[l];
+        return __builtin_convertvector(bytes, I);
+    }
+    static INLINE void store(uint8_t* at, I v, Int lanes) {
+        const B bytes = __builtin_convertvector(v, B);
+        if (lanes == L) std::memcpy(at, &bytes, L);
+        else for (Int l = 0; l < lanes; l++) at[l] = bytes[l];
+    }
+};
 
 // index: the tap of the first of the largest entries; null: not wanted.
-void max_pool_rows(const Shape& s, const T* x, Int stride, T* out, uint8_t* index, Int threads) {
-    const Int pad = s.size / 2, rows = s.out_height(), columns = s.out_width(), channels = s.in;
-    threads = std::max<Int>(1, std::min(threads, s.images));
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        std::vector<T> best(channels), place(channels);
-        const Share own = share(s.images, threads, thread_number());
-        for (Int n = own.first; n < own.last; n++)
-            for (Int r = 0; r < rows; r++) {
-                const Window v = window(r * s.stride, s.size, pad, s.height);
-                for (Int i = 0; i < columns; i++) {
-                    const Window h = window(i * s.stride, s.size, pad, s.width);
-                    const Int to = ((n * rows + r) * columns + i) * channels;
-                    T *__restrict b = best.data(), *__restrict where = place.data();
-                    bool first = true;
-                    for (Int k = v.first; k < v.last; k++)
-                        for (Int l = h.first; l < h.last; l++) {
-                            const T* __restrict from = x + ((n * s.height + r * s.stride + k - pad) * s.width + i * s.stride + l - pad) * stride;
-                            const T tap = T(k * s.size + l);
-                            if (first)
-                                for (Int c = 0; c < channels; c++) b[c] = from[c], where[c] = tap;
-                            else
-                                for (Int c = 0; c < channels; c++) {
-                                    const bool better = !(from[c] <= b[c]) && b[c] == b[c];  // the first that is not a number wins, too
-                                    b[c] = better ? from[c] : b[c], where[c] = better ? tap : where[c];
-                                }
-                            first = false;
-                        }
-                    for (Int c = 0; c < channels; c++) out[to + c] = b[c];
-                    if (index)
-                        for (Int c = 0; c < channels; c++) index[to + c] = uint8_t(where[c]);
-                }
-            }
-    }
-}
-
-void max_pool_rows_backward(const Shape& s, const T* g, Int stride, const uint8_t* index, T* dx, Int threads) {
-    const Int pad = s.size / 2, rows = s.out_height(), columns = s.out_width(), channels = s.in;
-    threads = std::max<Int>(1, std::min(threads, s.images));
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        const Share own = share(s.images, threads, thread_number());
-        for (Int n = own.first; n < own.last; n++) {
-            std::memset(dx + n * s.height * s.width * channels, 0, sizeof(T) * s.height * s.width * channels);
-            for (Int r = 0; r < rows; r++) {
-                const Window v = window(r * s.stride, s.size, pad, s.height);
-                for (Int i = 0; i < columns; i++) {
-                    const Window h = window(i * s.stride, s.size, pad, s.width);
-                    const Int at = (n * rows + r) * columns + i;
-                    const T* __restrict from = g + at * stride;
-                    const uint8_t* __restrict where = index + at * channels;
-                    for (Int k = v.first; k < v.last; k++)
-                        for (Int l = h.first; l < h.last; l++) {
-                            T* __restrict to = dx + ((n * s.height + r * s.stride + k - pad) * s.width + i * s.stride + l - pad) * channels;
-                            const int tap = int(k * s.size + l);
-                            for (Int c = 0; c < channels; c++) to[c] += int(where[c]) == tap ? from[c] : T(0);
-                        }
-                }
-            }
-        }
-    }
-}
-
-void avg_pool_rows(const Shape& s, const T* x, Int stride, T* out, Int threads) {
-    const Int pad = s.size / 2, rows = s.out_height(), columns = s.out_width(), channels = s.in;
+template <class V> void max_pool(const Shape& s, const T* x, Int stride, T* out, uint8_t* index, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    typedef typename Whole<V>::I I;
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const Share own = share(s.images, threads, thread_number());
         for (Int n = own.first; n < own.last; n++)
-            for (Int r = 0; r < rows; r++) {
-                const Window v = window(r * s.stride, s.size, pad, s.height);
-                for (Int i = 0; i < columns; i++) {
-                    const Window h = window(i * s.stride, s.size, pad, s.width);
-                    T* __restrict to = out + ((n * rows + r) * columns + i) * channels;
-                    std::memset(to, 0, sizeof(T) * channels);
-                    for (Int k = v.first; k < v.last; k++)
-                        for (Int l = h.first; l < h.last; l++) {
-                            const T* __restrict from = x + ((n * s.height + r * s.stride + k - pad) * s.width + i * s.stride + l - pad) * stride;
-                            for (Int c = 0; c < channels; c++) to[c] += from[c];
-                        }
-                    const T inside = T((v.last - v.first) * (h.last - h.first));
-                    for (Int c = 0; c < channels; c++) to[c] /= inside;
-                }
-            }
+            for (Int r = 0; r < rows; r++)
+                for (Int i = 0; i < columns; i++)
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b), to = ((n * rows + r) * columns + i) * s.in + b;
+                        V best = {};
+                        I where = {};
+                        bool first = true;
+                        for (const auto& v : vertical.of_outputs[r])
+                            for (const auto& h : horizontal.of_outputs[i]) {
+                                const V y = load<V>(x + ((n * s.height + v.at) * s.width + h.at) * stride + b, lanes);
+                                const I tap = Whole<V>::all(v.tap * s.size + h.tap);
+                                // not (y <= best): what is not a number wins, and stays
+                                const I better = first ? I{} == I{} : ~(y <= best) & (best == best);
+                                best = better ? y : best, where = better ? tap : where;
+                                first = false;
+                            }
+                        store<V>(out + to, best, lanes);
+                        if (index) Whole<V>::store(index + to, where, lanes);
+                    }
     }
 }
 
-void avg_pool_rows_backward(const Shape& s, const T* g, Int stride, T* dx, Int threads) {
-    const Int pad = s.size / 2, rows = s.out_height(), columns = s.out_width(), channels = s.in;
+template <class V> void max_pool_backward(const Shape& s, const T* g, Int stride, const uint8_t* index, T* dx, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    typedef typename Whole<V>::I I;
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const Share own = share(s.images, threads, thread_number());
-        for (Int n = own.first; n < own.last; n++) {
-            std::memset(dx + n * s.height * s.width * channels, 0, sizeof(T) * s.height * s.width * channels);
-            for (Int r = 0; r < rows; r++) {
-                const Window v = window(r * s.stride, s.size, pad, s.height);
+        for (Int n = own.first; n < own.last; n++)
+            for (Int r = 0; r < s.height; r++)
+                for (Int i = 0; i < s.width; i++)
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b);
+                        V sum = {};
+                        const V zero = {};
+                        for (const auto& v : vertical.of_inputs[r])
+                            for (const auto& h : horizontal.of_inputs[i]) {
+                                const Int at = (n * rows + v.at) * columns + h.at;
+                                const I chosen = Whole<V>::load(index + at * s.in + b, lanes) == Whole<V>::all(v.tap * s.size + h.tap);
+                                sum += chosen ? load<V>(g + at * stride + b, lanes) : zero;
+                            }
+                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, sum, lanes);
+                    }
+    }
+}
+
+// The padding does not count.
+template <class V> void avg_pool(const Shape& s, const T* x, Int stride, T* out, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
+    threads = std::max<Int>(1, std::min(threads, s.images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(s.images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int r = 0; r < rows; r++)
                 for (Int i = 0; i < columns; i++) {
-                    const Window h = window(i * s.stride, s.size, pad, s.width);
-                    const T inside = T((v.last - v.first) * (h.last - h.first));
-                    const T* __restrict from = g + ((n * rows + r) * columns + i) * stride;
-                    for (Int k = v.first; k < v.last; k++)
-                        for (Int l = h.first; l < h.last; l++) {
-                            T* __restrict to = dx + ((n * s.height + r * s.stride + k - pad) * s.width + i * s.stride + l - pad) * channels;
-                            for (Int c = 0; c < channels; c++) to[c] += from[c] / inside;
-                        }
+                    const auto &vs = vertical.of_outputs[r], &hs = horizontal.of_outputs[i];
+                    const T share_of_each = T(1) / T(vs.size() * hs.size());
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b);
+                        V sum = {};
+                        for (const auto& v : vs)
+                            for (const auto& h : hs) sum += load<V>(x + ((n * s.height + v.at) * s.width + h.at) * stride + b, lanes);
+                        store<V>(out + ((n * rows + r) * columns + i) * s.in + b, sum * share_of_each, lanes);
+                    }
                 }
-            }
-        }
+    }
+}
+
+template <class V> void avg_pool_backward(const Shape& s, const T* g, Int stride, T* dx, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
+    threads = std::max<Int>(1, std::min(threads, s.images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(s.images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int r = 0; r < s.height; r++)
+                for (Int i = 0; i < s.width; i++)
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b);
+                        V sum = {};
+                        for (const auto& v : vertical.of_inputs[r])
+                            for (const auto& h : horizontal.of_inputs[i]) {
+                                const T inside = T(vertical.of_outputs[v.at].size() * horizontal.of_outputs[h.at].size());
+                                sum += load<V>(g + ((n * rows + v.at) * columns + h.at) * stride + b, lanes) * (T(1) / inside);
+                            }
+                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, sum, lanes);
+                    }
     }
 }
 
 typedef Simd<WIDE>::V Full;
-typedef Simd<WIDE / 2>::V Half;
+typedef Simd<(WIDE / sizeof(T) >= 8 ? WIDE / 2 : WIDE)>::V Half;
 
 // Vectors of half the width where whole ones would waste more lanes.
 bool narrow(Int channels) {
     constexpr Int L = WIDE / sizeof(T);
-    return L >= 2 && blocks(channels, L / 2) * (L / 2) < blocks(channels, L) * L && channels < L;
+    return L >= 8 && blocks(channels, L / 2) * (L / 2) < blocks(channels, L) * L && channels < L;
 }
 
 }  // namespace
@@ -897,67 +936,79 @@ extern "C" {
 int supernet_real_bytes() { return sizeof(T); }
 int supernet_vector_bytes() { return WIDE; }
 
-void supernet_stage_forward(const int64_t* a) {
-    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12)};
-    auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
-    run(s, POINTER(T, 8), a[9], norm, POINTER(T, 13), POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), a[18]);
-}
-
-void supernet_stage_backward(const int64_t* a) {
-    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12)};
-    const Arriving in{POINTER(T, 13), a[14], POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), a[19] != 0};
-    // of the norm before the stage: rstd, weight, by_batch; then coef, dweight, dbias that come out
-    std::vector<double> sums(norm.scale && a[22] ? 2 * s.in : 0);
-    auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
-    run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 20), POINTER(T, 21), POINTER(T, 22), a[23] != 0, sums.empty() ? nullptr : sums.data(),
-        POINTER(T, 24), POINTER(T, 25), a[26]);
-    if (!sums.empty())
-        norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), POINTER(T, 27), POINTER(T, 28), a[29] != 0, 1.0,
-                      POINTER(T, 30), POINTER(T, 31), POINTER(T, 32));
-}
-
-void supernet_mix_forward(const int64_t* a) {
+// A sum: the stages of all its terms, in order, then the mix of their values. Rows of 22 numbers, see native.py.
+void supernet_sum(const int64_t* call) {
+    for (Int i = 0; i < call[0]; i++) {
+        const int64_t* a = reinterpret_cast<const int64_t*>(call[1]) + 22 * i;
+        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+        const Follow follow{POINTER(T, 19), POINTER(T, 20), reinterpret_cast<const double*>(call[2]) + a[21]};
+        auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
+        run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, call[9]);
+    }
+    const int64_t* a = call + 3;
     auto run = narrow(a[2]) ? mix_forward<Half> : mix_forward<Full>;
     run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(T, 5), a[6]);
 }
 
-void supernet_mix_backward(const int64_t* a) {
-    auto run = narrow(a[2]) ? mix_backward<Half> : mix_backward<Full>;
-    run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(const int64_t, 5), POINTER(T, 6), a[7], POINTER(T, 8), POINTER(T, 9),
-        POINTER(T, 10), POINTER(T, 11), a[12]);
+// The way back: rows of 30 numbers, which are stages, or (no outputs) a term's value that is an input.
+void supernet_sum_backward(const int64_t* call) {
+    {
+        const int64_t* a = call;
+        auto run = narrow(a[2]) ? mix_backward<Half> : mix_backward<Full>;
+        run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(const int64_t, 5), POINTER(T, 6), a[7], POINTER(T, 8), POINTER(T, 9),
+            POINTER(T, 10), POINTER(T, 11), a[14]);
+    }
+    for (Int i = 0; i < call[12]; i++) {
+        const int64_t* a = reinterpret_cast<const int64_t*>(call[13]) + 30 * i;
+        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+        const Arriving in{POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0};
+        if (s.out == 0) {
+            auto run = narrow(s.in) ? part_backward<Half> : part_backward<Full>;
+            run(s.images, s.height * s.width, s.in, in, a[9], POINTER(T, 24), a[25] != 0, call[14]);
+            continue;
+        }
+        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+        T *coef = POINTER(T, 28), *small = POINTER(T, 29);
+        std::vector<double> sums(norm.mean && coef ? 2 * s.in : 0);
+        auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
+        run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0,
+            sums.empty() ? nullptr : sums.data(), POINTER(T, 26), POINTER(T, 27), call[14]);
+        if (!sums.empty())
+            norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), norm.rstd, norm.weight, a[14] != 0, 1.0, coef,
+                          small, small + s.in);
+        else if (coef)  // no norm: the gradient goes on as it is
+            std::fill(coef, coef + s.in, T(1));
+    }
 }
 
-void supernet_part_backward(const int64_t* a) {
-    const Arriving in{POINTER(T, 3), a[4], POINTER(T, 5), POINTER(T, 6), POINTER(T, 8), POINTER(T, 9), a[10] != 0};
-    auto run = narrow(a[2]) ? part_backward<Half> : part_backward<Full>;
-    run(a[0], a[1], a[2], in, a[7], POINTER(T, 11), a[12] != 0, a[13]);
-}
-
+// rule null: the variance in place of 1 / sqrt(variance + eps).
 void supernet_moments(const int64_t* a) {
     auto run = narrow(a[3]) ? moments_of<Half> : moments_of<Full>;
-    run(a[0], a[1], a[2], a[3], POINTER(T, 4), a[5], POINTER(T, 6), POINTER(T, 7), a[8]);
+    const Follow follow{POINTER(T, 8), POINTER(T, 9), POINTER(const double, 10)};
+    run(a[0], a[1], a[2], a[3], POINTER(T, 4), a[5], follow, POINTER(T, 6), POINTER(T, 7), a[11]);
 }
 
+#define POOL const Shape s{a[0], a[1], a[2], a[3], a[3], a[4], a[5], 1}; const bool half = narrow(s.in)
+
 void supernet_max_pool(const int64_t* a) {
-    const Shape s{a[0], a[1], a[2], a[3], a[3], a[4], a[5], 1};
-    max_pool_rows(s, POINTER(T, 6), a[7], POINTER(T, 8), POINTER(uint8_t, 9), a[10]);
+    POOL;
+    (half ? max_pool<Half> : max_pool<Full>)(s, POINTER(T, 6), a[7], POINTER(T, 8), POINTER(uint8_t, 9), a[10]);
 }
 
 void supernet_max_pool_backward(const int64_t* a) {
-    const Shape s{a[0], a[1], a[2], a[3], a[3], a[4], a[5], 1};
-    max_pool_rows_backward(s, POINTER(T, 6), a[7], POINTER(const uint8_t, 9), POINTER(T, 8), a[10]);
+    POOL;
+    (half ? max_pool_backward<Half> : max_pool_backward<Full>)(s, POINTER(T, 6), a[7], POINTER(const uint8_t, 9), POINTER(T, 8), a[10]);
 }
 
 void supernet_avg_pool(const int64_t* a) {
-    const Shape s{a[0], a[1], a[2], a[3], a[3], a[4], a[5], 1};
-    avg_pool_rows(s, POINTER(T, 6), a[7], POINTER(T, 8), a[10]);
+    POOL;
+    (half ? avg_pool<Half> : avg_pool<Full>)(s, POINTER(T, 6), a[7], POINTER(T, 8), a[10]);
 }
 
 void supernet_avg_pool_backward(const int64_t* a) {
-    const Shape s{a[0], a[1], a[2], a[3], a[3], a[4], a[5], 1};
-    avg_pool_rows_backward(s, POINTER(T, 6), a[7], POINTER(T, 8), a[10]);
+    POOL;
+    (half ? avg_pool_backward<Half> : avg_pool_backward<Full>)(s, POINTER(T, 6), a[7], POINTER(T, 8), a[10]);
 }
 
 }  // extern "C"

@@ -5,7 +5,8 @@ of many ops without their normalised outputs ever being stored.
 """
 
 from collections.abc import Callable, Hashable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,22 +15,27 @@ from ops.kernels.plain import Norm
 
 
 class Normaliser(Protocol):
-    """A batch norm that is told the moments of what it normalises, and then says how (`ops.op.BatchNorm`, `Settled`)."""
+    """A batch norm as kernels see it (`ops.op.BatchNorm`, `Settled`)."""
 
+    eps: float
+    momentum: float
     weight: Tensor | None
     bias: Tensor | None
 
-    @property
-    def asks_moments(self) -> bool: ...
-    def resolve(self, mean: Tensor | None, variance: Tensor | None, count: int) -> Norm:
-        """mean, biased variance: (C,), of `count` values a channel; None where they are not asked for. Tracks them where it is to."""
+    def constant(self) -> Norm | None:
+        """The norm where it does not depend on what is normalised; None where the batch's own moments count."""
+
+    def follows(self) -> tuple[Tensor, Tensor] | None:
+        """The running mean and variance that are to follow the batch's moments now."""
 
 
-class Settled(NamedTuple):
-    """A normaliser that has been told."""
+@dataclass(frozen=True)
+class Settled:
+    """A normaliser that has seen what it normalises."""
 
     norm: Norm
-    asks_moments: bool = False
+    eps: float = 0.0
+    momentum: float = 0.0
 
     @property
     def weight(self) -> Tensor | None:
@@ -39,8 +45,19 @@ class Settled(NamedTuple):
     def bias(self) -> Tensor | None:
         return self.norm.bias
 
-    def resolve(self, mean: Tensor | None, variance: Tensor | None, count: int) -> Norm:
+    def constant(self) -> Norm | None:
         return self.norm
+
+    def follows(self) -> tuple[Tensor, Tensor] | None:
+        return None
+
+
+class Flow:
+    """A tensor on its way through the functions that read it: each may hand on another name of it for the next one to read, so that on the
+    way back the gradient passes them in turn and is added up in one place."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
 
 
 class Stage(NamedTuple):
@@ -55,7 +72,7 @@ class Stage(NamedTuple):
 
 
 class Term(NamedTuple):
-    x: Tensor
+    x: Flow
     stages: tuple[Stage, ...] = ()
     norm: Normaliser | None = None
 
@@ -64,10 +81,14 @@ class Source:
     """A node's state as the ops that leave it read it. What several of them need is computed once."""
 
     def __init__(self, x: Tensor, generator: torch.Generator | None = None):
-        self.x, self.generator = x, generator
-        self._of: dict[Hashable, object] = {}
+        self.flow, self.generator = Flow(x), generator
+        self._of: dict[Hashable, Any] = {}
 
-    def once(self, key: Hashable, compute: Callable[[], object]) -> object:
+    @property
+    def x(self) -> Tensor:
+        return self.flow.tensor
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         if key not in self._of:
             self._of[key] = compute()
         return self._of[key]
