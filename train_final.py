@@ -49,8 +49,8 @@ def main(cfg: DictConfig) -> None:
     # ---- the run folder, new or resumed
 
     options = plain(cfg) | {"genotype": genotype.to_json()}  # what is trained counts, not the name of its file
-    # CPU and GPU draw other numbers, and the same options may meet other data.
-    hash_ = config_hash(options | {"device": device.type, "split": split.digest}, NOT_COMPUTED)
+    # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data.
+    hash_ = config_hash(options | {"device": device.type, "backend": parts.backend.name, "split": split.digest}, NOT_COMPUTED)
     stem = f"final_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_final", hash_=hash_)
     run = Run(folder, "train_final", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
@@ -58,6 +58,7 @@ def main(cfg: DictConfig) -> None:
     held_out = f"{len(split.val)} held out for validation" if loop.val else "none held out"
     lines.append(f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})")
     lines.append(f"network {cfg.genotype}: {cfg.layers} cells, C={cfg.channels}, {parameters(net) / 1e6:.3f} M parameters")
+    lines.append(parts.backend.line)
     try:
         with run:
             if resuming:

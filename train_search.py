@@ -48,8 +48,8 @@ def main(cfg: DictConfig) -> None:
     # ---- the run folder, new or resumed
 
     options = plain(cfg)
-    # CPU and GPU draw other numbers, and the same options may meet other data.
-    hash_ = config_hash(options | {"device": device.type, "split": split.digest}, NOT_COMPUTED)
+    # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data.
+    hash_ = config_hash(options | {"device": device.type, "backend": parts.backend.name, "split": split.digest}, NOT_COMPUTED)
     stem = f"search_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_search", hash_=hash_)
     run = Run(folder, "train_search", command_line(), hash_, stages.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
@@ -58,6 +58,7 @@ def main(cfg: DictConfig) -> None:
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
     lines.append(f"supernet {space.name}: {cfg.layers} cells, C={cfg.channels}, {parameters(parts.net) / 1e6:.3f} M parameters")
+    lines.append(parts.backend.line)
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
     try:

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.op import BatchNorm, Normalisation, Op, ReLU
+from ops.kernels.terms import Stage
+from ops.op import BatchNorm, Normalisation, Op, ReLU, SeparableOp
 
 
 def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -27,6 +28,11 @@ class SeparableBody(nn.Module):
         x = self.norm1(self.pointwise1(self.depthwise1(x)))
         return self.pointwise2(self.depthwise2(F.relu(x)))
 
+    def stages(self) -> tuple[Stage, ...]:
+        first, second = self.depthwise1, self.depthwise2
+        return (Stage(first.weight, self.pointwise1.weight, first.stride[0]),
+                Stage(second.weight, self.pointwise2.weight, norm=self.norm1))
+
 
 class DilatedBody(nn.Module):
     """Depthwise with dilation 2, pointwise."""
@@ -38,6 +44,19 @@ class DilatedBody(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pointwise(self.depthwise(x))
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(self.depthwise.weight, self.pointwise.weight, self.depthwise.stride[0], self.depthwise.dilation[0]),)
+
+
+class PointwiseBody(nn.Conv2d):
+    """1x1."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(channels_in, channels_out, 1, bias=False)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(None, self.weight),)
 
 
 class ReducedSkip(nn.Module):
@@ -68,6 +87,8 @@ class Factorised(nn.Module):
 
 
 def relu_conv_bn(channels_in: int, channels_out: int, norm: Normalisation, size: int = 1, stride: int = 1) -> Op:
+    if size == stride == 1:
+        return SeparableOp(PointwiseBody(channels_in, channels_out), norm(channels_out))
     return Op(_conv(channels_in, channels_out, size, stride), prefix=ReLU(), norm=norm(channels_out))
 
 
@@ -81,11 +102,11 @@ def factorised_reduce(channels_in: int, channels_out: int, norm: Normalisation) 
 
 
 def sep_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(SeparableBody(channels, size, stride, norm(channels)), prefix=ReLU(), norm=norm(channels))
+    return SeparableOp(SeparableBody(channels, size, stride, norm(channels)), norm(channels))
 
 
 def dil_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(DilatedBody(channels, size, stride), prefix=ReLU(), norm=norm(channels))
+    return SeparableOp(DilatedBody(channels, size, stride), norm(channels))
 
 
 def factorised_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.kernels.terms import Flow, Source, Term
 from ops.op import BatchNorm, Normalisation, Op
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -54,6 +55,9 @@ class LayerOp(Op):
             return straight
         y = super().finish(shared, scale, generator)
         return y + straight if self.shape_kept else y
+
+    def term(self, source: Source) -> Term:
+        return Term(Flow(self.finish(source.x, None, source.generator)))
 
 
 def inverted_residual(size: int, expansion: int, channels_in: int, channels_out: int, stride: int, norm: Normalisation) -> LayerOp:

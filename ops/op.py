@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.kernels import Norm, kernels_for
+from ops.kernels.terms import Flow, Source, Term
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -48,10 +51,29 @@ class BatchNorm(nn.Module):
             # contiguous: torch's CPU kernel for channels_last reads past the one element of an expanded weight
             weight = scale.expand(self.channels).contiguous() if weight is None else scale * weight
             bias = None if bias is None else scale * bias
-        by_batch = self.training or self.by_batch or self.running_mean is None
-        tracked = not by_batch or (self.updates and self.training)
+        by_batch = self.asks_moments
+        tracked = not by_batch or self._tracks
         return F.batch_norm(x, self.running_mean if tracked else None, self.running_var if tracked else None,
                             weight, bias, by_batch, self.momentum, self.eps)
+
+    @property
+    def asks_moments(self) -> bool:
+        """Whether the moments of what is normalised count, and not running averages."""
+        return self.training or self.by_batch or self.running_mean is None
+
+    @property
+    def _tracks(self) -> bool:
+        return self.training and self.updates and self.running_mean is not None
+
+    def constant(self) -> Norm | None:
+        """As `kernels.terms.Normaliser`."""
+        if self.asks_moments:
+            return None
+        return Norm(self.running_mean, (self.running_var + self.eps).rsqrt(), False, self.weight, self.bias)
+
+    def follows(self) -> tuple[Tensor, Tensor] | None:
+        """As `kernels.terms.Normaliser`."""
+        return (self.running_mean, self.running_var) if self._tracks else None
 
     def extra_repr(self) -> str:
         return f"{self.channels}, affine={self.weight is not None}"
@@ -77,7 +99,7 @@ class MaxPool:
     stride: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.size, self.stride, self.size // 2)
+        return kernels_for(x).max_pool(x, self.size, self.stride)
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,7 @@ class AvgPool:
     stride: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.size, self.stride, self.size // 2, count_include_pad=False)
+        return kernels_for(x).avg_pool(x, self.size, self.stride)
 
 
 Prefix = Callable[[Tensor], Tensor]
@@ -115,11 +137,31 @@ class Op(nn.Module):
         return not self.draws and next(self.parameters(), None) is None
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.finish(self.prefix(x), None, generator)
+        total = kernels_for(x).Sum()
+        total.add(self, Source(x, generator))
+        return total.total()
+
+    def compute(self, shared: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What is normalised, from `shared = prefix(x)`."""
+        return shared if self.body is None else self.body(shared)
 
     def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """`scale * op(x)` from `shared = prefix(x)`; `scale` is a scalar tensor, None stands for 1."""
-        y = shared if self.body is None else self.body(shared)
+        y = self.compute(shared, generator)
         if self.norm is not None:
             return self.norm(y, scale)
         return y if scale is None else y * scale
+
+    def term(self, source: Source) -> Term:
+        """`op(x)` for kernels that add up the terms of a node themselves."""
+        return Term(Flow(self.compute(source.after(self.prefix), source.generator)), (), self.norm)
+
+
+class SeparableOp(Op):
+    """An op that begins with a ReLU and whose body is separable convolutions: `body.stages()` gives their weights."""
+
+    def __init__(self, body: nn.Module, norm: BatchNorm):
+        super().__init__(body, prefix=ReLU(), norm=norm)
+
+    def term(self, source: Source) -> Term:
+        return Term(source.flow, self.body.stages(), self.norm)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ops.conv import factorised_reduce
+from ops.kernels.terms import Source, Term
 from ops.op import AvgPool, MaxPool, Normalisation, Op
 
 
@@ -16,7 +17,7 @@ class Zero(Op):
         super().__init__()
         self.stride = stride
 
-    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def compute(self, shared: Tensor, generator: torch.Generator | None) -> Tensor:
         return torch.zeros_like(shared[:, :, :: self.stride, :: self.stride])
 
 
@@ -24,6 +25,9 @@ class Skip(Op):
     """The input itself."""
 
     passes_input = True
+
+    def term(self, source: Source) -> Term:
+        return Term(source.flow)
 
 
 class Noise(Op):
@@ -36,12 +40,11 @@ class Noise(Op):
         super().__init__()
         self.stride = stride
 
-    def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def compute(self, shared: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
             raise ValueError("op 'noise' draws at every forward: the network must be called with generator=")
         like = shared[:, :, :: self.stride, :: self.stride]
-        y = torch.empty_like(like).normal_(generator=generator)
-        return y if scale is None else y * scale
+        return torch.empty_like(like).normal_(generator=generator)
 
 
 def skip(channels: int, stride: int, norm: Normalisation) -> Op:

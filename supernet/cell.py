@@ -5,6 +5,7 @@ at a time, `state[d] = sum over (s, d), o of weight[e, o] * op_eo(state[s])`; `t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from ops import make_op
 from ops.drop_path import drop_path_masks
+from ops.kernels import kernels_for
+from ops.kernels.terms import Source
 from ops.op import Normalisation, Op
 from supernet.space import CellSpec, Mask
 from supernet.weights import Scales
@@ -53,43 +56,42 @@ class MixedEdges(nn.Module):
                 self.auxiliary[names[e]] = make_op("skip_connect", channels, stride, norm)
                 self.skips.setdefault(source, []).append((e, destination, self.auxiliary[names[e]]))
 
-    def leave(self, source: int, x: Tensor, sums: dict[int, Tensor], scales: Scales | None, active: Mask | None,
+    def leave(self, source: int, x: Tensor, sums: "Sums", scales: Scales | None, active: Mask | None,
               drop: Tensor | None, generator: torch.Generator | None) -> None:
         """Adds what leaves node `source` with state `x` to the running `sums` of its destinations.
 
         drop: (E, N, 1, 1, 1) factors of drop path, or None.
         """
-        prefixes: dict[object, Tensor] = {}
-        outputs: dict[Op, Tensor] = {}  # of ops that several edges share
+        read = Source(x, generator)
+
+        def thinned(y: Tensor) -> Tensor:
+            return y * dropout_mask(y, self.skip_dropout, generator)
+
+        thins = self.skip_dropout > 0 and self.training
         for e, o, destination, op in self.bundles.get(source, ()):
-            if not op.contributes or (active is not None and not active[e][o]):
-                continue
-            if op.prefix not in prefixes:
-                prefixes[op.prefix] = op.prefix(x)
-            scale = None if scales is None else scales.ops[e][o]
-            if op.shareable:
-                if op not in outputs:
-                    outputs[op] = op.finish(prefixes[op.prefix], None, generator)
-                y = outputs[op]
-            else:
-                y, scale = op.finish(prefixes[op.prefix], scale, generator), None
-            if drop is not None and not op.passes_input:
-                y = y * drop[e]
-            if self.skip_dropout > 0 and self.training and o in self.skip_columns:
-                y = y * dropout_mask(y, self.skip_dropout, generator)
-            add(sums, destination, y, scale)
+            if op.contributes and (active is None or active[e][o]):
+                sums[destination].add(op, read, None if scales is None else scales.ops[e][o],
+                                      None if drop is None or op.passes_input else drop[e],
+                                      thinned if thins and o in self.skip_columns else None)
         if scales is not None and scales.skip is not None:
             for e, destination, op in self.skips.get(source, ()):
-                add(sums, destination, op(x, generator), scales.skip[e])
+                sums[destination].add(op, read, scales.skip[e])
 
 
-def add(sums: dict[int, Tensor], destination: int, y: Tensor, scale: Tensor | None) -> None:
-    """Adds `scale * y`, or `y`, to the running sum of a node."""
-    total = sums.get(destination)
-    if scale is not None:
-        sums[destination] = y * scale if total is None else torch.addcmul(total, y, scale)
-    else:
-        sums[destination] = y if total is None else total + y
+class Sums(dict):
+    """The running sum of each node, by node, in the kernels that compute on tensors like `x`."""
+
+    def __init__(self, x: Tensor):
+        super().__init__()
+        self._kernels = kernels_for(x)
+
+    def __missing__(self, node: int) -> Any:
+        self[node] = self._kernels.Sum()
+        return self[node]
+
+    def take(self, node: int) -> Tensor | None:
+        """The total; None for a node that nothing was added to."""
+        return self.pop(node).total() if node in self else None
 
 
 def dropout_mask(y: Tensor, prob: float, generator: torch.Generator | None) -> Tensor:
@@ -113,21 +115,22 @@ class Bypass:
             if any(present[e]):
                 self.leaving.setdefault(source, []).append((e, destination))
 
-    def leave(self, source: int, x: Tensor, sums: dict[int, Tensor], edges: Sequence[Tensor] | None, active: Mask | None) -> Tensor:
+    def leave(self, source: int, x: Tensor, sums: Sums, edges: Sequence[Tensor] | None, active: Mask | None) -> Tensor:
         """Adds what passes by to the running `sums`; returns what the ops read."""
         rest = x[:, self.width:]
         if self.spec.stride > 1 and source < self.spec.num_inputs:
             rest = F.max_pool2d(rest, self.spec.stride, self.spec.stride, ceil_mode=True)
         for e, destination in self.leaving.get(source, ()):
             if active is None or any(active[e]):
-                add(sums, destination, rest, None if edges is None else edges[e])
+                sums[destination].add_tensor(rest, None if edges is None else edges[e])
         return x[:, : self.width]
 
     def join(self, computed: Tensor | None, passed: Tensor) -> Tensor:
         """A node's state, channel c of part p at c * K + p."""
         if computed is None:
             computed = passed.new_zeros(passed.shape[0], self.width, *passed.shape[2:])
-        return torch.cat([computed, passed], 1).unflatten(1, (self.partial, self.width)).transpose(1, 2).flatten(1, 2)
+        both = torch.cat([computed, passed], 1).permute(0, 2, 3, 1)  # channels innermost: as they may lie already, and as the copy will
+        return both.unflatten(3, (self.partial, self.width)).transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 class Cell(nn.Module):
@@ -162,10 +165,10 @@ class Cell(nn.Module):
             if generator is None:
                 raise ValueError("drop path draws at every forward: the network must be called with generator=")
             drop = drop_path_masks(len(spec.edges), x.shape[0], drop_path_prob, generator, x)
-        states, sums, passed = list(inputs), {}, {}
+        states, sums, passed = list(inputs), Sums(x), Sums(x)
         for node in range(spec.num_inputs + spec.num_nodes):
             if node >= spec.num_inputs:
-                states.append(self._state(sums.pop(node, None), passed.pop(node, None), x))
+                states.append(self._state(sums.take(node), passed.take(node), x))
             read = states[node]
             if self.bypass is not None:
                 read = self.bypass.leave(node, read, passed, None if scales is None else scales.edges, active)

@@ -12,6 +12,8 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from ops import kernels
+from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet import setup
 from supernet.bilevel import Bilevel, rehearse
@@ -104,6 +106,13 @@ def loading(cfg: DictConfig, device: torch.device) -> Loading:
     return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last)
 
 
+def backend_of(cfg: DictConfig, device: torch.device) -> Backend:
+    """Who computes from now on in this process."""
+    hindrances = {f"device={device.type}": device.type != "cpu", "channels_last=false": not cfg.channels_last,
+                  f"amp={cfg.amp}": cfg.amp != "none", "compile=inductor": cfg.compile == "inductor"}
+    return kernels.use(cfg.backend, hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
+
+
 @dataclass
 class SearchParts:
     """A supernet with its data and its architecture parameters, as they are before the first step. In a search in stages the network and
@@ -118,6 +127,7 @@ class SearchParts:
     net: nn.Module
     relaxation: Relaxation
     table: Table | None  # what is known of the space's architectures; for the record only
+    backend: Backend
 
 
 def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxation:
@@ -135,6 +145,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device})
+    backend = backend_of(cfg, device)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
     settle_sizes(cfg, space)
     data.check()
@@ -142,7 +153,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
     table = None if cfg.evaluator is None else build(cfg.evaluator)(space)
-    return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table)
+    return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table, backend)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
@@ -240,11 +251,13 @@ class FinalParts:
     net: nn.Module
     loop: FinalLoop
     test: Loader
+    backend: Backend
 
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
     device = resolve_device(cfg.device)
     setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
+    backend = backend_of(cfg, device)
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
     settle_sizes(cfg, space)
     data, task = build(cfg.dataset.data), build(cfg.task)
@@ -267,7 +280,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=setup.precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
         shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
-    return FinalParts(device, data, loaders, task, net, loop, test)
+    return FinalParts(device, data, loaders, task, net, loop, test, backend)
 
 
 def example(parts: SearchParts | FinalParts) -> Tensor:

@@ -79,6 +79,7 @@ class Common:
     threads: int | None = None  # of the CPU; null: torch's choice
     workers: int = 0  # processes that decode images which do not fit in memory
     channels_last: bool = True
+    backend: str = "auto"  # auto, plain, native: whose kernels compute; native ones are for channels_last on a CPU, and need a C++ compiler
     deterministic: bool = False  # on a GPU: the same bits again, at some cost
     amp: str = "none"  # none; bf16: networks compute in it where it is safe, weights, alphas and statistics stay in float32
     tf32: bool = False  # on a GPU: products of float32 with 10 bits of mantissa, faster
@@ -216,6 +217,7 @@ _CHECKS: list[Check] = [
     ("clip_norm", lambda v: v is None or v > 0, "positive, or null for no clipping"),
     ("threads", lambda v: v is None or v >= 1, "at least 1, or null"),
     ("workers", lambda v: v >= 0, "at least 0"),
+    ("backend", lambda v: v in ("auto", "plain", "native"), "auto, plain or native"),
     ("checkpoint_every_s", lambda v: v >= 0, "at least 0"),
     ("wandb.mode", lambda v: v in ("auto", "online", "offline", "disabled"), "auto, online, offline or disabled"),
     ("wandb.timeout_s", lambda v: v > 0, "positive"),

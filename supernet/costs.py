@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ops import make_op
+from ops.kernels import on_plain_path
 from ops.op import Normalisation, Op
 from supernet.cell import MixedEdges
 from supernet.chain import MixedLayer
@@ -159,7 +160,7 @@ def _convolutions(net: nn.Module, image: tuple[int, int, int]) -> dict[nn.Module
     handles = [m.register_forward_hook(count) for m in net.modules() if type(m) is nn.Conv2d]
     p = next(net.parameters())
     try:
-        with torch.no_grad():
+        with torch.no_grad(), on_plain_path():
             net(torch.zeros(1, *image, device=p.device), generator=torch.Generator(p.device))
     finally:
         for handle in handles:

@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from ops.kernels import on_plain_path
+
 
 def parameters(net: nn.Module, *, without: str = "auxiliary_head") -> int:
     """Number of trainable entries, the auxiliary head left out as in the published counts."""
@@ -29,7 +31,7 @@ def multiply_adds_of(net: nn.Module, x: torch.Tensor) -> int:
 
     training = net.training
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), on_plain_path(), FlopCounterMode(display=False) as counter:
             net.eval()(x, generator=torch.Generator(x.device))
     finally:
         net.train(training)

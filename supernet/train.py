@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ops.kernels import on_plain_path
 from supernet.averaging import Average, NoAverage
 from supernet.bilevel import Bilevel, Streams
 from supernet.cell import MixedEdges
@@ -229,7 +230,7 @@ def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, *
 
     handles = [m.register_forward_hook(look(name)) for name, m in net.named_modules() if next(m.children(), None) is None]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), on_plain_path():
             net(batch[0], weights, **call)
     finally:
         for handle in handles:

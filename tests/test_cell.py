@@ -9,9 +9,15 @@ from supernet.network import inherit
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts
 from supernet.weights import EdgeWeights, Weights, one_hot
-from tests import reference
+from tests import backends, reference
 
 SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)
+
+
+@pytest.fixture(params=["plain", "native"], autouse=True)
+def backend(request):
+    with backends.using(request.param):
+        yield request.param
 
 
 def build(space, candidates=None, *, layers=4, channels=4, norm=SEARCH, seed=0, **sizes):
@@ -143,7 +149,8 @@ def test_weights_of_each_layer():
     assert not torch.equal(net(x, EdgeWeights(changed)), net(x, same))
 
 
-def test_inactive_ops_are_not_run():
+@pytest.mark.parametrize("backend", ["plain"], indirect=True)  # which calls modules, and so their hooks
+def test_inactive_ops_are_not_run(backend):
     space = darts.make(nodes=2)
     net = build(space)
     genotype = space.sample(random.Random(0))

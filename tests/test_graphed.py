@@ -80,7 +80,7 @@ def assert_close(mine, theirs, tolerance):
             assert a is b
         elif a.is_floating_point():
             scale = b.abs().max().item()
-            assert (a - b).abs().max().item() <= tolerance * (scale if scale > 1e-12 else 1.0)
+            assert (a - b).abs().max().item() <= tolerance * (scale if scale > 1e-8 else 1.0)
         else:
             assert torch.equal(a, b)
 

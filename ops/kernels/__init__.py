@@ -1,46 +1,74 @@
 """Fused operations that candidate ops and cells are made of, and who computes them.
 
 `plain` says what each computes, in PyTorch, and always works. Other backends compute the same with less time and memory: `native` on a CPU
-(C++, built once where a compiler is there), `triton` on a GPU. Their backwards cannot be differentiated again, so whatever needs that
-(exact second order, implicit gradients, Lanczos) runs within `differentiable_twice()`, on the plain path.
+(C++, built once where a compiler is there). Their backwards cannot be differentiated again, so whatever needs that (exact second order,
+implicit gradients, Lanczos) runs within `differentiable_twice()`, on the plain path; and so does, within `on_plain_path()`, what looks at
+single modules or operations (hooks, counts of multiply-adds).
+
+A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it may compute whole (`terms`).
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import ModuleType
+from typing import NamedTuple
 
 from torch import Tensor
 
-from ops.kernels import plain
+from ops.kernels import native, plain
+from ops.kernels.build import BuildError
 from ops.kernels.plain import Norm
 
-__all__ = ["BACKENDS", "Norm", "differentiable_twice", "kernels_for", "plain", "use"]
+__all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "plain", "use"]
 
 BACKENDS = ("auto", "plain", "native")
-_chosen: ContextVar[str] = ContextVar("chosen", default="plain")
-_twice: ContextVar[bool] = ContextVar("twice", default=False)
+_native: ContextVar[bool] = ContextVar("native", default=False)
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
-def use(backend: str) -> str:
-    """Chooses who computes from now on; returns one line that says who. `auto`: the fastest that works here; `native`: the same, but an
-    error where that is the plain path alone. Raises ValueError."""
+class Backend(NamedTuple):
+    """Who computes: `plain` or `native`; and a line that says so, and why where that is not what could be expected."""
+
+    name: str
+    line: str
+
+
+def use(backend: str, *, hindrance: str | None = None) -> Backend:
+    """Chooses who computes from now on. `auto`: the fastest that works here; `native`: the same, but an error where that is the plain path
+    alone. hindrance: the option with which nothing but the plain path works, if there is one. Raises ValueError."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    _chosen.set(backend)
-    return "plain PyTorch"
+    _native.set(False)
+    if backend == "plain":
+        return Backend("plain", "backend plain PyTorch")
+    try:
+        if hindrance is not None:
+            raise BuildError(f"with {hindrance} nothing else works")
+        native.available()
+    except BuildError as error:
+        if backend == "native":
+            raise ValueError(f"backend=native: there are no native kernels ({error}); backend=plain needs none") from error
+        return Backend("plain", f"backend plain PyTorch ({error})")
+    _native.set(True)
+    return Backend("native", "backend native kernels for the CPU")
 
 
 @contextmanager
-def differentiable_twice() -> Iterator[None]:
-    """Within, everything is computed on the plain path, whose gradients can be differentiated again."""
-    token = _twice.set(True)
+def on_plain_path() -> Iterator[None]:
+    """Within, everything is computed by calling modules and PyTorch's operations one by one: hooks, dispatch modes and autograd see all."""
+    token = _plain.set(True)
     try:
         yield
     finally:
-        _twice.reset(token)
+        _plain.reset(token)
+
+
+def differentiable_twice() -> AbstractContextManager[None]:
+    """Within, everything is computed on the plain path, whose gradients can be differentiated again."""
+    return on_plain_path()
 
 
 def kernels_for(x: Tensor) -> ModuleType:
     """The module that computes on tensors like `x`: `plain`, or one with the same functions."""
-    return plain
+    return native if _native.get() and not _plain.get() and native.computes(x) else plain

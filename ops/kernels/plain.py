@@ -1,7 +1,7 @@
 """The fused operations of `ops.kernels` in plain PyTorch: what they compute, differentiable any number of times, on any device."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,3 +72,37 @@ def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
 def avg_pool(x: Tensor, size: int, stride: int) -> Tensor:
     """Padded by size // 2; the padding does not count."""
     return F.avg_pool2d(x, size, stride, size // 2, count_include_pad=False)
+
+
+class Sum:
+    """A node's sum, added up op by op."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+
+    def add(self, op: Any, source: Any, scale: Tensor | None = None, factor: Tensor | None = None,
+            change: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Adds `scale * change(factor * op(source))`: a scalar tensor, a function of tensors, a tensor (N, 1, 1, 1), each None for the
+        identity; an `ops.op.Op`, a `terms.Source`. The scale is folded into the op's norm where nothing stands between."""
+        shared = source.after(op.prefix)
+        if op.shareable:
+            y = source.once(op, lambda: op.finish(shared, None, source.generator))
+        else:
+            y, scale = op.finish(shared, scale, source.generator), None
+        if factor is not None:
+            y = y * factor
+        self.add_tensor(y if change is None else change(y), scale)
+
+    def add_tensor(self, x: Tensor, scale: Tensor | None = None) -> None:
+        """Adds `scale * x`."""
+        total = self._total
+        if scale is not None:
+            self._total = x * scale if total is None else torch.addcmul(total, x, scale)
+        else:
+            self._total = x if total is None else total + x
+
+    def total(self) -> Tensor:
+        """What was added, of which there must be something."""
+        if self._total is None:
+            raise ValueError("a sum needs at least one part")
+        return self._total

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ops.kernels import on_plain_path
 from ops.op import Op, ReLU
 from supernet.genotype import Genotype
 from supernet.measure import multiply_adds_of, parameters
@@ -30,7 +31,7 @@ def synflow(net: nn.Module, batch: Batch, task: Task) -> float:
     reach 1e50."""
     x = torch.ones_like(batch[0][:1], dtype=torch.float64)
     weights = [p for p in net.parameters() if p.dim() > 1]
-    with _restored(net), _without_norms(net):
+    with _restored(net), _without_norms(net), on_plain_path():
         net.double().eval()
         with torch.no_grad():
             for p in net.parameters():
@@ -56,7 +57,7 @@ def naswot(net: nn.Module, batch: Batch, task: Task) -> float:
     begin = [m for m in net.modules() if isinstance(m, Op) and m.prefix == ReLU() and m.body is not None]
     handles = [op.body.register_forward_pre_hook(count) for op in begin]
     try:
-        with _restored(net), torch.no_grad(), _Watch(RELUS, outputs.append):
+        with _restored(net), torch.no_grad(), on_plain_path(), _Watch(RELUS, outputs.append):
             net.train()(batch[0], generator=torch.Generator(batch[0].device))
     finally:
         for handle in handles:

@@ -123,9 +123,9 @@ def weights_at(w: Tensors, values: Sequence[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def constant(w: Tensors) -> Iterator[None]:
-    """Within, no gradients flow to `w`: a loss computed here stores nothing for them."""
-    trained = [p for p in w if p.requires_grad]
+def constant(parameters: Tensors) -> Iterator[None]:
+    """Within, no gradients flow to them: a loss computed here stores nothing for them."""
+    trained = [p for p in parameters if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)
     try:
@@ -138,7 +138,8 @@ def constant(w: Tensors) -> Iterator[None]:
 def at_virtual_step(problem: Problem) -> tuple[Tensors, Tensors]:
     """With w' the weights after a virtual step: d val_loss(w', alpha) / d alpha at fixed w', and the direction u = (d w' /
     d g)^T d val_loss / d w', where g is the gradient of train_loss. For SGD u = -xi * d val_loss / d w'."""
-    g = problem.reduce(grad(problem.train_loss(), problem.w))
+    with constant(problem.alpha):
+        g = problem.reduce(grad(problem.train_loss(), problem.w))
     g = tuple(t.detach().requires_grad_() for t in g)
     stepped = problem.virtual_step(g)
     with weights_at(problem.w, [t.detach() for t in stepped]):

@@ -4,6 +4,7 @@ H = d_w^2 L_train (iDARTS, Zhang et al. 2021, eq. 3; Lorraine et al. 2020)."""
 import torch
 from torch import Tensor
 
+from ops.kernels import differentiable_twice
 from supernet.hypergradients.base import Problem, Tensors, add_reduced, grad
 
 
@@ -59,7 +60,8 @@ class _Training:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.gradient = grad(problem.train_loss(), problem.w, create_graph=True)
+        with differentiable_twice():
+            self.gradient = grad(problem.train_loss(), problem.w, create_graph=True)
 
     def hessian(self, v: list[Tensor]) -> Tensors:
         """d_w^2 L_train v."""

@@ -1,5 +1,6 @@
 """The second order of DARTS without a finite difference: differentiation through the virtual step (eq. 6)."""
 
+from ops.kernels import differentiable_twice
 from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, grad
 
 
@@ -10,7 +11,8 @@ def unrolled(problem: Problem) -> Tensors:
     second derivative, by differentiating the gradient. Needs a network that can be differentiated twice.
     """
     direct, u = at_virtual_step(problem)
-    gradient = grad(problem.train_loss(), problem.w, create_graph=True)
+    with differentiable_twice():
+        gradient = grad(problem.train_loss(), problem.w, create_graph=True)
     used = [(g, v) for g, v in zip(gradient, u) if g.requires_grad]  # a gradient that nothing depends on has no derivative
     along = sum((g * v).sum() for g, v in used)
     return add_reduced(problem, direct, grad(along, problem.alpha) if used else tuple(a.new_zeros(a.shape) for a in problem.alpha))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ops.kernels import differentiable_twice
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
@@ -40,7 +41,8 @@ def alpha_curvature(search: Bilevel, batch: Batch) -> tuple[Callable[[Tensor], T
     """The exact product of the Hessian of a batch's loss under the mean weights with a vector, and the flat alphas. Statistics are the
     batch's own and no penalties count; the network is left as found."""
     alphas = tuple(search.relaxation.tables().values())
-    slopes = grad(search.val_loss_under(batch, search.relaxation.mean()), alphas, create_graph=True)
+    with differentiable_twice():
+        slopes = grad(search.val_loss_under(batch, search.relaxation.mean()), alphas, create_graph=True)
 
     def product(v: Tensor) -> Tensor:
         parts = [part.view_as(a) for part, a in zip(v.split([a.numel() for a in alphas]), alphas)]

@@ -1,0 +1,1014 @@
+// The fused operations of ops/kernels/plain.py for tensors on a CPU whose channels lie innermost (N, H, W, C), as a library with a C
+// interface that knows nothing of torch: plain pointers in, plain pointers out. Compiled once for each REAL (float, double).
+//
+// Every loop over images is split over threads statically, and what is summed over images is summed in the order of the images (batch
+// statistics) or of the threads (weights' gradients): the same number of threads gives the same bits.
+//
+// Within an image the channels are cut into blocks of one vector: scratch planes are [block][pixel][lane], so that all that a kernel reads
+// for one block lies close together. Channels that a last block lacks are zeros.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#ifndef REAL
+#define REAL float
+#endif
+#if defined(__AVX512F__)
+#define WIDE 64
+#elif defined(__AVX__)
+#define WIDE 32
+#else
+#define WIDE 16
+#endif
+#define INLINE inline __attribute__((always_inline))
+
+typedef REAL T;
+typedef int64_t Int;
+
+namespace {
+
+template <int BYTES> struct Simd;
+#define SIMD(B) template <> struct Simd<B> { typedef T V __attribute__((vector_size(B), may_alias)); };
+SIMD(8) SIMD(16) SIMD(32) SIMD(64)
+
+int thread_number() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+// Images [first, last) of one thread of several.
+struct Share { Int first, last; };
+Share share(Int images, Int threads, Int number) { return {images * number / threads, images * (number + 1) / threads}; }
+
+// Scratch that a thread keeps from call to call.
+struct Scratch {
+    char* memory = nullptr;
+    size_t size = 0;
+    ~Scratch() { std::free(memory); }
+    void* at_least(size_t bytes) {
+        if (bytes > size) {
+            std::free(memory);
+            size = (bytes + 4095) / 4096 * 4096;
+            memory = static_cast<char*>(std::aligned_alloc(4096, size));
+            if (memory == nullptr) { size = 0; std::abort(); }
+        }
+        return memory;
+    }
+};
+thread_local Scratch scratch;
+
+// Cuts one piece of scratch into arrays. First counts (memory null), then hands out.
+struct Cutter {
+    char* memory;
+    size_t used = 0;
+    template <class A> A* take(size_t count) {
+        A* at = reinterpret_cast<A*>(memory + used);
+        used += (count * sizeof(A) + 63) / 64 * 64;
+        return at;
+    }
+};
+
+Int blocks(Int channels, Int lanes) { return (channels + lanes - 1) / lanes; }
+
+template <class V> INLINE V load(const T* at, Int lanes) {
+    constexpr Int full = sizeof(V) / sizeof(T);
+    V v = {};
+    if (lanes == full) { std::memcpy(&v, at, sizeof(V)); return v; }  // tensors need not be aligned, scratch is
+    for (Int l = 0; l < lanes; l++) v[l] = at[l];
+    return v;
+}
+
+template <class V> INLINE void store(T* at, V v, Int lanes) {
+    constexpr Int full = sizeof(V) / sizeof(T);
+    if (lanes == full) { std::memcpy(at, &v, sizeof(V)); return; }
+    for (Int l = 0; l < lanes; l++) at[l] = v[l];
+}
+
+// Zero stays zero, and what is not a number stays so.
+template <class V> INLINE V relu(V x) { const V zero = {}; return x <= zero ? zero : x; }
+template <class V> INLINE V where_positive(V x, V y) { const V zero = {}; return x <= zero ? zero : y; }
+
+
+// ---- depthwise convolution on a padded plane of one block
+
+// `P` outputs beside one another. K: the kernel's size; 0: `size` says.
+template <int K, int P, class V>
+INLINE void depthwise_block(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out) {
+    V sum[P] = {};
+    const int k = K ? K : int(size);
+    for (int i = 0; i < k; i++) {
+#pragma GCC unroll 7
+        for (int j = 0; j < k; j++) {
+            const V w = weight[i * k + j];
+            const V* at = plane + i * row + j * column;
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++) sum[p] += w * at[p * step];
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) out[p] = sum[p];
+}
+
+template <int K, int STEP, class V>
+void depthwise_row_of(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
+    const Int s = STEP ? STEP : step;
+    Int p = 0;
+    for (; p + 8 <= count; p += 8) depthwise_block<K, 8>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p + 4 <= count; p += 4) depthwise_block<K, 4>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p < count; p++) depthwise_block<K, 1>(plane + p * s, weight, size, row, column, s, out + p);
+}
+
+template <int STEP, class V>
+void depthwise_row_step(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
+    switch (size) {
+        case 3: depthwise_row_of<3, STEP>(plane, weight, size, row, column, step, out, count); break;
+        case 5: depthwise_row_of<5, STEP>(plane, weight, size, row, column, step, out, count); break;
+        default: depthwise_row_of<0, STEP>(plane, weight, size, row, column, step, out, count);
+    }
+}
+
+// One row of outputs. plane: at the row's first tap. row, column: between taps; step: between outputs, all in pixels of the plane.
+template <class V>
+void depthwise_row(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
+    if (step == 1) depthwise_row_step<1>(plane, weight, size, row, column, step, out, count);
+    else depthwise_row_step<0>(plane, weight, size, row, column, step, out, count);
+}
+
+// ---- matrix product of a row: out[o][p] = sum over c of in[c][p] * weight[o][c]
+
+template <int P, class V>
+INLINE void pointwise_block(const V* in, Int plane, const V* weight, Int channels, V* out) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    V sum[P] = {};
+    for (Int c = 0; c < channels; c += L, in += plane) {
+        const Int lanes = std::min(L, channels - c);
+        const T* at = reinterpret_cast<const T*>(in);
+        const V* w = weight + c;
+        if (lanes == L) {
+#pragma GCC unroll 16
+            for (Int l = 0; l < L; l++)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+        } else {
+            for (Int l = 0; l < lanes; l++)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) out[p] = sum[p];
+}
+
+// in: [block][plane pixels]; weight: `channels` vectors of one block of outputs; out: `count` vectors.
+template <class V> void pointwise_row(const V* in, Int plane, const V* weight, Int channels, V* out, Int count) {
+    Int p = 0;
+    for (; p + 8 <= count; p += 8) pointwise_block<8>(in + p, plane, weight, channels, out + p);
+    for (; p + 4 <= count; p += 4) pointwise_block<4>(in + p, plane, weight, channels, out + p);
+    for (; p < count; p++) pointwise_block<1>(in + p, plane, weight, channels, out + p);
+}
+
+// ---- sums over an image that keep their precision
+
+// Adds sum and sum of squares of `count` pixels, each less `centre`.
+template <class V> INLINE void add_moments(const T* x, Int stride, Int count, Int lanes, V centre, V& sum, V& square) {
+    V s[2] = {}, q[2] = {};
+    Int p = 0;
+    for (; p + 2 <= count; p += 2)
+#pragma GCC unroll 2
+        for (int u = 0; u < 2; u++) {
+            const V v = load<V>(x + (p + u) * stride, lanes) - centre;
+            s[u] += v, q[u] += v * v;
+        }
+    for (; p < count; p++) {
+        const V v = load<V>(x + p * stride, lanes) - centre;
+        s[0] += v, q[0] += v * v;
+    }
+    sum += s[0] + s[1], square += q[0] + q[1];
+}
+
+// What becomes of moments: 1 / sqrt(variance + eps), and running averages (null for none) that follow mean and unbiased variance. rule null:
+// the variance itself.
+struct Follow { T *mean, *variance; const double* rule; };
+
+// of_images: of each image mean and sum of squared distances, merged in the order of the images (Chan et al.). spread: 1 / sqrt(...), or the
+// variance.
+void merge_moments(const double* of_images, Int images, Int channels, Int pixels, const Follow& follow, T* mean, T* spread) {
+    for (Int c = 0; c < channels; c++) {
+        double m = 0, distance = 0;
+        for (Int n = 0; n < images; n++) {
+            const double own = of_images[(2 * n) * channels + c], d = own - m;
+            m += d / double(n + 1);
+            distance += of_images[(2 * n + 1) * channels + c] + d * d * double(pixels) * double(n) / double(n + 1);
+        }
+        const double count = double(images) * double(pixels), variance = distance / count;
+        mean[c] = T(m), spread[c] = T(follow.rule ? 1 / std::sqrt(variance + follow.rule[0]) : variance);
+        if (follow.mean) {
+            follow.mean[c] += T(follow.rule[1] * (m - double(follow.mean[c])));
+            follow.variance[c] += T(follow.rule[1] * (distance / (count - 1) - double(follow.variance[c])));
+        }
+    }
+}
+
+// Adds float sums into double ones.
+template <class V> INLINE void flush(V v, double* to, Int lanes) {
+    for (Int l = 0; l < lanes; l++) to[l] += double(v[l]);
+}
+
+// Moments of one image of one block, row by row.
+template <class V>
+void image_moments(const T* x, Int stride, Int rows, Int columns, Int lanes, double* mean, double* distance) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    V zero = {}, first = {}, unused = {};
+    add_moments(x, stride, columns, lanes, zero, first, unused);
+    const V centre = first / T(columns);
+    double sum[L] = {}, square[L] = {};
+    for (Int r = 0; r < rows; r++) {
+        V s = {}, q = {};
+        add_moments(x + r * columns * stride, stride, columns, lanes, centre, s, q);
+        flush(s, sum, lanes), flush(q, square, lanes);
+    }
+    const double pixels = double(rows) * double(columns);
+    for (Int l = 0; l < lanes; l++) {
+        mean[l] = double(centre[l]) + sum[l] / pixels;
+        distance[l] = std::max(0.0, square[l] - sum[l] * sum[l] / pixels);
+    }
+}
+
+// ---- one stage: pointwise(depthwise(relu((x - mean) * scale + shift)))
+
+struct Shape {
+    Int images, height, width, in, out, size, stride, dilation;  // size 0: no depthwise convolution
+    Int pad() const { return size ? dilation * (size - 1) / 2 : 0; }
+    Int out_height() const { return (height - 1) / stride + 1; }
+    Int out_width() const { return (width - 1) / stride + 1; }
+};
+
+struct Affine { const T *mean, *rstd, *weight, *bias; };  // mean null: the identity; weight, bias null: ones, zeros
+
+// One block of it.
+template <class V> struct Normed {
+    V mean = {}, scale = {}, shift = {};
+    Normed(const Affine& n, Int at, Int lanes) {
+        if (n.mean == nullptr) return;
+        mean = load<V>(n.mean + at, lanes), scale = load<V>(n.rstd + at, lanes);
+        if (n.weight) scale *= load<V>(n.weight + at, lanes);
+        if (n.bias) shift = load<V>(n.bias + at, lanes);
+    }
+};
+
+template <class V> struct Packed {
+    // weights in the orders that kernels read them
+    V *taps, *flipped;            // depthwise: [block][tap]
+    V *product, *transposed;      // pointwise: [block of outputs][input], [block of inputs][output]
+};
+
+template <class V> void pack(const Shape& s, const T* depthwise, const T* pointwise, Packed<V>& w, bool backward) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.size * s.size;
+    T *t = reinterpret_cast<T*>(w.taps), *f = reinterpret_cast<T*>(w.flipped);
+    for (Int c = 0; c < bi * L; c++)
+        for (Int k = 0; k < taps; k++) {
+            const T value = c < s.in ? depthwise[c * taps + k] : T(0);
+            t[((c / L) * taps + k) * L + c % L] = value;
+            if (backward) f[((c / L) * taps + taps - 1 - k) * L + c % L] = value;
+        }
+    T *p = reinterpret_cast<T*>(w.product), *r = reinterpret_cast<T*>(w.transposed);
+    for (Int o = 0; o < bo * L; o++)
+        for (Int c = 0; c < s.in; c++) {
+            const T value = o < s.out ? pointwise[o * s.in + c] : T(0);
+            if (!backward) p[((o / L) * s.in + c) * L + o % L] = value;
+        }
+    if (backward)
+        for (Int c = 0; c < bi * L; c++)
+            for (Int o = 0; o < s.out; o++) r[((c / L) * s.out + o) * L + c % L] = c < s.in ? pointwise[o * s.in + c] : T(0);
+}
+
+template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.size * s.size;
+    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * s.in), cut.take<V>(bi * s.out)};
+}
+
+// Fills the inner part of the padded planes of one image.
+template <class V>
+void fill(const Shape& s, const T* x, Int stride, const Affine& norm, V* planes) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width;
+    for (Int b = 0; b < blocks(s.in, L); b++) {
+        const Int lanes = std::min(L, s.in - b * L);
+        const auto [mean, scale, shift] = Normed<V>(norm, b * L, lanes);
+        for (Int h = 0; h < s.height; h++) {
+            const T* from = x + h * s.width * stride + b * L;
+            V* to = planes + b * plane + (h + pad) * width + pad;
+            if (norm.mean)
+                for (Int i = 0; i < s.width; i++) to[i] = relu<V>((load<V>(from + i * stride, lanes) - mean) * scale + shift);
+            else
+                for (Int i = 0; i < s.width; i++) to[i] = relu<V>(load<V>(from + i * stride, lanes));
+        }
+    }
+}
+
+// The depthwise outputs of one row, [block][columns], from the padded planes; `apart` vectors between blocks.
+template <class V>
+void depthwise_rows(const Shape& s, const V* planes, const V* taps, Int row, V* out, Int apart) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, columns = s.out_width();
+    for (Int b = 0; b < blocks(s.in, L); b++) {
+        const V* from = planes + b * plane + row * s.stride * width;
+        if (s.size) depthwise_row(from, taps + b * s.size * s.size, s.size, s.dilation * width, s.dilation, s.stride, out + b * apart, columns);
+        else for (Int i = 0; i < columns; i++) out[b * apart + i] = from[i * s.stride];
+    }
+}
+
+template <class V>
+void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, const T* depthwise, const T* pointwise, T* out,
+                   T* mean, T* rstd, const Follow& follow, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
+    const Int plane = (s.height + 2 * pad) * (s.width + 2 * pad);
+    std::vector<double> of_images(mean ? 2 * s.images * s.out : 0);
+    threads = std::max<Int>(1, std::min(threads, s.images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Cutter count{nullptr}, cut{nullptr};
+        V *planes = nullptr, *between = nullptr, *result = nullptr;
+        Packed<V> w{};
+        for (Cutter* c : {&count, &cut}) {
+            if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
+            w = packed_at<V>(*c, s);
+            planes = c->template take<V>(bi * plane), between = c->template take<V>(bi * columns), result = c->template take<V>(columns);
+        }
+        pack(s, depthwise, pointwise, w, false);
+        std::memset(planes, 0, sizeof(V) * bi * plane);
+        const Share own = share(s.images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++) {
+            fill(s, x + n * s.height * s.width * stride, stride, norm, planes);
+            T* to = out + n * rows * columns * s.out;
+            for (Int r = 0; r < rows; r++) {
+                depthwise_rows(s, planes, w.taps, r, between, columns);
+                for (Int b = 0; b < bo; b++) {
+                    const Int lanes = std::min(L, s.out - b * L);
+                    T* at = to + r * columns * s.out + b * L;
+                    if (bo == 1 && lanes == L) {
+                        pointwise_row(between, columns, w.product + b * s.in, s.in, reinterpret_cast<V*>(at), columns);
+                        continue;
+                    }
+                    pointwise_row(between, columns, w.product + b * s.in, s.in, result, columns);
+                    for (Int i = 0; i < columns; i++) store<V>(at + i * s.out, result[i], lanes);
+                }
+            }
+            if (mean)
+                for (Int b = 0; b < bo; b++)
+                    image_moments<V>(to + b * L, s.out, rows, columns, std::min(L, s.out - b * L), &of_images[2 * n * s.out + b * L],
+                                     &of_images[(2 * n + 1) * s.out + b * L]);
+        }
+    }
+    if (mean) merge_moments(of_images.data(), s.images, s.out, rows * columns, follow, mean, rstd);
+}
+
+// The gradient of a stage's output is coef[0] * factor[n] * g + coef[1] * (p - mean) + coef[2], p being that output: what a batch norm's
+// backward makes of the gradient g of its own output. coef[1] null: the first term alone; p null with it.
+struct Arriving {
+    const T* g; Int g_stride; const T* factor; const T* p; const T* mean; const T* coef; bool normed;
+};
+
+// Sums of z and of z * (x - mean) over all images, z the gradient at a norm's output, to what `Arriving` needs of that norm.
+void norm_backward(Int channels, double count, const double* sums, const T* rstd, const T* weight, bool by_batch, double scale, T* coef,
+                   T* dweight, T* dbias) {
+    for (Int c = 0; c < channels; c++) {
+        const double r = rstd[c], w = weight ? weight[c] : 1.0, first = sums[c], second = sums[channels + c];
+        coef[c] = T(scale * r * w);
+        coef[channels + c] = by_batch ? T(-scale * r * w * r * r * second / count) : T(0);
+        coef[2 * channels + c] = by_batch ? T(-scale * r * w * first / count) : T(0);
+        if (dweight) dweight[c] = T(scale * r * second);
+        if (dbias) dbias[c] = T(scale * first);
+    }
+}
+
+template <int K, class V>
+void depthwise_weight(const Shape& s, const V* plane, Int width, const V* d, Int d_width, V* to) {
+    const int k = K ? K : int(s.size);
+    const Int rows = s.out_height(), columns = s.out_width();
+    for (int i = 0; i < k; i++) {
+        if constexpr (K != 0) {
+            V sum[K ? K : 1][2] = {};
+            for (Int r = 0; r < rows; r++) {
+                const V* a = plane + (r * s.stride + i * s.dilation) * width;
+                const V* g = d + r * d_width;
+                Int c = 0;
+                for (; c + 2 <= columns; c += 2)
+#pragma GCC unroll 2
+                    for (int u = 0; u < 2; u++) {
+                        const V v = g[c + u];
+#pragma GCC unroll 8
+                        for (int j = 0; j < K; j++) sum[j][u] += v * a[(c + u) * s.stride + j * s.dilation];
+                    }
+                for (; c < columns; c++)
+                    for (int j = 0; j < K; j++) sum[j][0] += g[c] * a[c * s.stride + j * s.dilation];
+            }
+            for (int j = 0; j < K; j++) to[i * K + j] += sum[j][0] + sum[j][1];
+        } else {
+            for (int j = 0; j < k; j++) {
+                V sum = {};
+                for (Int r = 0; r < rows; r++) {
+                    const V* a = plane + (r * s.stride + i * s.dilation) * width + j * s.dilation;
+                    for (Int c = 0; c < columns; c++) sum += d[r * d_width + c] * a[c * s.stride];
+                }
+                to[i * k + j] += sum;
+            }
+        }
+    }
+}
+
+// to[o][block] += sum over pixels of g[o] * d[block]; g: [block of outputs][pixels], d: [block of inputs][pixels]
+template <int O, class V>
+INLINE void outer(const T* g, const V* d, Int count, V* to, Int apart) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    V sum[O] = {};
+    for (Int p = 0; p < count; p++)
+#pragma GCC unroll 8
+        for (int o = 0; o < O; o++) sum[o] += d[p] * g[p * L + o];
+#pragma GCC unroll 8
+    for (int o = 0; o < O; o++) to[o * apart] += sum[o];
+}
+
+template <class V>
+void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, const Arriving& in, const T* depthwise, const T* pointwise,
+                    T* dx, bool accumulate, double* sums, T* ddepthwise, T* dpointwise, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
+    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, taps = s.size * s.size;
+    const bool weights = ddepthwise || dpointwise, same = s.stride == 1;
+    const Int d_pad = same ? pad : 0, d_width = columns + 2 * d_pad, d_plane = (rows + 2 * d_pad) * d_width;
+    const Int chunk = std::max<Int>(1, std::min(rows, 64 / std::max<Int>(1, columns)));  // rows at a time
+    const bool inner = ddepthwise || dx;
+    threads = std::max<Int>(1, std::min(threads, s.images));
+    std::vector<double> of_images(sums ? 2 * s.images * s.in : 0);
+    const Int sizes[2] = {ddepthwise ? taps * bi * L : 0, dpointwise ? s.out * bi * L : 0};
+    std::vector<T> of_threads(threads * (sizes[0] + sizes[1]));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Cutter count{nullptr}, cut{nullptr};
+        V *planes = nullptr, *d = nullptr, *arrived = nullptr, *between = nullptr, *line = nullptr, *dtaps = nullptr, *dproduct = nullptr;
+        Packed<V> w{};
+        for (Cutter* c : {&count, &cut}) {
+            if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
+            w = packed_at<V>(*c, s);
+            planes = c->template take<V>(bi * plane), d = c->template take<V>(bi * d_plane);
+            arrived = c->template take<V>(bo * chunk * columns), between = c->template take<V>(bi * chunk * columns);
+            line = c->template take<V>(std::max(s.width, columns));
+            dtaps = c->template take<V>(bi * taps), dproduct = c->template take<V>(bo * L * bi);
+        }
+        pack(s, depthwise, pointwise, w, true);
+        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * bi * d_plane);
+        std::memset(dtaps, 0, sizeof(V) * bi * taps), std::memset(dproduct, 0, sizeof(V) * bo * L * bi);
+        const Int number = thread_number();
+        const Share own = share(s.images, threads, number);
+        for (Int n = own.first; n < own.last; n++) {
+            const T* xn = x + n * s.height * s.width * stride;
+            const T factor = in.factor ? in.factor[n] : T(1);
+            if (weights) fill(s, xn, stride, norm, planes);
+            for (Int r = 0; r < rows; r += chunk) {
+                const Int here = std::min(chunk, rows - r), pixels = here * columns;
+                const Int at = (n * rows + r) * columns;
+                for (Int b = 0; b < bo; b++) {
+                    const Int lanes = std::min(L, s.out - b * L);
+                    const T *g = in.g + at * in.g_stride + b * L;
+                    V* to = arrived + b * chunk * columns;
+                    const V first = load<V>(in.coef + b * L, lanes) * factor;
+                    if (in.normed) {
+                        const T* p = in.p + at * s.out + b * L;
+                        const V mean = load<V>(in.mean + b * L, lanes), second = load<V>(in.coef + s.out + b * L, lanes);
+                        const V third = load<V>(in.coef + 2 * s.out + b * L, lanes);
+                        for (Int i = 0; i < pixels; i++)
+                            to[i] = first * load<V>(g + i * in.g_stride, lanes) + (second * (load<V>(p + i * s.out, lanes) - mean) + third);
+                    } else {
+                        for (Int i = 0; i < pixels; i++) to[i] = first * load<V>(g + i * in.g_stride, lanes);
+                    }
+                }
+                if (inner)
+                    for (Int b = 0; b < bi; b++)
+                        for (Int k = 0; k < here; k++)
+                            pointwise_row(arrived + k * columns, chunk * columns, w.transposed + b * s.out, s.out,
+                                          d + b * d_plane + (r + k + d_pad) * d_width + d_pad, columns);
+                if (dpointwise) {
+                    for (Int k = 0; k < here; k++) depthwise_rows(s, planes, w.taps, r + k, between + k * columns, chunk * columns);
+                    for (Int b = 0; b < bi; b++) {
+                        const V* e = between + b * chunk * columns;
+                        Int o = 0;
+                        const auto from = [&](Int o) { return reinterpret_cast<const T*>(arrived + o / L * chunk * columns) + o % L; };
+                        if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, pixels, dproduct + o * bi + b, bi);
+                        if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4>(from(o), e, pixels, dproduct + o * bi + b, bi);
+                        for (; o < s.out; o++) outer<1>(from(o), e, pixels, dproduct + o * bi + b, bi);
+                    }
+                }
+            }
+            if (ddepthwise)
+                for (Int b = 0; b < bi; b++) {
+                    const V* e = d + b * d_plane + d_pad * d_width + d_pad;
+                    V* to = dtaps + b * taps;
+                    switch (s.size) {
+                        case 3: depthwise_weight<3>(s, planes + b * plane, width, e, d_width, to); break;
+                        case 5: depthwise_weight<5>(s, planes + b * plane, width, e, d_width, to); break;
+                        default: depthwise_weight<0>(s, planes + b * plane, width, e, d_width, to);
+                    }
+                }
+            if (!dx) continue;
+            T* dxn = dx + n * s.height * s.width * s.in;
+            for (Int b = 0; b < bi; b++) {
+                const Int lanes = std::min(L, s.in - b * L);
+                const auto [mean, scale, shift] = Normed<V>(norm, b * L, lanes);
+                const V* e = d + b * d_plane;
+                V* plane_b = planes + b * plane;  // its contents are not needed any more
+                if (!same) {
+                    std::memset(plane_b, 0, sizeof(V) * plane);
+                    if (s.size) {
+                        for (Int r = 0; r < rows; r++)
+                            for (Int i = 0; i < columns; i++) {
+                                const V v = e[r * d_width + i];
+                                for (Int k = 0; k < s.size; k++)
+                                    for (Int l = 0; l < s.size; l++)
+                                        plane_b[(r * s.stride + k * s.dilation) * width + i * s.stride + l * s.dilation]
+                                            += v * w.taps[b * taps + k * s.size + l];
+                            }
+                    } else {
+                        for (Int r = 0; r < rows; r++)
+                            for (Int i = 0; i < columns; i++) plane_b[r * s.stride * width + i * s.stride] = e[r * d_width + i];
+                    }
+                }
+                double total[2][L] = {};
+                for (Int h = 0; h < s.height; h++) {
+                    const V* got = line;
+                    if (!same) got = plane_b + (h + pad) * width + pad;
+                    else if (s.size)
+                        depthwise_row(e + h * d_width, w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), line, s.width);
+                    else got = e + h * d_width;
+                    const T* from = xn + h * s.width * stride + b * L;
+                    T* to = dxn + h * s.width * s.in + b * L;
+                    if (norm.mean) {
+                        V first = {}, second = {};
+                        for (Int i = 0; i < s.width; i++) {
+                            const V centred = load<V>(from + i * stride, lanes) - mean;
+                            const V z = where_positive<V>(centred * scale + shift, got[i]);
+                            first += z, second += z * centred;
+                            store<V>(to + i * s.in, accumulate ? load<V>(to + i * s.in, lanes) + z : z, lanes);
+                        }
+                        if (sums) flush(first, total[0], lanes), flush(second, total[1], lanes);
+                    } else if (accumulate) {
+                        for (Int i = 0; i < s.width; i++)
+                            store<V>(to + i * s.in, load<V>(to + i * s.in, lanes) + where_positive<V>(load<V>(from + i * stride, lanes), got[i]),
+                                     lanes);
+                    } else {
+                        for (Int i = 0; i < s.width; i++)
+                            store<V>(to + i * s.in, where_positive<V>(load<V>(from + i * stride, lanes), got[i]), lanes);
+                    }
+                }
+                if (sums)
+                    for (Int l = 0; l < lanes; l++)
+                        for (int k = 0; k < 2; k++) of_images[(2 * n + k) * s.in + b * L + l] = total[k][l];
+            }
+            if (!same && weights) std::memset(planes, 0, sizeof(V) * bi * plane);
+        }
+        T* own_sums = of_threads.data() + number * (sizes[0] + sizes[1]);
+        if (ddepthwise) std::memcpy(own_sums, dtaps, sizeof(T) * sizes[0]);
+        if (dpointwise) std::memcpy(own_sums + sizes[0], dproduct, sizeof(T) * sizes[1]);
+    }
+    if (sums)
+        for (Int c = 0; c < 2 * s.in; c++) {
+            sums[c] = 0;
+            for (Int n = 0; n < s.images; n++) sums[c] += of_images[2 * n * s.in + c];
+        }
+    const auto total = [&](Int at) {
+        double sum = 0;
+        for (Int t = 0; t < threads; t++) sum += of_threads[t * (sizes[0] + sizes[1]) + at];
+        return T(sum);
+    };
+    if (ddepthwise)
+        for (Int c = 0; c < s.in; c++)
+            for (Int k = 0; k < taps; k++) ddepthwise[c * taps + k] = total(((c / L) * taps + k) * L + c % L);
+    if (dpointwise)
+        for (Int o = 0; o < s.out; o++)
+            for (Int c = 0; c < s.in; c++) dpointwise[o * s.in + c] = total(sizes[0] + o * bi * L + c);
+}
+
+// ---- the weighted sum of normalised parts
+
+// As ops/kernels/native.py lays it out, eight numbers a part.
+struct Part { const T* p; Int stride; const T *mean, *rstd, *weight, *bias, *scale, *factor; };
+
+// Adds G parts to one block of `count` pixels, or begins with them.
+template <int G, class V>
+INLINE void add_parts(const T* const* from, const Int* stride, const V* mean, const V* scale, V shift, bool begins, T* to, Int apart,
+                      Int lanes, Int count) {
+    for (Int p = 0; p < count; p++) {
+        V sum = begins ? shift : load<V>(to + p * apart, lanes) + shift;
+#pragma GCC unroll 4
+        for (int i = 0; i < G; i++) sum += (load<V>(from[i] + p * stride[i], lanes) - mean[i]) * scale[i];
+        store<V>(to + p * apart, sum, lanes);
+    }
+}
+
+template <class V>
+void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* parts, T* out, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T), group = 4;
+    const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
+    threads = std::max<Int>(1, std::min(threads, images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int start = 0; start < pixels; start += chunk) {
+                const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
+                for (Int i = 0; i < count; i += group)
+                    for (Int b = 0; b < blocks(channels, L); b++) {
+                        const Int lanes = std::min(L, channels - b * L), g = std::min(group, count - i);
+                        const T* from[group];
+                        Int stride[group];
+                        V mean[group], scale[group], shift = {};
+                        for (Int k = 0; k < g; k++) {
+                            const Part& q = parts[i + k];
+                            const T factor = (q.scale ? *q.scale : T(1)) * (q.factor ? q.factor[n] : T(1));
+                            from[k] = q.p + at * q.stride + b * L, stride[k] = q.stride;
+                            mean[k] = V{}, scale[k] = V{} + factor;
+                            if (q.mean) mean[k] = load<V>(q.mean + b * L, lanes), scale[k] *= load<V>(q.rstd + b * L, lanes);
+                            if (q.weight) scale[k] *= load<V>(q.weight + b * L, lanes);
+                            if (q.bias) shift += load<V>(q.bias + b * L, lanes) * factor;
+                        }
+                        T* to = out + at * channels + b * L;
+                        switch (g) {
+                            case 1: add_parts<1>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here); break;
+                            case 2: add_parts<2>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here); break;
+                            case 3: add_parts<3>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here); break;
+                            default: add_parts<4>(from, stride, mean, scale, shift, i == 0, to, channels, lanes, here);
+                        }
+                    }
+            }
+    }
+}
+
+// Of every part: the coefficients of its gradient (`Arriving`), and the gradients of scale, weight and bias. flags: 1 where the norm is of the
+// batch's own moments, 2 where sums over g are needed.
+template <class V>
+void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* parts, const int64_t* flags, const T* g, Int g_stride,
+                  T* coef, T* dscale, T* dweight, T* dbias, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int b_count = blocks(channels, L), chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels)), width = (count + 1) * channels;
+    std::vector<double> of_images(images * width);  // of each image: sum of g, then of g * (p - mean) of every part
+    threads = std::max<Int>(1, std::min(threads, images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int start = 0; start < pixels; start += chunk) {
+                const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
+                double* to = of_images.data() + n * width;
+                for (Int b = 0; b < b_count; b++) {
+                    const Int lanes = std::min(L, channels - b * L);
+                    const T* from = g + at * g_stride + b * L;
+                    V sum[4] = {};
+                    Int p = 0;
+                    for (; p + 4 <= here; p += 4)
+#pragma GCC unroll 4
+                        for (int u = 0; u < 4; u++) sum[u] += load<V>(from + (p + u) * g_stride, lanes);
+                    for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes);
+                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), to + b * L, lanes);
+                }
+                for (Int i = 0; i < count; i++) {
+                    const Part& q = parts[i];
+                    if (!(flags[i] & 2)) continue;
+                    for (Int b = 0; b < b_count; b++) {
+                        const Int lanes = std::min(L, channels - b * L);
+                        const T *from = g + at * g_stride + b * L, *value = q.p + at * q.stride + b * L;
+                        V mean = {};
+                        if (q.mean) mean = load<V>(q.mean + b * L, lanes);
+                        V sum[4] = {};
+                        Int p = 0;
+                        for (; p + 4 <= here; p += 4)
+#pragma GCC unroll 4
+                            for (int u = 0; u < 4; u++)
+                                sum[u] += load<V>(from + (p + u) * g_stride, lanes) * (load<V>(value + (p + u) * q.stride, lanes) - mean);
+                        for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes) * (load<V>(value + p * q.stride, lanes) - mean);
+                        flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), to + (i + 1) * channels + b * L, lanes);
+                    }
+                }
+            }
+    }
+    std::vector<double> sums(2 * channels);
+    const std::vector<T> ones(channels, T(1));
+    for (Int i = 0; i < count; i++) {
+        const Part& q = parts[i];
+        std::fill(sums.begin(), sums.end(), 0.0);
+        for (Int n = 0; n < images; n++) {
+            const double factor = q.factor ? q.factor[n] : 1.0, *of = of_images.data() + n * width;
+            for (Int c = 0; c < channels; c++)
+                sums[c] += factor * of[c], sums[channels + c] += factor * of[(i + 1) * channels + c];
+        }
+        const T* rstd = q.rstd ? q.rstd : ones.data();
+        double total = 0;
+        for (Int c = 0; c < channels; c++)
+            total += double(rstd[c]) * (q.weight ? q.weight[c] : 1.0) * sums[channels + c] + (q.bias ? q.bias[c] * sums[c] : 0.0);
+        dscale[i] = T(total);
+        norm_backward(channels, double(images) * double(pixels), sums.data(), rstd, q.weight, flags[i] & 1, q.scale ? double(*q.scale) : 1.0,
+                      coef + 3 * i * channels, dweight + i * channels, dbias + i * channels);
+    }
+}
+
+// to (+)= the gradient that arrives at a part.
+template <class V>
+void part_backward(Int images, Int pixels, Int channels, const Arriving& in, Int p_stride, T* to, bool accumulate, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    threads = std::max<Int>(1, std::min(threads, images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int b = 0; b < blocks(channels, L); b++) {
+                const Int lanes = std::min(L, channels - b * L);
+                const V first = load<V>(in.coef + b * L, lanes) * (in.factor ? in.factor[n] : T(1));
+                V second = {}, third = {}, mean = {};
+                if (in.normed) {
+                    second = load<V>(in.coef + channels + b * L, lanes), third = load<V>(in.coef + 2 * channels + b * L, lanes);
+                    mean = load<V>(in.mean + b * L, lanes);
+                }
+                const T *g = in.g + n * pixels * in.g_stride + b * L, *p = in.normed ? in.p + n * pixels * p_stride + b * L : nullptr;
+                T* out = to + n * pixels * channels + b * L;
+                for (Int i = 0; i < pixels; i++) {
+                    V v = first * load<V>(g + i * in.g_stride, lanes);
+                    if (in.normed) v += second * (load<V>(p + i * p_stride, lanes) - mean) + third;
+                    store<V>(out + i * channels, accumulate ? load<V>(out + i * channels, lanes) + v : v, lanes);
+                }
+            }
+    }
+}
+
+template <class V>
+void moments_of(Int images, Int height, Int width, Int channels, const T* x, Int stride, const Follow& follow, T* mean, T* spread, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    std::vector<double> of_images(2 * images * channels);
+    threads = std::max<Int>(1, std::min(threads, images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int b = 0; b < blocks(channels, L); b++)
+                image_moments<V>(x + n * height * width * stride + b * L, stride, height, width, std::min(L, channels - b * L),
+                                 &of_images[2 * n * channels + b * L], &of_images[(2 * n + 1) * channels + b * L]);
+    }
+    merge_moments(of_images.data(), images, channels, height * width, follow, mean, spread);
+}
+
+// ---- pooling
+
+// Of each coordinate of one side, what lies in a window: pairs (coordinate on the other side, tap).
+struct Windows {
+    struct Pair { Int at, tap; };
+    std::vector<std::vector<Pair>> of_inputs, of_outputs;
+    Windows(Int side, Int size, Int stride) : of_inputs(side), of_outputs((side - 1) / stride + 1) {
+        for (Int o = 0; o < Int(of_outputs.size()); o++)
+            for (Int tap = 0; tap < size; tap++) {
+                const Int i = o * stride + tap - size / 2;
+                if (i < 0 || i >= side) continue;
+                of_inputs[i].push_back({o, tap}), of_outputs[o].push_back({i, tap});
+            }
+    }
+};
+
+template <Int LANES> struct Bytes;
+#define BYTES(LANES) template <> struct Bytes<LANES> { typedef uint8_t V __attribute__((vector_size(LANES))); };
+BYTES(2) BYTES(4) BYTES(8) BYTES(16)
+
+// Vectors of as many whole numbers as V has reals, and of bytes.
+template <class V> struct Whole {
+    static constexpr Int L = sizeof(V) / sizeof(T);
+    typedef decltype(V{} < V{}) I;
+    typedef typename Bytes<L>::V B;
+    static INLINE I all(Int value) { return I{} + static_cast<typename std::remove_reference<decltype(I{}[0])>::type>(value); }
+    static INLINE I load(const uint8_t* at, Int lanes) {
+        B bytes = {};
+        if (lanes == L) std::memcpy(&bytes, at, L);
+        else for (Int l = 0; l < lanes; l++) bytes[l] = at[l];
+        return __builtin_convertvector(bytes, I);
+    }
+    static INLINE void store(uint8_t* at, I v, Int lanes) {
+        const B bytes = __builtin_convertvector(v, B);
+        if (lanes == L) std::memcpy(at, &bytes, L);
+        else for (Int l = 0; l < lanes; l++) at[l] = bytes[l];
+    }
+};
+
+// index: the tap of the first of the largest entries; null: not wanted.
+template <class V> void max_pool(const Shape& s, const T* x, Int stride, T* out, uint8_t* index, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    typedef typename Whole<V>::I I;
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
+    threads = std::max<Int>(1, std::min(threads, s.images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(s.images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int r = 0; r < rows; r++)
+                for (Int i = 0; i < columns; i++)
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b), to = ((n * rows + r) * columns + i) * s.in + b;
+                        V best = {};
+                        I where = {};
+                        bool first = true;
+                        for (const auto& v : vertical.of_outputs[r])
+                            for (const auto& h : horizontal.of_outputs[i]) {
+                                const V y = load<V>(x + ((n * s.height + v.at) * s.width + h.at) * stride + b, lanes);
+                                const I tap = Whole<V>::all(v.tap * s.size + h.tap);
+                                // not (y <= best): what is not a number wins, and stays
+                                const I better = first ? I{} == I{} : ~(y <= best) & (best == best);
+                                best = better ? y : best, where = better ? tap : where;
+                                first = false;
+                            }
+                        store<V>(out + to, best, lanes);
+                        if (index) Whole<V>::store(index + to, where, lanes);
+                    }
+    }
+}
+
+template <class V> void max_pool_backward(const Shape& s, const T* g, Int stride, const uint8_t* index, T* dx, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    typedef typename Whole<V>::I I;
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
+    threads = std::max<Int>(1, std::min(threads, s.images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(s.images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int r = 0; r < s.height; r++)
+                for (Int i = 0; i < s.width; i++)
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b);
+                        V sum = {};
+                        const V zero = {};
+                        for (const auto& v : vertical.of_inputs[r])
+                            for (const auto& h : horizontal.of_inputs[i]) {
+                                const Int at = (n * rows + v.at) * columns + h.at;
+                                const I chosen = Whole<V>::load(index + at * s.in + b, lanes) == Whole<V>::all(v.tap * s.size + h.tap);
+                                sum += chosen ? load<V>(g + at * stride + b, lanes) : zero;
+                            }
+                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, sum, lanes);
+                    }
+    }
+}
+
+// The padding does not count.
+template <class V> void avg_pool(const Shape& s, const T* x, Int stride, T* out, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
+    threads = std::max<Int>(1, std::min(threads, s.images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(s.images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int r = 0; r < rows; r++)
+                for (Int i = 0; i < columns; i++) {
+                    const auto &vs = vertical.of_outputs[r], &hs = horizontal.of_outputs[i];
+                    const T share_of_each = T(1) / T(vs.size() * hs.size());
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b);
+                        V sum = {};
+                        for (const auto& v : vs)
+                            for (const auto& h : hs) sum += load<V>(x + ((n * s.height + v.at) * s.width + h.at) * stride + b, lanes);
+                        store<V>(out + ((n * rows + r) * columns + i) * s.in + b, sum * share_of_each, lanes);
+                    }
+                }
+    }
+}
+
+template <class V> void avg_pool_backward(const Shape& s, const T* g, Int stride, T* dx, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
+    const Int rows = s.out_height(), columns = s.out_width();
+    threads = std::max<Int>(1, std::min(threads, s.images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = share(s.images, threads, thread_number());
+        for (Int n = own.first; n < own.last; n++)
+            for (Int r = 0; r < s.height; r++)
+                for (Int i = 0; i < s.width; i++)
+                    for (Int b = 0; b < s.in; b += L) {
+                        const Int lanes = std::min(L, s.in - b);
+                        V sum = {};
+                        for (const auto& v : vertical.of_inputs[r])
+                            for (const auto& h : horizontal.of_inputs[i]) {
+                                const T inside = T(vertical.of_outputs[v.at].size() * horizontal.of_outputs[h.at].size());
+                                sum += load<V>(g + ((n * rows + v.at) * columns + h.at) * stride + b, lanes) * (T(1) / inside);
+                            }
+                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, sum, lanes);
+                    }
+    }
+}
+
+typedef Simd<WIDE>::V Full;
+typedef Simd<(WIDE / sizeof(T) >= 8 ? WIDE / 2 : WIDE)>::V Half;
+
+// Vectors of half the width where whole ones would waste more lanes.
+bool narrow(Int channels) {
+    constexpr Int L = WIDE / sizeof(T);
+    return L >= 8 && blocks(channels, L / 2) * (L / 2) < blocks(channels, L) * L && channels < L;
+}
+
+}  // namespace
+
+// Arguments come as one array of 64-bit numbers, pointers among them.
+#define POINTER(type, at) reinterpret_cast<type*>(a[at])
+
+extern "C" {
+
+int supernet_real_bytes() { return sizeof(T); }
+int supernet_vector_bytes() { return WIDE; }
+
+// A sum: the stages of all its terms, in order, then the mix of their values. Rows of 22 numbers, see native.py.
+void supernet_sum(const int64_t* call) {
+    for (Int i = 0; i < call[0]; i++) {
+        const int64_t* a = reinterpret_cast<const int64_t*>(call[1]) + 22 * i;
+        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+        const Follow follow{POINTER(T, 19), POINTER(T, 20), reinterpret_cast<const double*>(call[2]) + a[21]};
+        auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
+        run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, call[9]);
+    }
+    const int64_t* a = call + 3;
+    auto run = narrow(a[2]) ? mix_forward<Half> : mix_forward<Full>;
+    run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(T, 5), a[6]);
+}
+
+// The way back: rows of 30 numbers, which are stages, or (no outputs) a term's value that is an input.
+void supernet_sum_backward(const int64_t* call) {
+    {
+        const int64_t* a = call;
+        auto run = narrow(a[2]) ? mix_backward<Half> : mix_backward<Full>;
+        run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(const int64_t, 5), POINTER(T, 6), a[7], POINTER(T, 8), POINTER(T, 9),
+            POINTER(T, 10), POINTER(T, 11), a[14]);
+    }
+    for (Int i = 0; i < call[12]; i++) {
+        const int64_t* a = reinterpret_cast<const int64_t*>(call[13]) + 30 * i;
+        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+        const Arriving in{POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0};
+        if (s.out == 0) {
+            auto run = narrow(s.in) ? part_backward<Half> : part_backward<Full>;
+            run(s.images, s.height * s.width, s.in, in, a[9], POINTER(T, 24), a[25] != 0, call[14]);
+            continue;
+        }
+        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+        T *coef = POINTER(T, 28), *small = POINTER(T, 29);
+        std::vector<double> sums(norm.mean && coef ? 2 * s.in : 0);
+        auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
+        run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0,
+            sums.empty() ? nullptr : sums.data(), POINTER(T, 26), POINTER(T, 27), call[14]);
+        if (!sums.empty())
+            norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), norm.rstd, norm.weight, a[14] != 0, 1.0, coef,
+                          small, small + s.in);
+        else if (coef)  // no norm: the gradient goes on as it is
+            std::fill(coef, coef + s.in, T(1));
+    }
+}
+
+// rule null: the variance in place of 1 / sqrt(variance + eps).
+void supernet_moments(const int64_t* a) {
+    auto run = narrow(a[3]) ? moments_of<Half> : moments_of<Full>;
+    const Follow follow{POINTER(T, 8), POINTER(T, 9), POINTER(const double, 10)};
+    run(a[0], a[1], a[2], a[3], POINTER(T, 4), a[5], follow, POINTER(T, 6), POINTER(T, 7), a[11]);
+}
+
+#define POOL const Shape s{a[0], a[1], a[2], a[3], a[3], a[4], a[5], 1}; const bool half = narrow(s.in)
+
+void supernet_max_pool(const int64_t* a) {
+    POOL;
+    (half ? max_pool<Half> : max_pool<Full>)(s, POINTER(T, 6), a[7], POINTER(T, 8), POINTER(uint8_t, 9), a[10]);
+}
+
+void supernet_max_pool_backward(const int64_t* a) {
+    POOL;
+    (half ? max_pool_backward<Half> : max_pool_backward<Full>)(s, POINTER(T, 6), a[7], POINTER(const uint8_t, 9), POINTER(T, 8), a[10]);
+}
+
+void supernet_avg_pool(const int64_t* a) {
+    POOL;
+    (half ? avg_pool<Half> : avg_pool<Full>)(s, POINTER(T, 6), a[7], POINTER(T, 8), a[10]);
+}
+
+void supernet_avg_pool_backward(const int64_t* a) {
+    POOL;
+    (half ? avg_pool_backward<Half> : avg_pool_backward<Full>)(s, POINTER(T, 6), a[7], POINTER(T, 8), a[10]);
+}
+
+}  // extern "C"
