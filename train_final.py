@@ -43,7 +43,8 @@ def main(cfg: DictConfig) -> None:
         rows = dry_run.report(net, lambda: loop.step(batch), evaluation=loop.evaluate_batch, example=data.example(device), item=data.item,
                               batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
                               remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
-        print(table([("final network", f"{cfg.genotype}, {cfg.layers} cells, C={cfg.channels} (auxiliary head not counted)"), *rows]))
+        size = setup.size_text(cfg.layers, cfg.channels)
+        print(table([("final network", f"{cfg.genotype}, {size} (auxiliary head not counted)"), *rows]))
         return
 
     # ---- the run folder, new or resumed
@@ -57,7 +58,7 @@ def main(cfg: DictConfig) -> None:
               before_save=loop.guard.before_save, item=data.item, keep_checkpoints=cfg.keep_checkpoints)
     held_out = f"{len(split.val)} held out for validation" if loop.val else "none held out"
     lines.append(f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})")
-    lines.append(f"network {cfg.genotype}: {cfg.layers} cells, C={cfg.channels}, {parameters(net) / 1e6:.3f} M parameters")
+    lines.append(f"network {cfg.genotype}: {setup.size_text(cfg.layers, cfg.channels)}, {parameters(net) / 1e6:.3f} M parameters")
     lines.append(parts.backend.line)
     try:
         with run:
@@ -65,7 +66,7 @@ def main(cfg: DictConfig) -> None:
                 lines = run.resume() + lines
             run.begin(config_text=text(cfg), options=options, device=device, wandb=options["wandb"], lines=lines)
             split.save(folder.split)
-            genotype.save(folder.genotype)
+            setup.save_genotype(folder, genotype, space)
             setup.save_drawings(folder, genotype, space)
 
             fit_final(loop, cfg.epochs, run)

@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         rows = dry_run.report(parts.net, lambda: loop.step(*batches), evaluation=loop.evaluate_batch, example=data.example(device),
                               item=data.item, batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
                               remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels), **how)
-        print(table([("supernet", f"{space.name}, {cfg.layers} cells, C={cfg.channels}, {space.count():.3g} architectures"), *rows]))
+        print(table([("supernet", f"{space.name}, {setup.size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]))
         return
 
     # ---- the run folder, new or resumed
@@ -57,10 +57,13 @@ def main(cfg: DictConfig) -> None:
               images=lambda genotype: setup.pictures(folder, genotype, space, stages.loop.search.relaxation.mean().detach()))
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
-    lines.append(f"supernet {space.name}: {cfg.layers} cells, C={cfg.channels}, {parameters(parts.net) / 1e6:.3f} M parameters")
+    lines.append(f"supernet {space.name}: {setup.size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters")
     lines.append(parts.backend.line)
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
+    if not any(True for _ in parts.relaxation.parameters()) and cfg.final_select is None:
+        lines.append("note: nothing learns which architecture is best here, so that the genotype is the first of equals; "
+                     "final_select=sampled picks one by the shared weights")
     try:
         with run:
             if resuming:
@@ -73,7 +76,7 @@ def main(cfg: DictConfig) -> None:
             # ---- what was found
             loop = stages.loop
             genotype = loop.genotype()
-            genotype.save(folder.genotype)
+            setup.save_genotype(folder, genotype, space)
             np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **setup.edge_tables(space))
             setup.save_drawings(folder, genotype, space)
             last = (run.metrics.read(folder.metrics) or [None])[-1]
@@ -94,7 +97,9 @@ def main(cfg: DictConfig) -> None:
     except Interrupted:
         print(stopped(position), file=sys.stderr)
         sys.exit(run.interrupt.exit_code)
-    data = [option for option in sys.argv[1:] if option.startswith("dataset")] or [f"dataset={cfg.dataset.name}"]
+    data = [option for option in sys.argv[1:] if option.startswith(("dataset", "protocol"))]
+    if not any(option.startswith("dataset=") for option in data):
+        data.insert(0, f"dataset={cfg.dataset.name}")
     if space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
         data += [option for option in sys.argv[1:] if option.startswith("space")]
     print(f"\n{setup.cell_text(genotype, space)}\n\n{table(rows)}\n\n"

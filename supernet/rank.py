@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from supernet.space import Space
 
 TOP = (5, 10, 20)  # percent
+AXES = {"shared_weights": "validation accuracy, shared weights (%)"}  # estimates whose name does not say what is measured
 Evaluate = Callable[[Iterable["Genotype"]], Iterator[float]]  # one after the other; higher is meant to be better
 
 
@@ -297,7 +298,7 @@ def write_page(output: Path, scored: Scored, truth: "np.ndarray", title: str) ->
     rows = [(ranking.name, f"{s['kendall_tau']:.3f}", f"{s['kendall_low']:.3f} to {s['kendall_high']:.3f}", f"{s['spearman']:.3f}",
              *(f"{s[f'precision_at_{p}']:.0f} %" for p in TOP), str(s["architectures"]), f"{s['seconds']:.1f}") for ranking, s in scored]
     head = ("estimate", "Kendall tau", "95 % interval", "Spearman", *(f"precision, top {p} %" for p in TOP), "architectures", "seconds")
-    panels = {ranking.by: (np.array(ranking.estimates), truth[: len(ranking.estimates)]) for ranking, _ in scored}
+    panels = {AXES.get(ranking.by, ranking.by): (np.array(ranking.estimates), truth[: len(ranking.estimates)]) for ranking, _ in scored}
     label = "test accuracy, trained alone (%)"
     with figures.house_style():
         figures.save(scatter(panels, y_label=label), output / "scatter.png", 150)

@@ -65,6 +65,16 @@ def memory_format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def size_text(layers: int, channels: int) -> str:
+    return f"{layers} layer{'s' if layers != 1 else ''}, C={channels}"
+
+
+def save_genotype(folder: RunFolder, genotype: Genotype, space: Space) -> None:
+    """genotype.json, with what a drawing needs to know of the space."""
+    genotype.save(folder.genotype, outputs={kind: list(spec.outputs) for kind, spec in sorted(space.cells.items())},
+                  num_inputs={kind: spec.num_inputs for kind, spec in sorted(space.cells.items())})
+
+
 def save_summary(folder: RunFolder, title: str, rows: list[tuple[str, str]], values: Mapping[str, Any]) -> None:
     """summary.json: the table for people, `values` for programs."""
     write_json(folder.summary, {"title": title, "rows": [list(row) for row in rows], "values": dict(values)})

@@ -55,8 +55,8 @@ def main(cfg: DictConfig) -> None:
     jobs = [(text, seed) for seed in cfg.seeds for text in texts]
     with journal(output.with_name(output.name + ".journal"), key) as (done, add):
         left = [job for job in jobs if job not in done]
-        print(f"{space.name} on {cfg.dataset.name}: {len(texts)} architectures, {len(cfg.seeds)} seeds, {len(left)} of {len(jobs)} "
-              "trainings left", flush=True)
+        print(f"{space.name} on {cfg.dataset.name}: {len(texts)} architectures, {len(cfg.seeds)} seed{'s' if len(cfg.seeds) != 1 else ''}, "
+              f"{len(left)} of {len(jobs)} trainings left", flush=True)
         started = time.perf_counter()
         for n, (job, metrics) in enumerate(results(left, options, plain(cfg.space), cfg.processes)):
             add(job, metrics)

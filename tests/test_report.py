@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from supernet.genotype import Edge, Genotype
-from supernet.report.curves import alpha_charts, heat_map, heat_map_svg, line_chart, thinned
+from supernet.report.curves import SERIES_COLOURS, alpha_charts, heat_map, heat_map_svg, line_chart, thinned
 from supernet.report.draw import cell_layout, cells_svg, draw_cells, drawn_outputs
+from supernet.report.figure import with_ids
 from supernet.report.html import write_report
 from supernet.report.names import edge_names, op_family, op_label
+from supernet.run_folder import RunFolder
+from supernet.setup import save_drawings, save_genotype
 from supernet.space import CellSpec, Space
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
@@ -179,6 +182,20 @@ def test_charts_are_svg_and_heat_map_is_an_image(tmp_path):
         alpha_charts(np.arange(3.0), np.stack([table] * 4), edges, ops)
 
 
+def test_epochs_are_whole_numbers_also_after_one_or_two():
+    ticks = lambda svg: re.findall(r"<text[^>]*>([^<]*)</text>", svg[svg.index("matplotlib.axis_1"):svg.index("matplotlib.axis_2")])
+    for n in (1, 2):
+        line = line_chart({"a": (range(1, n + 1), [0.5] * n)}, x_label="epochs done", y_label="loss")
+        assert ticks(line) == [*map(str, range(1, n + 1)), "epochs done"]
+        (chart,) = alpha_charts(np.linspace(0, n, 5), np.full((5, 1, 2), 0.5), ["0 → 1"], ["a", "b"])
+        assert ticks(chart) == [*map(str, range(n + 1))]
+
+
+def test_lines_of_one_chart_have_their_own_colours():
+    svg = line_chart({f"line {n}": ([0, 1], [n, n]) for n in range(7)}, x_label="x", y_label="y")
+    assert len({colour for colour in re.findall(r"stroke: (#[0-9a-f]{6})", svg) if colour in SERIES_COLOURS}) == 7
+
+
 def write_run(run: Path, epochs: int = 6, text: str = "plain") -> None:
     rng, toy = random.Random(0), space()
     drawn = [toy.sample(rng) for _ in range(epochs)]
@@ -239,6 +256,29 @@ def test_report_tells_the_epochs_at_which_the_genotype_changed(evil_run):
     html = (evil_run / "report.html").read_text()
     assert "The genotype changed 4 times." in html  # six epochs, of which the second repeats the first
     assert "validation accuracy 40.00 % at the end" in html
+
+
+def test_the_drawing_in_a_report_is_that_of_the_space(tmp_path):
+    """Node 1 leads nowhere and is no output, which the edges alone do not say."""
+    spec = CellSpec.listed(num_inputs=1, edges=[(0, 1, ["skip_connect"]), (0, 2, ["skip_connect"])], outputs=(2,), keep=None)
+    mine = Space("mine", {}, {"cell": spec}, build=lambda *_: None)
+    genotype = mine.sample(random.Random(0))
+    folder = RunFolder(tmp_path)
+    save_genotype(folder, genotype, mine)
+    save_drawings(folder, genotype, mine)
+    assert Genotype.load(folder.genotype) == genotype
+    html = write_report(tmp_path).read_text()
+    drawn, guessed = (with_ids(svg, "f0").partition("<svg ")[2] for svg in (folder.cell_svg.read_text(), cells_svg(genotype)))
+    assert drawn in html and guessed not in html
+    folder.genotype.write_text(json.dumps(genotype.to_json() | {"outputs": {"cell": 5}}))
+    assert "Left out: the file is not as expected" in write_report(tmp_path).read_text()
+
+
+def test_a_report_of_a_language_model_has_its_measures(tmp_path):
+    record = {"epoch": 0, "val_loss": 1.4, "val_accuracy": 50.0, "val_bits_per_character": 2.0, "val_perplexity": 4.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record))
+    html = write_report(tmp_path).read_text()
+    assert "Bits per character" in html and "Perplexity" in html
 
 
 def test_report_of_a_long_search_stays_small(tmp_path):

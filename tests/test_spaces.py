@@ -12,7 +12,7 @@ from supernet.genotype import Genotype
 from supernet.network import inherit
 from supernet.report.draw import draw_cells
 from supernet.select.argmax import argmax
-from supernet.spaces import darts, layerwise, listed, nasbench201, nasbench_macro, robust, toy
+from supernet.spaces import darts, darts_rnn, layerwise, listed, nasbench201, nasbench_macro, robust, toy
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
 from tests.shared import SPACES as SHARED
@@ -38,8 +38,10 @@ def build(space, genotype=None):
     return space.network(space.candidates(genotype), norm=NORM, num_classes=3, image_size=(8, 8), **sizes).double()
 
 
+@pytest.mark.parametrize("name", [*SPACES, "darts_rnn"])
 @pytest.mark.parametrize("seed", range(3))
-def test_genotypes_are_values_of_their_space(space, seed):
+def test_genotypes_are_values_of_their_space(name, seed):
+    space = darts_rnn.make() if name == "darts_rnn" else SPACES[name]
     rng = random.Random(seed)
     genotype, other = space.sample(rng), space.sample(rng)
     assert Genotype.from_json(json.loads(json.dumps(genotype.to_json()))) == genotype == space.parse(space.text(genotype))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from supernet.report import figure as figures
 from supernet.report.names import op_colours, op_label, plain
 
-SERIES_COLOURS = ("#1f5fa8", "#c05a00", "#2e7d4f", "#7a3fa0")
+SERIES_COLOURS = ("#1f5fa8", "#c05a00", "#2e7d4f", "#7a3fa0", "#c2418c", "#6f6f6f", "#0f8b8d")
 MAX_POINTS = 600     # of a line in a chart
 MAX_NUMBERS = 400    # a larger heat map shows colours without numbers
 
@@ -29,7 +29,7 @@ def line_chart(lines: Mapping[str, Line], *, x_label: str, y_label: str) -> str:
             keep = thinned(len(x), MAX_POINTS)
             xs, ys = np.asarray(x, float)[keep], np.asarray(y, float)[keep]
             axes.plot(xs, ys, color=colour, marker="o" if len(xs) < 3 else None, markersize=3, label=plain(name))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # one: a single point has one whole number beside it
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         _grid(axes)
@@ -58,6 +58,7 @@ def alpha_charts(epochs: np.ndarray, weights: np.ndarray, edges: Sequence[str], 
                 axes.plot(epochs[keep], weights[keep, e, o], color=colour, linewidth=1.1)
             axes.set_ylim(low, high)
             axes.set_title(edge, size=8, color="#222222", parse_math=False)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.tick_params(labelsize=7)
             _grid(axes)
             charts.append(figures.svg(figure))

@@ -28,6 +28,8 @@ MAX_TEXT = 200_000         # characters of a file shown as text
 CHARTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (  # title, y axis, line -> key of a record
     ("Loss", "loss (nats)", {"train": "train_loss", "validation": "val_loss"}),
     ("Accuracy", "accuracy (%)", {"train": "train_accuracy", "validation": "val_accuracy"}),
+    ("Bits per character", "bits", {"train": "train_bits_per_character", "validation": "val_bits_per_character"}),
+    ("Perplexity", "perplexity", {"train": "train_perplexity", "validation": "val_perplexity"}),
     ("Learning rate of w", "learning rate", {"w": "lr"}),
     ("Learning rate of alpha", "learning rate", {"alpha": "alpha_lr"}),
     ("Seconds an epoch", "seconds", {"seconds": "seconds"}),
@@ -199,10 +201,12 @@ def _cells(run: Path, inline: Callable[[str], str]) -> str:
     num_edges = sum(len(edges) for _, edges in genotype.cells)
     if num_edges > MAX_DRAWN_EDGES:
         raise Missing(f"the genotype has {num_edges} edges, more than the {MAX_DRAWN_EDGES} that can be drawn legibly")
-    # a space whose cells concatenate only some of their nodes has them among its arguments
-    outputs = genotype.arguments.get("concat") or {}
+    notes = _json(run / "genotype.json")
+    # a genotype that no run of ours wrote: cells that concatenate only some of their nodes have them among their space's arguments
+    outputs = notes.get("outputs") or genotype.arguments.get("concat") or {}
     names = f"Space {genotype.space}, genotype {genotype.digest}."
-    return page.figure(inline(cells_svg(genotype, outputs=outputs)), "the cells of the genotype", wide=True, caption=names)
+    svg = cells_svg(genotype, outputs=outputs, num_inputs=notes.get("num_inputs"))
+    return page.figure(inline(svg), "the cells of the genotype", wide=True, caption=names)
 
 
 def _curves(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> str:
