@@ -99,7 +99,8 @@ def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, n
 
 def supernet(cfg: DictConfig, space: Space, data: Data, device: torch.device) -> nn.Module:
     """The network with all candidates of `space`, normalised as in a search."""
-    return network(cfg, space, space.candidates(), data, setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics), device)
+    norm = setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics, cfg.compat.bn_affine)
+    return network(cfg, space, space.candidates(), data, norm, device)
 
 
 def loading(cfg: DictConfig, device: torch.device) -> Loading:

@@ -53,6 +53,7 @@ class Compat:
 
     scheduler_step: str = "end"  # end: epoch e trains at lr(e); start: at lr(e + 1), as ports to torch >= 1.1 do
     bn_statistics: str = "running"  # running averages in evaluation (code), or the batch's own (paper)
+    bn_affine: bool = False  # whether the candidates' batch norms learn factors and offsets in the search (code: not)
     pool_norm: str = "search"  # a batch norm after pools: in the search network only (code), always, or never
     augment_val: bool = True  # alpha batches are augmented like training batches (code)
 

@@ -43,9 +43,9 @@ def initial_weights(seed: int) -> Iterator[None]:
         yield
 
 
-def search_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
-    """As candidates of a supernet: not affine; a norm after pools unless `never`."""
-    return Normalisation(affine=False, after_pools=pool_norm != "never", running_statistics=bn_statistics == "running")
+def search_normalisation(pool_norm: str, bn_statistics: str, affine: bool = False) -> Normalisation:
+    """As candidates of a supernet: not affine unless asked for; a norm after pools unless `never`."""
+    return Normalisation(affine=affine, after_pools=pool_norm != "never", running_statistics=bn_statistics == "running")
 
 
 def final_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
