@@ -258,6 +258,9 @@ _CHECKS: list[Check] = [
 ]
 
 
+COMPILES = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}  # by script; the other commands take no steps of theirs
+
+
 def validate(cfg: DictConfig, script: str) -> None:
     """Checks ranges and combinations before a file or data is touched. Raises UsageError naming the option, the rule, the value."""
     OmegaConf.resolve(cfg)
@@ -278,7 +281,13 @@ def validate(cfg: DictConfig, script: str) -> None:
                 raise UsageError(f"stage.{key.removesuffix('.prob')} must be {rule}, got {row[key]} for stage {n}")
     if script == "train_search" and cfg.task.get("auxiliary_weight"):
         raise UsageError(f"task.auxiliary_weight must be 0 in a search (its network has no such head), got {cfg.task.auxiliary_weight}")
-    allowed = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}[script]
+    if script in COMPILES:
+        _validate_compile(cfg, COMPILES[script])
+    if script == "train_final" and cfg.epochs < 1:
+        raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+
+
+def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:
     if cfg.compile not in allowed:
         raise UsageError(f"compile must be {' or '.join(allowed)} here, got {cfg.compile}")
     if cfg.compile == "inductor" and cfg.checkpoint_cells:
@@ -287,8 +296,6 @@ def validate(cfg: DictConfig, script: str) -> None:
         for key, draws in (("drop_path_prob", cfg.drop_path_prob > 0), ("skip_dropout", cfg.skip_dropout is not None)):
             if draws:
                 raise UsageError(f"compile=graph cannot hold {key}, which draws at every step: pass compile=none")
-    if script == "train_final" and cfg.epochs < 1:
-        raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
 
 
 def _holds(check: Callable[[Any], bool], value: Any) -> bool:

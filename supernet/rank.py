@@ -143,7 +143,7 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
         found = checkpoint.all_files(folder.checkpoints)
         if not found and "shared_weights" in cfg.by:
             raise UsageError(f"run={cfg.run}: that search has no checkpoint")
-    options.evaluator = None  # the command has its own
+    options.evaluator, options.compile = None, "none"  # the command has its own table, and takes no steps
     options.compile = "none"  # it trains nothing
     options.device, options.threads = cfg.device, cfg.threads
     if cfg.max_val is not None:
