@@ -1,16 +1,18 @@
 """Time and memory of a search step beside the published loop: `python -m benchmarks.search_step`, from the repository root.
 
 Three steps on the DARTS supernet, float32, noise for images: `w` (weight step), `alpha` (first order), `second` (second order
-by a finite difference). Ours is the bundled network in channels_last, as `train_search.py` runs it. The reference is the
-edge-by-edge network of `tests/reference.py` in NCHW, under the loop of quark0/darts without its data loading and accuracies.
-Both compute the same mathematics from the same weights; their losses are compared before anything is timed.
+by a finite difference). Ours is the bundled network in channels_last, as `train_search.py` runs it, once for each backend asked for
+(`plain`, `native`). The reference is the edge-by-edge network of `tests/reference.py` in NCHW, under the loop of quark0/darts without its
+data loading and accuracies. All compute the same mathematics from the same weights; their losses are compared before anything is timed.
 
-Both run in one process, alternating, the first of a round changing from round to round. Times are medians over the rounds, a
+All run in one process, alternating, the first of a round changing from round to round. Times are medians over the rounds, a
 ratio is the median of the rounds' ratios (reference / ours). Peak memory is measured in a step of its own: on the CPU the
-bytes of live tensors of that side; on a GPU what is allocated, with the other side's parameters at rest.
+bytes of live tensors of that side (without the few hundred KiB of scratch that each thread of the native kernels keeps); on a GPU what is
+allocated, with the other sides' parameters at rest.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -28,6 +30,7 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.search_step") from None
 
+from ops import kernels
 from supernet import setup
 from supernet.bilevel import Bilevel
 from supernet.environment import describe, resolve_device
@@ -40,9 +43,9 @@ from supernet.task import Batch, Classification
 from supernet.weights import EdgeWeights, Weights
 
 STEPS = ("w", "alpha", "second")
-SIDES = ("ours", "reference")
+REFERENCE = "reference"
 CLASSES = 10
-W_OPTIMIZER = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}
+W_OPTIMIZER = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}  # ours is fused besides, as conf/optimizer/sgd.yaml has it
 ALPHA_OPTIMIZER = {"lr": 3e-4, "betas": (0.5, 0.999), "weight_decay": 1e-3}
 CLIP_NORM = 5.0
 SAME_LOSS = 1e-4  # relative, float32
@@ -155,8 +158,9 @@ def _concat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([t.reshape(-1) for t in tensors])
 
 
-def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.float32) -> dict[str, Side]:
-    """Both sides, with equal weights, alphas and batches."""
+def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.float32,
+               backends: Sequence[str] = ("plain",)) -> dict[str, Side]:
+    """The reference, and ours by backend, with equal weights, alphas and batches."""
     space = darts.make()
     candidates = space.candidates()
     norm = setup.search_normalisation(pool_norm="search", bn_statistics="running")
@@ -172,7 +176,8 @@ def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.fl
         made = ReferenceNetwork(space.cells, candidates, net.kinds, sizes.channels, CLASSES, affine=False, pool_bn=True)
         return made.to(device, dtype)
 
-    return {"ours": _ours(net, relaxation, batches), "reference": _reference(reference, new, relaxation, batches)}
+    ours = {backend: _ours(copy.deepcopy(net), copy.deepcopy(relaxation), batches, backend) for backend in backends}
+    return {REFERENCE: _reference(reference, new, relaxation, batches), **ours}
 
 
 def _noise(sizes: Sizes, generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Batch:
@@ -180,17 +185,29 @@ def _noise(sizes: Sizes, generator: torch.Generator, device: torch.device, dtype
     return images.to(device), torch.randint(CLASSES, (sizes.batch,), generator=generator).to(device)
 
 
-def _ours(net: nn.Module, relaxation: Softmax, batches: tuple[Batch, Batch]) -> Side:
+def _ours(net: nn.Module, relaxation: Softmax, batches: tuple[Batch, Batch], backend: str) -> Side:
     train, val = ((x.to(memory_format=torch.channels_last), y) for x, y in batches)
-    sgd = torch.optim.SGD(net.parameters(), **W_OPTIMIZER)
+    sgd = torch.optim.SGD(net.parameters(), **W_OPTIMIZER, fused=True)
     adam = torch.optim.Adam(relaxation.parameters(), **ALPHA_OPTIMIZER)
     generators = {"alpha": torch.Generator(), "net": torch.Generator(train[0].device)}
     first = Bilevel(net, relaxation, first_order, Classification(), sgd, adam, generators, clip_norm=CLIP_NORM)
     second = replace(first, hypergradient=finite_difference)
     problem = first.problem(train, val)
-    steps = {"w": lambda: first.w_step(train), "alpha": lambda: first.alpha_step(train, val),
-             "second": lambda: second.alpha_step(train, val)}
-    return Side(net, first.alpha, (sgd, adam), (train, val), lambda: (problem.train_loss(), problem.val_loss()), steps)
+
+    def by_backend(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            kernels.use(backend)
+            try:
+                return call()
+            finally:
+                kernels.use("plain")
+
+        return run
+
+    steps = {"w": by_backend(lambda: first.w_step(train)), "alpha": by_backend(lambda: first.alpha_step(train, val)),
+             "second": by_backend(lambda: second.alpha_step(train, val))}
+    losses = by_backend(lambda: (problem.train_loss(), problem.val_loss()))
+    return Side(net, first.alpha, (sgd, adam), (train, val), losses, steps)
 
 
 def _reference(net: nn.Module, new: Callable[[], nn.Module], relaxation: Softmax, batches: tuple[Batch, Batch]) -> Side:
@@ -201,14 +218,15 @@ def _reference(net: nn.Module, new: Callable[[], nn.Module], relaxation: Softmax
 
 
 def check_losses(sides: Mapping[str, Side]) -> dict[str, dict[str, float]]:
-    """The losses of each side. Raises RuntimeError where they differ by more than `SAME_LOSS`."""
+    """The losses of each side. Raises RuntimeError where they differ from the reference's by more than `SAME_LOSS`."""
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        values = {name: [loss.item() for loss in sides[name].losses()] for name in SIDES}
+        values = {name: [loss.item() for loss in side.losses()] for name, side in sides.items()}
     losses = {name: {"train": train, "val": val} for name, (train, val) in values.items()}
-    for batch, ours in losses["ours"].items():
-        theirs = losses["reference"][batch]
-        if not abs(ours - theirs) <= SAME_LOSS * abs(theirs):
-            raise RuntimeError(f"the {batch} losses must agree to {SAME_LOSS}, got {ours} (ours) and {theirs} (reference)")
+    for name, own in losses.items():
+        for batch, ours in own.items():
+            theirs = losses[REFERENCE][batch]
+            if not abs(ours - theirs) <= SAME_LOSS * abs(theirs):
+                raise RuntimeError(f"the {batch} losses must agree to {SAME_LOSS}, got {ours} ({name}) and {theirs} (reference)")
     return losses
 
 
@@ -227,19 +245,22 @@ def _wait(device: torch.device) -> None:
 
 
 def measure(sides: Mapping[str, Side], step: str, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Medians, and every round's times, of one kind of step. Updates the weights or the alphas of both sides."""
+    """Medians, and every round's times, of one kind of step. Updates the weights or the alphas of all sides."""
     peaks = {}
-    for name in SIDES:
-        sides[name].steps[step]()  # warms up
-        peaks[name] = peak_memory(sides[name].steps[step], device, sides[name].held())
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in SIDES}
+    for name, side in sides.items():
+        side.steps[step]()  # warms up
+        peaks[name] = peak_memory(side.steps[step], device, side.held())
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for number in range(rounds):
-        for name in SIDES if number % 2 == 0 else reversed(SIDES):
+        for name in sides if number % 2 == 0 else reversed(list(sides)):
             times[name].append(seconds(sides[name].steps[step], device))
-    result: dict[str, Any] = {name: _summary(times[name], peaks[name]) for name in SIDES}
-    pairs = list(zip(times["ours"], times["reference"], strict=True))  # a round's (wall, cpu) of ours, and of the reference
-    wall, cpu = (statistics.median(theirs[clock] / ours[clock] for ours, theirs in pairs) for clock in (0, 1))
-    return result | {"ratio": {"wall": wall, "cpu": cpu, "memory": peaks["reference"] / peaks["ours"]}}
+    result: dict[str, Any] = {name: _summary(times[name], peaks[name]) for name in sides}
+    for name in sides:
+        if name != REFERENCE:
+            pairs = list(zip(times[name], times[REFERENCE], strict=True))  # a round's (wall, cpu) of ours, and of the reference
+            wall, cpu = (statistics.median(theirs[clock] / ours[clock] for ours, theirs in pairs) for clock in (0, 1))
+            result[name]["ratio"] = {"wall": wall, "cpu": cpu, "memory": peaks[REFERENCE] / peaks[name]}
+    return result
 
 
 def _summary(times: Sequence[tuple[float, float]], peak: int) -> dict[str, Any]:
@@ -248,21 +269,38 @@ def _summary(times: Sequence[tuple[float, float]], peak: int) -> dict[str, Any]:
             "rounds": {"wall_s": wall, "cpu_s": cpu}}
 
 
-COLUMNS = f"{'wall s':>9} {'CPU s':>9} {'MiB':>9} |"
-HEADER = f"""{'':6}{'ours':>29} |{'reference':>29} |{'reference / ours':>21}
-{'step':6}{COLUMNS}{COLUMNS}{'wall':>7}{'CPU':>7}{'MiB':>7}"""
+HEADER = f"{'step':8}{'':10}{'wall s':>9}{'CPU s':>9}{'MiB':>9}   reference / it:{'wall':>7}{'CPU':>7}{'MiB':>7}"
 
 
 def row(step: str, result: Mapping[str, Any]) -> str:
-    sides = [f"{result[s]['wall_s']:9.3f} {result[s]['cpu_s']:9.3f} {result[s]['peak_bytes'] / 2**20:9.1f} |" for s in SIDES]
-    return f"{step:6}{''.join(sides)}{''.join(f'{ratio:7.2f}' for ratio in result['ratio'].values())}"
+    """A line for each side."""
+    lines = []
+    for name, side in result.items():
+        ratios = "".join(f"{ratio:7.2f}" for ratio in side.get("ratio", {}).values())
+        lines.append(f"{step:8}{name:10}{side['wall_s']:9.3f}{side['cpu_s']:9.3f}{side['peak_bytes'] / 2**20:9.1f}{'':18}{ratios}".rstrip())
+    return "\n".join(lines)
 
 
-def _steps(text: str) -> tuple[str, ...]:
-    wanted = text.split(",")
-    if not set(wanted) <= set(STEPS):
-        raise argparse.ArgumentTypeError(f"must be some of {','.join(STEPS)}, got {text!r}")
-    return tuple(step for step in STEPS if step in wanted)
+def _some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        wanted = text.split(",")
+        if not set(wanted) <= set(known):
+            raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {text!r}")
+        return tuple(name for name in known if name in wanted)
+
+    return parse
+
+
+def _backends(wanted: Sequence[str] | None, device: torch.device) -> tuple[str, ...]:
+    """Those asked for; else all that work here. Raises ValueError."""
+    if device.type != "cpu" and "native" in (wanted or ()):
+        raise ValueError(f"--backend native computes on the CPU, got --device {device}")
+    if wanted is None:
+        best = kernels.use("auto").name if device.type == "cpu" else "plain"
+        return tuple(dict.fromkeys(("plain", best)))
+    for name in wanted:
+        kernels.use(name)
+    return tuple(wanted)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -274,22 +312,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--only", type=_steps, default=STEPS, help="some of w,alpha,second")
+    parser.add_argument("--only", type=_some_of(STEPS), default=STEPS, help="some of w,alpha,second")
+    parser.add_argument("--backend", type=_some_of(("plain", "native")), help="some of plain,native; by default all that work here")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(argv)
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
     try:
         device = resolve_device(options.device)
+        backends = _backends(options.backend, device)
     except ValueError as error:
         parser.error(str(error))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
     setup.prepare(device, threads=options.threads, deterministic=False)
     sizes = Sizes(options.cells, options.channels, options.batch, options.image_size)
-    sides = make_sides(sizes, device)
-    result = {"sizes": asdict(sizes), "parameters": parameters(sides["ours"].net), "rounds": options.rounds,
-              "environment": describe(device), "losses": check_losses(sides), "steps": {}}
+    sides = make_sides(sizes, device, backends=backends)
+    result = {"sizes": asdict(sizes), "parameters": parameters(sides[backends[0]].net), "backends": list(backends),
+              "rounds": options.rounds, "environment": describe(device), "losses": check_losses(sides), "steps": {}}
     print(HEADER)
     for step in options.only:
         result["steps"][step] = measure(sides, step, options.rounds, device)

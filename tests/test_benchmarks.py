@@ -8,33 +8,36 @@ import pytest
 import torch
 
 from benchmarks import search_step
-from tests import reference
+from tests import backends, reference
 
 TOY = ["--cells", "3", "--channels", "4", "--batch", "4", "--image-size", "8", "--rounds", "1"]
 
 
 def test_search_step_writes_what_it_measures(tmp_path, capsys):
     path = tmp_path / "result.json"
-    search_step.main([*TOY, "--threads", str(torch.get_num_threads()), "--only", "alpha", "--json", str(path)])
+    search_step.main([*TOY, "--threads", str(torch.get_num_threads()), "--only", "alpha", "--backend", "plain", "--json", str(path)])
     result = json.loads(path.read_text())
-    assert set(result) == {"sizes", "parameters", "rounds", "environment", "losses", "steps"}
+    assert set(result) == {"sizes", "parameters", "backends", "rounds", "environment", "losses", "steps"}
     assert result["sizes"] == {"cells": 3, "channels": 4, "batch": 4, "image_size": 8}
     assert result["environment"]["threads"] == torch.get_num_threads()
-    assert result["losses"]["ours"] == pytest.approx(result["losses"]["reference"], rel=1e-4)
+    assert result["losses"]["plain"] == pytest.approx(result["losses"]["reference"], rel=1e-4)
     assert list(result["steps"]) == ["alpha"]
     for step in result["steps"].values():
-        assert set(step["ratio"]) == {"wall", "cpu", "memory"}
-        for side in search_step.SIDES:
+        assert set(step["plain"].pop("ratio")) == {"wall", "cpu", "memory"}
+        for side in ("reference", "plain"):
             assert set(step[side]) == {"wall_s", "cpu_s", "peak_bytes", "rounds"}
             assert step[side]["rounds"]["wall_s"] == [step[side]["wall_s"]]
     printed = capsys.readouterr().out.splitlines()
-    assert [row.split()[0] for row in printed[2:]] == ["alpha"]
+    assert [row.split()[:2] for row in printed[1:]] == [["alpha", "reference"], ["alpha", "plain"]]
 
 
-def test_both_sides_take_the_same_steps():
+@pytest.mark.parametrize("backend", ["plain", "native"])
+def test_both_sides_take_the_same_steps(backend):
     """Every kind of step in float64: the alphas' gradients, then the weights."""
-    sides = search_step.make_sides(search_step.Sizes(3, 2, 4, 8), torch.device("cpu"), torch.float64)
-    ours, published = sides["ours"], sides["reference"]
+    with backends.using(backend):
+        pass
+    sides = search_step.make_sides(search_step.Sizes(3, 2, 4, 8), torch.device("cpu"), torch.float64, (backend,))
+    ours, published = sides[backend], sides["reference"]
     for step, tolerance in (("w", 1e-9), ("alpha", 1e-9), ("second", 1e-6)):
         for side in sides.values():
             side.steps[step]()
@@ -48,7 +51,7 @@ def test_both_sides_take_the_same_steps():
 def test_different_losses_stop_the_benchmark():
     sides = search_step.make_sides(search_step.Sizes(3, 2, 2, 8), torch.device("cpu"))
     with torch.no_grad():
-        sides["ours"].net.classifier.bias[0] += 1
+        sides["plain"].net.classifier.bias[0] += 1
     with pytest.raises(RuntimeError, match="train losses must agree to 0.0001"):
         search_step.check_losses(sides)
 
