@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.counting import kernels
+from benchmarks import counting
+from ops import kernels
 from supernet import setup
 from supernet.environment import describe, resolve_device
 from supernet.measure import peak_memory
@@ -97,7 +98,7 @@ def measure(sides: Mapping[str, Side], step: str, rounds: int, device: torch.dev
 def weigh(side: Side, step: str, device: torch.device) -> tuple[int, int]:
     """Kernels and peak bytes of one step."""
     counted: list[int] = []
-    peak = peak_memory(lambda: counted.append(kernels(side.steps[step]).total()), device, side.held())
+    peak = peak_memory(lambda: counted.append(counting.kernels(side.steps[step]).total()), device, side.held())
     return counted[0], peak
 
 
@@ -136,6 +137,7 @@ def parser_for(doc: str | None, *, rounds: int, device: bool = True) -> argparse
     if device:
         parser.add_argument("--threads", type=int, default=1)
         parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+        parser.add_argument("--backend", choices=kernels.BACKENDS, default="auto", help="whose kernels our side computes with")
     return parser
 
 
@@ -150,6 +152,10 @@ def prepared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> to
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
     setup.prepare(device, threads=getattr(options, "threads", 1), deterministic=False)
+    try:
+        options.backend = kernels.use(getattr(options, "backend", "plain")).name
+    except ValueError as error:
+        parser.error(str(error))
     return device
 
 

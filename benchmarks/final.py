@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sides = make_sides(options.genotype, sizes, device)
     result = begun("final", argv, device) | {
         "genotype": options.genotype, "drop_path": options.drop_path, "sizes": asdict(sizes), "parameters": parameters(sides["ours"].net),
-        "rounds": options.rounds, "losses": check_losses(sides), "steps": {}}
+        "backend": options.backend, "rounds": options.rounds, "losses": check_losses(sides), "steps": {}}
     set_drop_path(sides, options.drop_path)
     print(header())
     result["steps"]["train"] = measure(sides, "train", options.rounds, device)

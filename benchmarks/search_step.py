@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sides = make_sides(sizes, device, space=options.space, method=options.relaxation)
     same = METHODS[options.relaxation].same
     result = begun("search_step", argv, device) | {
-        "space": options.space, "relaxation": options.relaxation, "reference": "edge by edge" if same else "our softmax step",
+        "space": options.space, "relaxation": options.relaxation, "backend": options.backend,
+        "reference": "edge by edge" if same else "our softmax step",
         "sizes": asdict(sizes), "parameters": parameters(sides["ours"].net), "rounds": options.rounds,
         "losses": check_losses(sides) if same else None, "steps": {}}
     print(header(*(("ours", "reference") if same else (options.relaxation, "softmax"))))
@@ -62,7 +63,8 @@ def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured and what came out, for the README."""
     sizes = result["sizes"]
     of = "" if result["relaxation"] == "softmax" else f", {result['relaxation']}"
-    what = (f"search step, {result['space']}{of}, against {result['reference']} ({sizes['cells']} cells, C={sizes['channels']}, "
+    what = (f"search step, {result['space']}{of}, {result['backend']} backend, against {result['reference']} "
+            f"({sizes['cells']} cells, C={sizes['channels']}, "
             f"batch {sizes['batch']}, {where(result)})")
     return [(what, gains(result, NAMES))]
 

@@ -73,6 +73,12 @@ class ReducedSkip(nn.Module):
         shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:] if height % 2 or width % 2 else x[:, :, 1:, 1:]
         return torch.cat([self.even(x), self.odd(shifted)], 1)
 
+    def stages(self) -> tuple[Stage, ...]:
+        even, odd = self.even.weight, self.odd.weight
+        inputs = even.shape[1]
+        both = torch.cat([F.pad(even, (0, 0, 0, 0, 0, inputs)), F.pad(odd, (0, 0, 0, 0, inputs, 0))])
+        return (Stage(None, both, stride=2, halves=True),)
+
 
 class Factorised(nn.Module):
     """1 x size, then size x 1."""
@@ -98,7 +104,7 @@ def nor_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
 
 
 def factorised_reduce(channels_in: int, channels_out: int, norm: Normalisation) -> Op:
-    return Op(ReducedSkip(channels_in, channels_out), prefix=ReLU(), norm=norm(channels_out))
+    return SeparableOp(ReducedSkip(channels_in, channels_out), norm(channels_out))
 
 
 def sep_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:

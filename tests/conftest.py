@@ -1,8 +1,14 @@
-"""What tests say of themselves in a junit report, for `python -m benchmarks.methods`."""
+"""Every test begins on the plain path; and what tests say of themselves in a junit report, for `python -m benchmarks.methods`."""
 
 import pytest
 
 from benchmarks.methods import presets
+from ops import kernels
+
+
+@pytest.fixture(autouse=True)
+def plain_path():
+    kernels.use("plain")
 
 
 def pytest_collection_modifyitems(items):

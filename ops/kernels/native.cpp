@@ -249,8 +249,13 @@ void image_moments(const T* x, Int stride, Int rows, Int columns, Int lanes, dou
 // ---- one stage: pointwise(depthwise(relu((x - mean) * scale + shift)))
 
 struct Shape {
-    Int images, height, width, in, out, size, stride, dilation;  // size 0: no depthwise convolution
-    Int pad() const { return size ? dilation * (size - 1) / 2 : 0; }
+    // size: of the depthwise convolution; 0: there is none. HALVES: neither, and outputs read two pixels, (2i, 2j) and (2i + 1, 2j + 1),
+    // whose channels stand one after the other in the pointwise weight.
+    Int images, height, width, in, out, size, stride, dilation;
+    static constexpr Int HALVES = -2;
+    Int pad() const { return size > 0 ? dilation * (size - 1) / 2 : size == HALVES ? 1 : 0; }
+    Int taps() const { return size > 0 ? size * size : 0; }
+    Int groups() const { return size == HALVES ? 2 : 1; }
     Int out_height() const { return (height - 1) / stride + 1; }
     Int out_width() const { return (width - 1) / stride + 1; }
 };
@@ -274,9 +279,15 @@ template <class V> struct Packed {
     V *product, *transposed;      // pointwise: [block of outputs][input], [block of inputs][output]
 };
 
+// How many inputs the pointwise product has: whole blocks where there are several groups.
+template <class V> Int contracted(const Shape& s) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    return s.groups() == 1 ? s.in : s.groups() * blocks(s.in, L) * L;
+}
+
 template <class V> void pack(const Shape& s, const T* depthwise, const T* pointwise, Packed<V>& w, bool backward) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.size * s.size;
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps(), count = contracted<V>(s);
     T *t = reinterpret_cast<T*>(w.taps), *f = reinterpret_cast<T*>(w.flipped);
     for (Int c = 0; c < bi * L; c++)
         for (Int k = 0; k < taps; k++) {
@@ -285,20 +296,22 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             if (backward) f[((c / L) * taps + taps - 1 - k) * L + c % L] = value;
         }
     T *p = reinterpret_cast<T*>(w.product), *r = reinterpret_cast<T*>(w.transposed);
-    for (Int o = 0; o < bo * L; o++)
-        for (Int c = 0; c < s.in; c++) {
-            const T value = o < s.out ? pointwise[o * s.in + c] : T(0);
-            if (!backward) p[((o / L) * s.in + c) * L + o % L] = value;
-        }
-    if (backward)
-        for (Int c = 0; c < bi * L; c++)
-            for (Int o = 0; o < s.out; o++) r[((c / L) * s.out + o) * L + c % L] = c < s.in ? pointwise[o * s.in + c] : T(0);
+    const auto at = [&](Int o, Int k) {  // k: among the contracted inputs, padded
+        const Int group = k / (bi * L), c = k % (bi * L);
+        return o < s.out && c < s.in ? pointwise[(o * s.groups() + group) * s.in + c] : T(0);
+    };
+    if (!backward)
+        for (Int o = 0; o < bo * L; o++)
+            for (Int k = 0; k < count; k++) p[((o / L) * count + k) * L + o % L] = at(o, k);
+    else
+        for (Int k = 0; k < s.groups() * bi * L; k++)
+            for (Int o = 0; o < s.out; o++) r[((k / L) * s.out + o) * L + k % L] = at(o, k);
 }
 
 template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.size * s.size;
-    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * s.in), cut.take<V>(bi * s.out)};
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps();
+    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * s.out)};
 }
 
 // Fills the inner part of the padded planes of one image.
@@ -324,11 +337,16 @@ void fill(const Shape& s, const T* x, Int stride, const Affine& norm, V* planes)
 template <class V>
 void depthwise_rows(const Shape& s, const V* planes, const V* taps, Int row, V* out, Int apart) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, columns = s.out_width();
-    for (Int b = 0; b < blocks(s.in, L); b++) {
+    const Int pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, columns = s.out_width(), bi = blocks(s.in, L);
+    for (Int b = 0; b < bi; b++) {
         const V* from = planes + b * plane + row * s.stride * width;
-        if (s.size) depthwise_row(from, taps + b * s.size * s.size, s.size, s.dilation * width, s.dilation, s.stride, out + b * apart, columns);
-        else for (Int i = 0; i < columns; i++) out[b * apart + i] = from[i * s.stride];
+        if (s.size > 0) {
+            depthwise_row(from, taps + b * s.taps(), s.size, s.dilation * width, s.dilation, s.stride, out + b * apart, columns);
+            continue;
+        }
+        from += pad * width + pad;
+        for (Int g = 0; g < s.groups(); g++)
+            for (Int i = 0; i < columns; i++) out[(g * bi + b) * apart + i] = from[g * width + i * s.stride + g];
     }
 }
 
@@ -337,7 +355,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
                    T* mean, T* rstd, const Follow& follow, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
-    const Int plane = (s.height + 2 * pad) * (s.width + 2 * pad);
+    const Int plane = (s.height + 2 * pad) * (s.width + 2 * pad), vi = s.groups() * bi, contraction = contracted<V>(s);
     std::vector<double> of_images(mean ? 2 * s.images * s.out : 0);
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -348,7 +366,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
         for (Cutter* c : {&count, &cut}) {
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
             w = packed_at<V>(*c, s);
-            planes = c->template take<V>(bi * plane), between = c->template take<V>(bi * columns), result = c->template take<V>(columns);
+            planes = c->template take<V>(bi * plane), between = c->template take<V>(vi * columns), result = c->template take<V>(columns);
         }
         pack(s, depthwise, pointwise, w, false);
         std::memset(planes, 0, sizeof(V) * bi * plane);
@@ -362,10 +380,10 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
                     const Int lanes = std::min(L, s.out - b * L);
                     T* at = to + r * columns * s.out + b * L;
                     if (bo == 1 && lanes == L) {
-                        pointwise_row(between, columns, w.product + b * s.in, s.in, reinterpret_cast<V*>(at), columns);
+                        pointwise_row(between, columns, w.product + b * contraction, contraction, reinterpret_cast<V*>(at), columns);
                         continue;
                     }
-                    pointwise_row(between, columns, w.product + b * s.in, s.in, result, columns);
+                    pointwise_row(between, columns, w.product + b * contraction, contraction, result, columns);
                     for (Int i = 0; i < columns; i++) store<V>(at + i * s.out, result[i], lanes);
                 }
             }
@@ -449,14 +467,14 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                     T* dx, bool accumulate, double* sums, T* ddepthwise, T* dpointwise, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
-    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, taps = s.size * s.size;
+    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, taps = s.taps(), vi = s.groups() * bi;
     const bool weights = ddepthwise || dpointwise, same = s.stride == 1;
     const Int d_pad = same ? pad : 0, d_width = columns + 2 * d_pad, d_plane = (rows + 2 * d_pad) * d_width;
     const Int chunk = std::max<Int>(1, std::min(rows, 64 / std::max<Int>(1, columns)));  // rows at a time
     const bool inner = ddepthwise || dx;
     threads = std::max<Int>(1, std::min(threads, s.images));
     std::vector<double> of_images(sums ? 2 * s.images * s.in : 0);
-    const Int sizes[2] = {ddepthwise ? taps * bi * L : 0, dpointwise ? s.out * bi * L : 0};
+    const Int sizes[2] = {ddepthwise ? taps * bi * L : 0, dpointwise ? s.out * vi * L : 0};
     std::vector<T> of_threads(threads * (sizes[0] + sizes[1]));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -466,14 +484,14 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
         for (Cutter* c : {&count, &cut}) {
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
             w = packed_at<V>(*c, s);
-            planes = c->template take<V>(bi * plane), d = c->template take<V>(bi * d_plane);
-            arrived = c->template take<V>(bo * chunk * columns), between = c->template take<V>(bi * chunk * columns);
+            planes = c->template take<V>(bi * plane), d = c->template take<V>(vi * d_plane);
+            arrived = c->template take<V>(bo * chunk * columns), between = c->template take<V>(vi * chunk * columns);
             line = c->template take<V>(std::max(s.width, columns));
-            dtaps = c->template take<V>(bi * taps), dproduct = c->template take<V>(bo * L * bi);
+            dtaps = c->template take<V>(bi * taps), dproduct = c->template take<V>(bo * L * vi);
         }
         pack(s, depthwise, pointwise, w, true);
-        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * bi * d_plane);
-        std::memset(dtaps, 0, sizeof(V) * bi * taps), std::memset(dproduct, 0, sizeof(V) * bo * L * bi);
+        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * vi * d_plane);
+        std::memset(dtaps, 0, sizeof(V) * bi * taps), std::memset(dproduct, 0, sizeof(V) * bo * L * vi);
         const Int number = thread_number();
         const Share own = share(s.images, threads, number);
         for (Int n = own.first; n < own.last; n++) {
@@ -499,19 +517,19 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                     }
                 }
                 if (inner)
-                    for (Int b = 0; b < bi; b++)
+                    for (Int b = 0; b < vi; b++)
                         for (Int k = 0; k < here; k++)
                             pointwise_row(arrived + k * columns, chunk * columns, w.transposed + b * s.out, s.out,
                                           d + b * d_plane + (r + k + d_pad) * d_width + d_pad, columns);
                 if (dpointwise) {
                     for (Int k = 0; k < here; k++) depthwise_rows(s, planes, w.taps, r + k, between + k * columns, chunk * columns);
-                    for (Int b = 0; b < bi; b++) {
+                    for (Int b = 0; b < vi; b++) {
                         const V* e = between + b * chunk * columns;
                         Int o = 0;
                         const auto from = [&](Int o) { return reinterpret_cast<const T*>(arrived + o / L * chunk * columns) + o % L; };
-                        if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, pixels, dproduct + o * bi + b, bi);
-                        if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4>(from(o), e, pixels, dproduct + o * bi + b, bi);
-                        for (; o < s.out; o++) outer<1>(from(o), e, pixels, dproduct + o * bi + b, bi);
+                        if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, pixels, dproduct + o * vi + b, vi);
+                        if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4>(from(o), e, pixels, dproduct + o * vi + b, vi);
+                        for (; o < s.out; o++) outer<1>(from(o), e, pixels, dproduct + o * vi + b, vi);
                     }
                 }
             }
@@ -534,7 +552,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                 V* plane_b = planes + b * plane;  // its contents are not needed any more
                 if (!same) {
                     std::memset(plane_b, 0, sizeof(V) * plane);
-                    if (s.size) {
+                    if (s.size > 0) {
                         for (Int r = 0; r < rows; r++)
                             for (Int i = 0; i < columns; i++) {
                                 const V v = e[r * d_width + i];
@@ -544,15 +562,17 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                                             += v * w.taps[b * taps + k * s.size + l];
                             }
                     } else {
-                        for (Int r = 0; r < rows; r++)
-                            for (Int i = 0; i < columns; i++) plane_b[r * s.stride * width + i * s.stride] = e[r * d_width + i];
+                        for (Int g = 0; g < s.groups(); g++)
+                            for (Int r = 0; r < rows; r++)
+                                for (Int i = 0; i < columns; i++)
+                                    plane_b[(r * s.stride + g + pad) * width + i * s.stride + g + pad] = e[g * bi * d_plane + r * d_width + i];
                     }
                 }
                 double total[2][L] = {};
                 for (Int h = 0; h < s.height; h++) {
                     const V* got = line;
                     if (!same) got = plane_b + (h + pad) * width + pad;
-                    else if (s.size)
+                    else if (s.size > 0)
                         depthwise_row(e + h * d_width, w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), line, s.width);
                     else got = e + h * d_width;
                     const T* from = xn + h * s.width * stride + b * L;
@@ -600,7 +620,8 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
             for (Int k = 0; k < taps; k++) ddepthwise[c * taps + k] = total(((c / L) * taps + k) * L + c % L);
     if (dpointwise)
         for (Int o = 0; o < s.out; o++)
-            for (Int c = 0; c < s.in; c++) dpointwise[o * s.in + c] = total(sizes[0] + o * bi * L + c);
+            for (Int g = 0; g < s.groups(); g++)
+                for (Int c = 0; c < s.in; c++) dpointwise[(o * s.groups() + g) * s.in + c] = total(sizes[0] + (o * vi + g * bi) * L + c);
 }
 
 // ---- the weighted sum of normalised parts
@@ -796,10 +817,11 @@ template <class V> struct Whole {
     typedef typename Bytes<L>::V B;
     static INLINE I all(Int value) { return I{} + static_cast<typename std::remove_reference<decltype(I{}[0])>::type>(value); }
     static INLINE I load(const uint8_t* at, Int lanes) {
-        B bytes = {};
-        if (lanes == L) std::memcpy(&bytes, at, L);
-        else for (Int l = 0; l < lanes; l++) bytes[l] = at[l];
-        return __builtin_convertvector(bytes, I);
+        T values[L] = {};
+        for (Int l = 0; l < (lanes == L ? L : lanes); l++) values[l] = T(at[l]);
+        V v;
+        std::memcpy(&v, values, sizeof(V));
+        return __builtin_convertvector(v, I);
     }
     static INLINE void store(uint8_t* at, I v, Int lanes) {
         const B bytes = __builtin_convertvector(v, B);
@@ -844,76 +866,91 @@ template <class V> void max_pool(const Shape& s, const T* x, Int stride, T* out,
 template <class V> void max_pool_backward(const Shape& s, const T* g, Int stride, const uint8_t* index, T* dx, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     typedef typename Whole<V>::I I;
-    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
-    const Int rows = s.out_height(), columns = s.out_width();
+    const Int rows = s.out_height(), columns = s.out_width(), pad = s.size / 2, width = s.width + 2 * pad;
+    const Int plane = (s.height + 2 * pad) * width;
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+        V* to = static_cast<V*>(scratch.at_least(sizeof(V) * plane));
+        const V zero = {};
         const Share own = share(s.images, threads, thread_number());
         for (Int n = own.first; n < own.last; n++)
-            for (Int r = 0; r < s.height; r++)
-                for (Int i = 0; i < s.width; i++)
-                    for (Int b = 0; b < s.in; b += L) {
-                        const Int lanes = std::min(L, s.in - b);
-                        V sum = {};
-                        const V zero = {};
-                        for (const auto& v : vertical.of_inputs[r])
-                            for (const auto& h : horizontal.of_inputs[i]) {
-                                const Int at = (n * rows + v.at) * columns + h.at;
-                                const I chosen = Whole<V>::load(index + at * s.in + b, lanes) == Whole<V>::all(v.tap * s.size + h.tap);
-                                sum += chosen ? load<V>(g + at * stride + b, lanes) : zero;
-                            }
-                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, sum, lanes);
+            for (Int b = 0; b < s.in; b += L) {
+                const Int lanes = std::min(L, s.in - b);
+                std::memset(to, 0, sizeof(V) * plane);
+                for (Int r = 0; r < rows; r++)
+                    for (Int i = 0; i < columns; i++) {
+                        const Int at = (n * rows + r) * columns + i;
+                        const I chosen = Whole<V>::load(index + at * s.in + b, lanes);
+                        const V v = load<V>(g + at * stride + b, lanes);
+                        V* corner = to + r * s.stride * width + i * s.stride;
+                        for (Int k = 0; k < s.size; k++)
+                            for (Int l = 0; l < s.size; l++)
+                                corner[k * width + l] += chosen == Whole<V>::all(k * s.size + l) ? v : zero;
                     }
+                for (Int r = 0; r < s.height; r++)
+                    for (Int i = 0; i < s.width; i++)
+                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, to[(r + pad) * width + i + pad], lanes);
+            }
     }
 }
 
-// The padding does not count.
+// The padding does not count: each output is the sum over its window, by one depthwise convolution with ones, over how much lies inside.
 template <class V> void avg_pool(const Shape& s, const T* x, Int stride, T* out, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
-    const Int rows = s.out_height(), columns = s.out_width();
+    const Int rows = s.out_height(), columns = s.out_width(), pad = s.size / 2, width = s.width + 2 * pad;
+    const Int plane = (s.height + 2 * pad) * width, taps = s.size * s.size;
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+        V *planes = static_cast<V*>(scratch.at_least(sizeof(V) * (plane + taps + columns))), *ones = planes + plane, *line = ones + taps;
+        std::memset(planes, 0, sizeof(V) * plane);
+        std::fill(ones, ones + taps, V{} + T(1));
         const Share own = share(s.images, threads, thread_number());
         for (Int n = own.first; n < own.last; n++)
-            for (Int r = 0; r < rows; r++)
-                for (Int i = 0; i < columns; i++) {
-                    const auto &vs = vertical.of_outputs[r], &hs = horizontal.of_outputs[i];
-                    const T share_of_each = T(1) / T(vs.size() * hs.size());
-                    for (Int b = 0; b < s.in; b += L) {
-                        const Int lanes = std::min(L, s.in - b);
-                        V sum = {};
-                        for (const auto& v : vs)
-                            for (const auto& h : hs) sum += load<V>(x + ((n * s.height + v.at) * s.width + h.at) * stride + b, lanes);
-                        store<V>(out + ((n * rows + r) * columns + i) * s.in + b, sum * share_of_each, lanes);
-                    }
+            for (Int b = 0; b < s.in; b += L) {
+                const Int lanes = std::min(L, s.in - b);
+                for (Int r = 0; r < s.height; r++)
+                    for (Int i = 0; i < s.width; i++)
+                        planes[(r + pad) * width + i + pad] = load<V>(x + ((n * s.height + r) * s.width + i) * stride + b, lanes);
+                for (Int r = 0; r < rows; r++) {
+                    depthwise_row(planes + r * s.stride * width, ones, s.size, width, Int(1), s.stride, line, columns);
+                    for (Int i = 0; i < columns; i++)
+                        store<V>(out + ((n * rows + r) * columns + i) * s.in + b,
+                                 line[i] * (T(1) / T(vertical.of_outputs[r].size() * horizontal.of_outputs[i].size())), lanes);
                 }
+            }
     }
 }
 
 template <class V> void avg_pool_backward(const Shape& s, const T* g, Int stride, T* dx, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
-    const Int rows = s.out_height(), columns = s.out_width();
+    const Int rows = s.out_height(), columns = s.out_width(), pad = s.size / 2;
+    // where outputs stand among the inputs; between them zeros
+    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, taps = s.size * s.size;
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+        V *planes = static_cast<V*>(scratch.at_least(sizeof(V) * (plane + taps + s.width))), *ones = planes + plane, *line = ones + taps;
+        std::memset(planes, 0, sizeof(V) * plane);
+        std::fill(ones, ones + taps, V{} + T(1));
         const Share own = share(s.images, threads, thread_number());
         for (Int n = own.first; n < own.last; n++)
-            for (Int r = 0; r < s.height; r++)
-                for (Int i = 0; i < s.width; i++)
-                    for (Int b = 0; b < s.in; b += L) {
-                        const Int lanes = std::min(L, s.in - b);
-                        V sum = {};
-                        for (const auto& v : vertical.of_inputs[r])
-                            for (const auto& h : horizontal.of_inputs[i]) {
-                                const T inside = T(vertical.of_outputs[v.at].size() * horizontal.of_outputs[h.at].size());
-                                sum += load<V>(g + ((n * rows + v.at) * columns + h.at) * stride + b, lanes) * (T(1) / inside);
-                            }
-                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, sum, lanes);
-                    }
+            for (Int b = 0; b < s.in; b += L) {
+                const Int lanes = std::min(L, s.in - b);
+                for (Int r = 0; r < rows; r++)
+                    for (Int i = 0; i < columns; i++)
+                        planes[(r * s.stride + pad) * width + i * s.stride + pad] =
+                            load<V>(g + ((n * rows + r) * columns + i) * stride + b, lanes)
+                            * (T(1) / T(vertical.of_outputs[r].size() * horizontal.of_outputs[i].size()));
+                for (Int r = 0; r < s.height; r++) {
+                    depthwise_row(planes + r * width, ones, s.size, width, Int(1), Int(1), line, s.width);
+                    for (Int i = 0; i < s.width; i++)
+                        store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, line[i], lanes);
+                }
+            }
     }
 }
 

@@ -20,6 +20,7 @@ from ops.kernels.plain import Norm
 from ops.kernels.terms import Flow, Normaliser, Settled, Source, Stage, Term
 
 REAL = {torch.float32: "float", torch.float64: "double"}
+HALVES = -2  # the size of what reads two pixels
 MAX_POOL = 15  # larger windows have more places than a byte can name
 
 
@@ -102,6 +103,11 @@ class _Stage(NamedTuple):
     stride: int
     dilation: int
     norm: tuple[Normaliser, int, int] | None
+    halves: bool
+
+    def size(self, inputs: Sequence[Tensor]) -> int:
+        """As `Shape::size` of the library."""
+        return inputs[self.depthwise].shape[-1] if self.depthwise >= 0 else HALVES if self.halves else 0
 
 
 class _Plan(NamedTuple):
@@ -118,7 +124,8 @@ def mix_terms(terms: Sequence[Scaled]) -> Tensor:
     flows = list(dict.fromkeys(term.x for term, _, _ in terms))
     for flow in flows:
         inputs(flow.tensor)
-    plans = [_Plan(inputs(term.x.tensor), tuple([_Stage(inputs(s.depthwise), inputs(s.pointwise), s.stride, s.dilation, inputs.norm(s.norm))
+    plans = [_Plan(inputs(term.x.tensor), tuple([_Stage(inputs(s.depthwise), inputs(s.pointwise), s.stride, s.dilation, inputs.norm(s.norm),
+                                                        s.halves)
                                                  for s in term.stages]), inputs.norm(term.norm), inputs(scale), factor)
              for term, scale, factor in terms]
     out, *onward = _Sum.apply(plans, len({id(flow.tensor) for flow in flows}), *inputs.tensors)
@@ -218,10 +225,10 @@ class _Sum(torch.autograd.Function):
             chain = []
             for k, stage in enumerate(plan.stages):
                 chain.append((value, step, norm))
-                pointwise, depthwise, size = weights_of(inputs[stage.pointwise]), 0, 0
+                pointwise, depthwise, size = weights_of(inputs[stage.pointwise]), 0, stage.size(inputs)
                 if stage.depthwise >= 0:
                     weight = weights_of(inputs[stage.depthwise])
-                    depthwise, size = weight.data_ptr(), weight.shape[-1]
+                    depthwise = weight.data_ptr()
                     alive.append(weight)
                 alive.append(pointwise)
                 after, out_c = plan.norm if k + 1 == len(plan.stages) else plan.stages[k + 1].norm, pointwise.shape[0]
@@ -386,7 +393,7 @@ class _Backward:
                     self.norms.append((stage.norm, (small - self.room.tensor.data_ptr()) // self.g.element_size(), c))
             weight = self.inputs[stage.depthwise] if stage.depthwise >= 0 else None
             self.program.extend((
-                n, h, w, c, self.inputs[stage.pointwise].shape[0], 0 if weight is None else weight.shape[-1], stage.stride, stage.dilation,
+                n, h, w, c, self.inputs[stage.pointwise].shape[0], stage.size(self.inputs), stage.stride, stage.dilation,
                 x.data_ptr(), step, *norm, *arriving, at(None if weight is None else weights_of(weight)),
                 weights_of(self.inputs[stage.pointwise]).data_ptr(), dx, add, depthwise, pointwise, onward, small))
             if ends or not below:

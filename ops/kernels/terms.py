@@ -62,13 +62,18 @@ class Flow:
 
 class Stage(NamedTuple):
     """`pointwise(depthwise(relu(norm(x))))`, as `plain.separable`; without `depthwise` the product alone. Bare tensors: no module is
-    called."""
+    called.
+
+    halves: output (i, j) is the product of pointwise, (C', 2C, 1, 1), with the pixels (2i, 2j) and (2i + 1, 2j + 1), zeros beyond the
+    border, one after the other (`ops.conv.ReducedSkip`); stride is 2 and there is no `depthwise`.
+    """
 
     depthwise: Tensor | None
     pointwise: Tensor
     stride: int = 1
     dilation: int = 1
     norm: Normaliser | None = None
+    halves: bool = False
 
 
 class Term(NamedTuple):

@@ -1,0 +1,486 @@
+"""Native kernels against the plain path, operation by operation, and whole steps against the reference."""
+
+import os
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ops import kernels
+from ops.kernels import build, differentiable_twice, native, on_plain_path, plain
+from ops.kernels.plain import Norm
+from ops.kernels.terms import Flow, Stage, Term
+from ops.op import BatchNorm
+from supernet.bilevel import Bilevel
+from supernet.hypergradients.finite_difference import finite_difference
+from supernet.hypergradients.first_order import first_order
+from supernet.hypergradients.implicit import conjugate_gradient, neumann
+from supernet.hypergradients.unrolled import unrolled
+from supernet.monitors.eigenvalue import dominant_eigenvalue
+from supernet.relaxations.softmax import Softmax
+from supernet.spaces import darts
+from supernet.task import Classification
+from supernet.weights import EdgeWeights, Weights
+from tests import backends, reference
+from tests.test_cell import FINAL, SEARCH, random_weights
+from tests.test_cell import build as build_net
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def backend():
+    with backends.using("native"):
+        yield
+
+
+def image(*shape, seed=0, dtype=torch.float64):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def norm_for(channels, affine, by_batch, x):
+    """A norm of `x`, and what of it has gradients."""
+    mean, variance = plain.moments(x)
+    if not by_batch:
+        mean, variance = mean + 0.1, variance * 1.3
+    draw = lambda seed: torch.randn(channels, generator=torch.Generator().manual_seed(seed), dtype=x.dtype).requires_grad_()
+    own = [draw(1), draw(2)] if affine else []
+    return Norm(mean, (variance + 1e-5).rsqrt(), by_batch, *own), own
+
+
+def agree(call, inputs, forward=1e-9, backward=1e-9, exact=None):
+    """`call(module, inputs)` on both paths, and its gradients. exact: converts the inputs for the plain path."""
+    outs, grads = [], []
+    for module in (native, plain):
+        own = [t if t is None else t.detach().to(exact or t.dtype) if module is plain else t.detach() for t in inputs]
+        own = [t if t is None else t.clone(memory_format=torch.preserve_format).requires_grad_() for t in own]
+        out = call(module, own)
+        seed = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(out.dtype)
+        used = [t for t in own if t is not None]
+        outs.append(out.detach()), grads.append(torch.autograd.grad(out, used, seed))
+    reference.close(outs[0].double(), outs[1].double(), forward)
+    for a, b in zip(*grads, strict=True):
+        reference.close(a.double(), b.double(), backward)
+
+
+SEPARABLE = [(c, out, k, s, d) for c, out in ((1, 1), (3, 8), (8, 8), (16, 16), (36, 36), (64, 16)) for k in (3, 5, 7)
+             for s in (1, 2) for d in (1, 2) if c <= 16 or k == 3]
+
+
+@pytest.mark.parametrize("channels, out, size, stride, dilation", SEPARABLE)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_separable(channels, out, size, stride, dilation, dtype):
+    x = image(2, channels, 9, 6, dtype=dtype)
+    depthwise, pointwise = image(channels, 1, size, size, seed=1, dtype=dtype), image(out, channels, 1, 1, seed=2, dtype=dtype)
+    options = {"stride": stride, "dilation": dilation}
+    single = dtype == torch.float32
+    agree(lambda module, t: module.separable(*t, **options), [x, depthwise, pointwise], *((1e-5, 1e-4) if single else ()),
+          exact=torch.float64 if single else None)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("by_batch", [False, True])
+@pytest.mark.parametrize("channels", [3, 16])
+def test_separable_of_a_normalised_input(channels, by_batch, affine):
+    x = image(3, channels, 5, 7)
+    norm, own = norm_for(channels, affine, by_batch, x)
+    agree(lambda module, t: module.separable(*t[:3], norm=norm._replace(**dict(zip(("weight", "bias"), t[3:])))),
+          [x, image(channels, 1, 3, 3, seed=1), image(channels, channels, 1, 1, seed=2), *own])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3, 16, 36])
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_mix(number, channels, dtype):
+    parts = [image(3, channels, 4, 5, seed=n, dtype=dtype) * (n + 1) + n for n in range(number)]
+    kinds = [None, (False, True), (True, True), (True, False), (False, False)]
+    norms = [kinds[n % 5] and norm_for(channels, *kinds[n % 5], parts[n]) for n in range(number)]
+    scales = [None if n % 3 == 2 else torch.tensor(0.3 + n, dtype=dtype) for n in range(number)]
+    own = [t for norm in norms if norm for t in norm[1]]
+
+    def call(module, tensors):
+        rest = iter(tensors[2 * number:])
+        made = [norm and Norm(*(t.to(tensors[0].dtype) for t in norm[0][:2]), norm[0].by_batch, *(next(rest) for _ in norm[1]))
+                for norm in norms]
+        if tensors[0].dtype == torch.float64 and dtype == torch.float32:  # the exact moments of the same numbers
+            made = [m and (m._replace(**dict(zip(("mean", "rstd"), exact(p)))) if m.by_batch else m) for m, p in zip(made, tensors)]
+        return module.mix(tensors[:number], made, tensors[number: 2 * number])
+
+    def exact(part):
+        mean, variance = plain.moments(part)
+        return mean, (variance + 1e-5).rsqrt()
+
+    single = dtype == torch.float32
+    agree(call, [*parts, *scales, *own], *((1e-5, 1e-4) if single else ()), exact=torch.float64 if single else None)
+
+
+@pytest.mark.parametrize("op", ["max_pool", "avg_pool"])
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (7, 2)])
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, 36])
+def test_pools(op, size, stride, channels):
+    x = image(2, channels, 7, 10)
+    agree(lambda module, t: getattr(module, op)(t[0], size, stride), [x])
+    agree(lambda module, t: getattr(module, op)(t[0], size, stride), [x.round()])  # many equal entries: the first wins
+    agree(lambda module, t: getattr(module, op)(t[0], size, stride), [x.float()], 1e-6, 1e-6, torch.float64)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_moments_keep_their_precision(offset):
+    x = image(5, 19, 13, 7) + offset
+    for a, b in zip(native.moments(x.float()), plain.moments(x.float().double())):
+        reference.close(a.double(), b, 1e-5)
+    for a, b in zip(native.moments(x), plain.moments(x)):
+        reference.close(a, b, 1e-9)
+
+
+def test_a_first_row_unlike_the_others_costs_no_precision():
+    x = image(2, 16, 32, 32) + 100
+    x[:, :, 0] = 0
+    for a, b in zip(native.moments(x.float()), plain.moments(x.float().double())):
+        reference.close(a.double(), b, 1e-5)
+
+
+def test_tensors_that_are_parts_of_others_and_other_layouts():
+    whole = image(2, 24, 6, 6)
+    weights = image(8, 1, 3, 3, seed=1), image(8, 8, 1, 1, seed=2)
+    for x in (whole[:, :8], whole[:, 8:16], whole.contiguous()[:, 3:11], whole[:, :8, 1:, ::2], whole[:1, :8].expand(3, -1, -1, -1)):
+        for call in (lambda m, x: m.separable(x, *weights), lambda m, x: m.mix([x, x], [None, None], [None, None]),
+                     lambda m, x: m.max_pool(x, 3, 2), lambda m, x: m.avg_pool(x, 3, 1)):
+            results = []
+            for module in (native, plain):
+                leaf = x.detach().requires_grad_()
+                out = call(module, leaf)
+                seed = image(*out.shape, seed=3).contiguous()  # a gradient in another layout than the output
+                results.append((out, *torch.autograd.grad(out, leaf, seed)))
+            for a, b in zip(*results):
+                reference.close(a, b, 1e-12)
+
+
+def test_gradcheck():
+    x = image(2, 3, 4, 5).requires_grad_()
+    depthwise, pointwise = image(3, 1, 3, 3, seed=1).requires_grad_(), image(4, 3, 1, 1, seed=2).requires_grad_()
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    norms = [BatchNorm(c, affine=True).double() for c in (3, 4)]
+
+    def whole(x, depthwise, pointwise, scale, *affine):
+        stages = (Stage(depthwise, pointwise[:3]), Stage(None, pointwise, norm=norms[0]))
+        short = (Stage(depthwise, pointwise),)
+        return native.mix_terms([(Term(Flow(x), stages, norms[1]), scale, None), (Term(Flow(x), short), None, None)])
+
+    affine = [p for norm in norms for p in norm.parameters()]
+    assert torch.autograd.gradcheck(whole, (x, depthwise, pointwise, scale, *affine))
+
+
+def test_a_second_derivative_is_refused_and_not_wrong():
+    x = image(2, 3, 4, 4).requires_grad_()
+    (g,) = torch.autograd.grad(native.separable(x, image(3, 1, 3, 3), image(3, 3, 1, 1)).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
+
+
+def test_gradients_are_only_computed_where_they_are_asked_for():
+    x, depthwise, pointwise = image(2, 16, 8, 8), image(16, 1, 3, 3).requires_grad_(), image(16, 16, 1, 1)
+    whole = lambda *t: torch.autograd.grad(native.separable(*t).square().sum(), [v for v in t if v.requires_grad])
+    (alone,) = whole(x, depthwise, pointwise)
+    every = whole(x.clone().requires_grad_(), depthwise, pointwise.clone().requires_grad_())
+    assert torch.equal(alone, every[1])
+
+
+def test_what_is_not_for_the_kernels_goes_the_plain_way():
+    x = image(2, 4, 3, 3)
+    assert kernels.kernels_for(x) is native
+    for other in (x.contiguous(), x.half(), x[:0], x[0]):
+        assert kernels.kernels_for(other) is plain
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernels.kernels_for(x) is plain
+    for context in (on_plain_path, differentiable_twice):
+        with context():
+            assert kernels.kernels_for(x) is plain
+    assert kernels.kernels_for(x) is native
+    kernels.use("plain")
+    assert kernels.kernels_for(x) is plain
+
+
+def test_one_value_a_channel_cannot_be_normalised():
+    net = build_net(darts.make(nodes=1), layers=1).to(memory_format=torch.channels_last)
+    for choice in ("plain", "native"):
+        kernels.use(choice)
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            net(image(1, 3, 1, 1))
+
+
+# ---- whole networks
+
+
+def steps(space, candidates, weights, backend, *, dtype=torch.float64, momentum_steps=3, channels=4, size=8, partial=1, norm=SEARCH,
+          seed=0):
+    """Losses, alphas' gradients and the weights after three steps of SGD with momentum; the running statistics."""
+    kernels.use(backend)
+    net = build_net(space, candidates, layers=3, channels=channels, norm=norm, seed=seed, partial=partial).to(dtype).to(
+        memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=3e-4)
+    found = []
+    for step in range(momentum_steps):
+        x, y = image(4, 3, size, size, seed=step, dtype=dtype), torch.arange(4) % 5
+        for w in [] if weights is None else weights.values():
+            w.ops.grad = None
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x, weights, generator=torch.Generator().manual_seed(step)), y)
+        loss.backward()
+        optimizer.step()
+        found += [loss.detach(), *(w.ops.grad.clone() for w in ([] if weights is None else weights.values()))]
+    return found + [p.detach() for p in net.parameters()] + [b for b in net.buffers()]
+
+
+def pruned(space):
+    """Every edge with some of its ops."""
+    rng = random.Random(0)
+    return {kind: tuple(tuple(rng.random() < 0.6 for _ in spec.ops) for _ in spec.edges) for kind, spec in space.cells.items()}
+
+
+@pytest.mark.parametrize("case", ["softmax", "sampled", "partial", "pruned", "final"])
+def test_three_steps_equal_the_plain_path(case):
+    space = darts.make(nodes=3)
+    candidates = pruned(space) if case == "pruned" else space.candidates(space.sample(random.Random(1)) if case == "final" else None)
+    weights = None if case == "final" else random_weights(space, active=case == "sampled")
+    results = [steps(space, candidates, weights, backend, partial=2 if case == "partial" else 1, norm=FINAL if case == "final" else SEARCH)
+               for backend in ("native", "plain")]
+    for a, b in zip(*results, strict=True):
+        # a running mean may be 0 but for rounding
+        assert (a - b).abs().max() <= 1e-9 * max(b.abs().max().item(), 1e-6)
+
+
+@pytest.mark.parametrize("drop", ["path", "skips"])
+def test_dropped_paths_and_skips_draw_the_same(drop):
+    space = darts.make(nodes=2)
+    results = []
+    for backend in ("native", "plain"):
+        kernels.use(backend)
+        net = build_net(space, layers=3).to(memory_format=torch.channels_last)
+        if drop == "path":
+            net.drop_path_prob = 0.4
+        for cell in net.cells:
+            cell.mixed.skip_dropout = 0.4 if drop == "skips" else 0.0
+        weights = random_weights(space)
+        out = net(image(4, 3, 8, 8), weights, generator=torch.Generator().manual_seed(0))
+        inputs = [w.ops for w in weights.values()] + list(net.parameters())
+        results.append((out, *torch.autograd.grad(out.square().sum(), inputs, allow_unused=True, materialize_grads=True)))
+    for a, b in zip(*results, strict=True):
+        reference.close(a, b, 1e-9)
+
+
+def test_statistics_are_tracked_once_held_still_and_by_batch():
+    space = darts.make(nodes=2)
+    x, found = image(4, 3, 8, 8), []
+    for backend in ("native", "plain"):
+        kernels.use(backend)
+        net = build_net(space, layers=3).to(memory_format=torch.channels_last)
+        norms = [m for m in net.modules() if type(m) is BatchNorm]
+        net(x)
+        once = [b.clone() for b in net.buffers()]
+        for norm in norms:
+            norm.updates = False
+        net(x * 2)
+        assert all(torch.equal(a, b) for a, b in zip(once, net.buffers()))
+        net.eval()
+        for norm in norms:
+            norm.by_batch = True
+        by_batch = net(x)
+        assert all(torch.equal(a, b) for a, b in zip(once, net.buffers()))
+        for norm in norms:
+            norm.by_batch = False
+        found.append([*once, by_batch, net(x)])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() <= 1e-9 * max(b.abs().max().item(), 1e-6)
+
+
+def test_single_precision_is_as_exact_as_the_plain_path():
+    """The whole network's error against float64 is at most twice that of the edge-by-edge reference, median over seeds."""
+    space, ratios = darts.make(nodes=2), []
+    for seed in range(5):
+        weights = {k: w.ops.detach() for k, w in random_weights(space, seed).items()}
+        x, y = image(8, 3, 12, 12, seed=seed), torch.arange(8) % 5
+        exact = build_net(space, channels=16, layers=3, seed=seed)
+        ref = reference.like(exact, space.cells, space.candidates(), 16, 5)
+        nets = {"exact": (ref, torch.float64), "native": (build_net(space, channels=16, layers=3, seed=seed), torch.float32)}
+        single = reference.like(exact, space.cells, space.candidates(), 16, 5)
+        nets["plain"] = (single, torch.float32)
+        grads = {}
+        for name, (net, dtype) in nets.items():
+            net = net.to(dtype)
+            if name == "native":
+                net = net.to(memory_format=torch.channels_last)
+            own = EdgeWeights({k: Weights(w.to(dtype).requires_grad_()) for k, w in weights.items()})
+            batch = x.to(dtype)
+            loss = F.cross_entropy(net(batch, own), y)
+            grads[name] = torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, [w.ops for w in own.values()])])
+        error = {name: (grads[name] - grads["exact"]).norm().item() for name in ("native", "plain")}
+        ratios.append(error["native"] / max(error["plain"], 1e-7 * grads["exact"].norm().item()))
+    assert sorted(ratios)[2] < 2, ratios
+
+
+def test_the_same_bits_again_and_with_two_threads_the_same_numbers():
+    space, before = darts.make(nodes=2), torch.get_num_threads()
+    weights = random_weights(space)
+    single = EdgeWeights({k: Weights(w.ops.detach().float().requires_grad_()) for k, w in weights.items()})
+    run = lambda: steps(space, None, single, "native", dtype=torch.float32, momentum_steps=1, size=10)
+    try:
+        results = []
+        for threads in (1, 1, 2, 2):
+            torch.set_num_threads(threads)
+            results.append(run())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(results[0], results[1]))
+    assert all(torch.equal(a, b) for a, b in zip(results[2], results[3]))
+    for a, b in zip(results[0], results[2]):
+        reference.close(a, b, 1e-4)
+
+
+SECOND_ORDER = {"first_order": first_order, "finite_difference": finite_difference, "unrolled": unrolled, "neumann": neumann,
+                "conjugate_gradient": conjugate_gradient}
+
+
+def search(space, hypergradient=first_order):
+    net = build_net(space, layers=3).to(memory_format=torch.channels_last)
+    relaxation = Softmax(space, torch.Generator().manual_seed(0)).double()
+    sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    return Bilevel(net, relaxation, hypergradient, Classification(), sgd, torch.optim.Adam(relaxation.parameters(), lr=1e-3),
+                   {"alpha": torch.Generator(), "net": torch.Generator()}, clip_norm=5.0)
+
+
+def batches(number):
+    return [(image(4, 3, 8, 8, seed=n), (torch.arange(4) + n) % 5) for n in range(number)]
+
+
+@pytest.mark.parametrize("name", SECOND_ORDER)
+def test_hypergradients_lose_no_term(name):
+    """What differentiates twice leaves the kernels by itself; after a weight step, so that momentum takes part."""
+    found = []
+    for backend in ("native", "plain"):
+        kernels.use(backend)
+        own = search(darts.make(nodes=2))
+        first, second, third = batches(3)
+        own.w_step(first)
+        found.append(SECOND_ORDER[name](own.problem(second, third)))
+    for a, b in zip(*found, strict=True):
+        assert b.abs().max() > 0
+        reference.close(a, b, 1e-6 if name == "finite_difference" else 1e-9)
+
+
+def test_the_second_order_term_is_there():
+    """The exact second order differs from the first, under the native backend."""
+    own, (first, second) = search(darts.make(nodes=2)), batches(2)
+    a, b = (torch.cat([g.flatten() for g in SECOND_ORDER[name](own.problem(first, second))]) for name in ("first_order", "unrolled"))
+    assert (a - b).norm() > 1e-3 * a.norm()
+
+
+def test_the_eigenvalue_monitor_loses_no_term():
+    values = []
+    for backend in ("native", "plain"):
+        kernels.use(backend)
+        values.append(dominant_eigenvalue(search(darts.make(nodes=2)), batches(1)[0], iterations=4))
+    assert values[1] != 0 and values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+# ---- cost, without a clock
+
+
+class Counted(torch.utils._python_dispatch.TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def cost(backend, needs):
+    """Kernels dispatched by a forward and backward pass, and bytes that it saves for the backward in units of one image tensor."""
+    kernels.use(backend)
+    space = darts.make(nodes=2)
+    net = build_net(space, layers=3, channels=16).float().to(memory_format=torch.channels_last)
+    net.requires_grad_(needs == "w")
+    weights = EdgeWeights({k: Weights(w.ops.detach().float().requires_grad_(needs == "alpha")) for k, w in random_weights(space).items()})
+    x = image(4, 3, 16, 16, dtype=torch.float32)
+    saved: dict[int, int] = {}
+
+    def keep(t):
+        saved[t.untyped_storage()._cdata] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        out = net(x, weights)
+    held = sum(saved.values())
+    with Counted() as counted:
+        net(x, weights)
+        out.square().sum().backward()
+    return counted.number, held / (4 * 16 * 16 * 16 * 4)
+
+
+@pytest.mark.parametrize("needs, kernels_at_most, images_at_most", [("w", 1850, 120), ("alpha", 1300, 108)])
+def test_a_step_stays_cheap(needs, kernels_at_most, images_at_most):
+    own, other = cost("native", needs), cost("plain", needs)
+    assert own[0] <= kernels_at_most and own[1] <= images_at_most, own
+    assert own[0] < other[0] and own[1] < 0.8 * other[1], (own, other)
+
+
+# ---- building
+
+
+@pytest.mark.slow  # it compiles, twice
+def test_several_processes_build_at_once(tmp_path):
+    code = "from ops import kernels; import torch; print(kernels.use('native').name)"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with ThreadPoolExecutor(2) as pool:
+        run = lambda _: subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = list(pool.map(run, range(2)))
+    assert [d.stdout.strip() for d in done] == ["native", "native"], done
+    (kept,) = (tmp_path / "supernet").iterdir()
+    assert kept.suffix == ".so"
+
+
+def test_without_a_compiler_the_plain_path_computes_and_says_so(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    build.library.cache_clear(), build._library.cache_clear()
+    try:
+        chosen = kernels.use("auto")
+        assert chosen.name == "plain" and "no C++ compiler is here (no-such-compiler)" in chosen.line
+        assert kernels.kernels_for(image(2, 4, 3, 3)) is plain
+        with pytest.raises(ValueError, match="backend=native: there are no native kernels"):
+            kernels.use("native")
+    finally:
+        build.library.cache_clear(), build._library.cache_clear()
+        monkeypatch.undo()
+
+
+def test_a_folder_that_cannot_be_written_breaks_nothing(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with build._folder() as (folder, kept):
+        assert not kept and folder.is_dir()
+
+
+def test_a_damaged_library_is_built_again(monkeypatch, tmp_path):
+    good = Path(build.library("float")._name)
+    path = tmp_path / good.name
+    path.write_bytes(b"not a library")
+    built = []
+    loaded = build._load(path, "float", rebuild=lambda: (built.append(1), path.write_bytes(good.read_bytes())))
+    assert built == [1] and loaded.supernet_real_bytes() == 4
+
+
+@pytest.mark.parametrize("option", ["device=cuda", "channels_last=false"])
+def test_what_hinders_is_named(option):
+    assert option in kernels.use("auto", hindrance=option).line
+    with pytest.raises(ValueError, match=option):
+        kernels.use("native", hindrance=option)
+    with pytest.raises(ValueError, match="backend must be one of auto, plain, native, got 'cuda'"):
+        kernels.use("cuda")
