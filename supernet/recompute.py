@@ -1,13 +1,14 @@
 """Activation checkpointing (Chen et al. 2016): a part of a network keeps its inputs alone, and is computed again for the backward pass."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ops.kernels import on_plain_path
 from ops.op import BatchNorm
 
 
@@ -18,21 +19,27 @@ def recomputed(run: Callable[..., Tensor], inputs: Sequence[Tensor], modules: Se
     modules: all that `run` calls: running statistics follow the first computation only. generator: all that `run` draws from; later
     computations draw the same and leave it where it stands. `run` is called again in every backward pass, so it must depend on
     nothing that changes until then but the norms' `updates`.
+
+    On a CPU both computations take the plain path: native kernels remember where the tensors lay that they keep for their backward pass,
+    and those that are computed again lie elsewhere.
     """
     norms = [m for m in chain.from_iterable(module.modules() for module in modules) if type(m) is BatchNorm]
-    again = _Again(norms, generator)
-    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), again))
+    path = on_plain_path if inputs[0].device.type == "cpu" else nullcontext
+    again = _Again(norms, generator, path)
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (path(), again))
 
 
 class _Again:
     """Within, norms and generator are as when it was made, and what happens to them is forgotten. May be entered many times."""
 
-    def __init__(self, norms: Sequence[BatchNorm], generator: torch.Generator | None):
-        self.norms, self.generator = norms, generator
+    def __init__(self, norms: Sequence[BatchNorm], generator: torch.Generator | None, path: Callable[[], AbstractContextManager[None]]):
+        self.norms, self.generator, self.path = norms, generator, path
         self.updates = [norm.updates for norm in norms]  # what a norm saves for its backward pass depends on it
         self.state = None if generator is None else generator.get_state()
 
     def __enter__(self) -> None:
+        self.entered = ExitStack()
+        self.entered.enter_context(self.path())
         self.held = [(norm.updates, norm.running_mean, norm.running_var) for norm in self.norms]
         for norm, updates in zip(self.norms, self.updates):
             norm.updates = updates
@@ -47,4 +54,5 @@ class _Again:
             norm.updates, norm.running_mean, norm.running_var = updates, mean, var
         if self.generator is not None:
             self.generator.set_state(self.now)
+        self.entered.close()
         del self.held

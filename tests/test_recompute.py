@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from ops.kernels import use
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
@@ -103,6 +104,29 @@ def test_evaluation_and_what_needs_no_gradient_compute_once():
     search.net.train()
     forward().sum().backward()
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("side", [8, 16])
+def test_native_kernels_are_left_aside(side):
+    """Where they compute the rest, cells take the plain path in both computations: gradients are those of one computation, to rounding."""
+    if use("auto").name != "native":
+        pytest.skip("there are no native kernels here (no C++ compiler)")
+    found = []
+    try:
+        for again in (False, True):
+            search = make(SPACES["darts"][0], again, layers=3, channels=8, dtype=torch.float64)
+            search.net.to(memory_format=torch.channels_last).drop_path_prob = 0.0
+            set_skip_dropout(search.net, 0.0)
+            x, y = batch(0, n=8, side=side)
+            x = x.to(memory_format=torch.channels_last)
+            for _ in range(2):
+                search.step((x, y), (x, y))
+            found.append([p.grad for p in (*search.w, *search.alpha)])
+    finally:
+        use("plain")
+    for a, b in zip(*found, strict=True):
+        if b is not None:
+            assert (a - b).abs().max() <= 1e-9 * max(1e-3, b.abs().max())
 
 
 def test_the_peak_is_lower():
