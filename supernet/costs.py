@@ -157,7 +157,7 @@ def _convolutions(net: nn.Module, image: tuple[int, int, int]) -> dict[nn.Module
     def count(module: nn.Conv2d, inputs: Any, output: Tensor) -> None:
         found[module] = found.get(module, 0) + output.numel() * module.weight[0].numel()
 
-    handles = [m.register_forward_hook(count) for m in net.modules() if type(m) is nn.Conv2d]
+    handles = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, nn.Conv2d)]
     p = next(net.parameters())
     try:
         with torch.no_grad(), on_plain_path():
@@ -233,19 +233,48 @@ class PeakMemory:
 
 
 class Latency:
-    """Milliseconds of one forward pass of the final network on the device of `x`: the median of `repeats` after `warmup` passes."""
+    """Milliseconds of one forward pass of the final network on the device of `x`: the median of `repeats` after `warmup` passes. Each
+    architecture is measured once, so that comparisons agree with each other."""
 
     name, unit = "latency", "ms"
 
     def __init__(self, make: Callable[[Genotype], nn.Module], x: Tensor, *, repeats: int = 30, warmup: int = 5):
         self.make, self.x, self.repeats, self.warmup = make, x, repeats, warmup
+        self.known: dict[Genotype, float] = {}
 
     def __call__(self, genotype: Genotype) -> float:
-        net, generator = self.make(genotype).eval(), torch.Generator(self.x.device)
-        return median_ms(lambda: net(self.x, generator=generator), self.x.device, self.repeats, self.warmup)
+        if genotype not in self.known:
+            net, generator = self.make(genotype).eval(), torch.Generator(self.x.device)
+            run = lambda: net(self.x, generator=generator)
+            self.known[genotype] = median_ms(run, self.x.device, self.repeats, self.warmup)
+        return self.known[genotype]
 
     def expected(self, weights: EdgeWeights) -> Tensor:
         raise _no_expectation("the latency of a whole network")
+
+
+def measured_memory(space: Space, *, batch_size: int = 1, **sizes: Any) -> PeakMemory:
+    """The peak memory of final networks of these sizes, on the CPU. Raises CostError: networks that read no images."""
+    return PeakMemory(_maker(space, sizes), _images(batch_size, sizes))
+
+
+def measured_latency(space: Space, *, batch_size: int = 1, repeats: int = 30, warmup: int = 5, **sizes: Any) -> Latency:
+    """The latency of final networks of these sizes, on the CPU. Raises CostError: networks that read no images."""
+    return Latency(_maker(space, sizes), _images(batch_size, sizes), repeats=repeats, warmup=warmup)
+
+
+def _maker(space: Space, sizes: Mapping[str, Any]) -> Callable[[Genotype], nn.Module]:
+    def make(genotype: Genotype) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            return space.network(space.candidates(genotype), norm=FINAL, **(dict(sizes) | dict(space.sizes)))
+
+    return make
+
+
+def _images(batch_size: int, sizes: Mapping[str, Any]) -> Tensor:
+    if "num_classes" not in sizes:
+        raise CostError(f"memory and latency are measured for networks that read images, got the sizes {', '.join(sorted(sizes))}")
+    return torch.zeros(batch_size, sizes.get("in_channels", 3), *sizes.get("image_size", (32, 32)))
 
 
 @torch.no_grad()
@@ -333,7 +362,7 @@ def _parts_of_layers(net: nn.Module, layers: Sequence[MixedLayer], space: Space,
             yield _Part(kind, (e, spec.ops.index(name)), (name, *shape, *after), shape, lambda op=op: op)
 
 
-def measured_latency(space: Space, *, path: str | None = None, **options: Any) -> Additive:
+def measured_latency_table(space: Space, *, path: str | None = None, **options: Any) -> Additive:
     """The latency table at `path`, or one that is measured now on the CPU (`latency_table`)."""
     return latency_table(space, device=torch.device("cpu"), **options) if path is None else load_latency_table(Path(path), space)
 

@@ -15,6 +15,8 @@ from supernet.costs import (
     counted,
     latency_table,
     load_latency_table,
+    measured_latency,
+    measured_memory,
     save_latency_table,
 )
 from supernet.genotype import find
@@ -129,6 +131,20 @@ def test_costs_of_every_space_are_those_of_its_final_networks(name, quantity):
         assert cost(genotype) == count and cost.expected(one_hot(space, genotype, dtype=torch.float64)).item() == pytest.approx(count)
 
 
+@pytest.mark.parametrize("space", [nasbench201.make(), nasbench_macro.make(), layerwise.make()], ids=lambda s: s.name)
+def test_memory_and_latency_of_final_networks_are_measured(space):
+    state = torch.random.get_rng_state()
+    memory, latency = measured_memory(space, **SIZES), measured_latency(space, repeats=1, warmup=0, **SIZES)
+    genotype = space.sample(random.Random(0))
+    net = space.network(space.candidates(genotype), norm=FINAL, **(SIZES | space.sizes))
+    assert memory(genotype) > 4 * parameters(net) and latency(genotype) > 0
+    torch.random.set_rng_state(state)
+    memory(genotype)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with pytest.raises(CostError, match="networks that read images, got the sizes channels, layers, vocabulary"):
+        measured_memory(darts_rnn.make(), **BUILT["darts_rnn"])
+
+
 def toy_table(values):
     space = toy.make()
     return Table(space, [space.text(g) for g in space.enumerate()], {"cost_ms": values}, {"digits": Columns("cost_ms", "cost_ms")})
@@ -174,6 +190,7 @@ def test_measured_costs_have_no_expectation():
     assert memory(all_convs) > memory(nothing) > sum(p.numel() * 4 for p in make(nothing).parameters())
     latency = Latency(make, x, repeats=3, warmup=1)
     assert latency(all_convs) > 0
+    assert latency(all_convs) == latency(all_convs)  # measured once
     for cost in (memory, latency):
         with pytest.raises(CostError, match="no exact expectation"):
             cost.expected(random_weights(space))

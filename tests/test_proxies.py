@@ -162,7 +162,7 @@ def test_synflow_is_the_published_value_where_weights_begin_as_there():
         net = full_size(genotype)
         with initial_weights(0):
             for m in net.modules():
-                if type(m) in (nn.Conv2d, nn.Linear):
+                if isinstance(m, nn.Conv2d | nn.Linear):
                     nn.init.kaiming_normal_(m.weight, mode="fan_out")
         nn.init.zeros_(net.classifier.bias)
         ours.append(synflow(net, (torch.zeros(1, 3, 32, 32), torch.zeros(1)), Classification()))
