@@ -49,14 +49,8 @@ class DilatedBody(nn.Module):
         return (Stage(self.depthwise.weight, self.pointwise.weight, self.depthwise.stride[0], self.depthwise.dilation[0]),)
 
 
-class PointwiseBody(nn.Conv2d):
-    """1x1."""
-
-    def __init__(self, channels_in: int, channels_out: int):
-        super().__init__(channels_in, channels_out, 1, bias=False)
-
-    def stages(self) -> tuple[Stage, ...]:
-        return (Stage(None, self.weight),)
+def pointwise_stage(conv: nn.Conv2d) -> tuple[Stage, ...]:
+    return (Stage(None, conv.weight),)
 
 
 class ReducedSkip(nn.Module):
@@ -93,9 +87,10 @@ class Factorised(nn.Module):
 
 
 def relu_conv_bn(channels_in: int, channels_out: int, norm: Normalisation, size: int = 1, stride: int = 1) -> Op:
+    conv = _conv(channels_in, channels_out, size, stride)
     if size == stride == 1:
-        return SeparableOp(PointwiseBody(channels_in, channels_out), norm(channels_out))
-    return Op(_conv(channels_in, channels_out, size, stride), prefix=ReLU(), norm=norm(channels_out))
+        return SeparableOp(conv, norm(channels_out), pointwise_stage)
+    return Op(conv, prefix=ReLU(), norm=norm(channels_out))
 
 
 def nor_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
@@ -104,15 +99,15 @@ def nor_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
 
 
 def factorised_reduce(channels_in: int, channels_out: int, norm: Normalisation) -> Op:
-    return SeparableOp(ReducedSkip(channels_in, channels_out), norm(channels_out))
+    return SeparableOp(ReducedSkip(channels_in, channels_out), norm(channels_out), ReducedSkip.stages)
 
 
 def sep_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return SeparableOp(SeparableBody(channels, size, stride, norm(channels)), norm(channels))
+    return SeparableOp(SeparableBody(channels, size, stride, norm(channels)), norm(channels), SeparableBody.stages)
 
 
 def dil_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return SeparableOp(DilatedBody(channels, size, stride), norm(channels))
+    return SeparableOp(DilatedBody(channels, size, stride), norm(channels), DilatedBody.stages)
 
 
 def factorised_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:

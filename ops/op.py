@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.kernels import Norm, kernels_for
-from ops.kernels.terms import Flow, Source, Term
+from ops.kernels.terms import Flow, Source, Stage, Term
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,12 @@ class Op(nn.Module):
 
 
 class SeparableOp(Op):
-    """An op that begins with a ReLU and whose body is separable convolutions: `body.stages()` gives their weights."""
+    """An op that begins with a ReLU and whose body is separable convolutions: `stages(body)` gives their weights, for kernels that compute
+    them together. They then call no module of the body."""
 
-    def __init__(self, body: nn.Module, norm: BatchNorm):
+    def __init__(self, body: nn.Module, norm: BatchNorm, stages: Callable[[Any], tuple[Stage, ...]]):
         super().__init__(body, prefix=ReLU(), norm=norm)
+        self._stages = stages
 
     def term(self, source: Source) -> Term:
-        return Term(source.flow, self.body.stages(), self.norm)
+        return Term(source.flow, self._stages(self.body), self.norm)
