@@ -243,14 +243,16 @@ def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callabl
              context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, float]:
     """The task's metrics in evaluation mode, over all batches; `draw` gives the edge weights of each."""
     training = net.training
-    net.eval()
+    if training:  # a walk over thousands of modules, which who evaluates a network many times spares
+        net.eval()
     totals = Totals(next(net.parameters()).device)
     state = None
     for batch in batches:
         with context():
             _, stats, state = task(net, batch, draw(), state=state, generator=generator)
         totals.add(stats)
-    net.train(training)
+    if training:
+        net.train()
     return task.metrics(totals.means())
 
 

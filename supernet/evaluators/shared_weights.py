@@ -47,6 +47,7 @@ class SharedWeights:
         has ended or is closed, and is to be left alone until then: it is looked after once, not for each architecture."""
         p = next(self.net.parameters())
         with as_found(self.net, self.norms, self.generator) as start:
+            self.net.eval()
             for genotype in genotypes:
                 weights = one_hot(self.space, genotype, dtype=p.dtype, device=p.device)
                 self.generator.set_state(start)
@@ -58,22 +59,23 @@ class SharedWeights:
     def _recalibrate(self, weights: EdgeWeights) -> None:
         """The mean of the batches' statistics, with equal weights. Only norms are in training mode: dropout would widen what they see."""
         means, variances = [n.running_mean for n in self.norms], [n.running_var for n in self.norms]
-        self.net.eval()
         if not self.norms:
             return
         torch._foreach_zero_([*means, *variances])
-        for norm in self.norms:
-            norm.training = True
         for n, batch in enumerate(self.calibration):
-            for norm in self.norms:
-                vars(norm)["momentum"] = 1 / (n + 1)  # a plain number, of hundreds of norms: Module.__setattr__ looks up much first
+            self._set(training=True, momentum=1 / (n + 1))
             self.task(self.net, batch, weights, generator=self.generator)
+        self._set(training=False)
         zero = torch.cat(variances) == 0  # of ops that did not run, and of channels without any variance: those become 1
         torch._foreach_add_(variances, list(zero.to(variances[0].dtype).split([len(v) for v in variances])))
 
     def _by_batch(self, weights: EdgeWeights) -> None:
+        self._set(by_batch=True)
+
+    def _set(self, **values: float | bool) -> None:
+        """Plain attributes of the norms, hundreds of them, without all that `Module.__setattr__` looks up first."""
         for norm in self.norms:
-            norm.by_batch = True
+            vars(norm).update(values)
 
 
 @contextmanager
