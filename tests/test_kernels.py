@@ -177,6 +177,25 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(whole, (x, depthwise, pointwise, scale, *affine))
 
 
+def test_saved_tensors_may_be_moved():
+    """As activation checkpointing and offloading do; here into other memory and another layout, the first copies overwritten."""
+
+    def pack(t):
+        moved = t.detach().contiguous().clone()
+        return moved, t.requires_grad
+
+    net = build_net(darts.make(nodes=2), layers=3, norm=FINAL).to(memory_format=torch.channels_last)
+    x, grads = image(4, 3, 8, 8), []
+    for moves in (False, True):
+        with torch.autograd.graph.saved_tensors_hooks(pack if moves else lambda t: (t, None), lambda packed: packed[0]):
+            out = net(x)
+        filler = [torch.full((4, 4, 8, 8), float("nan"), dtype=torch.float64) for _ in range(300)]  # what was freed is used again
+        grads.append(torch.autograd.grad(out.square().sum(), list(net.parameters())))
+        del filler
+    for a, b in zip(*grads, strict=True):
+        reference.close(a, b, 1e-12)
+
+
 def test_a_second_derivative_is_refused_and_not_wrong():
     x = image(2, 3, 4, 4).requires_grad_()
     (g,) = torch.autograd.grad(native.separable(x, image(3, 1, 3, 3), image(3, 3, 1, 1)).square().sum(), x, create_graph=True)

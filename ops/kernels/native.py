@@ -177,12 +177,19 @@ class _Rules:
 
 
 class _Held(NamedTuple):
-    """What a backward needs of a term: addresses in tensors that are saved."""
+    """What a backward needs of a term: places among the saved tensors, for where these lie by then only autograd knows (hooks may have
+    moved them)."""
 
-    chain: list[tuple[Tensor, int, _Norm]]  # of each stage: its input, the distance of two pixels, the norm before
-    value: Tensor
-    step: int
-    norm: _Norm
+    chain: list[tuple[int, "_Kept"]]  # of each stage: its input, the norm before
+    value: int
+    norm: "_Kept"
+
+
+class _Kept(NamedTuple):
+    """A norm by places, and the bytes from the beginning of what is there; None for none."""
+
+    vectors: tuple[tuple[int, int] | None, ...]  # mean, rstd, weight, bias
+    by_batch: int
 
 
 def _moments_size(inputs: Sequence[Tensor], plan: _Plan) -> int:
@@ -246,24 +253,28 @@ class _Sum(torch.autograd.Function):
                 else:
                     row += [0] * 5
                 program.extend(row)
-            kept.append(_Held(chain, value, step, norm))
+            kept.append((chain, value, norm))
             parts.extend((value.data_ptr(), step, *norm[:4], 0 if plan.scale < 0 else inputs[plan.scale].data_ptr(), at(plan.factor)))
-        n, c, h, w = kept[0].value.shape
+        n, c, h, w = kept[0][1].shape
         out = torch.empty((n, c, h, w), dtype=like.dtype, memory_format=torch.channels_last)
         call("supernet_sum", like.dtype, (len(program) // ROW, program.buffer_info()[0], rules.numbers.buffer_info()[0], n, h * w, c,
                                           len(plans), parts.buffer_info()[0], out.data_ptr(), threads))
         ctx.plans, ctx.count, ctx.flows = plans, len(inputs), flows
-        # Tensors are kept by autograd; `kept` holds them by their places.
-        places: dict[int, int] = {}
+        count = len(inputs)
+        vectors = {t.data_ptr(): count + k for k, t in enumerate(saved)} | {t.data_ptr(): k for k, t in enumerate(inputs) if t.dim() == 1}
+        base, end = room.tensor.data_ptr(), room.tensor.data_ptr() + room.tensor.nbytes
+        places = {id(t): k for k, t in enumerate(inputs)}
 
         def place(tensor: Tensor) -> int:
             if id(tensor) not in places:
-                places[id(tensor)] = len(saved)
+                places[id(tensor)] = count + len(saved)
                 saved.append(tensor)
             return places[id(tensor)]
 
-        ctx.kept = [_Held([(place(x), step, norm) for x, step, norm in held.chain], place(held.value), held.step, held.norm)
-                    for held in kept]
+        def keep(norm: _Norm) -> _Kept:
+            return _Kept(tuple([None if not v else (count, v - base) if base <= v < end else (vectors[v], 0) for v in norm[:4]]), norm[4])
+
+        ctx.kept = [_Held([(place(x), keep(before)) for x, _, before in chain], place(value), keep(norm)) for chain, value, norm in kept]
         ctx.save_for_backward(*inputs, *saved)
         return out, *[x if x.requires_grad else None for x in inputs[:flows]]
 
@@ -282,7 +293,7 @@ class _Backward:
 
     def __init__(self, ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]):
         saved = ctx.saved_tensors
-        self.inputs, self.saved, self.needs = saved[: ctx.count], saved[ctx.count:], ctx.needs_input_grad[2:]
+        self.inputs, self.saved, self.needs = saved[: ctx.count], saved, ctx.needs_input_grad[2:]
         self.grads: list[Tensor | None] = [*onward, *[None] * (ctx.count - len(onward))]
         if g is None:
             return
@@ -293,20 +304,23 @@ class _Backward:
         n, c, h, w = g.shape
         count = len(live)
         parts, flags = array("q"), array("q")
+        self.alive: list[Tensor] = []  # until the library has been called
+        values = []
         for plan, held in live:
-            parts.extend((self.saved[held.value].data_ptr(), held.step, *held.norm[:4],
+            value, norm = self._image(held.value), self._norm(held.norm)
+            values.append((*value, norm))
+            parts.extend((value[0].data_ptr(), value[1], *norm[:4],
                           0 if plan.scale < 0 else self.inputs[plan.scale].data_ptr(), at(plan.factor)))
-            by_batch = held.norm.by_batch
-            flags.append(by_batch | 2 * bool(by_batch or held.norm.weight or self._need(plan.scale)))
+            flags.append(norm.by_batch | 2 * bool(norm.by_batch or norm.weight or self._need(plan.scale)))
         inner = sum([5 * self.inputs[stage.pointwise].shape[0] + 5 * self.inputs[plan.x].shape[1] for plan, _ in live
                      for stage in plan.stages])
         coef, small = g.new_empty(count, 3, c), g.new_empty(2, count, c)
         dscale, self.room = g.new_empty(count), _Room(inner, g)
-        self.program, self.between, self.alive, self.again = array("q"), [None, None], [], []
+        self.program, self.between, self.again = array("q"), [None, None], []
         self.norms: list[tuple[tuple[Normaliser, int, int], int, int]] = []
         first, size = coef.data_ptr(), 3 * c * g.element_size()
         for i, (plan, held) in enumerate(live):
-            self._chain(plan, held, first + i * size)
+            self._chain(plan, held, values[i], first + i * size)
         call("supernet_sum_backward", g.dtype, (
             n, h * w, c, count, parts.buffer_info()[0], flags.buffer_info()[0], self.g.data_ptr(), self.step, first, dscale.data_ptr(),
             small[0].data_ptr(), small[1].data_ptr(), len(self.program) // BACKWARD_ROW, self.program.buffer_info()[0],
@@ -321,6 +335,21 @@ class _Backward:
         for scaled, offset, channels in self.norms:
             own = self.room.tensor[offset: offset + 2 * channels]
             self._give_norm(scaled, own[:channels], own[channels:])
+
+    def _image(self, place: int) -> tuple[Tensor, int]:
+        """A saved image tensor and the distance of two pixels."""
+        image = rows(self.saved[place])
+        self.alive.append(image[0])
+        return image
+
+    def _weight(self, place: int) -> Tensor:
+        weight = weights_of(self.inputs[place])
+        self.alive.append(weight)
+        return weight
+
+    def _norm(self, kept: _Kept) -> _Norm:
+        """Its addresses now."""
+        return _Norm(*[0 if v is None else self.saved[v[0]].data_ptr() + v[1] for v in kept.vectors], kept.by_batch)
 
     def _need(self, place: int) -> bool:
         return place >= 0 and self.needs[place]
@@ -367,14 +396,13 @@ class _Backward:
             self.again.append((place, grad))
         return grad.data_ptr()
 
-    def _chain(self, plan: _Plan, held: _Held, coef: int) -> None:
+    def _chain(self, plan: _Plan, held: _Held, value: tuple[Tensor, int, _Norm], coef: int) -> None:
         """What takes the gradient that arrives at a term's value, `coef` of `g`, back through its stages."""
-        arriving = (self.g.data_ptr(), self.step, at(plan.factor), self.saved[held.value].data_ptr(), held.norm.mean, coef,
-                    held.norm.by_batch)
-        value_step = held.step
+        tensor, value_step, norm = value
+        arriving = (self.g.data_ptr(), self.step, at(plan.factor), tensor.data_ptr(), norm.mean, coef, norm.by_batch)
         for k in reversed(range(len(plan.stages))):
-            stage, (x, step, norm) = plan.stages[k], held.chain[k]
-            x, below = self.saved[x], self._below(plan, k)
+            stage, (x, step), norm = plan.stages[k], self._image(held.chain[k][0]), self._norm(held.chain[k][1])
+            below = self._below(plan, k)
             depthwise, pointwise = self._like(stage.depthwise), self._like(stage.pointwise)
             if not (below or depthwise or pointwise):
                 return
@@ -391,11 +419,10 @@ class _Backward:
                 onward, small = self.room.take(3 * c), self.room.take(2 * c)
                 if self._needs_norm(stage.norm):
                     self.norms.append((stage.norm, (small - self.room.tensor.data_ptr()) // self.g.element_size(), c))
-            weight = self.inputs[stage.depthwise] if stage.depthwise >= 0 else None
             self.program.extend((
                 n, h, w, c, self.inputs[stage.pointwise].shape[0], stage.size(self.inputs), stage.stride, stage.dilation,
-                x.data_ptr(), step, *norm, *arriving, at(None if weight is None else weights_of(weight)),
-                weights_of(self.inputs[stage.pointwise]).data_ptr(), dx, add, depthwise, pointwise, onward, small))
+                x.data_ptr(), step, *norm, *arriving, at(None if stage.depthwise < 0 else self._weight(stage.depthwise)),
+                self._weight(stage.pointwise).data_ptr(), dx, add, depthwise, pointwise, onward, small))
             if ends or not below:
                 return
             arriving, value_step = (dx, c, 0, x.data_ptr(), norm.mean, onward, norm.by_batch), step
@@ -506,7 +533,7 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        (index,) = ctx.saved_tensors
+        index = ctx.saved_tensors[0].contiguous(memory_format=torch.channels_last)
         g, step = rows(g)
         n, c, h, w = ctx.shape
         dx = empty(n, c, h, w, g)
