@@ -117,10 +117,11 @@ def table(results: Mapping[str, Case], ours: Mapping[str, str]) -> list[list[str
         runs = "no preset" if not names else outcome(ran)
         if ran and missing:
             runs += f"; not run: {', '.join(missing)}"
-        said = [f"{name.rpartition('_')[2]}: {published(name)}" for name in names if published(name)]
+        said = {name.rpartition("_")[2]: published(name) for name in names if published(name)}
+        quoted = [f"{dataset}: {text}" if len(said) > 1 else text for dataset, text in said.items()]
         rows.append([method, "<br>".join(f"`{name}`" for name in names) or "none", outcome(of(results, "equation", method), counted=True),
                      outcome(of(results, "planted", method)), over_seeds(of(results, "planted_seeds", method)), runs,
-                     "<br>".join(said) or "none", ours.get(method, "not measured")])
+                     "<br>".join(quoted) or "none", ours.get(method, "not measured")])
     return rows
 
 
@@ -158,7 +159,8 @@ def main(arguments: list[str]) -> int:
     ours = measured(json.loads(options.searches.read_text())["rows"]) if options.searches.is_file() else {}
     text = markdown(table(results, ours), ABOUT)
     if options.junit:
-        options.results.write_text(json.dumps(results, indent=1) + "\n")
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in results.items())
+        options.results.write_text(f"{{\n{lines}\n}}\n")
     options.out.write_text(text)
     print(text)
     return 0
