@@ -14,7 +14,8 @@ QUIET = ("empty", "new_empty", "detach", "_record_function", "promote_types")  #
 class Kernels(TorchDispatchMode):
     """Within, counts the calls that reach a backend and compute, `count` by name; views and allocations, which launch nothing, aside.
 
-    A call for a list of tensors (`_foreach_`) counts once: on a GPU it is one launch or a few.
+    A call for a list of tensors (`_foreach_`) counts once: on a GPU it is one launch or a few. Calls past the dispatcher, those of the
+    native backend, are not seen.
     """
 
     def __init__(self) -> None:

@@ -114,10 +114,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("  ".join([f"{name} {value:<3}" for name, value in asdict(point).items()] +
                         [f"{step}: {steps[step]['ours']['cpu_s']:.3f} / {steps[step]['reference']['cpu_s']:.3f} s CPU" for step in steps]),
               flush=True)
-    result = begun("scaling", argv, device) | {"rounds": options.rounds, "points": measured, "exponents": exponents(measured, base, sizes),
-                                               "memory_gib": options.memory_gib, "published": asdict(PUBLISHED),
-                                               "small_batches": SMALL_BATCHES,
-                                               "largest_batches": largest_batches(limit, device, options.check)}
+    result = begun("scaling", argv, device) | {
+        "backend": options.backend, "rounds": options.rounds, "points": measured, "exponents": exponents(measured, base, sizes),
+        "memory_gib": options.memory_gib, "published": asdict(PUBLISHED), "small_batches": SMALL_BATCHES,
+        "largest_batches": largest_batches(limit, device, options.check)}
     head, rows = table(result)
     print("\n".join(" | ".join(cells) for cells in (head, *rows)))
     for what, came_out in figures(result):
@@ -129,7 +129,8 @@ def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured and what came out, for the README."""
     time = ", ".join(f"{name} {lines['w']['ours'][clock(result)]:.2f}" for name, lines in result["exponents"].items())
     alpha = ", ".join(f"{name} {lines['alpha']['ours'][clock(result)]:.2f}" for name, lines in result["exponents"].items())
-    rows = [(f"exponents of a step's time, ours ({where(result)})", f"weight step: {time}; alpha step: {alpha}")]
+    rows = [(f"exponents of a step's time, ours, {result['backend']} backend ({where(result)})",
+             f"weight step: {time}; alpha step: {alpha}")]
     batches = {side: min(step["largest_batch"] for step in result["largest_batches"][side].values()) for side in SIDES}
     one = next(iter(result["largest_batches"]["ours"].values()))
     how = "predicted by a line through small batches" + ("" if one["measured_bytes"] is None else ", measured there")

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             times[name].append(seconds(lambda side=sides[name]: side(genotypes), device))
     result = begun("shared_weights", argv, device) | {
         "space": options.space, "sizes": vars(sizes), "calibration_batches": options.calibration, "batches": options.batches,
-        "architectures": options.architectures, "rounds": options.rounds,
+        "architectures": options.architectures, "backend": options.backend, "rounds": options.rounds,
         **{name: summary(took) | {"architectures_per_s": options.architectures / statistics.median(cpu for _, cpu in took)}
            for name, took in times.items()}, "ratio": ratios(times["reference"], times["ours"])}
     for row in table(result)[1]:
@@ -91,8 +91,9 @@ def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured and what came out, for the README."""
     sizes = result["sizes"]
     images = sizes["batch"] * (result["calibration_batches"] + result["batches"])
-    return [(f"architectures evaluated with shared weights against a network built for each ({result['space']}, {sizes['cells']} cells, "
-             f"C={sizes['channels']}, {images} images each, {where(result)})", f"{result['ratio'][clock(result)]:.2f}x")]
+    what = (f"architectures evaluated with shared weights, {result['backend']} backend, against a network built for each "
+            f"({result['space']}, {sizes['cells']} cells, C={sizes['channels']}, {images} images each, {where(result)})")
+    return [(what, f"{result['ratio'][clock(result)]:.2f}x")]
 
 
 def table(result: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:

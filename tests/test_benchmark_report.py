@@ -48,9 +48,9 @@ def test_a_stale_block_is_written_or_told(tmp_path, monkeypatch, capsys):
 
 def test_a_figure_names_its_sizes_and_its_clock():
     result = {"benchmark": "search_step", "environment": {"device": "cuda", "gpu": "A GPU", "threads": 1}, "space": "s1",
-              "relaxation": "softmax", "reference": "edge by edge", "sizes": {"cells": 8, "channels": 16, "batch": 4},
+              "relaxation": "softmax", "backend": "plain", "reference": "edge by edge", "sizes": {"cells": 8, "channels": 16, "batch": 4},
               "steps": {"w": {"ours": {"kernels": 1000}, "reference": {"kernels": 4000},
                               "ratio": {"wall": 5.0, "cpu": 3.0, "memory": 2.0, "kernels": 4.0}}}}
     ((what, came_out),) = report.module(result).figures(result)
-    assert what == "search step, s1, against edge by edge (8 cells, C=16, batch 4, A GPU)"
+    assert what == "search step, s1, plain backend, against edge by edge (8 cells, C=16, batch 4, A GPU)"
     assert came_out == "weight step 5.00x, 50 % of the memory, 1,000 of 4,000 kernels"
