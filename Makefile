@@ -25,11 +25,12 @@ search: $(INSTALLED)
 final: $(INSTALLED)
 	$(RUN) train_final.py $(ARGS)
 
+# A process for each core, with one thread.
 test: $(INSTALLED)
-	$(RUN) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED)
-	$(RUN) -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m slow $(ARGS)
 
 # The table of methods, from the tests that speak of them: about half an hour on one core.
 methods: $(INSTALLED)
