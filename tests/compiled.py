@@ -82,5 +82,5 @@ def call_everything(channels: int, dtype: torch.dtype) -> None:
 
 if __name__ == "__main__":
     compile_only()
-    for channels, dtype in ((16, torch.float32), (36, torch.float32), (64, torch.bfloat16)):
+    for channels, dtype in ((16, torch.float32), (36, torch.bfloat16)):
         call_everything(channels, dtype)

@@ -6,17 +6,23 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ops import kernels
 from ops.kernels import Norm, plain
+from ops.op import BatchNorm, Normalisation
+from supernet.cell import Cell
+from supernet.spaces import darts
+from supernet.weights import Weights
 
 pytest.importorskip("triton", reason="the kernels need Triton (pip install .[triton])")
 from ops.kernels import triton_kernels as fused  # noqa: E402
-from ops.kernels.triton_kernels import depthwise, layout  # noqa: E402
+from ops.kernels.triton_kernels import batch_statistics, depthwise, layout, pool, sums, weighted_sum  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -128,9 +134,7 @@ def many_leaves(inputs: int, channels: int = 3) -> list[Tensor]:
             *(make(4, channels, 1, 1, seed=10 + i) for i in range(len(KINDS)))]
 
 
-@pytest.mark.parametrize("normed", [True, False])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared, stride, normed", [(True, 1, False), (True, 2, True), (False, 1, True), (False, 2, False)])
 def test_many_separable_convolutions_at_once(shared, stride, normed):
     """They read one tensor, or one each."""
     count = len(KINDS)
@@ -345,7 +349,135 @@ def test_tensors_of_one_buffer_are_stacked_without_a_copy():
         torch.testing.assert_close(layout.stacked([buffer[m] for m in order]), buffer[list(order)], rtol=0, atol=0)
 
 
+# ---- batch norms and cells
+
+
+def batch_norms(**options) -> list[BatchNorm]:
+    return [BatchNorm(6, affine=False, **options).to(DEVICE) for _ in range(3)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_batch_norms_track_several_inputs_as_one_by_one(count):
+    xs = [(3 + make(2, 6, 5, 3, seed=i)).detach() for i in range(3)]
+    ours, theirs = batch_norms(), batch_norms()
+    if count == 1:  # met three times, moved three times
+        ours, theirs = ours[:1] * 3, theirs[:1] * 3
+    ours[-1].updates = theirs[-1].updates = count == 1
+    for x, norm, other in zip(xs, sums.normalised(xs, ours), theirs):
+        near(plain.normalised(x, norm), other(x), 1e-5)
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norms_in_evaluation_and_of_one_value():
+    xs, norms = [make(2, 6, 5, 3).detach()] * 3, [n.eval() for n in batch_norms()]
+    assert all(norm.by_batch is False and norm.mean is n.running_mean for norm, n in zip(sums.normalised(xs, norms), norms))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        sums.normalised([x[:1, :, :1, :1] for x in xs], batch_norms())
+
+
+@pytest.fixture
+def unchosen():
+    """Afterwards the plain path computes again."""
+    yield
+    kernels.use("plain")
+
+
+@pytest.fixture
+def everywhere(monkeypatch, unchosen):
+    """Has a module compute, Triton's on a CPU too; None for the plain path."""
+    monkeypatch.setattr(fused, "computes", lambda x: x.dim() == 4 and x.stride(1) == 1)
+    return kernels._fused.set
+
+
+SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)
+SMALL = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
+SMALLER = ("max_pool_3x3", "skip_connect", "dil_conv_3x3")
+CELLS = {  # kind, ops, norm, training, active, drop path, partial, size
+    "normal": ("normal", ("avg_pool_3x3", "sep_conv_5x5", "dil_conv_3x3"), SEARCH, True, None, 0.0, 1, 4),
+    "reduction": ("reduce", SMALL, SEARCH, True, None, 0.0, 1, 5),
+    "sampled": ("normal", SMALL, SEARCH, True, ((False, False, False, True, False), (False, True, False, False, False)), 0.0, 1, 4),
+    "evaluation": ("normal", SMALLER, SEARCH, False, None, 0.0, 1, 4),
+    "final": ("normal", SMALL[2:4], FINAL, True, None, 0.3, 1, 4),
+    "partial": ("reduce", SMALLER, SEARCH, True, None, 0.0, 2, 4),
+}
+
+
+@pytest.mark.parametrize("case", CELLS.values(), ids=CELLS)
+def test_whole_cells(everywhere, case):
+    kind, ops, norm, training, active, drop, partial, size = case
+    spec = darts.make(nodes=1, ops=ops).cells[kind]
+    torch.manual_seed(0)
+    present = tuple((True,) * len(ops) for _ in spec.edges)
+    cell = Cell(spec, present, 4, norm, partial=partial).to(DEVICE, torch.float64, memory_format=torch.channels_last).train(training)
+    alpha = make(len(spec.edges), len(ops), seed=5, dtype=torch.float64)
+    inputs = [make(2, 4, size, size, seed=i, dtype=torch.float64).detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+              for i in range(2)]
+    before, results = {name: t.clone() for name, t in cell.state_dict().items()}, []
+    for module in (fused, None):
+        everywhere(module)
+        cell.load_state_dict(before)
+        out = cell(inputs, Weights(alpha).scales(), active, drop, torch.Generator(DEVICE).manual_seed(0))
+        g = make(*out.shape, seed=7, dtype=torch.float64).detach()
+        leaves = [*inputs, alpha, *cell.parameters()]
+        gradients = torch.autograd.grad(out, leaves, g, allow_unused=True, materialize_grads=True)
+        results.append((out, *gradients, *(t.double() for t in cell.buffers())))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9 * max(theirs.abs().max().item(), 1.0))
+
+
+class Counted:
+    """Stands for a kernel, and counts its launches."""
+
+    def __init__(self, counter: Counter, name: str):
+        self.counter, self.name = counter, name
+
+    def __getitem__(self, grid):
+        return lambda *args, **options: self.counter.update([self.name])
+
+
+def test_launches_of_a_cell_grow_with_its_nodes_and_not_with_its_edges(everywhere, monkeypatch):
+    """A guard of speed: 4 nodes have 14 edges and 56 separable convolutions, 104 with those applied twice."""
+    counter: Counter = Counter()
+    for module in (batch_statistics, depthwise, pool, weighted_sum):
+        for name in [name for name in vars(module) if name.endswith("_kernel")]:
+            monkeypatch.setattr(module, name, Counted(counter, module.__name__.split(".")[-1] + name))
+    spec = darts.make(nodes=4).cells["normal"]
+    cell = Cell(spec, tuple((True,) * len(spec.ops) for _ in spec.edges), 4, SEARCH).to(DEVICE, memory_format=torch.channels_last)
+    inputs = [make(2, 4, 4, 4, seed=i).detach().contiguous(memory_format=torch.channels_last).requires_grad_() for i in range(2)]
+    alpha = make(14, 8, seed=5)
+    everywhere(fused)
+    out = cell(inputs, Weights(alpha).scales(), None)
+    sources = 5
+    assert counter == {"depthwise_forward_kernel": 2 * sources, "pool_forward_kernel": sources, "weighted_sum_forward_kernel": 8,
+                       # of both stages' outputs and the two pools'
+                       "batch_statistics_part_kernel": 4 * sources, "batch_statistics_merge_kernel": 4 * sources}
+    counter.clear()
+    torch.autograd.grad(out.sum(), [*inputs, alpha, *cell.parameters()], allow_unused=True)
+    assert sum(counter.values()) == 8 * sources + 3 * 8
+
+
 # ---- who computes
+
+
+def test_triton_computes_on_a_gpu_alone(unchosen):
+    def tensor(**changes):
+        x = make(1, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+        usual = {"is_cuda": True, "dtype": torch.float32, "numel": x.numel, "dim": x.dim, "stride": x.stride}
+        return SimpleNamespace(**usual | changes)
+
+    assert fused.computes(tensor())
+    for changes in ({"is_cuda": False}, {"dtype": torch.int64}, {"numel": lambda: 2**31}, {"stride": make(1, 3, 2, 2).stride}):
+        assert not fused.computes(tensor(**changes))
+    assert kernels.use("auto", device="cuda").name == "triton"
+    assert kernels.kernels_for(tensor()) is fused and kernels.kernels_for(tensor(dtype=torch.int64)) is plain
+    with kernels.differentiable_twice():
+        assert kernels.kernels_for(tensor()) is plain
+    assert kernels.use("auto", device="xpu").name == "plain"
+    assert kernels.use("auto", device="cuda", hindrance="compile=true").name == "plain"
+    with pytest.raises(ValueError, match="backend=native"):
+        kernels.use("native", device="xpu")
+    assert kernels.kernels_for(tensor()) is plain
 
 
 def test_triton_is_not_imported_without_need():

@@ -12,18 +12,22 @@ import torch
 from torch import Tensor
 
 from ops.kernels.plain import Norm, avg_pool
+from ops.kernels.triton_kernels.batch_statistics import moments_of
 from ops.kernels.triton_kernels.layout import last, stacked
-from ops.kernels.triton_kernels.mix import Mix
-from ops.kernels.triton_kernels.moments import moments_of
 from ops.kernels.triton_kernels.pool import MaxPool
-from ops.kernels.triton_kernels.separable import separable_of
+from ops.kernels.triton_kernels.separable_convolution import separable_of
+from ops.kernels.triton_kernels.sums import Sum
+from ops.kernels.triton_kernels.weighted_sum import mix_of
 
-__all__ = ["Norm", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "separable", "separable_many"]
+__all__ = ["Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "separable", "separable_many"]
+
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def computes(x: Tensor) -> bool:
-    """Whether the kernels take tensors like `x`: offsets within one are 32 bits wide."""
-    return x.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64) and x.numel() < 2**31
+    """Whether `x` is a tensor for these kernels. Offsets within one are 32 bits wide."""
+    return (x.is_cuda and x.dim() == 4 and x.dtype in REAL and x.stride(1) == 1 and 0 < x.numel() < 2**31
+            and not torch.compiler.is_compiling())
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,10 +64,8 @@ def mix(parts: Sequence[Tensor], norms: Sequence[Norm | None], scales: Sequence[
     """`sum over i of scales[i] * norms[i](parts[i])`; parts of mixed precision give the wider."""
     if not parts:
         raise ValueError("a mix needs at least one part")
-    columns = [[None if norm is None else norm[k] for norm in norms] for k in (0, 1, 3, 4)]
-    by_batch = tuple(norm is not None and norm.by_batch for norm in norms)
     with torch.cuda.device_of(parts[0]):
-        return Mix.apply(by_batch, *parts, *columns[0], *columns[1], *columns[2], *columns[3], *scales)
+        return mix_of(parts, norms, scales)
 
 
 def max_pool(x: Tensor, size: int, stride: int) -> Tensor:

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ops.kernels.plain import Norm
 from ops.kernels.triton_kernels.layout import accumulator, first, last, statistics_dtype, tile
 
 MAX_PARTS = 16
@@ -185,6 +186,12 @@ class Mix(torch.autograd.Function):
                 all_.extend(new)
         nothing = (None,) * count
         return (None, *(p if p is None else first(p) for p in grads[0]), *nothing, *nothing, *grads[1], *grads[2], *grads[3])
+
+
+def mix_of(parts: Sequence[Tensor], norms: Sequence[Norm | None], scales: Sequence[Tensor | None]) -> Tensor:
+    by_batch = tuple(norm is not None and norm.by_batch for norm in norms)
+    columns = [[None if norm is None else norm[k] for norm in norms] for k in (0, 1, 3, 4)]
+    return Mix.apply(by_batch, *parts, *(vector for column in columns for vector in column), *scales)
 
 
 def _gradients(g: Tensor, by_batch: Sequence[bool], shapes: Sequence[tuple], parts: tuple, means: tuple, rstds: tuple, weights: tuple,
