@@ -1,13 +1,15 @@
 """Fused operations that candidate ops and cells are made of, and who computes them.
 
 `plain` says what each computes, in PyTorch, and always works. Other backends compute the same with less time and memory: `native` on a CPU
-(C++, built once where a compiler is there). Their backwards cannot be differentiated again, so whatever needs that (exact second order,
-implicit gradients, Lanczos) runs within `differentiable_twice()`, on the plain path; and so does, within `on_plain_path()`, what looks at
-single modules or operations (hooks, counts of multiply-adds).
+(C++, built once where a compiler is there), `triton_kernels` on a GPU. Their backwards cannot be differentiated again, so whatever needs
+that (exact second order, implicit gradients, Lanczos) runs within `differentiable_twice()`, on the plain path; and so does, within
+`on_plain_path()`, what looks at single modules or operations (hooks, counts of multiply-adds).
 
 A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it may compute whole (`terms`).
 """
 
+import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -23,35 +25,51 @@ from ops.kernels.plain import Norm
 __all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "plain", "use"]
 
 BACKENDS = ("auto", "plain", "native")
-_native: ContextVar[bool] = ContextVar("native", default=False)
+_fused: ContextVar[ModuleType | None] = ContextVar("fused", default=None)
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 class Backend(NamedTuple):
-    """Who computes: `plain` or `native`; and a line that says so, and why where that is not what could be expected."""
+    """Who computes: `plain`, `native` or `triton`; and a line that says so, and why where that is not what could be expected."""
 
     name: str
     line: str
 
 
-def use(backend: str, *, hindrance: str | None = None) -> Backend:
-    """Chooses who computes from now on. `auto`: the fastest that works here; `native`: the same, but an error where that is the plain path
-    alone. hindrance: the option with which nothing but the plain path works, if there is one. Raises ValueError."""
+def use(backend: str, *, device: str = "cpu", hindrance: str | None = None) -> Backend:
+    """Chooses who computes from now on. `auto`: the fastest that is proved here; `native`: fused kernels, or an error where there
+    are none. device: the type of device that computes. hindrance: the option with which nothing but the plain path works, if there is one.
+    Raises ValueError."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    _native.set(False)
+    _fused.set(None)
     if backend == "plain":
         return Backend("plain", "backend plain PyTorch")
     try:
         if hindrance is not None:
             raise BuildError(f"with {hindrance} nothing else works")
-        native.available()
+        if backend == "auto" and device == "cuda":
+            raise BuildError("backend=native computes with Triton kernels, which have not been run on a GPU yet")
+        module, chosen = _fused_for(device)
     except BuildError as error:
         if backend == "native":
             raise ValueError(f"backend=native: there are no native kernels ({error}); backend=plain needs none") from error
         return Backend("plain", f"backend plain PyTorch ({error})")
-    _native.set(True)
-    return Backend("native", "backend native kernels for the CPU")
+    _fused.set(module)
+    return chosen
+
+
+def _fused_for(device: str) -> tuple[ModuleType, Backend]:
+    """Raises BuildError."""
+    if device == "cpu":
+        native.available()
+        return native, Backend("native", "backend native kernels for the CPU")
+    if device != "cuda":
+        raise BuildError(f"none for device={device}")
+    if importlib.util.find_spec("triton") is None:
+        raise BuildError("Triton is not installed")
+    # Imported when first needed: PyTorch for a CPU brings no Triton.
+    return importlib.import_module("ops.kernels.triton_kernels"), Backend("triton", "backend Triton kernels for the GPU")
 
 
 @contextmanager
@@ -71,4 +89,5 @@ def differentiable_twice() -> AbstractContextManager[None]:
 
 def kernels_for(x: Tensor) -> ModuleType:
     """The module that computes on tensors like `x`: `plain`, or one with the same functions."""
-    return native if _native.get() and not _plain.get() and native.computes(x) else plain
+    fused = None if _plain.get() else _fused.get()
+    return plain if fused is None or not fused.computes(x) else fused

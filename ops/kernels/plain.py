@@ -28,6 +28,12 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
+def moments_many(xs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """`moments` of M tensors of one shape, (M, C) each."""
+    means, variances = zip(*(moments(x) for x in xs))
+    return torch.stack(means), torch.stack(variances)
+
+
 def normalised(x: Tensor, norm: Norm) -> Tensor:
     """`norm` of `x`."""
     mean, rstd = norm.mean, norm.rstd
@@ -49,6 +55,13 @@ def separable(x: Tensor, depthwise: Tensor, pointwise: Tensor, *, stride: int = 
     x = F.relu(x if norm is None else normalised(x, norm))
     padding = dilation * (depthwise.shape[-1] - 1) // 2
     return F.conv2d(F.conv2d(x, depthwise, None, stride, padding, dilation, x.shape[1]), pointwise)
+
+
+def separable_many(xs: Sequence[Tensor], depthwises: Sequence[Tensor], pointwises: Sequence[Tensor], *, stride: int = 1,
+                   dilations: Sequence[int], norms: Sequence[Norm | None]) -> list[Tensor]:
+    """`separable` M times. Sizes and dilations may differ, shapes of inputs and of outputs not; all have a norm of one kind, or none."""
+    return [separable(x, depthwise, pointwise, stride=stride, dilation=dilation, norm=norm)
+            for x, depthwise, pointwise, dilation, norm in zip(xs, depthwises, pointwises, dilations, norms, strict=True)]
 
 
 def mix(parts: Sequence[Tensor], norms: Sequence[Norm | None], scales: Sequence[Tensor | None]) -> Tensor:
