@@ -20,9 +20,10 @@ from supernet.report import figure as figures
 
 HERE = Path(__file__).resolve().parent.parent
 # Few images and a large learning rate of the alphas: they see their validation images many times over.
-SETTING = {"layers": 5, "channels": 8, "split.max_train": 800, "split.max_val": 800, "batch_size": 40, "eval_batch_size": 100,
-           "epochs": 50, "alpha_optimizer.lr": 1e-2, "threads": 1, "wandb.mode": "disabled", "keep_checkpoints": 1,
-           "monitor": "[eigenvalue]", "monitor.eigenvalue.every": 2}
+SETTING = {"layers": 5, "channels": 8, "split.max_train": 600, "split.max_val": 600, "batch_size": 40, "eval_batch_size": 40,
+           "epochs": 40, "alpha_optimizer.lr": 1e-2, "threads": 1, "wandb.mode": "disabled", "keep_checkpoints": 1,
+           "monitor": "[eigenvalue]", "monitor.eigenvalue.every": 2,
+           "monitor.eigenvalue.iterations": 6}
 METHODS = {
     "DARTS": ["experiment=darts_first_order_nasbench201"],
     "DARTS-": ["experiment=darts_minus_nasbench201"],
