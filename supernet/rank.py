@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from supernet.space import Space
 
 TOP = (5, 10, 20)  # percent
-AXES = {"shared_weights": "validation accuracy, shared weights (%)"}  # estimates whose name does not say what is measured
+AXES = {"shared_weights": "with shared weights (%)"}  # names on an axis, where that of the estimate would not say the unit
 Evaluate = Callable[[Iterable["Genotype"]], Iterator[float]]  # one after the other; higher is meant to be better
 
 

@@ -150,6 +150,20 @@ def test_search_and_retrain_on_text(folder, options):
     assert done.code == 0 and "test bits per character" in done.out and "multiply-adds" in done.out, done.err
 
 
+def test_the_published_setup_on_three_files_of_words(tmp_path):
+    words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat\n"], k=600)
+    for name, part in (("train", words[:400]), ("valid", words[400:500]), ("test", words[500:])):
+        (tmp_path / f"{name}.txt").write_text(" ".join(part))
+    small = ["dataset.path=.", "dataset.bptt=6", "channels=6", "batch_size=4", "eval_batch_size=4", "epochs=1", "space.nodes=3"]
+    done = run("train_search", "experiment=darts_first_order_ptb", *small, cwd=tmp_path)
+    assert done.code == 0 and "supernet validation perplexity" in done.out and "words" in done.out, done.err
+    (search,) = tmp_path.glob("runs/*_search_ptb_*")
+    (record,) = map(json.loads, (search / "metrics.jsonl").read_text().splitlines())
+    assert record["lr"] == 20 and record["val_perplexity"] == pytest.approx(np.exp(record["val_loss"]))
+    done = run("train_final", "dataset=ptb", *small[:-1], cwd=tmp_path)
+    assert done.code == 0 and "test perplexity" in done.out and "per word" in done.out, done.err
+
+
 def test_a_search_on_text_resumes_to_the_same_bits(folder):
     from tests.helpers import At
 
