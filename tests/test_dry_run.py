@@ -76,7 +76,7 @@ def test_of_a_search(name):
 
     predicted, measured = predicted_and_measured(make, lambda loop: fit_supernet(loop, 2, Silent()),
                                                  steps=dry_run.DRAWS if name == "sampled" else 1)
-    assert predicted == pytest.approx(measured, rel=0.1)
+    assert abs(predicted - measured) <= 0.1 * measured, (predicted, measured)
 
 
 @pytest.mark.slow
@@ -93,4 +93,4 @@ def test_of_a_final_training(more):
         return parts.loop, lambda: parts.loop.step(batch)
 
     predicted, measured = predicted_and_measured(make, lambda loop: fit_final(loop, 2, Silent()))
-    assert predicted == pytest.approx(measured, rel=0.1)
+    assert abs(predicted - measured) <= 0.1 * measured, (predicted, measured)
