@@ -66,6 +66,9 @@ class CostLimit(Penalty):
 
     def __init__(self, space: Space, cost: Cost | None, *, limit: float, rho: float = 10.0, rate: float = 0.01):
         self.cost, self.limit = _needed(cost, "cost_limit"), _positive("limit", limit)
+        if self.limit < self.cost.least():
+            raise ValueError(f"penalty.cost_limit.limit is {limit:g} {self.cost.unit}, and every architecture has at least "
+                             f"{self.cost.least():g}")
         self.rho, self.rate = _positive("rho", rho), _positive("rate", rate)
         self.multiplier = torch.zeros(())
 
