@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel
+from supernet.costs import additive
 from supernet.graphed import Capturing, Graphed, check_graphable, host_numbers
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
@@ -319,7 +320,7 @@ REFUSED = {
     "Greedy": {"relaxation": lambda s, g: EdgeNormalised(Greedy(Softmax(s, g), s, g), s, g)},
     "GumbelHard, ": {"relaxation": lambda s, g: EdgeNormalised(GumbelHard(s, g), s, g)},
     "Uniform": {"relaxation": Uniform}, "neumann": {"hypergradient": functools.partial(neumann, terms=1)},
-    "unrolled": {"hypergradient": unrolled}, "CostLimit": {"penalties": [lambda s: CostLimit(s, lambda g: 1.0, limit=1.0)]},
+    "unrolled": {"hypergradient": unrolled}, "CostLimit": {"penalties": [lambda s: CostLimit(s, additive(s, "parameters", layers=3, channels=2, num_classes=3), limit=1e6)]},
     "batches go on": {"task": LanguageModel(item="word", bptt=3)},
     "got RMSprop": {"alpha_optimizer": torch.optim.RMSprop},
 }
@@ -345,6 +346,8 @@ def test_a_penalty_on_the_step_of_w_is_refused():
 def test_monitors_that_act_in_a_step_are_refused_and_others_are_not():
     search, x = make(), batches([1])[0][0]
     check_graphable(search, [SkipCount(SPACE)], x)
+    with pytest.raises(ValueError, match="SkipCount with retry, which loads the optimizers' states anew: pass compile=none"):
+        check_graphable(search, [SkipCount(SPACE, retry=3)], x)
     with pytest.raises(ValueError, match="OpFreezing, which acts in it"):
         check_graphable(search, [OpFreezing(SPACE)], x)
 
