@@ -2,10 +2,11 @@
 
 from supernet.genotype import Genotype
 from supernet.select.argmax import argmax
+from supernet.select.base import FinalSelection
 from supernet.train import SearchLoop
 
 
-class WithinCost:
+class WithinCost(FinalSelection):
     """Starts from `argmax` and, while the cost is above `limit`, makes of all single changes that lower it the one that loses least
     log-weight for each unit of cost; then, while one fits, the change that gains most. Raises ValueError: no change lowers the cost any
     more."""
@@ -14,6 +15,9 @@ class WithinCost:
         if limit <= 0:
             raise ValueError(f"final_select.limit must be positive, got {limit}")
         self.limit = limit
+
+    def check(self, loop: SearchLoop) -> None:
+        self(loop)
 
     def __call__(self, loop: SearchLoop) -> Genotype:
         if loop.cost is None:
