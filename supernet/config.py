@@ -433,6 +433,11 @@ def one_line(error: BaseException) -> str:
     if group:
         name, seen, options = group.groups()
         return f"{name}={seen}: no such choice, there are {', '.join(options.split())}{did_you_mean(seen, options.split())}"
+    member = re.match(r"Could not load '(\w+)/(\w+)'", message)
+    if member:  # of a list, wrapper=[a,b]
+        name, seen = member.groups()
+        options = sorted(file.stem for file in (CONF / name).glob("*.yaml"))
+        return f"{name}=[{seen}]: no such choice, there are {', '.join(options)}{did_you_mean(seen, options)}"
     key = re.match(r"Could not override '([^']+)'", message)
     if key:
         known = _known_keys(os.path.basename(sys.argv[0]))
@@ -448,18 +453,22 @@ def asked(key: str) -> bool:
 
 
 def _known_keys(script: str) -> list[str]:
-    """All options of a script by their full names, as its defaults compose them."""
+    """All options of a script by their full names, as its defaults and the choices on the command line compose them."""
     name = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate"}.get(script, "search")
 
     def flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
-        for key in node:
+        for key in (key for key in node if not str(key).startswith("_")):
             yield f"{prefix}{key}"
             child = node._get_node(key)
             if OmegaConf.is_dict(child) and not child._is_none():
                 yield from flat(child, f"{prefix}{key}.")
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return list(flat(compose(name)))
+        groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+        try:
+            return list(flat(compose(name, [option for option in sys.argv[1:] if re.split("[@=]", option)[0] in groups])))
+        except HydraException:  # the choices of several runs
+            return list(flat(compose(name)))
 
 
 def as_space(made: Any, target: str) -> Space:
