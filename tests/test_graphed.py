@@ -320,7 +320,8 @@ REFUSED = {
     "Greedy": {"relaxation": lambda s, g: EdgeNormalised(Greedy(Softmax(s, g), s, g), s, g)},
     "GumbelHard, ": {"relaxation": lambda s, g: EdgeNormalised(GumbelHard(s, g), s, g)},
     "Uniform": {"relaxation": Uniform}, "neumann": {"hypergradient": functools.partial(neumann, terms=1)},
-    "unrolled": {"hypergradient": unrolled}, "CostLimit": {"penalties": [lambda s: CostLimit(s, additive(s, "parameters", layers=3, channels=2, num_classes=3), limit=1e6)]},
+    "unrolled": {"hypergradient": unrolled},
+    "CostLimit": {"penalties": [lambda s: CostLimit(s, additive(s, "parameters", layers=3, channels=2, num_classes=3), limit=1e6)]},
     "batches go on": {"task": LanguageModel(item="word", bptt=3)},
     "got RMSprop": {"alpha_optimizer": torch.optim.RMSprop},
 }

@@ -434,8 +434,10 @@ def test_what_costs_nothing_is_always_recorded():
             "alpha_entropy/reduce"} <= set(records[0])
 
 
-def test_presets_of_early_stopping_have_the_official_numbers():
-    for preset, does in (("darts_es_cifar10", {"stop": True, "retry": None}), ("darts_ada_cifar10", {"retry": 10, "retry_until": 0.03})):
-        options = composed(f"experiment={preset}").monitor.eigenvalue
+def test_early_stopping_and_adaptive_regularisation_have_the_official_numbers():
+    """DARTS-ES' script; and DARTS-ADA_search.sh's, ten times the weight decay up to 0.03."""
+    for options, does in ((["experiment=darts_es_cifar10"], {"stop": True, "retry": None}),
+                          (["monitor=[eigenvalue]", "monitor.eigenvalue.retry=10"], {"stop": False, "retry": 10, "retry_until": 0.03})):
+        monitor = composed(*options).monitor.eigenvalue
         official = {"every": 2, "window": 5, "delta": 4, "factor": 1.3, "start_epoch": 10} | does
-        assert {key: options[key] for key in official} == official
+        assert {key: monitor[key] for key in official} == official
