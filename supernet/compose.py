@@ -4,13 +4,14 @@ Besides those commands and `config.py` this is the only place that sees a config
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
 from hydra import compose
-from hydra.utils import get_method, get_object, instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -63,13 +64,21 @@ def check_types(node: Any) -> None:
     """Holds options against the annotations of the constructor that they are for, where these are plain types. Raises UsageError."""
     if not OmegaConf.is_dict(node) or "_target_" not in node:
         return
-    target = get_object(node._target_)
-    parameters = inspect.signature(target).parameters if callable(target) else {}
+    parameters = _parameters(node._target_)
     for key, value in node.items():
         check_types(value)
         types, what = _TYPES.get(parameters[key].annotation, (None, "")) if key in parameters else (None, "")
         if types is not None and type(value) not in types:
             raise UsageError(f"{node._get_full_key(key)} must be {what}, got {value}")
+
+
+def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
+    """Those of a function or class by its full name; none where it cannot be had, which `instantiate` will say better."""
+    module, _, name = target.rpartition(".")
+    try:
+        return inspect.signature(getattr(import_module(module), name)).parameters
+    except Exception:
+        return {}
 
 
 def space_from(node: DictConfig) -> Space:
