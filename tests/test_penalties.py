@@ -3,11 +3,12 @@
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from supernet.costs import CostError, PeakMemory, additive, counted
+from supernet.costs import Additive, CostError, PeakMemory, additive, counted
 from supernet.optimizers import ExponentiatedGradient
 from supernet.penalties.alphas import BetaDecay, DirichletKL
 from supernet.penalties.cost import CostLimit, CostLinear, CostLog, CostPower
@@ -166,6 +167,20 @@ def test_a_cost_term_needs_a_cost_and_positive_numbers(priced):
         BetaDecay(space, weight=-1.0)
 
 
+def test_a_cost_term_that_cannot_be_computed_says_so_before_the_search(priced):
+    space, _ = priced
+    memory = PeakMemory(lambda genotype: None, torch.zeros(1))
+    for make in (lambda: CostLinear(space, memory, weight=1.0, reference=1.0), lambda: CostLog(space, memory),
+                 lambda: CostPower(space, memory, target=1.0), lambda: CostLimit(space, memory, limit=1.0)):
+        with pytest.raises(CostError, match="no exact expectation"):
+            make()
+    small = Additive(space, "latency_table", "ms", 0.9, {"cell": np.zeros((3, 3))})  # its log is negative, which has no power of 0.6
+    with pytest.raises(ValueError, match=r"the expected cost must be above 1 \(ms\), got 0.9"):
+        CostLog(space, small)
+    with pytest.raises(ValueError, match="reference must be above 1"):
+        CostLog(space, Additive(space, "x", "ms", 2.0, {"cell": np.zeros((3, 3))}), reference=1.0)
+
+
 def searched_within(space, cost, seed, limit, steps=700):
     """Alphas that descend on minus a random liking for ops, in which dearer ops are liked better; and the penalty."""
     g = torch.Generator().manual_seed(seed)
@@ -207,7 +222,7 @@ def test_the_multiplier_is_saved_and_no_limit_below_the_cheapest_is_accepted(pri
     other.load_state_dict(penalty.state_dict())
     assert other.multiplier == penalty.multiplier > 0
     loop = SimpleNamespace(space=space, cost=cost, search=SimpleNamespace(relaxation=relaxation))
-    with pytest.raises(ValueError, match="no architecture within"):
+    with pytest.raises(ValueError, match="no architecture within it, the least multiply_adds found is"):
         WithinCost(limit=min(cost(space.sample(random.Random(n))) for n in range(100)) / 2)(loop)
     with pytest.raises(ValueError, match="needs a cost"):
         WithinCost(limit=1.0)(SimpleNamespace(cost=None))
