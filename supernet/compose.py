@@ -77,7 +77,7 @@ def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
     module, _, name = target.rpartition(".")
     try:
         return inspect.signature(getattr(import_module(module), name)).parameters
-    except Exception:
+    except (ImportError, AttributeError, TypeError, ValueError):
         return {}
 
 
