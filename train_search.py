@@ -83,9 +83,11 @@ def main(cfg: DictConfig) -> None:
             known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
             rows = [("genotype", genotype.digest), *setup.supernet_rows(parts.task, last, len(split.val), data.item),
                     *setup.table_rows(known),
-                    *setup.skip_rows(genotype, space),
+                    *setup.skip_rows(genotype, space), *setup.cost_rows(loop.cost, genotype),
                     ("search time", f"{dry_run.duration(run.elapsed())} on {device}"),
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
+            if position.repeated:
+                rows.append(("gone back", f"over {position.repeated // steps} epochs"))
             if loop.verdict.stopped is not None:
                 rows.append(("ended early", f"after epoch {position.epoch}, with the genotype of epoch {loop.verdict.epoch + 1}: "
                              f"{loop.verdict.stopped}"))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.op import BatchNorm
-from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score, Tensors
+from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score, Tensors, constant
 from supernet.network import batch_norms
 from supernet.optimizers import virtual_step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
@@ -47,15 +47,18 @@ def rewound(generator: torch.Generator | None) -> Iterator[torch.Generator | Non
 
 
 def rehearse(hypergradient: Hypergradient, make_optimizer: Callable[..., torch.optim.Optimizer], sampled: bool) -> None:
-    """Runs a hypergradient once on a problem of two numbers, so that one which cannot work with this optimizer, or with draws that have no
-    log-probability, says so (ValueError) before any work starts. `sampled`: whether they have."""
+    """Runs a hypergradient once on a problem of two numbers, so that one which cannot work with this optimizer, with draws that have no
+    log-probability, or with those that have nothing else, says so (ValueError) before any work starts. `sampled`: whether they have."""
     w, alpha = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
     optimizer = make_optimizer(params=[w])
 
     def train_loss() -> Tensor:
         return (w * alpha).sum() ** 2
 
+    scored = []
+
     def score() -> Score:
+        scored.append(True)
         return Score(torch.ones(()), alpha.sum() if sampled else no_log_prob(), torch.ones(()))
 
     def problem() -> Problem:
@@ -63,6 +66,8 @@ def rehearse(hypergradient: Hypergradient, make_optimizer: Callable[..., torch.o
                        joint_loss=train_loss, score=score, again=problem, layered=lambda: Layered({}, {}, lambda own: w.sum()))
 
     hypergradient(problem())
+    if sampled and not scored:
+        raise ValueError("draws of this relaxation have a log-probability and no gradient: pass hypergradient=reinforce")
 
 
 def no_log_prob() -> Tensor:
@@ -205,6 +210,12 @@ class Bilevel:
 
         return Layered(tables, {kind: self.net.kinds.count(kind) for kind in tables}, loss)
 
+    def check_layered(self) -> None:
+        """Raises ValueError unless each kind of cell has one table of alphas that all its cells share."""
+        self.relaxation.tables()
+        if not getattr(self.net, "kinds", ()):
+            raise ValueError(f"layer alignment needs a network of cells that share alphas, got {type(self.net).__name__}")
+
     def val_loss_under(self, batch: Batch, weights: EdgeWeights) -> Tensor:
         """The task's loss of a validation batch in training mode; generators, statistics and streams are left as they were."""
         with statistics_held(self.norms), rewound(self.net_generator) as generator:
@@ -287,7 +298,8 @@ class Bilevel:
             training = self.net.training
             self.net.eval()
             try:
-                return self._result(batch, "train", weights, self.net_generator).loss
+                with constant(self.w), rewound(self.net_generator) as generator:  # losses are compared: all see the same noise
+                    return self._result(batch, "train", weights, generator).loss
             finally:
                 self.net.train(training)
 

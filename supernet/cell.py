@@ -29,7 +29,7 @@ class MixedEdges(nn.Module):
 
     auxiliary_skip: every edge has a skip connection beside its ops (DARTS-; halving ones have parameters), which runs where the call's
     `scales.skip` gives it a weight. skip_dropout: chance that an entry of a candidate skip connection's output is dropped in
-    training, set by the training loop (P-DARTS).
+    training, set by the training loop (P-DARTS; not where a skip connection halves the image, as in the official code).
     """
 
     def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation, *, auxiliary_skip: bool = False):
@@ -37,7 +37,6 @@ class MixedEdges(nn.Module):
         self.edges, self.shared, self.auxiliary = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.bundles: dict[int, list[tuple[int, int, int, Op]]] = {}  # source -> (edge, column, destination, op)
         self.skips: dict[int, list[tuple[int, int, Op]]] = {}  # source -> (edge, destination, auxiliary skip)
-        self.skip_columns = frozenset(o for o, name in enumerate(spec.ops) if name == "skip_connect")
         self.skip_dropout = 0.0
         names = edge_names(spec)
         for e, (source, destination) in enumerate(spec.edges):
@@ -72,7 +71,7 @@ class MixedEdges(nn.Module):
             if op.contributes and (active is None or active[e][o]):
                 sums[destination].add(op, read, None if scales is None else scales.ops[e][o],
                                       None if drop is None or op.passes_input else drop[e],
-                                      thinned if thins and o in self.skip_columns else None)
+                                      thinned if thins and op.passes_input else None)
         if scales is not None and scales.skip is not None:
             for e, destination, op in self.skips.get(source, ()):
                 sums[destination].add(op, read, scales.skip[e])
@@ -184,6 +183,11 @@ class Cell(nn.Module):
         """The state of a node that no running op reaches."""
         stride = self.spec.stride
         return torch.zeros_like(x[:, :, ::stride, ::stride])
+
+
+def has_auxiliary_skips(net: nn.Module) -> bool:
+    """Whether a network has skip connections beside its ops (DARTS-)."""
+    return any(type(module) is MixedEdges and bool(module.skips) for module in net.modules())
 
 
 def edge_names(spec: CellSpec) -> list[str]:

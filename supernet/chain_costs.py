@@ -40,6 +40,10 @@ class ChainCost:
         chosen = {(kind, e): o for kind, spec in self.space.cells.items() for e, o in spec.rows(genotype[kind])}
         return sum(term.table[tuple(chosen[row] for row in term.rows)].item() for term in self.terms)
 
+    def least(self) -> float:
+        """A bound: each term alone at its least."""
+        return sum(term.table.min().item() for term in self.terms)
+
     def expected(self, weights: EdgeWeights) -> Tensor:
         """A scalar, differentiable. Exact where decisions are drawn independently with the weights as probabilities, each edge's
         weights summing to 1; the network's own cost at one-hot weights."""

@@ -3,7 +3,10 @@
 Besides those commands and `config.py` this is the only place that sees a config.
 """
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet import setup
 from supernet.bilevel import Bilevel, rehearse
+from supernet.cell import has_auxiliary_skips
 from supernet.config import UsageError, as_space, asked, choices, stage_options
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
@@ -24,18 +28,57 @@ from supernet.environment import resolve_device
 from supernet.genotype import Genotype, short
 from supernet.graphed import Capturing, Graphed, check_graphable
 from supernet.network import inherit_widened
+from supernet.optimizers import ExponentiatedGradient
 from supernet.relaxations.base import Relaxation
 from supernet.space import Candidates, Space
 from supernet.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 from supernet.tables.table import Table
 from supernet.task import Batch, Task
-from supernet.train import FinalLoop, Generators, Guard, Position, SearchLoop, Totals, first_nonfinite, no_yardstick
+from supernet.train import (
+    FinalLoop,
+    Generators,
+    Guard,
+    Position,
+    SearchLoop,
+    Totals,
+    first_nonfinite,
+    free_values,
+    no_yardstick,
+)
 from supernet.yardstick import Yardstick
 
 
 def build(node: Any) -> Any:
-    """The object that a node of options describes, made from plain lists and dicts."""
+    """The object that a node of options describes, made from plain lists and dicts. Raises UsageError: a number, a truth value or a text is
+    none."""
+    check_types(node)
     return instantiate(node, _convert_="all")
+
+
+# By annotation of a constructor: what a value may be, and how that is said. bool is an int to isinstance.
+_PLAIN = {int: ((int,), "a whole number"), float: ((int, float), "a number"), bool: ((bool,), "true or false"), str: ((str,), "a text")}
+_TYPES = _PLAIN | {kind | None: ((*types, type(None)), f"{what} or null") for kind, (types, what) in _PLAIN.items()}
+
+
+def check_types(node: Any) -> None:
+    """Holds options against the annotations of the constructor that they are for, where these are plain types. Raises UsageError."""
+    if not OmegaConf.is_dict(node) or "_target_" not in node:
+        return
+    parameters = _parameters(node._target_)
+    for key, value in node.items():
+        check_types(value)
+        types, what = _TYPES.get(parameters[key].annotation, (None, "")) if key in parameters else (None, "")
+        if types is not None and type(value) not in types:
+            raise UsageError(f"{node._get_full_key(key)} must be {what}, got {value}")
+
+
+def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
+    """Those of a function or class by its full name; none where it cannot be had, which `instantiate` will say better."""
+    module, _, name = target.rpartition(".")
+    try:
+        return inspect.signature(getattr(import_module(module), name)).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return {}
 
 
 def space_from(node: DictConfig) -> Space:
@@ -201,9 +244,6 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
     space = whole if space is None else space
     hypergradient, w_optimizer, select = build(cfg.hypergradient), build(cfg.w_optimizer), build(cfg.select)
     final_select = None if cfg.final_select is None else build(cfg.final_select)
-    with torch.no_grad():
-        sampled = relaxation(torch.Generator()).log_prob is not None
-    rehearse(hypergradient, w_optimizer, sampled)
     cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
     penalties = [build(node)(space, cost) for node in cfg.penalty.values()]
     w_penalties = [build(node)(space) for node in cfg.w_penalty.values()]
@@ -230,7 +270,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
         check_graphable(search, monitors.values(), parts.data.example(parts.device))
         graphed = Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device))
     records = {} if before is None else {"trajectory": before.trajectory, "verdict": before.verdict}
-    return SearchLoop(
+    loop = SearchLoop(
         search, parts.loaders.train, Forever(parts.loaders.val) if before is None else before.alpha_batches, parts.loaders.val_eval,
         lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr), schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space,
         select=lambda weights: widen_genotype(whole, select(space, weights)), generators=generators, guard=guard,
@@ -239,6 +279,37 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
         cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob, monitors=monitors,
         **({} if cfg.skip_dropout is None else {"skip_dropout": build(cfg.skip_dropout)}), **records,
         graphed=graphed, finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)))
+    if before is None:
+        rehearse_search(loop, w_optimizer)
+        if final_select is not None:
+            final_select.check(loop)
+    return loop
+
+
+def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    """Tries what a search is made of against each other, so that parts which do not fit say so (ValueError) before any work starts. Leaves
+    the search as it is."""
+    search, space = loop.search, loop.space
+    with torch.no_grad():
+        draw, mean = search.relaxation(torch.Generator(loop.generators["alpha"].device)), search.relaxation.mean()
+    if any(w.skip is not None for w in draw.values()) and not has_auxiliary_skips(search.net):
+        raise ValueError("wrapper=[auxiliary_skip] needs a network that has such connections: pass network={auxiliary_skip:true}")
+    if search.relaxation.on_simplex and type(search.alpha_optimizer) is not ExponentiatedGradient:
+        raise ValueError("architecture parameters on the simplex need optimizer@alpha_optimizer=exponentiated_gradient, got "
+                         f"{type(search.alpha_optimizer).__name__}")
+    rehearse(search.hypergradient, make_w_optimizer, draw.log_prob is not None)
+    if search.w_penalties and not getattr(search.net, "kinds", ()):
+        raise ValueError(f"a w_penalty needs a network of cells that share edge weights, got {type(search.net).__name__}")
+    if search.penalties and not search.alpha:
+        raise ValueError(f"penalties act on architecture parameters, and {type(search.relaxation).__name__} has none: pass penalty=[]")
+    for penalty in search.penalties:
+        penalty(torch.ones(()), draw, search.relaxation)
+    genotype = loop.select(mean)
+    known = {*(f"{part}_{name}" for part in ("train", "val") for name in search.task.metrics({"loss": 1.0, "accuracy": 0.0})),
+             *free_values(space, genotype, mean, loop.cost)}
+    for monitor in loop.monitors.values():
+        monitor.check(search, known)
+        known |= set(monitor.gives)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -433,10 +433,15 @@ def one_line(error: BaseException) -> str:
     if group:
         name, seen, options = group.groups()
         return f"{name}={seen}: no such choice, there are {', '.join(options.split())}{did_you_mean(seen, options.split())}"
+    member = re.match(r"Could not load '(\w+)/(\w+)'", message)
+    if member:  # of a list, wrapper=[a,b]
+        name, seen = member.groups()
+        options = sorted(file.stem for file in (CONF / name).glob("*.yaml"))
+        return f"{name}=[{seen}]: no such choice, there are {', '.join(options)}{did_you_mean(seen, options)}"
     key = re.match(r"Could not override '([^']+)'", message)
     if key:
-        known = _known_keys(os.path.basename(sys.argv[0]))
-        if key.group(1) in known:  # as composed by default
+        default, known = (_known_keys(os.path.basename(sys.argv[0]), choices) for choices in ([], sys.argv[1:]))
+        if key.group(1) in default and key.group(1) not in known:
             return f"there is no option {key.group(1)!r} with the chosen {key.group(1).partition('.')[0]}"
         return f"there is no option {key.group(1)!r}{did_you_mean(key.group(1), known)} (--help lists the options)"
     return message
@@ -447,19 +452,23 @@ def asked(key: str) -> bool:
     return HydraConfig.initialized() and any(word.lstrip("+").partition("=")[0] == key for word in HydraConfig.get().overrides.task)
 
 
-def _known_keys(script: str) -> list[str]:
-    """All options of a script by their full names, as its defaults compose them."""
+def _known_keys(script: str, overrides: Sequence[str]) -> list[str]:
+    """All options of a script by their full names, as its defaults and those of `overrides` that choose from a group compose them."""
     name = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate"}.get(script, "search")
 
     def flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
-        for key in node:
+        for key in (key for key in node if not str(key).startswith("_")):
             yield f"{prefix}{key}"
             child = node._get_node(key)
             if OmegaConf.is_dict(child) and not child._is_none():
                 yield from flat(child, f"{prefix}{key}.")
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return list(flat(compose(name)))
+        groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+        try:
+            return list(flat(compose(name, [option for option in overrides if re.split("[@=]", option)[0] in groups])))
+        except HydraException:  # the choices of several runs
+            return list(flat(compose(name)))
 
 
 def as_space(made: Any, target: str) -> Space:

@@ -49,6 +49,9 @@ class Cost(Protocol):
     def expected(self, weights: EdgeWeights) -> Tensor:
         """A scalar. Raises CostError where no exact expectation exists."""
 
+    def least(self) -> float:
+        """What no genotype costs less than. Raises CostError where that is not known."""
+
 
 def _no_expectation(what: str) -> CostError:
     return CostError(f"{what} is no sum over edges: it has no exact expectation; use a latency table, parameters or multiply_adds")
@@ -80,6 +83,14 @@ class Additive:
             cost = (ops * torch.as_tensor(self.tables[kind], dtype=ops.dtype, device=ops.device)).sum(1)
             total = total + (_kept(spec, w.edges, ops) * cost).sum()
         return total
+
+    def least(self) -> float:
+        total = self.constant
+        for kind, spec in self.space.cells.items():
+            selectable = np.array(spec.selectable)
+            cheapest = np.where(selectable, self.tables[kind], np.inf).min(1)
+            total += sum(sum(sorted(cheapest[spec.incoming(node)])[: low]) for node, (low, _) in zip(spec.nodes, spec.keep))
+        return float(total)
 
 
 def _kept(spec: CellSpec, edges: Tensor | None, ops: Tensor) -> Tensor:
@@ -204,6 +215,9 @@ class TableCost:
             rest = torch.tensordot(row, rest, 1)
         return rest
 
+    def least(self) -> float:
+        return self.values.min().item()
+
 
 def table_cost(space: Space, *, path: str, column: str, **sizes: Any) -> TableCost:
     """A column of the table at `path`; the table has its own sizes. Raises TableError, CostError."""
@@ -231,6 +245,9 @@ class PeakMemory:
     def expected(self, weights: EdgeWeights) -> Tensor:
         raise _no_expectation("peak memory")
 
+    def least(self) -> float:
+        raise _no_expectation("peak memory")
+
 
 class Latency:
     """Milliseconds of one forward pass of the final network on the device of `x`: the median of `repeats` after `warmup` passes. Each
@@ -250,6 +267,9 @@ class Latency:
         return self.known[genotype]
 
     def expected(self, weights: EdgeWeights) -> Tensor:
+        raise _no_expectation("the latency of a whole network")
+
+    def least(self) -> float:
         raise _no_expectation("the latency of a whole network")
 
 

@@ -245,6 +245,8 @@ def check_graphable(search: Bilevel, monitors: Iterable[Monitor], example: Tenso
     for monitor in monitors:
         if type(monitor).after_step is not Monitor.after_step:
             raise ValueError(_line(f"a step with the monitor {type(monitor).__name__}, which acts in it"))
+        if monitor.keeps:
+            raise ValueError(_line(f"the monitor {type(monitor).__name__} with retry, which loads the optimizers' states anew"))
     check_draws_nothing(search.net, search, torch.cat([example, example]))
 
 

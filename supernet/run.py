@@ -94,7 +94,8 @@ class Run:
         """Records what is run and where, opens the tracker (`wandb`: mode, project, timeout_s), prints `lines`."""
         self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash)
         self.folder.metrics.touch()
-        self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.step, item=self.item)
+        self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.scheduled_step,
+                                 item=self.item)
         self._since = self._saved_at = time.perf_counter()
         environment = describe(device)
         if not self.position.step:  # a resumed run keeps the record of its start
@@ -118,12 +119,16 @@ class Run:
             means = totals.means()
             return {"loss": means["loss"], "acc %": means["accuracy"]}
 
-        self.progress.update(self.position.step, fields, items)
+        self.progress.update(self.position.scheduled_step, fields, items)
         if self.interrupt.signal is not None:
             self.save()
             raise Interrupted
         if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
             self.save()
+
+    def working(self) -> None:
+        if self.interrupt.signal is not None:
+            raise Interrupted
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
         record = record | {"elapsed_s": self.elapsed()}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ops.op import Normalisation
+from supernet.costs import Cost
 from supernet.genotype import Edge, Genotype
 from supernet.report.names import NAMINGS, Naming, choice_label
 from supernet.run_folder import RunFolder, write_json
@@ -169,6 +170,11 @@ def skip_rows(genotype: Genotype, space: Space) -> list[tuple[str, str]]:
     skips = sum(e.op == "skip_connect" for e in edges)
     known = any("skip_connect" in spec.ops for spec in space.cells.values())
     return [("skip connections", f"{100 * skips / len(edges):.0f} % of the kept edges")] if known and edges else []
+
+
+def cost_rows(cost: Cost | None, genotype: Genotype) -> list[tuple[str, str]]:
+    """What the genotype costs, where a cost was asked for."""
+    return [] if cost is None else [(f"cost, {cost.name}", f"{cost(genotype):,.6g} {cost.unit}")]
 
 
 def edge_tables(space: Space) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The loops: fitting a supernet, training a final network, evaluating one. A loop moves parts and tells a `Recorder`; it prints
 nothing itself."""
 
+import copy
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,11 +17,11 @@ from ops.kernels import on_plain_path
 from supernet.averaging import Average, NoAverage
 from supernet.bilevel import Bilevel, Streams
 from supernet.cell import MixedEdges
-from supernet.costs import Cost
+from supernet.costs import Cost, CostError
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
 from supernet.graphed import Graphed
-from supernet.monitors.base import Look, Monitor, shares
+from supernet.monitors.base import Look, Monitor, Signal, shares
 from supernet.optimizers import set_lr
 from supernet.relaxations.base import Relaxation, entropies
 from supernet.schedules import Schedule
@@ -47,8 +48,27 @@ class Recorder(Protocol):
     def line(self, text: str) -> None:
         """What a person should read now."""
 
+    def working(self) -> None:
+        """Between parts of work that no checkpoint holds: interrupts."""
+
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
         """After every epoch, with its numbers and the genotype that would be selected now: a line, metrics, a checkpoint."""
+
+
+class Silent:
+    """A recorder of what nobody looks at."""
+
+    def step(self, items: int, totals: "Totals") -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        pass
+
+    def working(self) -> None:
+        pass
+
+    def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
+        pass
 
 
 class Totals:
@@ -77,16 +97,22 @@ class Totals:
 
 @dataclass
 class Position:
-    """Where a run stands: epochs done, and steps done over all epochs."""
+    """Where a run stands: epochs done, and steps done in all. `repeated` counts those of epochs that a search went back over."""
 
     epoch: int = 0
     step: int = 0
+    repeated: int = 0
+
+    @property
+    def scheduled_step(self) -> int:
+        """Steps done of those that the run's epochs have."""
+        return self.step - self.repeated
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "step": self.step}
+        return {"epoch": self.epoch, "step": self.step, "repeated": self.repeated}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.repeated = state["epoch"], state["step"], state["repeated"]
 
 
 class Verdict:
@@ -108,6 +134,30 @@ class Verdict:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.genotypes, self.stopped, self.epoch = list(state["genotypes"]), state["stopped"], state["epoch"]
+
+
+class History:
+    """What a search had learned after some of its epochs, by epoch, so that it can go back there."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, dict[str, Any]] = {}
+
+    def remember(self, epoch: int, parts: Mapping[str, Stateful], depth: int) -> None:
+        """Keeps a copy, and those of the `depth` epochs before."""
+        self.states[epoch] = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+        self.states = {e: state for e, state in self.states.items() if epoch - depth <= e}
+
+    def restore(self, epoch: int, parts: Mapping[str, Stateful]) -> None:
+        """Gives the parts what they held; later states are dropped."""
+        for name, part in parts.items():
+            part.load_state_dict(copy.deepcopy(self.states[epoch][name]))  # else what is trained on would be this copy
+        self.states = {e: state for e, state in self.states.items() if e <= epoch}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"states": self.states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.states = dict(state["states"])
 
 
 class Generators(dict[str, torch.Generator]):
@@ -289,6 +339,8 @@ class SearchLoop:
     cost: Cost | None = None  # for a `finish` that asks for one
     finish: "Callable[[SearchLoop], Genotype] | None" = None  # how the genotype is found at the end; None: as after every epoch
     verdict: Verdict = field(default_factory=Verdict)
+    history: History = field(default_factory=History)
+    recorder: Recorder = field(default_factory=Silent)  # set while the loop runs; `finish` may tell it of its work
     first_epoch: int = 0  # of this stage, counted over the search
     schedule_epochs: int | None = None  # of the search, where learning rates, annealing and drop path run over it; None: over this stage
     about: Mapping[str, Any] = field(default_factory=dict)  # for every record: which stage
@@ -308,15 +360,39 @@ class SearchLoop:
         """One batch of an evaluation, to see what it takes."""
         self.evaluate([next(iter(self.val))])
 
-    def parts(self) -> dict[str, Stateful]:
-        """All that moves, by the name it has in a checkpoint."""
+    def learned(self) -> dict[str, Stateful]:
+        """What training changes, by the name it has in a checkpoint."""
         s = self.search
         alpha = {} if s.alpha_optimizer is None else {"alpha_optimizer": s.alpha_optimizer}
         return {"net": s.net, "relaxation": s.relaxation, "w_optimizer": s.w_optimizer, **alpha, "streams": s.streams,
                 "memory": s.memory, **{f"penalty_{n}": penalty for n, penalty in enumerate(s.penalties)},
-                **{f"monitor_{name}": monitor for name, monitor in self.monitors.items()},
-                "generators": self.generators, "train": self.train, "alpha_batches": self.alpha_batches, "totals": self.totals,
-                "position": self.position, "trajectory": self.trajectory, "verdict": self.verdict}
+                **{f"monitor_{name}": monitor for name, monitor in self.monitors.items()}}
+
+    def parts(self) -> dict[str, Stateful]:
+        """All that moves, by the name it has in a checkpoint."""
+        return {**self.learned(), "generators": self.generators, "train": self.train, "alpha_batches": self.alpha_batches,
+                "totals": self.totals, "position": self.position, "trajectory": self.trajectory, "verdict": self.verdict,
+                **({"history": self.history} if self.depth else {})}
+
+    @property
+    def depth(self) -> int:
+        """How many epochs back a monitor may send the search."""
+        return max((monitor.keeps for monitor in self.monitors.values()), default=0)
+
+    def remember(self, own: int) -> None:
+        """Where a monitor may send the search back to this epoch, the `own`-th of the stage, keeps what was learned until now."""
+        if any(monitor.keeps and own % monitor.spacing == 0 for monitor in self.monitors.values()):
+            self.history.remember(self.position.epoch - 1, self.learned(), self.depth)
+
+    def go_back(self, epochs: int, weight_decay: float) -> None:
+        """Undoes the last `epochs`, but for draws and records, and goes on with another weight decay."""
+        healthy = self.position.epoch - 1 - epochs
+        self.history.restore(healthy, self.learned())
+        for group in self.search.w_optimizer.param_groups:
+            group["weight_decay"] = weight_decay
+        self.position.epoch = healthy + 1
+        self.position.repeated += epochs * len(self.train)
+        del self.verdict.genotypes[healthy + 1:]
 
     def genotype(self) -> Genotype:
         """What the search has found: where a monitor ended it, the genotype that it went back to."""
@@ -327,15 +403,15 @@ class SearchLoop:
 
 def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
     """Trains weights and architecture parameters from where `loop.position` stands to the end of the last of the loop's `epochs`, or until
-    a monitor ends the search. Positions and records count the epochs of the whole search, monitors those of the stage."""
+    a monitor ends the search. Positions and records count the epochs of the whole search, monitors those of the stage. Where a monitor
+    sends the search back, epochs are recorded again."""
     search, position, steps = loop.search, loop.position, len(loop.train)
+    loop.recorder = recorder
     every = max(1, steps // loop.snapshots)
     if not loop.trajectory.epochs:
         loop.trajectory.add(0.0, search.relaxation)
-    for epoch in range(position.epoch, loop.first_epoch + epochs):
-        if loop.verdict.stopped is not None:
-            break
-        started = time.perf_counter()
+    while position.epoch < loop.first_epoch + epochs and loop.verdict.stopped is None:
+        epoch, started = position.epoch, time.perf_counter()
         own = epoch - loop.first_epoch  # of this stage
         scheduled, of = (own, epochs) if loop.schedule_epochs is None else (epoch, loop.schedule_epochs)
         search.anneal(scheduled / max(1, of - 1), scheduled)
@@ -349,7 +425,7 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         search.net.train()
         if loop.graphed is not None:
             loop.graphed.refresh()
-        done = position.step - epoch * steps
+        done = position.scheduled_step - epoch * steps
         items = 0
         for batch in loop.train:
             set_lr(search.w_optimizer, lr * search.task.lr_factor(batch))
@@ -373,20 +449,35 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         position.epoch = epoch + 1
         genotype = loop.select(mean)
         loop.verdict.genotypes.append(genotype.to_json())
-        watched: dict[str, float] = shares(loop.space, genotype, mean)
+        watched = {f"train_{k}": v for k, v in train.items()} | {f"val_{k}": v for k, v in val.items()}
+        watched |= free_values(loop.space, genotype, mean, loop.cost)
+        retry: Signal | None = None
         for name, monitor in loop.monitors.items():
-            signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val))
+            signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val, watched))
             watched |= signal.values
             if signal.warning is not None:
                 recorder.line(f"{name}: {signal.warning}")
             if signal.stop is not None and loop.verdict.stopped is None:
                 loop.verdict.stop(signal.stop, signal.back)
                 recorder.line(f"{name}: {signal.stop}; the search ends with the genotype of epoch {loop.verdict.epoch + 1}")
-        recorder.epoch({
-            "epoch": epoch, **loop.about, "step": position.step,
-            **{f"train_{k}": v for k, v in train.items()}, **{f"val_{k}": v for k, v in val.items()},
-            "lr": lr, "alpha_lr": alpha_lr, **{f"alpha_entropy/{kind}": value.item() for kind, value in entropies(mean).items()},
-            **watched, **loop.yardstick(genotype), "seconds": seconds, "items_per_s": items / seconds}, genotype)
+            retry = retry or (signal if signal.retry is not None else None)
+        if retry is not None and loop.verdict.stopped is None:
+            loop.go_back(retry.back, retry.retry)
+            recorder.line(f"back to what was learned until epoch {position.epoch}, with weight decay {retry.retry:g}")
+        else:
+            loop.remember(own)
+        recorder.epoch({"epoch": epoch, **loop.about, "step": position.step, "lr": lr, "alpha_lr": alpha_lr, **watched,
+                        **loop.yardstick(genotype), "seconds": seconds, "items_per_s": items / seconds}, genotype)
+
+
+def free_values(space: Space, genotype: Genotype, mean: EdgeWeights, cost: Cost | None) -> dict[str, float]:
+    """What is recorded of every epoch because it costs nothing to know: `shares`; by kind of cell the mean entropy (nats) of the edges'
+    weights; the cost of the genotype and the expected one of the weights, where the cost is not measured."""
+    found = shares(space, genotype, mean) | {f"alpha_entropy/{kind}": value.item() for kind, value in entropies(mean).items()}
+    if cost is not None:
+        with suppress(CostError):  # a measured one has no expectation, and takes its time
+            found |= {f"cost/{cost.name}_expected": cost.expected(mean).item(), f"cost/{cost.name}": float(cost(genotype))}
+    return found
 
 
 def set_skip_dropout(net: nn.Module, prob: float) -> None:

@@ -17,9 +17,14 @@ from supernet.hypergradients.unrolled import unrolled
 from supernet.penalties.alphas import BetaDecay
 from supernet.penalties.base import WeightProblem
 from supernet.penalties.layer_alignment import LayerAlignment, alignment
+from supernet.relaxations.auxiliary_skip import AuxiliarySkip
+from supernet.relaxations.binary_gates import BinaryGates
+from supernet.relaxations.concrete import Concrete
 from supernet.relaxations.controller import Controller
 from supernet.relaxations.dirichlet import Dirichlet
+from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.gumbel import GumbelHard
+from supernet.relaxations.reinmax import ReinMax
 from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.space import Space
@@ -149,11 +154,15 @@ def test_penalties_stand_in_the_alpha_loss_alone():
 # ---- one draw for a problem, another for the weights
 
 
+SAMPLED = [GumbelHard, Concrete, ReinMax, Dirichlet, Controller, BinaryGates,
+           lambda s, g: AuxiliarySkip(EdgeNormalised(Dirichlet(s, g), s, g), s, g)]
+
+
 @pytest.mark.equation("gdas", "dr_nas")
-@pytest.mark.parametrize("make", [GumbelHard, Dirichlet])
+@pytest.mark.parametrize("make", SAMPLED)
 def test_alpha_and_w_step_draw_anew_and_a_problem_keeps_its_draw(make):
     """As the official GDAS and DrNAS do; and a finite difference subtracts two losses under the same draw."""
-    search, batches, _ = small(make, finite_difference)
+    search, batches, _ = small(make, finite_difference, space=darts.make(nodes=2, ops=("skip_connect", "sep_conv_3x3", "avg_pool_3x3")))
     seen = []
     forward = search.net.forward
 

@@ -1,6 +1,7 @@
 """Monitors against what they claim to measure, in float64, and what they bring about."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,37 +10,47 @@ from ops.op import Normalisation
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.first_order import first_order
 from supernet.monitors import eigenvalue
-from supernet.monitors.base import Look, shares
+from supernet.monitors.base import Look, Monitor, Reaction, Signal, shares
 from supernet.monitors.eigenvalue import Eigenvalue, dominant_eigenvalue, lanczos, rise
 from supernet.monitors.freezing import OpFreezing
 from supernet.monitors.layer_alignment import LayerAlignment
+from supernet.monitors.limits import Limits
 from supernet.monitors.skips import SkipCount
+from supernet.relaxations.auxiliary_skip import AuxiliarySkip
+from supernet.relaxations.controller import Controller
 from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
-from supernet.spaces import darts
+from supernet.spaces import darts, nasbench201, toy
 from supernet.task import Classification
-from supernet.train import Verdict
+from supernet.train import SearchLoop, Verdict
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
+from tests.test_presets import composed, searched
+from tests.test_resume import exactly
 
 F64 = torch.float64
 SPACE = darts.make(nodes=1, ops=("skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
 
 
-def small(seed=0, layers=3):
+SPREAD = partial(Softmax, init_scale=0.5)
+
+
+def small(seed=0, layers=3, space=SPACE, relaxation_of=SPREAD, auxiliary=False):
     torch.manual_seed(seed)
-    net = SPACE.network(SPACE.candidates(), layers=layers, channels=2, num_classes=3, in_channels=2, image_size=(8, 8),
-                        norm=Normalisation(False, True)).double()
+    net = space.network(space.candidates(), layers=layers, channels=2, num_classes=3, in_channels=2, image_size=(8, 8),
+                        norm=Normalisation(False, True), **({"auxiliary_skip": True} if auxiliary else {})).double()
     g = torch.Generator().manual_seed(seed)
-    relaxation = Softmax(SPACE, g, init_scale=0.5).double()
+    relaxation = relaxation_of(space, g).double()
+    if auxiliary:
+        relaxation = AuxiliarySkip(relaxation, space, g)
     batches = [(torch.randn(6, 2, 8, 8, generator=g, dtype=F64), torch.randint(3, (6,), generator=g)) for _ in range(2)]
     search = Bilevel(net, relaxation, first_order, Classification(), torch.optim.SGD(net.parameters(), lr=0.05),
                      torch.optim.Adam(relaxation.parameters(), lr=1e-2), {"alpha": g, "net": torch.Generator()})
     return search, batches
 
 
-def look_at(epoch, search=None, val=(), genotype=None, weights=None):
-    return Look(epoch, 100, genotype, weights, search, val)
+def look_at(epoch, search=None, val=(), genotype=None, weights=None, values=None):
+    return Look(epoch, 100, genotype, weights, search, val, values or {})
 
 
 # ---- the dominant eigenvalue
@@ -78,6 +89,25 @@ def test_the_dominant_eigenvalue_is_that_of_the_dense_hessian_of_the_validation_
     assert dominant_eigenvalue(search, batch, iterations=len(flat)) == pytest.approx(dense[-1].item(), rel=1e-8)
     assert dominant_eigenvalue(search, batch, iterations=10) == pytest.approx(dense[-1].item(), rel=1e-3)
     assert not search.net.training and all(torch.equal(value, state[name]) for name, value in search.net.state_dict().items())
+
+
+def test_the_eigenvalue_is_of_the_loss_with_an_auxiliary_skip_where_there_is_one():
+    """An evaluation runs it too; without it the Hessian of DARTS- would be that of another network."""
+    search, (batch, _) = small(auxiliary=True)
+    search.relaxation.anneal(0.0, 0)
+    alphas = list(search.relaxation.inner.alpha.values())
+    sizes = [a.numel() for a in alphas]
+
+    def loss(vector, skip):
+        tables = [part.view_as(a) for part, a in zip(vector.split(sizes), alphas)]
+        weights = {kind: Weights(t.softmax(-1), skip=skip) for kind, t in zip(search.relaxation.inner.alpha, tables)}
+        return search.val_loss_under(batch, EdgeWeights(weights))
+
+    flat = torch.cat([a.detach().flatten() for a in alphas])
+    skip = search.relaxation.evaluated(torch.Generator())["normal"].skip
+    dense, without = (torch.linalg.eigvalsh(torch.autograd.functional.hessian(lambda v: loss(v, s), flat))[-1].item() for s in (skip, None))
+    found = dominant_eigenvalue(search, batch, iterations=len(flat))
+    assert found == pytest.approx(dense, rel=1e-8) and found != pytest.approx(without, rel=1e-3)
 
 
 class LocalAverage:
@@ -203,6 +233,30 @@ def test_ops_below_the_threshold_are_not_trained_any_more_and_the_others_are():
         OpFreezing(SPACE, count=0)
 
 
+def test_a_search_that_went_back_to_before_it_froze_ops_trains_them_again():
+    search, (train, val) = small()
+    monitor = OpFreezing(SPACE, threshold=2.0, count=1)  # every cosine is below
+    monitor.before_epoch(search)
+    search.step(train, val)
+    monitor.after_step(search, train, val, 0)
+    assert monitor.frozen == ops_of(search.net).keys()
+    monitor.load_state_dict(OpFreezing(SPACE).state_dict())
+    monitor.before_epoch(search)
+    assert all(p.requires_grad for p in search.net.parameters())
+
+
+def test_freezing_may_only_watch_and_only_every_so_many_steps():
+    search, (train, val) = small()
+    monitor = OpFreezing(SPACE, threshold=2.0, count=1, every=2, freeze=False)
+    monitor.before_epoch(search)
+    for step in range(4):
+        search.step(train, val)
+        monitor.means.clear()
+        monitor.after_step(search, train, None if step == 2 else val, step)
+        assert bool(monitor.means) == (step == 0)
+    assert not monitor.frozen and all(p.requires_grad for p in search.net.parameters())
+
+
 # ---- alignment, skips, shares
 
 
@@ -236,3 +290,154 @@ def test_skips_are_counted_by_kind_and_stop_the_search_with_the_epoch_before():
     assert found["skip_share"] == 0.5 and found["parameter_free_share"] == 0.5
     with pytest.raises(ValueError, match="monitor.skips"):
         SkipCount(space, kind="middle")
+
+
+def test_limits_hold_values_of_the_record():
+    space = toy.make()
+    monitor = Limits(space, above={"skip_share": 0.5}, below={"alpha_gap/cell": 0.1}, stop=True, back=3, start_epoch=1)
+    fine, bad = {"skip_share": 0.5, "alpha_gap/cell": 0.1}, {"skip_share": 0.75, "alpha_gap/cell": 0.05}
+    assert monitor.after_epoch(look_at(5, values=fine)) == Signal()
+    signal = monitor.after_epoch(look_at(5, values=bad))
+    assert signal.stop == "skip_share is 0.75, above 0.5; alpha_gap/cell is 0.05, below 0.1" and signal.back == 3
+    assert monitor.after_epoch(look_at(2, values=bad)).back == 2 and monitor.after_epoch(look_at(0, values=bad)) == Signal()
+    assert Limits(space, above={"skip_share": 0.5}).after_epoch(look_at(0, values=bad)).warning == "skip_share is 0.75, above 0.5"
+    assert monitor.after_epoch(look_at(5, values={})) == Signal(), "a value that is not there in this epoch is not held against it"
+    with pytest.raises(ValueError, match="knows of no value 'alpha_gap/cell'; this search records skip_share"):
+        monitor.check(None, {"skip_share"})
+    for wrong in ({}, {"above": {"skip_share": "much"}}, {"above": {"skip_share": 1.0}, "back": -1}):
+        with pytest.raises(ValueError, match="monitor.limits"):
+            Limits(space, **wrong)
+
+
+# ---- before any work
+
+
+def test_monitors_refuse_searches_that_they_cannot_watch():
+    space = toy.make()
+    search, _ = small(relaxation_of=Controller, space=space, layers=5)
+    for monitor in (Eigenvalue(space), LayerAlignment(space)):
+        with pytest.raises(ValueError, match="Controller has no table of alphas"):
+            monitor.check(search, ())
+    search, _ = small(space=space, layers=5)
+    for monitor in (SkipCount(space, retry=3), Eigenvalue(space, retry=3), Limits(space, above={"skip_share": 1}, retry=3)):
+        with pytest.raises(ValueError, match="w_optimizer.weight_decay, which must be positive, got 0"):
+            monitor.check(search, {"skip_share"})
+    for wrong in ({"retry": 1.0}, {"retry": 3, "retry_until": 0.0}):
+        with pytest.raises(ValueError, match="monitor.skips.retry"):
+            SkipCount(space, **wrong)
+
+
+def test_layered_checks_name_the_network():
+    space = nasbench201.make()
+    search, _ = small(space=space, layers=5)
+    search.check_layered()
+    search.net.kinds = []
+    with pytest.raises(ValueError, match="cells that share alphas"):
+        search.check_layered()
+
+
+# ---- going back
+
+
+class Alarm(Monitor):
+    """Says, at its `n`-th look, that the search was healthy `back` epochs before."""
+
+    gives = ("looks",)
+
+    def __init__(self, space, *, n, back, retry=None, retry_until=0.03, stop=False):
+        self.n, self.keeps, self.looks = n, back, 0
+        self.reaction = Reaction("alarm", stop, retry, retry_until)
+
+    def after_epoch(self, look):
+        self.looks += 1
+        return self.reaction(look, {"looks": float(self.looks)}, "it rang" if self.looks == self.n else None, self.keeps)
+
+    def state_dict(self):
+        return {"looks": self.looks}
+
+    def load_state_dict(self, state):
+        self.looks = state["looks"]
+
+
+TINY = ("split.max_train=40", "split.max_val=16", "space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3",
+        "channels=2", "batch_size=8", "evaluator=none", "threads=1")
+ALARM = ("+monitor.alarm={_target_:tests.test_monitors.Alarm,_partial_:true,n:4,back:2,retry:10}", "w_optimizer.weight_decay=3e-4")
+
+
+def test_a_search_goes_back_with_more_weight_decay(monkeypatch):
+    """Epoch 3 rings: what was learned until epoch 1 is there again, bit for bit, but for the weight decay; then it goes on."""
+    kept, restored = {}, {}
+    go_back, remember = SearchLoop.go_back, SearchLoop.remember
+
+    def learned(loop):
+        return {name: exactly(part.state_dict()) for name, part in loop.learned().items()}
+
+    def spy_remember(loop, own):
+        remember(loop, own)
+        kept.setdefault(loop.position.epoch - 1, learned(loop))
+
+    def spy_go_back(loop, *how):
+        go_back(loop, *how)
+        restored.update(learned(loop))
+
+    monkeypatch.setattr(SearchLoop, "remember", spy_remember)
+    monkeypatch.setattr(SearchLoop, "go_back", spy_go_back)
+    stages, records, genotype = searched(*TINY, *ALARM, "epochs=6")
+    assert [r["epoch"] for r in records] == [0, 1, 2, 3, 2, 3, 2, 3, 4, 5]
+    assert [r["step"] for r in records] == [5 * n for n in range(1, 11)], "steps never fall"
+    assert [r["looks"] for r in records] == [1, 2, 3, 4, 3, 4, 3, 4, 5, 6], "monitors go back too"
+    back = "back to what was learned until epoch 2, with weight decay "
+    assert records.lines == ["alarm: it rang", back + "0.003", "alarm: it rang", back + "0.03",
+                             "alarm: it rang; the weight decay is 0.03 and stays"], "at the largest weight decay it goes on as it is"
+    assert [r["weight_decay"] for r in records] == pytest.approx([3e-4] * 4 + [3e-3] * 2 + [3e-2] * 4)
+    groups = restored["w_optimizer"].pop("param_groups"), kept[1]["w_optimizer"].pop("param_groups")
+    assert restored == kept[1] and [{k: v for k, v in g.items() if k != "weight_decay"} for g in groups[0]] == [
+        {k: v for k, v in g.items() if k != "weight_decay"} for g in groups[1]]
+    assert [r["lr"] for r in records[4:6]] == [r["lr"] for r in records[2:4]], "schedules follow the epochs"
+    assert [r["train_loss"] for r in records[4:6]] != [r["train_loss"] for r in records[2:4]]
+    loop = stages.loop
+    assert len(loop.verdict.genotypes) == 6 and loop.position.step == 50 and loop.position.scheduled_step == 30
+    assert max(loop.history.states) == 5 and min(loop.history.states) >= 3
+    stages.space.validate(genotype)
+
+
+def test_the_official_ladder_of_weight_decays():
+    """3e-4, 3e-3, 0.03 with the script's factor of ten; 3e-4 times 3 up to 243e-4 with the default of args.py."""
+    search, _ = small(space=toy.make(), layers=5)
+    (group,) = search.w_optimizer.param_groups
+    for factor, most, wanted in ((10.0, 0.03, [3e-3, 0.03, None]), (3.0, 243e-4, [9e-4, 27e-4, 81e-4, 243e-4, None])):
+        react, found = Reaction("alarm", retry=factor, retry_until=most), []
+        group["weight_decay"] = 3e-4
+        for _ in wanted:
+            signal = react(look_at(4, search=search), {}, "it rang", 2)
+            assert signal.stop is None and signal.warning.startswith("it rang")
+            found.append(signal.retry)
+            group["weight_decay"] = signal.retry or group["weight_decay"]
+        assert found == [None if value is None else pytest.approx(value) for value in wanted]
+
+
+@pytest.mark.parametrize("monitor", ["skips", "limits"])
+def test_a_search_that_ends_early_gives_the_genotype_it_went_back_to(monitor):
+    options = {"skips": ["monitor.skips.most=1", "monitor.skips.start_epoch=2"],
+               "limits": ["monitor.limits.above={train_loss:0}", "monitor.limits.start_epoch=2"]}[monitor]
+    stages, records, genotype = searched(*TINY, "space.ops=[skip_connect,max_pool_3x3]", f"monitor=[{monitor}]",
+                                         f"monitor.{monitor}.stop=true", *options, "epochs=6", "alpha_optimizer.lr=0.5")
+    loop = stages.loop
+    assert len(records) == len(loop.verdict.genotypes) < 6 and loop.verdict.stopped and loop.verdict.epoch == len(records) - 2
+    assert genotype.to_json() == loop.verdict.genotypes[-2]
+    assert records.lines == [f"{monitor}: {loop.verdict.stopped}; the search ends with the genotype of epoch {len(records) - 1}"]
+
+
+def test_what_costs_nothing_is_always_recorded():
+    _, records, _ = searched(*TINY, "epochs=1")
+    assert {"skip_share", "parameter_free_share", "alpha_gap/normal", "alpha_gap/reduce", "alpha_entropy/normal",
+            "alpha_entropy/reduce"} <= set(records[0])
+
+
+def test_early_stopping_and_adaptive_regularisation_have_the_official_numbers():
+    """DARTS-ES' script; and DARTS-ADA_search.sh's, ten times the weight decay up to 0.03."""
+    for options, does in ((["experiment=darts_es_cifar10"], {"stop": True, "retry": None}),
+                          (["monitor=[eigenvalue]", "monitor.eigenvalue.retry=10"], {"stop": False, "retry": 10, "retry_until": 0.03})):
+        monitor = composed(*options).monitor.eigenvalue
+        official = {"every": 2, "window": 5, "delta": 4, "factor": 1.3, "start_epoch": 10} | does
+        assert {key: monitor[key] for key in official} == official

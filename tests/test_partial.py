@@ -183,3 +183,43 @@ def test_skip_dropout_drops_entries_of_skips_alone_and_keeps_their_mean():
         cell(x, only_skip.scales(), only_skip.active)
     cell.eval()
     assert torch.equal(cell(x, only_skip.scales(), only_skip.active), x[0])
+
+
+def test_skip_dropout_is_drawn_for_each_edge_and_leaves_halving_skips_alone():
+    """chenxin061/pdarts, model_search.py: dropout follows Identity, not FactorizedReduce."""
+    space = darts.make(nodes=1, ops=("skip_connect", "sep_conv_3x3"))
+    active = ((True, False), (True, False))
+    cells = {}
+    for kind in ("normal", "reduce"):
+        torch.manual_seed(0)
+        cells[kind] = Cell(space.cells[kind], space.candidates()[kind], 4, SEARCH)
+        cells[kind].mixed.skip_dropout = 0.5
+    scales = Weights(torch.tensor([[1.0, 0.0], [0.1, 0.0]]), active=active).scales()
+    out = cells["normal"]([torch.ones(8, 4, 64, 64)] * 2, scales, active, generator=torch.Generator().manual_seed(0))
+    counts = {round(v, 4): n / out.numel() for v, n in zip(*(t.tolist() for t in out.unique(return_counts=True)))}
+    assert set(counts) == {0.0, 0.2, 2.0, 2.2} and all(abs(share - 0.25) < 0.01 for share in counts.values())
+    x = [torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1))] * 2
+    dropped = cells["reduce"](x, scales, active, generator=torch.Generator().manual_seed(0))
+    cells["reduce"].mixed.skip_dropout = 0.0
+    assert torch.equal(dropped, cells["reduce"](x, scales, active))
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (0, 2), (2, 3)], ids=["two sources", "one source", "one destination"])
+def test_drop_path_masks_of_edges_are_independent(rows):
+    """Also of edges that leave one node, whose pools are one module."""
+    space = darts.make(nodes=2, ops=("max_pool_3x3", "sep_conv_3x3"))
+    spec = space.cells["normal"]
+    cell = Cell(spec, space.candidates()["normal"], 2, Normalisation(affine=False, after_pools=False))
+    active = tuple((e in rows, False) for e in range(len(spec.edges)))
+    table = torch.zeros(len(spec.edges), 2)
+    table[rows[0], 0], table[rows[1], 0] = 1.0, 0.25
+    n = 8192
+    out = cell([torch.ones(n, 2, 1, 1)] * 2, Weights(table).scales(), active, 0.5, torch.Generator().manual_seed(0))
+    first, second = (spec.edges[e][1] - 2 for e in rows)
+    a = out[:, 2 * first, 0, 0]
+    if first == second:
+        kept = torch.stack([a >= 2.0, (a == 0.5) | (a == 2.5)])
+    else:
+        kept = torch.stack([a == 2.0, out[:, 2 * second, 0, 0] == 0.5])
+    both = kept.all(0).float().mean()
+    assert abs(kept.float().mean() - 0.5) < 0.02 and abs(both - 0.25) < 0.02

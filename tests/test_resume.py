@@ -193,6 +193,50 @@ def test_a_search_killed_between_changes_of_files_ends_as_an_unbroken_one(wanted
     assert_same(outcome(finished(tmp_path)), wanted)
 
 
+# What else moves in a search: each of these has a state of its own.
+STATEFUL = {
+    "controller and its baseline": ("relaxation=controller", "hypergradient=reinforce", "hypergradient.samples=2"),
+    "draws, edge weights, an adversary, a multiplier and a monitor": (
+        "relaxation=dirichlet", "wrapper=[edge_normalised,adversarial]", "penalty=[beta_decay,cost_limit]", "cost=parameters",
+        "penalty.cost_limit.limit=2e4", "monitor=[eigenvalue]", "monitor.eigenvalue.every=1", "monitor.eigenvalue.iterations=3"),
+    "greedy decisions, frozen ops, aligned layers and drop path": (
+        "wrapper=[greedy]", "wrapper.greedy.warm_up=0", "wrapper.greedy.every=1", "wrapper.greedy.criterion=2", "monitor=[op_freezing]",
+        "monitor.op_freezing.count=2", "monitor.op_freezing.threshold=0.3", "w_penalty=[layer_alignment]", "drop_path_prob=0.3",
+        "layers=4"),
+    "more regularisation, twice": ("monitor=[limits,op_freezing]", "monitor.limits.above={train_loss:0}", "monitor.limits.start_epoch=1",
+                                   "monitor.limits.retry=10", "monitor.op_freezing.count=3"),
+    "an early end": ("monitor=[skips,limits]", "monitor.limits.above={train_loss:0}", "monitor.limits.start_epoch=1",
+                     "monitor.limits.stop=true"),
+    "binary gates, an auxiliary skip and partial channels": (
+        "relaxation=binary_gates", "wrapper=[auxiliary_skip]", "network={auxiliary_skip:true,partial:2}", "channels=4", "alpha_every=2"),
+}
+
+
+SELDOM = ("controller and its baseline", "binary gates, an auxiliary skip and partial channels")
+
+
+@pytest.mark.parametrize("options", [pytest.param(options, id=name, marks=[pytest.mark.slow] if name in SELDOM else [])
+                                     for name, options in STATEFUL.items()])
+def test_whatever_moves_a_killed_search_ends_as_an_unbroken_one(options, tmp_path):
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    unbroken.mkdir(), killed.mkdir()
+    assert run("train_search", *SEARCH, *options, EVERY_EPOCH, cwd=unbroken, report=False).code == 0
+    for every, at in [(EVERY_STEP, At(1, "_step_00000008.")), (EVERY_EPOCH, At(1, "_step_00000010."))]:
+        ended = run("train_search", *SEARCH, *options, every, "resume=auto", cwd=killed, report=False, at=at)
+        assert ended.code == -signal.SIGKILL, f"{at}: {ended.err}"
+    go_on("train_search", *SEARCH, *options, where=killed)
+    seen, wanted = outcome(finished(killed)), outcome(finished(unbroken))
+    assert_same(seen, wanted)
+    if "monitor.limits.retry=10" in options:
+        assert [r["epoch"] for r in wanted["metrics"]] == [0, 1, 1, 1, 2] and wanted["checkpoint: history"]["states"]
+        assert [round(r["weight_decay"], 5) for r in wanted["metrics"]] == [3e-4, 3e-4, 3e-3, 3e-2, 3e-2]
+    if "monitor.limits.stop=true" in options:
+        assert len(wanted["metrics"]) == 2 and wanted["checkpoint: verdict"]["epoch"] == 0
+    if "wrapper=[greedy]" in options:
+        rows = wanted["checkpoint: relaxation"]["_extra_state"]["rows"]
+        assert any(row >= 0 for kind in rows.values() for row in kind) and wanted["checkpoint: monitor_op_freezing"]["frozen"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(5))
 def test_a_search_killed_at_every_fifth_change_of_a_file_ends_as_an_unbroken_one(wanted, tmp_path, first):
@@ -249,6 +293,20 @@ def test_ctrl_c_and_then_sigterm_stop_a_search_that_ends_as_an_unbroken_one(want
 
     go_on("train_search", *SEARCH, where=tmp_path)
     assert_same(outcome(finished(tmp_path)), wanted)
+
+
+def test_ctrl_c_in_the_selection_at_the_end_stops_a_search_that_ends_as_an_unbroken_one(tmp_path):
+    """What the selection has done is not kept: it begins again, from what the last epoch left."""
+    options = (*SEARCH, "epochs=1", "final_select=perturbation", "final_select.finetune_epochs=15")
+    process = start("train_search", *options, EVERY_EPOCH, cwd=tmp_path, report=False)
+    until(lambda: "decision 1 of 2" in process.err(), "the first decision")
+    ended = process.send(signal.SIGINT)
+    assert ended.code == 130 and "stopped at epoch 1, step 5; saved." in ended.err and "Traceback" not in ended.err, ended.err
+    go_on("train_search", *options, where=tmp_path)
+    unbroken = tmp_path / "unbroken"
+    unbroken.mkdir()
+    assert run("train_search", *options, EVERY_EPOCH, cwd=unbroken, report=False).code == 0
+    assert_same(outcome(finished(tmp_path)), outcome(finished(unbroken)))
 
 
 def test_ctrl_c_before_the_run_has_begun_is_one_line(tmp_path):

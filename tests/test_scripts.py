@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from supernet import config
 from supernet.genotype import Genotype
 from supernet.log import Metrics
+from tests import backends
 
 ROOT = Path(__file__).parent.parent
 TINY = ["layers=2", "channels=2", "threads=1", "wandb.mode=disabled"]
@@ -55,37 +56,54 @@ ALPHA_ONLY = {("optimizer", "exponentiated_gradient")}
 NEEDS = {  # what a choice cannot do without
     ("space", "custom"): ["space._target_=supernet.spaces.darts.make"], ("task", "language_model"): ["dataset=text"],
     ("optimizer", "exponentiated_gradient"): ["relaxation=simplex", "alpha_optimizer.weight_decay=0"],
-    ("hypergradient", "reinforce"): ["relaxation=controller"],
-    ("stage", "p_darts"): ["skip_dropout=p_darts"], ("final_select", "within_cost"): ["final_select.limit=1", "cost=parameters"],
-    ("cost", "table"): ["cost.path=table.csv", "cost.column=flops"],
-    ("penalty", "cost_limit"): ["cost=parameters", "penalty.cost_limit.limit=1"],
+    ("hypergradient", "reinforce"): ["relaxation=controller"], ("relaxation", "controller"): ["hypergradient=reinforce"],
+    ("relaxation", "simplex"): ["optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.weight_decay=0"],
+    ("wrapper", "auxiliary_skip"): ["network={auxiliary_skip:true}"],
+    ("stage", "p_darts"): ["skip_dropout=p_darts"], ("final_select", "within_cost"): ["final_select.limit=1e6", "cost=parameters"],
+    ("cost", "table"): ["space=toy", "cost.path=toy.csv", "cost.column=flops"],
+    ("cost", "latency_table"): ["space=toy", "cost.layers=3", "cost.channels=2"],
+    ("penalty", "cost_limit"): ["cost=parameters", "penalty.cost_limit.limit=1e6"], ("penalty", "cost_linear"): ["cost=parameters"],
+    ("penalty", "cost_log"): ["cost=multiply_adds"], ("penalty", "dirichlet_kl"): ["relaxation=dirichlet"],
     ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
+    ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"],
 }
+PARTS = {"relaxation", "wrapper", "hypergradient", "penalty", "w_penalty", "monitor", "cost", "select", "final_select", "skip_dropout",
+         "stage"}
+SMALL = ["layers=4", "channels=12", "batch_size=16", "split.max_train=16", "split.max_val=16", "threads=1", "evaluator=none",
+         "space.nodes=2"]
 
 
 @pytest.mark.parametrize("group, choice", list(groups()))
-def test_every_config_composes_and_builds(composer, group, choice):
+def test_every_config_composes_and_builds(composer, group, choice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build = lambda node: instantiate(node, _convert_="all")
     for script in ("search", "final") if group in IN_FINAL and (group, choice) not in ALPHA_ONLY else ("search",):
         slots = ["optimizer@alpha_optimizer"] if (group, choice) in ALPHA_ONLY else SLOTS.get(group, [group])
-        chosen = f"[{choice}]" if group in LISTS else choice
-        cfg = composer(script, *[f"{slot}={chosen}" for slot in slots], *NEEDS.get((group, choice), []))
+        chosen, needs = f"[{choice}]" if group in LISTS else choice, NEEDS.get((group, choice), [])
+        small = [o for o in SMALL if not (o.startswith("space.") and "space=toy" in needs)] if group in PARTS else []
+        cfg = composer(script, *[f"{slot}={chosen}" for slot in slots], *small, *needs)
         config.validate(cfg, f"train_{script}")
-        build = lambda node: instantiate(node, _convert_="all")
         build(cfg.dataset.data), build(cfg.task), build(cfg.w_schedule)(0.1, 1, 10)
         import torch
 
         build(cfg.w_optimizer)(params=[torch.zeros(1, requires_grad=True)])  # a wrong key under _partial_ passes until called
-        if script == "search":
-            from supernet.bilevel import rehearse
+        if group in PARTS:  # as a search builds it, so that each part is called
+            from supernet import compose as composing
+            from supernet.spaces import toy
+            from supernet.tables.files import write_table
 
+            space = toy.make()
+            write_table(tmp_path / "toy.csv", space, [space.text(g) for g in space.enumerate()], {"flops": np.arange(27.0)}, {})
+            if group == "stage":
+                cfg.layers = 3  # P-DARTS' own are many
+                cfg.stage.layers = None
+            stages = composing.search_stages(cfg, composing.search_parts(cfg))
+            assert stages.epochs >= 1 and stages.loop.skip_dropout(0, 10) >= 0
+        elif script == "search":
             space = build(cfg.space)
             relaxation = build(cfg.relaxation)(space, torch.Generator())
             build(cfg.alpha_optimizer)(params=[*relaxation.parameters()] or [torch.zeros(1)]), build(cfg.alpha_schedule)(0.1, 1, 10)
             build(cfg.select)(space, relaxation.mean())
-            if choice != "adam":
-                with torch.no_grad():
-                    sampled = relaxation(torch.Generator()).log_prob is not None
-                rehearse(build(cfg.hypergradient), build(cfg.w_optimizer), sampled)
 
 
 PUBLISHED = {
@@ -193,17 +211,26 @@ def test_help_does_not_import_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "hypergradient: conjugate_gradient, finite_difference, first_order, neumann," in done.stdout
+    assert "w_penalty: layer_alignment" in done.stdout and "monitor: eigenvalue, layer_alignment, limits, op_freezing, skips" in done.stdout
     assert "python train_search.py" in done.stdout
 
 
-@pytest.mark.parametrize("every_s, what", [(60, "is nan in"), (0, "a weight is not finite")])
-def test_numbers_that_are_not_finite_stop_the_run_and_say_where(tmp_path, every_s, what):
-    done = run("train_search.py", *SEARCH, "w_optimizer.lr=1e20", "clip_norm=null", "backend=plain",
-               f"checkpoint_every_s={every_s}", cwd=tmp_path,
-               check=False)
+WHERE = ("epoch 0, step", "learning rate 1e+20", "largest |alpha|")
+
+
+@pytest.mark.parametrize("backend, every_s, said", [
+    ("plain", 60, ("is nan in", *WHERE)), ("plain", 0, ("a weight is not finite", *WHERE)),
+    # its batch statistics do not overflow, running averages do
+    ("native", 60, ("the validation loss is nan after epoch 0, step 2", "running statistics")), ("native", 0, ("a weight is not finite", *WHERE)),
+])
+def test_numbers_that_are_not_finite_stop_the_run_and_say_where(tmp_path, backend, every_s, said):
+    with backends.using(backend):  # or skip
+        pass
+    done = run("train_search.py", *SEARCH, "w_optimizer.lr=1e20", "clip_norm=null", f"backend={backend}",
+               f"checkpoint_every_s={every_s}", cwd=tmp_path, check=False)
     assert done.returncode == 2
     (line,) = [text for text in done.stderr.splitlines() if text.startswith("error:")]
-    assert what in line and "epoch 0, step" in line and "learning rate 1e+20" in line and "largest |alpha|" in line
+    assert all(text in line for text in said), line
     (folder,) = tmp_path.glob("runs/*_search_*")
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     import torch

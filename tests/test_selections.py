@@ -8,6 +8,7 @@ import torch
 
 from supernet import compose
 from supernet.evaluators.shared_weights import SharedWeights
+from supernet.genotype import Edge
 from supernet.relaxations.sigmoid import Sigmoid
 from supernet.relaxations.softmax import Softmax
 from supernet.schedules import Cosine, SkipDropout
@@ -16,12 +17,15 @@ from supernet.select.limited_skips import limited_skips
 from supernet.select.perturbation import Perturbation
 from supernet.select.sampled import Sampled
 from supernet.select.threshold import threshold
+from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench201
 from supernet.stages import fit_stages
+from supernet.train import evaluate
 from supernet.weights import EdgeWeights, Weights
 from tests import planted
 from tests.test_planted import TASK
-from tests.test_presets import Records, composed
+from tests.test_presets import Records, composed, searched
+from tests.test_resume import exactly
 
 FAIR = darts.make(ops=darts.OPS[1:], edges_per_node=[0, 2])
 
@@ -90,6 +94,9 @@ def test_limited_skips_are_those_of_the_official_code(seed):
     assert sum(e.op == "skip_connect" for e in free["normal"]) > 2
     with pytest.raises(ValueError, match="no candidate but a skip"):
         limited_skips(darts.make(ops=["none", "skip_connect"]), Softmax(darts.make(ops=["none", "skip_connect"]), torch.Generator()).mean())
+    other = nasbench201.make()
+    with pytest.raises(ValueError, match=r"select.kinds must be among cell in space nasbench201, got \['normal'\]"):
+        limited_skips(other, Softmax(other, torch.Generator()).mean())
 
 
 @pytest.mark.equation("p_darts")
@@ -99,6 +106,8 @@ def test_the_dropout_of_skips_falls_as_in_the_official_code():
     for epoch in range(25):
         expected = 0.4 * (25 - epoch - 1) / 25 if epoch < 10 else 0.4 * 2.718281828459045 ** (-(epoch - 10) * 0.2)
         assert schedule(epoch, 25) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="skip_dropout.prob"):
+        SkipDropout(1.0)
 
 
 # ---- perturbation
@@ -196,6 +205,99 @@ def test_edges_are_kept_whose_absence_costs_most():
     assert table.ops.sum(1).tolist() == [1.0, 1.0, 1.0, 1.0, 0.0] and table.active[4] == (False, False)
 
 
+SMALL = ("split.max_train=48", "split.max_val=32", "space.nodes=2", "space.ops=[none,skip_connect,sep_conv_3x3,max_pool_3x3]",
+         "space.edges_per_node=1", "layers=3", "channels=4", "batch_size=16", "evaluator=none", "threads=1", "epochs=2")
+
+
+def loop_of(*options):
+    """A searched loop, before its final selection."""
+    stages, _, _ = searched(*SMALL, *options)
+    return stages.loop
+
+
+def slowly(loop, order):
+    """DARTS-PT's projection without training in between, with a fresh table of weights for every question. order: by kind, edges, nodes."""
+    space, net = loop.space, loop.search.net
+    plain = {kind: w.ops.detach() for kind, w in loop.search.relaxation.mean().items()}
+    fixed = {kind: {} for kind in space.cells}
+    gone = {kind: set() for kind in space.cells}
+
+    def accuracy(kind=None, e=None, columns=()):
+        tables = {}
+        for k, spec in space.cells.items():
+            table = plain[k].clone()
+            for row, o in fixed[k].items():
+                table[row] = torch.eye(len(spec.ops))[o]
+            for row in gone[k]:
+                table[row] = 0.0
+            if k == kind:
+                table[e, list(columns)] = 0.0
+            tables[k] = table
+        for norm in loop.search.norms:
+            norm.by_batch = True
+        try:
+            weights = EdgeWeights({k: Weights(t) for k, t in tables.items()})
+            return evaluate(net, loop.search.task, loop.val, lambda: weights, torch.Generator())["accuracy"]
+        finally:
+            for norm in loop.search.norms:
+                norm.by_batch = False
+
+    for n in range(5):
+        for kind, spec in sorted(space.cells.items()):
+            e = order[kind][0][n]
+            allowed = [o for o, ok in enumerate(spec.selectable[e]) if ok]
+            scores = {o: accuracy(kind, e, [o]) for o in allowed}
+            fixed[kind][e] = min(allowed, key=scores.__getitem__)
+    for n in range(2):
+        for kind, spec in sorted(space.cells.items()):
+            rows = spec.incoming(spec.nodes[order[kind][1][n]])
+            scores = {e: accuracy(kind, e, range(len(spec.ops))) for e in rows}
+            gone[kind] |= set(rows) - {min(rows, key=scores.__getitem__)}
+    return space.genotype({kind: [Edge(spec.edges[e][1], spec.edges[e][0], spec.ops[o]) for e, o in fixed[kind].items()
+                                  if e not in gone[kind]] for kind, spec in space.cells.items()})
+
+
+@pytest.mark.equation("darts_pt")
+@pytest.mark.parametrize("seed", range(2))
+def test_perturbation_decides_as_the_procedure_written_out(seed):
+    loop = loop_of(f"seed={seed}")
+    g = torch.Generator()
+    g.set_state(loop.generators["alpha"].get_state())
+    draws = {phase: {kind: torch.randperm(n, generator=g).tolist() for kind in sorted(loop.space.cells)}
+             for phase, n in (("edges", 5), ("nodes", 2))}
+    expected = slowly(loop, {kind: (draws["edges"][kind], draws["nodes"][kind]) for kind in loop.space.cells})
+    net = exactly(loop.search.net.state_dict())
+    assert Perturbation(finetune_epochs=0)(loop) == expected
+    assert exactly(loop.search.net.state_dict()) == net, "questions leave weights and running statistics alone"
+    assert type(loop.search.relaxation) is Softmax
+
+
+def test_perturbation_tells_how_far_it_is_and_may_be_interrupted():
+    loop = loop_of()
+    loop.recorder = records = Records()
+    Perturbation(finetune_epochs=0)(loop)
+    assert [line[:31] for line in records.lines] == [f"decision {n} of 7: validation acc"[:31] for n in range(1, 8)]
+
+    class Stops(Records):
+        def working(self):
+            raise KeyboardInterrupt
+
+    loop.recorder = Stops()
+    with pytest.raises(KeyboardInterrupt):
+        Perturbation()(loop)
+    assert type(loop.search.relaxation) is Softmax
+    with pytest.raises(KeyboardInterrupt):
+        Sampled(n=5)(loop)
+    assert not any(norm.by_batch for norm in loop.search.norms)
+
+
+@pytest.mark.equation("darts_pt")
+def test_the_preset_searches_the_space_of_the_paper():
+    cfg = composed("experiment=darts_pt_cifar10")
+    assert "none" not in cfg.space.ops and len(cfg.space.ops) == 7
+    assert (cfg.final_select.finetune_epochs, cfg.final_select.lr_factor, cfg.final_select.lr_minimum) == (5, 0.1, 0.001)
+
+
 # ---- the best of samples
 
 
@@ -248,3 +350,12 @@ def test_paths_are_drawn_uniformly():
     torch.testing.assert_close(relaxation.mean()["cell"].ops, torch.full((6, 5), 0.2))
     sampled = {space.text(space.sample(random.Random(n))) for n in range(50)}
     assert len(sampled) > 45
+
+
+@pytest.mark.parametrize("make", [lambda: Perturbation(finetune_epochs=-1), lambda: Perturbation(lr_factor=0), lambda: Sampled(n=0),
+                                  lambda: Perturbation(val_batches=0), lambda: Sampled(source="alphas"), lambda: WithinCost(limit=0),
+                                  lambda: Sampled(statistics="mean")])
+def test_wrong_options_of_a_final_selection_are_one_line(make):
+    with pytest.raises(ValueError, match="final_select") as caught:
+        make()
+    assert "\n" not in str(caught.value)

@@ -152,6 +152,64 @@ GENOTYPES = {
 }
 
 
+METHODS = {
+    "a wrapper misspelt": ("wrapper=[edge_normalized]", ["wrapper=[edge_normalized]", "did you mean edge_normalised"]),
+    "a penalty without its cost": ("penalty=[cost_log]", ["penalty=cost_log", "cost=multiply_adds"]),
+    "a limit on the skip share misspelt": (("monitor=[limits]", "monitor.limits.above={skip_shares:0.5}"), ["skip_shares", "skip_share,"]),
+    "a selection within no cost": (("final_select=within_cost", "final_select.limit=1e6"), ["final_select=within_cost", "cost"]),
+    "a key of a part that is not the default": (("relaxation=gumbel", "relaxation.temprature=3"),
+                                                ["relaxation.temprature", "did you mean relaxation.temperature"]),
+}
+# The same, asked without a process each: what the composition root refuses before a run folder is made.
+PARTS = {
+    "text for a number": ("relaxation.init_scale=big", "relaxation.init_scale must be a number, got big"),
+    "a broken number": ("wrapper=[adversarial] wrapper.adversarial.steps=2.5", "wrapper.adversarial.steps must be a whole number, got 2.5"),
+    "no truth value": ("monitor=[skips] monitor.skips.stop=maybe", "monitor.skips.stop must be true or false, got maybe"),
+    "a cold start": ("relaxation=gumbel relaxation.temperature=0", "temperature and temperature_end must be positive, got 0 and 0.1"),
+    "an unknown decay": ("relaxation=concrete relaxation.decay=slow", "relaxation.decay must be linear or exponential, got 'slow'"),
+    "a draw without gradient": ("relaxation=controller", "no gradient: pass hypergradient=reinforce"),
+    "a controller of nothing": ("relaxation=controller hypergradient=reinforce relaxation.hidden=0", "hidden must be at least 1"),
+    "a simplex without its optimizer": ("relaxation=simplex", "need optimizer@alpha_optimizer=exponentiated_gradient, got Adam"),
+    "edge weights on a simplex without it": ("wrapper=[edge_normalised] wrapper.edge_normalised.form=simplex", "gradient, got Adam"),
+    "mirror descent off the simplex": ("optimizer@alpha_optimizer=exponentiated_gradient alpha_optimizer.weight_decay=0",
+                                       "relaxation=simplex"),
+    "an unknown form": ("wrapper=[edge_normalised] wrapper.edge_normalised.form=sigmoid", "must be softmax or simplex, got 'sigmoid'"),
+    "a falling epsilon": ("wrapper=[random_perturbed] wrapper.random_perturbed.epsilon=0.5", "at most epsilon_end, got 0.5 and 0.3"),
+    "an auxiliary skip that the network lacks": ("wrapper=[auxiliary_skip]", "pass network={auxiliary_skip:true}"),
+    "a third criterion": ("wrapper=[greedy] wrapper.greedy.criterion=3", "wrapper.greedy needs criterion 1 or 2"),
+    "a part that does not divide": ("network={partial:3}", "network.partial must divide the channels of every cell, got 3 and 4 channels"),
+    "an unknown part of a network": ("network={parts:2}", "unexpected keyword argument 'parts'"),
+    "fewer terms than none": ("hypergradient=neumann hypergradient.terms=-1", "hypergradient.terms must be at least 0"),
+    "no radius": ("hypergradient=finite_difference hypergradient.radius=0", "hypergradient.radius must be positive, got 0"),
+    "a score without a probability": ("hypergradient=reinforce", "relaxation=controller"),
+    "layers of a chain": ("space=nasbench_macro layers=8 monitor=[layer_alignment]", "cells that share alphas, got ChainNetwork"),
+    "a weights' penalty on a chain": ("space=nasbench_macro layers=8 w_penalty=[layer_alignment]", "needs a network of cells"),
+    "no radius of the weights' penalty": ("w_penalty=[layer_alignment] w_penalty.layer_alignment.radius=0", "needs a positive radius"),
+    "an unknown distance": ("penalty=[zero_one] penalty.zero_one.form=l3", "penalty.zero_one.form must be l1 or l2, got 'l3'"),
+    "a negative penalty": ("penalty=[entropy] penalty.entropy.weight=-3", "at least 0, got -3"),
+    "a penalty on nothing": ("penalty=[beta_decay] relaxation=uniform", "penalties act on architecture parameters, and Uniform has none"),
+    "a divergence of no distribution": ("penalty=[dirichlet_kl]", "Softmax draws from no Dirichlet distribution"),
+    "a limit that is not given": ("penalty=[cost_limit] cost=parameters", "penalty.cost_limit.limit needs a value"),
+    "a limit that nothing meets": ("penalty=[cost_limit] cost=parameters penalty.cost_limit.limit=10", "every architecture has at least"),
+    "a selection that nothing meets": ("final_select=within_cost cost=parameters final_select.limit=10", "no architecture within"),
+    "an eigenvalue of no alphas": ("monitor=[eigenvalue] relaxation=uniform", "Uniform has no table of alphas"),
+    "a weaker regularisation": ("monitor=[eigenvalue] monitor.eigenvalue.retry=0.5", "must be above 1, or null, got 0.5"),
+    "nothing to multiply": ("monitor=[skips] monitor.skips.retry=3 w_optimizer.weight_decay=0", "must be positive, got 0"),
+    "an unknown kind": ("monitor=[skips] monitor.skips.kind=cell", "a kind of ['normal', 'reduce'] or null, got 2 and 'cell'"),
+    "a limit on nothing": ("monitor=[limits]", "monitor.limits needs a limit"),
+    "cosines over no steps": ("monitor=[op_freezing] monitor.op_freezing.count=0", "must be at least 1, got 0 and 1"),
+    "a threshold above 1": ("select=threshold select.value=1.5", "select.value must be between 0 and 1, got 1.5"),
+    "skips of an unknown kind": ("select=limited_skips select.kinds=[cell]", "select.kinds must be among normal, reduce"),
+    "less than no training": ("final_select=perturbation final_select.finetune_epochs=-1", "finetune_epochs and lr_minimum of at least 0"),
+    "the best of none": ("final_select=sampled final_select.n=0", "at least 1, got 0"),
+    "unknown statistics": ("final_select=sampled final_select.statistics=mean", "recalibrated, batch or running"),
+    "no table": ("cost=table cost.path=nothing.csv cost.column=flops", "nothing.csv: cannot read the table"),
+    "no latencies": ("cost=latency_table cost.path=nothing.json", "nothing.json: cannot read the latency table"),
+    "all skips dropped": ("skip_dropout=p_darts skip_dropout.prob=1", "skip_dropout.prob must be at least 0 and below 1, got 1"),
+    "alphas never": ("alpha_every=0", "alpha_every must be at least 1, got 0"),
+}
+
+
 def named(cases: dict) -> list:
     return [pytest.param((options,) if isinstance(options, str) else options, words, id=name) for name, (options, words) in cases.items()]
 
@@ -176,6 +234,31 @@ def test_options(here, options, words):
 @pytest.mark.parametrize("options, words", named(BUILT))
 def test_values_that_only_a_part_can_judge(here, options, words):
     refuses(here, words, "train_search", *TINY, *options)
+
+
+@pytest.mark.parametrize("options, words", named(METHODS))
+def test_methods(here, options, words):
+    refuses(here, words, "train_search", *TINY, *options)
+
+
+@pytest.mark.parametrize("options, told", [pytest.param(*case, id=name) for name, case in PARTS.items()])
+def test_parts(options, told, tmp_path, monkeypatch):
+    from hydra.errors import HydraException
+
+    from supernet import compose
+    from supernet.config import composing, one_line
+    from supernet.errors import Mendable
+    from tests.test_presets import composed
+
+    monkeypatch.chdir(tmp_path)
+    tiny = [o for o in TINY if "layers=8" not in options or not o.startswith("layers")]
+    with pytest.raises((Mendable, HydraException)) as caught:
+        cfg = composed(*tiny, "channels=4", "threads=1", "evaluator=none", *options.split())
+        with composing():
+            compose.search_stages(cfg, compose.search_parts(cfg))
+    line = one_line(caught.value)
+    assert told in line and len(line) < 300 and "\n" not in line, line
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options, words", named(DATA))

@@ -12,7 +12,10 @@ def finite_difference(problem: Problem, *, radius: float = 1e-2) -> Tensors:
     w' is the weights after a virtual step (momentum and weight decay included), w+- = w +- eps * d_w' L_val(w', alpha) around
     the weights w themselves, eps = radius / ||d_w' L_val||. Written with the direction u = -xi * d_w' L_val the term is the
     derivative of d_alpha L_train along u, so the same code serves every optimizer with a differentiable step.
+    Raises ValueError for a radius that is not positive.
     """
+    if radius <= 0:
+        raise ValueError(f"hypergradient.radius must be positive, got {radius}")
     direct, u = at_virtual_step(problem)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(u))))
     eps = radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)  # a device tensor: nothing is read back

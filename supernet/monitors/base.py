@@ -1,6 +1,6 @@
 """What watches a search: numbers for the record, and what they may bring about."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ PARAMETER_FREE = frozenset({"none", "skip_connect", "max_pool_3x3", "avg_pool_3x
 
 
 class Look(NamedTuple):
-    """A search after an epoch. `val` gives the validation batches in order, not augmented; `weights` are the mean ones."""
+    """A search after an epoch. `val` gives the validation batches in order, not augmented; `weights` are the mean ones; `values` is what is
+    recorded of the epoch so far, that of monitors listed before included."""
 
     epoch: int
     epochs: int
@@ -22,21 +23,82 @@ class Look(NamedTuple):
     weights: EdgeWeights
     search: Bilevel
     val: Iterable[Batch]
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Signal:
     """values: for the record. warning: a line for people. stop: why the search ends here, and then `back`, by how many epochs its
-    genotype is an earlier one."""
+    genotype is an earlier one. retry: instead, the search undoes the last `back` epochs and goes on with this weight decay."""
 
     values: Mapping[str, float] = field(default_factory=dict)
     warning: str | None = None
     stop: str | None = None
     back: int = 0
+    retry: float | None = None
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What a monitor does when a search looks unhealthy: it warns; with `stop` it ends the search with the last healthy genotype; with
+    `retry` (above 1) the search goes back to what was learned until the last healthy epoch, weights, alphas and both optimizers, and on
+    from there to its last epoch with `retry` times the weight decay of the weights, and only warns where that would be above
+    `retry_until` (RobustDARTS, Zela et al. 2020, Sec. 5.3, DARTS-ADA; official code). What is drawn and which batches come is not repeated.
+
+    monitor: its name, for errors.
+    """
+
+    monitor: str
+    stop: bool = False
+    retry: float | None = None
+    retry_until: float = 0.03
+
+    def __post_init__(self) -> None:
+        if self.retry is not None and self.retry <= 1:
+            raise ValueError(f"monitor.{self.monitor}.retry must be above 1, or null, got {self.retry}")
+        if self.retry_until <= 0:
+            raise ValueError(f"monitor.{self.monitor}.retry_until must be positive, got {self.retry_until}")
+
+    def check(self, search: Bilevel) -> None:
+        """Before any work. Raises ValueError."""
+        if self.retry is not None and not weight_decay(search) > 0:
+            raise ValueError(f"monitor.{self.monitor}.retry multiplies w_optimizer.weight_decay, which must be positive, got "
+                             f"{weight_decay(search):g}")
+
+    def __call__(self, look: Look, values: Mapping[str, float], why: str | None, back: int) -> Signal:
+        """why: what is wrong, or None. back: by how many epochs the last healthy one is an earlier one."""
+        if self.retry is None:
+            if why is None:
+                return Signal(values)
+            return Signal(values, stop=why, back=back) if self.stop else Signal(values, warning=why)
+        now = weight_decay(look.search)
+        values = {**values, "weight_decay": now}
+        if why is None:
+            return Signal(values)
+        if now * self.retry > self.retry_until * (1 + 1e-6):
+            return Signal(values, f"{why}; the weight decay is {now:g} and stays")
+        return Signal(values, why, back=back, retry=now * self.retry)
+
+
+def weight_decay(search: Bilevel) -> float:
+    """That of the weights: the largest of the optimizer's groups'; 0 where it has none."""
+    return max(group.get("weight_decay", 0.0) for group in search.w_optimizer.param_groups)
 
 
 class Monitor:
-    """An interface; made as `Monitor(space, **options)`. Monitors with a memory override the last two."""
+    """An interface; made as `Monitor(space, **options)`. Monitors with a memory override the last two.
+
+    gives: the names of its values. keeps: how many epochs back it may ask for a retry from; spacing: every how many epochs, counted from 0,
+    that may be.
+    """
+
+    gives: Collection[str] = ()
+    spacing = 1
+    keeps = 0
+
+    def check(self, search: Bilevel, known: Collection[str]) -> None:
+        """Before any work: raises ValueError where it cannot watch this search. known: the names of the values that an epoch's record has
+        when it is this monitor's turn."""
 
     def before_epoch(self, search: Bilevel) -> None:
         """Also before an epoch that is gone on with."""

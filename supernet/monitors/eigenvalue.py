@@ -1,16 +1,16 @@
 """The dominant eigenvalue of the Hessian of the validation loss with respect to alpha, and what RobustDARTS does when it rises (Zela et al.
 2020, Sec. 4 and 5)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ops.kernels import differentiable_twice
-from supernet.bilevel import Bilevel
+from supernet.bilevel import Bilevel, rewound
 from supernet.hypergradients.base import grad
-from supernet.monitors.base import Look, Monitor, Signal
+from supernet.monitors.base import Look, Monitor, Reaction, Signal
 from supernet.space import Space
 from supernet.task import Batch
 
@@ -38,11 +38,13 @@ def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int)
 
 
 def alpha_curvature(search: Bilevel, batch: Batch) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The exact product of the Hessian of a batch's loss under the mean weights with a vector, and the flat alphas. Statistics are the
-    batch's own and no penalties count; the network is left as found."""
+    """The exact product of the Hessian of a batch's loss with a vector, and the flat alphas. The loss is that under the weights of an
+    evaluation; statistics are the batch's own and no penalties count. The search is left as found."""
     alphas = tuple(search.relaxation.tables().values())
+    with rewound(search.generators["alpha"]) as generator:
+        weights = search.relaxation.evaluated(generator)
     with differentiable_twice():
-        slopes = grad(search.val_loss_under(batch, search.relaxation.mean()), alphas, create_graph=True)
+        slopes = grad(search.val_loss_under(batch, weights), alphas, create_graph=True)
 
     def product(v: Tensor) -> Tensor:
         parts = [part.view_as(a) for part, a in zip(v.split([a.numel() for a in alphas]), alphas)]
@@ -67,31 +69,40 @@ def dominant_eigenvalue(search: Bilevel, batch: Batch, iterations: int = 10) -> 
 class Eigenvalue(Monitor):
     """Computes it every `every` epochs on the first validation batch, by `iterations` of Lanczos' method on exact products.
 
-    stop: where the mean of the last `window` values is more than `factor` times the mean of the `window` that ended `delta` values
-    before, the search ends with the genotype of the epoch in the middle of that earlier window, if it is `start_epoch` or later [official
+    In trouble is a search where the mean of the last `window` values is more than `factor` times the mean of the `window` that ended
+    `delta` values before, and the epoch in the middle of that earlier window, the last healthy one, is `start_epoch` or later [official
     code, EVLocalAvg: every 2 epochs, window 5, delta 4, 1.3, 10, so 12 epochs back and not before epoch 22; the paper's 0.75 = 1 / 1.3].
-    Otherwise that is a warning.
+    stop, retry, retry_until: what that brings about (`Reaction`), a return to that epoch or a warning.
     """
 
-    def __init__(self, space: Space, *, every: int = 2, iterations: int = 10, stop: bool = False, window: int = 5, delta: int = 4,
-                 factor: float = 1.3, start_epoch: int = 10):
+    gives = ("alpha_eigenvalue",)
+
+    def __init__(self, space: Space, *, every: int = 2, iterations: int = 10, window: int = 5, delta: int = 4, factor: float = 1.3,
+                 start_epoch: int = 10, stop: bool = False, retry: float | None = None, retry_until: float = 0.03):
         for name, value in (("every", every), ("iterations", iterations), ("window", window), ("delta", delta)):
             if value < 1:
                 raise ValueError(f"monitor.eigenvalue.{name} must be at least 1, got {value}")
-        self.every, self.iterations, self.stop = every, iterations, stop
+        if factor <= 0:
+            raise ValueError(f"monitor.eigenvalue.factor must be positive, got {factor}")
+        self.every, self.iterations, self.spacing = every, iterations, every
         self.window, self.delta, self.factor, self.start_epoch = window, delta, factor, start_epoch
+        self.reaction = Reaction("eigenvalue", stop, retry, retry_until)
+        self.reach = every * (window // 2 + delta)
+        self.keeps = 0 if retry is None else self.reach
         self.values: list[float] = []
+
+    def check(self, search: Bilevel, known: Collection[str]) -> None:
+        search.relaxation.tables()
+        self.reaction.check(search)
 
     def after_epoch(self, look: Look) -> Signal:
         if look.epoch % self.every:
             return Signal()
         self.values.append(dominant_eigenvalue(look.search, next(iter(look.val)), self.iterations))
-        value = {"alpha_eigenvalue": self.values[-1]}
-        ratio, back = rise(self.values, self.window, self.delta), (self.delta + self.window // 2) * self.every
-        if ratio is None or look.epoch - back < self.start_epoch or ratio <= self.factor:
-            return Signal(value)
-        why = f"the dominant eigenvalue's mean rose by a factor of {ratio:.2f}, more than {self.factor:g}"
-        return Signal(value, stop=why, back=back) if self.stop else Signal(value, warning=why)
+        ratio, why = rise(self.values, self.window, self.delta), None
+        if ratio is not None and look.epoch - self.reach >= max(0, self.start_epoch) and ratio > self.factor:
+            why = f"the dominant eigenvalue's mean rose by a factor of {ratio:.2f}, more than {self.factor:g}"
+        return self.reaction(look, {"alpha_eigenvalue": self.values[-1]}, why, self.reach)
 
     def state_dict(self) -> dict[str, Any]:
         return {"values": list(self.values)}

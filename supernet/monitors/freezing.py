@@ -1,12 +1,12 @@
 """Operation-level early stopping: ops whose training and validation gradients part ways are frozen (OLES, Jiang et al. 2023)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from supernet.bilevel import Bilevel
+from supernet.bilevel import Bilevel, rewound
 from supernet.cell import MixedEdges
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
@@ -18,9 +18,13 @@ class OpFreezing(Monitor):
     """The cosine between the gradients of the training and of the validation loss with respect to an op's weights, averaged over `count`
     steps; where the mean falls below `threshold` the op's weights are not trained any more (official code: 20 and 0.4).
 
-    A step's validation gradient is computed on its validation batch under the mean edge weights, one more backward pass; with `every`
-    only each so many steps. Logged: `gradient_cosine`, the mean over ops, and `frozen_share` of the ops that have weights.
+    All of an op's weights are one vector here; the official code takes cosines along the first dimension of each weight, their mean, and
+    the sum of 21 of them over 20. A step's validation gradient is computed after it [official code], on its validation batch under the
+    edge weights of an evaluation, one more backward pass; with `every` only each so many steps. Logged: `gradient_cosine`, the mean over
+    ops, and `frozen_share` of the ops that have weights.
     """
+
+    gives = ("frozen_share", "gradient_cosine")
 
     def __init__(self, space: Space, *, threshold: float = 0.4, count: int = 20, every: int = 1, freeze: bool = True):
         if count < 1 or every < 1:
@@ -31,10 +35,15 @@ class OpFreezing(Monitor):
         self.frozen: set[str] = set()
         self._ops: dict[str, list[nn.Parameter]] = {}
 
+    def check(self, search: Bilevel, known: Collection[str]) -> None:
+        if not any(parameters for _, parameters in _ops(search.net)):
+            raise ValueError("monitor=[op_freezing] needs a network of cells whose edges have ops with weights of their own")
+
     def before_epoch(self, search: Bilevel) -> None:
         self._ops = {name: parameters for name, parameters in _ops(search.net) if parameters}
-        for name in self.frozen:
-            _freeze(self._ops[name])
+        for name, parameters in self._ops.items():
+            for p in parameters:
+                p.requires_grad_(name not in self.frozen)  # a search that went back has fewer of them than before
 
     def after_step(self, search: Bilevel, train_batch: Batch, val_batch: Batch | None, step: int) -> None:
         if val_batch is None or step % self.every:
@@ -43,8 +52,8 @@ class OpFreezing(Monitor):
         if not held:
             return
         parameters = [p for ps in held.values() for p in ps]
-        with torch.no_grad():
-            weights = search.relaxation.mean()
+        with torch.no_grad(), rewound(search.generators["alpha"]) as generator:
+            weights = search.relaxation.evaluated(generator)
         slopes = iter(grad(search.val_loss_under(val_batch, weights), parameters))
         for name, ps in held.items():
             a, b = (torch.cat([t.flatten() for t in tensors]) for tensors in ([p.grad for p in ps], [next(slopes) for _ in ps]))

@@ -1,6 +1,8 @@
 """How far the cells agree on what alpha should be (Lambda-DARTS, Movahedi et al. 2023, Sec. 3)."""
 
-from supernet.bilevel import rewound, statistics_held
+from collections.abc import Collection
+
+from supernet.bilevel import Bilevel, rewound, statistics_held
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
 from supernet.penalties.layer_alignment import alignment
@@ -15,6 +17,10 @@ class LayerAlignment(Monitor):
         if every < 1:
             raise ValueError(f"monitor.layer_alignment.every must be at least 1, got {every}")
         self.every = every
+        self.gives = [f"layer_alignment/{kind}" for kind in space.cells]
+
+    def check(self, search: Bilevel, known: Collection[str]) -> None:
+        search.check_layered()
 
     def after_epoch(self, look: Look) -> Signal:
         if look.epoch % self.every:

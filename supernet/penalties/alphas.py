@@ -6,7 +6,6 @@ from torch import Tensor
 from supernet.costs import Cost
 from supernet.penalties.base import Constant, Penalty, checked_weight
 from supernet.relaxations.base import Relaxation, absent
-from supernet.relaxations.dirichlet import concentration
 from supernet.space import Space
 from supernet.weights import EdgeWeights
 
@@ -44,9 +43,9 @@ class DirichletKL(Penalty):
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         rows = []
-        for kind, beta in relaxation.tables().items():
-            here = self.present[kind].on(beta.device)
-            c = concentration(beta).where(here, torch.ones_like(beta))  # an op with concentration 1 that counts below as none
+        for kind, concentration in relaxation.concentrations().items():
+            here = self.present[kind].on(concentration.device)
+            c = concentration.where(here, torch.ones_like(concentration))  # an op with concentration 1 that counts below as none
             total = (c * here).sum(-1)
             terms = ((c - 1) * (torch.digamma(c) - torch.digamma(total)[:, None]) - torch.lgamma(c)) * here
             rows.append(torch.lgamma(total) - torch.lgamma(here.sum(-1).to(c)) + terms.sum(-1))

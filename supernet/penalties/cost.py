@@ -10,20 +10,29 @@ from supernet.costs import Cost
 from supernet.penalties.base import Penalty, checked_weight
 from supernet.relaxations.base import Relaxation
 from supernet.space import Space
-from supernet.weights import EdgeWeights
+from supernet.weights import EdgeWeights, Weights
 
 
-def _needed(cost: Cost | None, name: str) -> Cost:
+def _needed(space: Space, cost: Cost | None, name: str) -> Cost:
+    """The cost. Raises ValueError: there is none, or (CostError) none with an expectation."""
     if cost is None:
         raise ValueError(f"penalty={name} needs a cost: pass cost=multiply_adds, cost=parameters, cost=table or cost=latency_table")
+    _at_first(space, cost)
     return cost
+
+
+def _at_first(space: Space, cost: Cost) -> float:
+    """The expected cost where all candidates of an edge have the same weight."""
+    tables = {kind: torch.tensor(spec.present, dtype=torch.float64) for kind, spec in space.cells.items()}
+    return cost.expected(EdgeWeights({kind: Weights(t / t.sum(1, keepdim=True).clamp_min(1)) for kind, t in tables.items()})).item()
 
 
 class CostLinear(Penalty):
     """`weight * E[cost] / reference` (SNAS, Xie et al. 2019, eq. 12, with the expectation in closed form)."""
 
     def __init__(self, space: Space, cost: Cost | None, *, weight: float, reference: float):
-        self.cost, self.weight, self.reference = _needed(cost, "cost_linear"), checked_weight(weight), _positive("reference", reference)
+        self.cost, self.weight = _needed(space, cost, "cost_linear"), checked_weight(weight)
+        self.reference = _positive("reference", reference)
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         return self.weight * self.cost.expected(relaxation.mean()) / self.reference
@@ -31,10 +40,15 @@ class CostLinear(Penalty):
 
 class CostLog(Penalty):
     """Makes the loss `CE * alpha * log(E[cost])^beta`: FBNet's (Wu et al. 2019, eq. 2; cost in its own unit), and with `reference` the
-    official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`."""
+    official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`. Raises ValueError: a cost not above 1 in its unit,
+    whose log has no such power."""
 
     def __init__(self, space: Space, cost: Cost | None, *, alpha: float = 0.2, beta: float = 0.6, reference: float | None = None):
-        self.cost, self.alpha, self.beta, self.reference = _needed(cost, "cost_log"), alpha, beta, reference
+        self.cost, self.alpha, self.beta, self.reference = _needed(space, cost, "cost_log"), alpha, beta, reference
+        for what, value in (("the expected cost", _at_first(space, self.cost)), ("reference", reference)):
+            if value is not None and value <= 1:
+                raise ValueError(f"penalty=cost_log takes a power of the log of the cost: {what} must be above 1 ({cost.unit}), got "
+                                 f"{value:.4g}")
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         size = self.cost.expected(relaxation.mean()).log()
@@ -48,7 +62,7 @@ class CostPower(Penalty):
     to descend on, so with a positive exponent. `hard` counts only what is above the target (their w = 0 below it)."""
 
     def __init__(self, space: Space, cost: Cost | None, *, target: float, exponent: float = 0.07, hard: bool = False):
-        self.cost, self.target = _needed(cost, "cost_power"), _positive("target", target)
+        self.cost, self.target = _needed(space, cost, "cost_power"), _positive("target", target)
         self.exponent, self.hard = exponent, hard
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
@@ -65,7 +79,10 @@ class CostLimit(Penalty):
     """
 
     def __init__(self, space: Space, cost: Cost | None, *, limit: float, rho: float = 10.0, rate: float = 0.01):
-        self.cost, self.limit = _needed(cost, "cost_limit"), _positive("limit", limit)
+        self.cost, self.limit = _needed(space, cost, "cost_limit"), _positive("limit", limit)
+        if self.limit < self.cost.least():
+            raise ValueError(f"penalty.cost_limit.limit is {limit:g} {self.cost.unit}, and every architecture has at least "
+                             f"{self.cost.least():g}")
         self.rho, self.rate = _positive("rho", rho), _positive("rate", rate)
         self.multiplier = torch.zeros(())
 

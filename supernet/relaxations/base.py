@@ -23,6 +23,7 @@ class Relaxation(nn.Module, ABC):
     """
 
     static = False
+    on_simplex = False  # True: some parameters are points of a simplex, and need an optimizer that keeps them there
 
     @abstractmethod
     def noise(self, generator: torch.Generator) -> Noise:
@@ -66,7 +67,11 @@ class Relaxation(nn.Module, ABC):
     def tables(self) -> dict[str, Tensor]:
         """The parameters that stand for the ops, by kind (E, O), as penalties see them; those of absent ops are to be left out
         (`absent`). Raises ValueError where there are none."""
-        raise ValueError(f"{type(self).__name__} has no table of alphas")
+        raise ValueError(f"relaxation {type(self).__name__} has no table of alphas, which a penalty, monitor or hypergradient asks for")
+
+    def concentrations(self) -> dict[str, Tensor]:
+        """Those of the Dirichlet distributions that op weights are drawn from, by kind (E, O). Raises ValueError where they are not."""
+        raise ValueError(f"relaxation {type(self).__name__} draws from no Dirichlet distribution: pass relaxation=dirichlet")
 
     def recorded(self) -> dict[str, Tensor]:
         """What the record of a search keeps many times an epoch, by name: small tables."""
@@ -116,6 +121,10 @@ class Wrapper(Relaxation):
     def static(self) -> bool:
         return self.keeps_static and self.inner.static
 
+    @property
+    def on_simplex(self) -> bool:
+        return self.inner.on_simplex
+
     def noise(self, generator: torch.Generator) -> Noise:
         return self.inner.noise(generator)
 
@@ -142,6 +151,9 @@ class Wrapper(Relaxation):
 
     def tables(self) -> dict[str, Tensor]:
         return self.inner.tables()
+
+    def concentrations(self) -> dict[str, Tensor]:
+        return self.inner.concentrations()
 
     def recorded(self) -> dict[str, Tensor]:
         own = {name: p for name, p in self.named_parameters() if not name.startswith("inner.")}

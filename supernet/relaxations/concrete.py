@@ -21,7 +21,7 @@ class Concrete(TableRelaxation):
                  temperature: float = 1.0, temperature_end: float = 0.03, decay: str = "linear"):
         super().__init__(space, generator, init_scale=init_scale)
         if min(temperature, temperature_end) <= 0:
-            raise ValueError(f"temperatures must be positive, got {temperature} and {temperature_end}")
+            raise ValueError(f"relaxation.temperature and temperature_end must be positive, got {temperature} and {temperature_end}")
         if decay not in ("linear", "exponential"):
             raise ValueError(f"relaxation.decay must be linear or exponential, got {decay!r}")
         self.temperature, self.ends, self.decay = temperature, (temperature, temperature_end), decay

@@ -22,6 +22,9 @@ class Controller(Relaxation):
     def __init__(self, space: Space, generator: torch.Generator, *, hidden: int = 64, tanh_constant: float = 1.1,
                  op_tanh_reduce: float = 2.5):
         super().__init__()
+        if hidden < 1 or tanh_constant <= 0 or op_tanh_reduce <= 0:
+            raise ValueError("relaxation.hidden must be at least 1, tanh_constant and op_tanh_reduce positive, got "
+                             f"{hidden}, {tanh_constant} and {op_tanh_reduce}")
         self.space, self.tanh, self.op_tanh = space, tanh_constant, tanh_constant / op_tanh_reduce
         self.cell = nn.LSTMCell(hidden, hidden)
         self.start = nn.Parameter(torch.empty(1, hidden))

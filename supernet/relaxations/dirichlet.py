@@ -19,7 +19,8 @@ def concentration(beta: Tensor) -> Tensor:
 
 
 class Dirichlet(TableRelaxation):
-    """`weights[e] ~ Dirichlet(elu(beta[e]) + 1)` over the ops that the edge has; the mean is the concentration over its row's sum.
+    """`weights[e] ~ Dirichlet(elu(beta[e]) + 1)` over the ops that the edge has; the mean is the concentration over its row's sum. (The
+    official code compares edges by softmax(beta) when it selects. Within an edge both agree.)
 
     A draw is normalised Gamma variables, each with its implicit path derivative (Figurnov et al. 2018). They are made of standard normal,
     uniform and exponential draws (`gamma`), so that the same noise gives the same draw and nothing is drawn where weights are
@@ -39,6 +40,9 @@ class Dirichlet(TableRelaxation):
             found[f"uniform_{kind}"] = torch.rand(*beta.shape, PROPOSALS, generator=generator, **like).to(beta.device)
             found[f"exponential_{kind}"] = torch.empty(beta.shape, **like).exponential_(generator=generator).to(beta.device)
         return found
+
+    def concentrations(self) -> dict[str, Tensor]:
+        return {kind: concentration(beta) for kind, beta in self.alpha.items()}
 
     def weights(self, noise: Noise) -> EdgeWeights:
         found = {}

@@ -30,6 +30,10 @@ class EdgeNormalised(Wrapper):
             self.beta[kind] = nn.ParameterList(
                 nn.Parameter(init_scale * torch.randn(n, generator=generator) if self.softmax else torch.full((n,), 1 / n)) for n in rows)
 
+    @property
+    def on_simplex(self) -> bool:
+        return not self.softmax or self.inner.on_simplex
+
     def edges(self) -> dict[str, Tensor]:
         """By kind, (E)."""
         return {kind: torch.cat([beta.softmax(0) if self.softmax else beta for beta in rows]) for kind, rows in self.beta.items()}

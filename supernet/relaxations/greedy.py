@@ -25,8 +25,9 @@ class Greedy(Wrapper):
     def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, criterion: int = 1, warm_up: int = 9, every: int = 5,
                  history: int = 4):
         super().__init__(inner)
-        if criterion not in (1, 2) or every < 1 or history < 1:
-            raise ValueError(f"wrapper.greedy needs criterion 1 or 2, every >= 1 and history >= 1, got {criterion}, {every} and {history}")
+        if criterion not in (1, 2) or warm_up < 0 or every < 1 or history < 1:
+            raise ValueError("wrapper.greedy needs criterion 1 or 2, warm_up >= 0, every >= 1 and history >= 1, got "
+                             f"{criterion}, {warm_up}, {every} and {history}")
         self.space, self.criterion, self.warm_up, self.every, self.length = space, criterion, warm_up, every, history
         self.rows = {kind: [OPEN] * len(spec.edges) for kind, spec in space.cells.items()}
         self.epoch = -1  # the last before which it was decided
@@ -107,5 +108,6 @@ class Greedy(Wrapper):
 
 
 def _scaled(values: Tensor) -> Tensor:
+    """From 0 to 1; ones where all are equal but for rounding, as the importance is in a space without `none`."""
     low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else torch.ones_like(values)
+    return (values - low) / (high - low) if high - low > 1e-6 else torch.ones_like(values)

@@ -22,7 +22,7 @@ class GumbelHard(TableRelaxation):
                  temperature_end: float = 0.1):
         super().__init__(space, generator, init_scale=init_scale)
         if min(temperature, temperature_end) <= 0:
-            raise ValueError(f"temperatures must be positive, got {temperature} and {temperature_end}")
+            raise ValueError(f"relaxation.temperature and temperature_end must be positive, got {temperature} and {temperature_end}")
         self.temperature, self.ends = temperature, (temperature, temperature_end)
 
     def anneal(self, progress: float, epoch: int) -> None:

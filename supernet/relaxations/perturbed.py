@@ -89,7 +89,10 @@ class Adversarial(Perturbed):
         delta = self.random(draw, generator)
         for _ in range(self.steps):
             delta = {kind: d.detach().requires_grad_() for kind, d in delta.items()}
-            slopes = torch.autograd.grad(loss_of_weights(moved(draw, delta)), list(delta.values()))
+            loss = loss_of_weights(moved(draw, delta))
+            if not loss.requires_grad:  # no op runs
+                return draw
+            slopes = torch.autograd.grad(loss, list(delta.values()), allow_unused=True, materialize_grads=True)
             ascended = {kind: (d.detach() + self.step_share * self.epsilon * slope.sign()).clamp(-self.epsilon, self.epsilon)
                         for (kind, d), slope in zip(delta.items(), slopes)}
             delta = self.clipped(draw, ascended)

@@ -13,6 +13,7 @@ class Simplex(TableRelaxation):
     it there. Rows start uniform over the ops that the edge has; entries of absent ops are 0 and stay so."""
 
     static = True
+    on_simplex = True
 
     def __init__(self, space: Any, generator: torch.Generator):
         super().__init__(space, generator, init_scale=0.0)

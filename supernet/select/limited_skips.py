@@ -10,14 +10,17 @@ from supernet.weights import EdgeWeights, replaced
 
 def limited_skips(space: Space, weights: EdgeWeights, *, most: int = 2, kinds: Sequence[str] = ("normal",)) -> Genotype:
     """`argmax`, and while a cell of `kinds` holds more than `most` skip connections, the weakest of them is taken out of its edge's
-    candidates and the cell is selected again [official code]. Raises ValueError where an edge has no other op."""
+    candidates and the cell is selected again [official code]. Raises ValueError where an edge has no other op, and for other kinds than
+    the space has."""
     if most < 0:
         raise ValueError(f"select.most must be at least 0, got {most}")
+    if not kinds or not set(kinds) <= set(space.cells):
+        raise ValueError(f"select.kinds must be among {', '.join(sorted(space.cells))} in space {space.name}, got {list(kinds)}")
     weights = weights.detach()
     tables = {kind: w.ops.clone() for kind, w in weights.items()}
     while True:
         genotype = argmax(space, replaced(weights, lambda kind, w: {"ops": tables[kind]}))
-        over = [kind for kind in kinds if kind in space.cells and sum(e.op == "skip_connect" for e in genotype[kind]) > most]
+        over = [kind for kind in kinds if sum(e.op == "skip_connect" for e in genotype[kind]) > most]
         if not over:
             return genotype
         for kind in over:

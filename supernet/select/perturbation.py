@@ -11,6 +11,7 @@ from supernet.genotype import Edge, Genotype
 from supernet.optimizers import set_lr
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
 from supernet.schedules import Cosine
+from supernet.select.base import FinalSelection
 from supernet.space import Space
 from supernet.train import SearchLoop, evaluate
 from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replaced
@@ -18,7 +19,7 @@ from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replac
 Accuracy = Callable[[EdgeWeights], float]
 
 
-class Perturbation:
+class Perturbation(FinalSelection):
     """Edge by edge in a random order, in all kinds of cells at once: each op of the edge is masked in turn, the op whose absence costs the
     supernet most validation accuracy is kept, and the supernet is fine-tuned for `finetune_epochs`. Then node by node: of the edges into
     it those are kept whose absence costs most, again with fine-tuning in between. Where a node keeps all its edges, ops alone
@@ -38,6 +39,8 @@ class Perturbation:
         if finetune_epochs < 0 or lr_factor <= 0 or lr_minimum < 0:
             raise ValueError("final_select needs finetune_epochs and lr_minimum of at least 0 and lr_factor > 0, "
                              f"got {finetune_epochs}, {lr_minimum} and {lr_factor}")
+        if val_batches is not None and val_batches < 1:
+            raise ValueError(f"final_select.val_batches must be at least 1, or null for all, got {val_batches}")
         if statistics not in ("batch", "running"):
             raise ValueError(f"final_select.statistics must be batch or running, got {statistics!r}")
         self.finetune_epochs, self.lr_factor, self.lr_minimum, self.val_batches = finetune_epochs, lr_factor, lr_minimum, val_batches
@@ -50,6 +53,7 @@ class Perturbation:
         batches = list(loop.val)[: self.val_batches]
 
         def accuracy(weights: EdgeWeights) -> float:
+            loop.recorder.working()
             with statistics_of_the_batch(search.norms if self.by_batch else ()):
                 return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"],
                                 search.context)["accuracy"]
@@ -66,6 +70,7 @@ class Perturbation:
                 for kind, order in queue.items():
                     if n < len(order):
                         decide(kind, order[n], accuracy)
+                loop.recorder.line(f"decision {done + 1} of {len(rounds)}: validation accuracy {accuracy(settled.mean().detach()):.2f} %")
                 if done < len(rounds) - 1:
                     self._finetune(loop, done, len(rounds) - 1)
         finally:
@@ -79,6 +84,7 @@ class Perturbation:
         for epoch in range(self.finetune_epochs):
             set_lr(loop.search.w_optimizer, schedule(first, done * self.finetune_epochs + epoch, rounds * self.finetune_epochs + 1))
             for batch in loop.train:
+                loop.recorder.working()
                 loop.search.step(batch, next(loop.alpha_batches) if self.train_alpha and loop.search.alpha else None)
         loop.guard.look()
 

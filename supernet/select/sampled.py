@@ -3,16 +3,18 @@
 
 import itertools
 import random
+from contextlib import closing
 
 import torch
 
 from supernet.evaluators.shared_weights import SharedWeights, Statistics
 from supernet.genotype import Genotype
 from supernet.select.argmax import argmax
+from supernet.select.base import FinalSelection
 from supernet.train import SearchLoop
 
 
-class Sampled:
+class Sampled(FinalSelection):
     """Draws `n` architectures, from the space or (`source=relaxation`) from what was learned, evaluates each on `screen_batches` batches of
     the validation part, then the best `finalists` on all of it, and returns the one with the best accuracy. Batch norms use each
     batch's own statistics, or are recalibrated on `calibration_batches` training batches (SPOS)."""
@@ -23,6 +25,9 @@ class Sampled:
             raise ValueError(f"final_select needs n, screen_batches and finalists of at least 1, got {n}, {screen_batches} and {finalists}")
         if source not in ("space", "relaxation"):
             raise ValueError(f"final_select.source must be space or relaxation, got {source!r}")
+        if statistics not in ("recalibrated", "batch", "running") or calibration_batches < 1:
+            raise ValueError("final_select needs statistics=recalibrated, batch or running and calibration_batches of at least 1, got "
+                             f"{statistics!r} and {calibration_batches}")
         self.n, self.screen_batches, self.finalists, self.source = n, screen_batches, finalists, source
         self.statistics, self.calibration_batches = statistics, calibration_batches
 
@@ -39,7 +44,12 @@ class Sampled:
         def score(batches: list) -> dict[Genotype, float]:
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
                                      calibration=calibration)
-            return {genotype: found["accuracy"] for genotype, found in zip(candidates, evaluate.stream(candidates), strict=True)}
+            found = {}
+            with closing(evaluate.stream(candidates)) as stream:
+                for genotype, metrics in zip(candidates, stream, strict=True):
+                    found[genotype] = metrics["accuracy"]
+                    loop.recorder.working()
+            return found
 
         calibration = list(itertools.islice(loop.train, self.calibration_batches)) if self.statistics == "recalibrated" else []
         candidates = list(dict.fromkeys(draw() for _ in range(self.n)))

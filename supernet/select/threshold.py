@@ -9,8 +9,10 @@ def threshold(space: Space, weights: EdgeWeights, *, value: float = 0.85) -> Gen
     """Each node keeps, of its strongest edges as many as the space allows, those whose strongest op weighs `value` or more; where
     these are fewer than the space asks for, the strongest of the others. Of equals the first win.
 
-    For cells that may lose edges the space must allow it: space.edges_per_node=[0,2] as published.
+    For cells that may lose edges the space must allow it: space.edges_per_node=[0,2] as published. Raises ValueError: no such threshold.
     """
+    if not 0 <= value <= 1:
+        raise ValueError(f"select.value must be between 0 and 1, got {value}")
     check_shapes(space, weights)
     cells = {}
     for kind, spec in space.cells.items():

@@ -1,13 +1,15 @@
 """The strongest architecture whose cost is within a limit."""
 
+from supernet.costs import CostError
 from supernet.genotype import Genotype
 from supernet.select.argmax import argmax
+from supernet.select.base import FinalSelection
 from supernet.train import SearchLoop
 
 
-class WithinCost:
+class WithinCost(FinalSelection):
     """Starts from `argmax` and, while the cost is above `limit`, makes of all single changes that lower it the one that loses least
-    log-weight for each unit of cost; then, while one fits, the change that gains most. Raises ValueError: no change lowers the cost any
+    log-weight for each unit of cost; then, while one fits, the change that gains most. Raises CostError: no change lowers the cost any
     more."""
 
     def __init__(self, *, limit: float):
@@ -15,9 +17,12 @@ class WithinCost:
             raise ValueError(f"final_select.limit must be positive, got {limit}")
         self.limit = limit
 
+    def check(self, loop: SearchLoop) -> None:
+        self(loop)
+
     def __call__(self, loop: SearchLoop) -> Genotype:
         if loop.cost is None:
-            raise ValueError("final_select=within_cost needs a cost: pass cost=multiply_adds or another")
+            raise CostError("final_select=within_cost needs a cost: pass cost=multiply_adds or another")
         space, cost, weights = loop.space, loop.cost, loop.search.relaxation.mean().detach()
         logs = {kind: (w.ops if w.edges is None else w.ops * w.edges[:, None]).double().clamp_min(1e-12).log().tolist()
                 for kind, w in weights.items()}
@@ -31,7 +36,8 @@ class WithinCost:
             steps = [((own - strength(other)) / (here - c), other.digest, other)
                      for other, c in ((other, cost(other)) for other in space.neighbours(found)) if c < here]
             if not steps:
-                raise ValueError(f"no architecture within {cost.name} {self.limit:g}: the least found has {here:g}")
+                raise CostError(f"final_select.limit={self.limit:g}: no architecture within it, the least {cost.name} found is {here:g} "
+                                f"{cost.unit}")
             found = min(steps)[2]
         while True:
             better = [(strength(other), other.digest, other) for other in space.neighbours(found)
