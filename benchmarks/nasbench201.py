@@ -17,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from supernet.environment import describe
 from supernet.spaces import nasbench201
 from supernet.tables.files import read_table
 
@@ -99,7 +101,8 @@ def main(arguments: list[str]) -> int:
         rows.append(row)
     truth = table.column(table.datasets["cifar10"].test)
     by_validation = {n: chosen_by(table.column(table.datasets["cifar10"].validation), truth, n) for n in (10, 100)}
-    result = {"schedule": SCHEDULE | {"own": OWN}, "rows": rows, "random_cell": float(truth.mean()), "best": float(truth.max()),
+    result = {"environment": describe(torch.device("cpu")), "schedule": SCHEDULE | {"own": OWN}, "rows": rows,
+              "random_cell": float(truth.mean()), "best": float(truth.max()),
               "random_search": {str(n): float(value) for n, value in by_validation.items()}}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{'method':18}  {'CIFAR-10':>14}  {'CIFAR-100':>14}  {'ImageNet16':>14}  {'min':>5}  published (another schedule)")

@@ -221,7 +221,8 @@ WHERE = ("epoch 0, step", "learning rate 1e+20", "largest |alpha|")
 @pytest.mark.parametrize("backend, every_s, said", [
     ("plain", 60, ("is nan in", *WHERE)), ("plain", 0, ("a weight is not finite", *WHERE)),
     # its batch statistics do not overflow, running averages do
-    ("native", 60, ("the validation loss is nan after epoch 0, step 2", "running statistics")), ("native", 0, ("a weight is not finite", *WHERE)),
+    ("native", 60, ("the validation loss is nan after epoch 0, step 2", "running statistics")),
+    ("native", 0, ("a weight is not finite", *WHERE)),
 ])
 def test_numbers_that_are_not_finite_stop_the_run_and_say_where(tmp_path, backend, every_s, said):
     with backends.using(backend):  # or skip
