@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.depthwise import Depthwise
 from ops.kernels.terms import Stage
 from ops.op import BatchNorm, Normalisation, Op, ReLU, SeparableOp
 
 
-def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
-    padding = dilation * (size - 1) // 2
-    return nn.Conv2d(channels_in, channels_out, size, stride, padding, dilation, groups, bias=False)
+def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, size, stride, (size - 1) // 2, bias=False)
 
 
 class SeparableBody(nn.Module):
@@ -18,10 +18,10 @@ class SeparableBody(nn.Module):
 
     def __init__(self, channels: int, size: int, stride: int, norm: BatchNorm):
         super().__init__()
-        self.depthwise1 = _conv(channels, channels, size, stride, groups=channels)
+        self.depthwise1 = Depthwise(channels, size, stride)
         self.pointwise1 = _conv(channels, channels, 1)
         self.norm1 = norm
-        self.depthwise2 = _conv(channels, channels, size, groups=channels)
+        self.depthwise2 = Depthwise(channels, size)
         self.pointwise2 = _conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class DilatedBody(nn.Module):
 
     def __init__(self, channels: int, size: int, stride: int):
         super().__init__()
-        self.depthwise = _conv(channels, channels, size, stride, dilation=2, groups=channels)
+        self.depthwise = Depthwise(channels, size, stride, dilation=2)
         self.pointwise = _conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

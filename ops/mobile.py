@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.depthwise import Depthwise
 from ops.kernels.terms import Flow, Source, Term
 from ops.op import BatchNorm, Normalisation, Op
 
@@ -16,10 +17,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # halve both sides; an odd last row or column is a window of its own
     "max_pool": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True), "avg_pool": lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
 }
-
-
-def depthwise(channels: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, size, stride, size // 2, groups=channels, bias=False)
 
 
 def pointwise(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -33,7 +30,7 @@ class InvertedBody(nn.Module):
         super().__init__()
         hidden = expansion * channels_in
         self.expand, self.norm1 = pointwise(channels_in, hidden), norm(hidden)
-        self.depthwise, self.norm2 = depthwise(hidden, size, stride), norm(hidden)
+        self.depthwise, self.norm2 = Depthwise(hidden, size, stride), norm(hidden)
         self.project = pointwise(hidden, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.depthwise import Depthwise
 from ops.drop_path import drop_path_masks
-from ops.mobile import ACTIVATIONS, POOLS, LayerOp, depthwise, pointwise
+from ops.mobile import ACTIVATIONS, POOLS, LayerOp, pointwise
 from ops.op import BatchNorm, Normalisation
 from supernet.measure import multiply_adds_of, parameters
 from supernet.space import Candidates, CellSpec
@@ -164,7 +165,7 @@ class FactorisedLayer(nn.Module):
             return
         hidden = max(expansions.values())
         self.expand, self.norm1 = pointwise(channels_in, hidden), norm(hidden)
-        self.depthwise = nn.ModuleDict({name: depthwise(hidden, int(name.removeprefix("kernel_"))) for name in choices["kernel"]})
+        self.depthwise = nn.ModuleDict({name: Depthwise(hidden, int(name.removeprefix("kernel_"))) for name in choices["kernel"]})
         self.norm2 = nn.ModuleDict({name: norm(hidden) for name in choices["kernel"]})
         self.project, self.norm3 = pointwise(hidden, self.channels_out), norm(self.channels_out)
 
