@@ -364,6 +364,7 @@ TINY = ("split.max_train=40", "split.max_val=16", "space.nodes=1", "space.ops=[n
 ALARM = ("+monitor.alarm={_target_:tests.test_monitors.Alarm,_partial_:true,n:4,back:2,retry:10}", "w_optimizer.weight_decay=3e-4")
 
 
+@pytest.mark.equation("darts_ada")
 def test_a_search_goes_back_with_more_weight_decay(monkeypatch):
     """Epoch 3 rings: what was learned until epoch 1 is there again, bit for bit, but for the weight decay; then it goes on."""
     kept, restored = {}, {}
@@ -401,6 +402,7 @@ def test_a_search_goes_back_with_more_weight_decay(monkeypatch):
     stages.space.validate(genotype)
 
 
+@pytest.mark.equation("darts_ada")
 def test_the_official_ladder_of_weight_decays():
     """3e-4, 3e-3, 0.03 with the script's factor of ten; 3e-4 times 3 up to 243e-4 with the default of args.py."""
     search, _ = small(space=toy.make(), layers=5)
@@ -437,7 +439,7 @@ def test_what_costs_nothing_is_always_recorded():
 def test_early_stopping_and_adaptive_regularisation_have_the_official_numbers():
     """DARTS-ES' script; and DARTS-ADA_search.sh's, ten times the weight decay up to 0.03."""
     for options, does in ((["experiment=darts_es_cifar10"], {"stop": True, "retry": None}),
-                          (["monitor=[eigenvalue]", "monitor.eigenvalue.retry=10"], {"stop": False, "retry": 10, "retry_until": 0.03})):
+                          (["experiment=darts_ada_cifar10"], {"stop": False, "retry": 10, "retry_until": 0.03})):
         monitor = composed(*options).monitor.eigenvalue
         official = {"every": 2, "window": 5, "delta": 4, "factor": 1.3, "start_epoch": 10} | does
         assert {key: monitor[key] for key in official} == official

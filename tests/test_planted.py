@@ -31,6 +31,8 @@ METHODS = {
     "r_darts_l2": ["hypergradient=finite_difference", "w_optimizer.weight_decay=81e-4"],
     "r_darts_dp": ["hypergradient=finite_difference", "drop_path_prob=0.2"],
     "darts_es": ["hypergradient=finite_difference", "monitor=[eigenvalue]", "monitor.eigenvalue.stop=true"],
+    "darts_ada": ["hypergradient=finite_difference", "w_optimizer.weight_decay=3e-4", "monitor=[eigenvalue]",
+                  "monitor.eigenvalue.retry=10"],
     "darts_minus": ["wrapper=[auxiliary_skip]", "network={auxiliary_skip:true}"],
     "darts_pt": ["final_select=perturbation", "final_select.finetune_epochs=1"],
     "dr_nas": ["relaxation=dirichlet"],

@@ -14,7 +14,7 @@ from supernet.stages import fit_stages
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.val_batches=1", "split.max_train=32"],
-           "darts_es": ["monitor.eigenvalue.iterations=2"],
+           "darts_es": ["monitor.eigenvalue.iterations=2"], "darts_ada": ["monitor.eigenvalue.iterations=2"],
            "enas": ["hypergradient.samples=2", "final_select.n=5"], "random_ws": ["final_select.n=20"], "spos": ["final_select.n=20"]}
 NEEDS_TEXT = {name for name in PRESETS if name.endswith("_ptb")}
 
