@@ -91,8 +91,21 @@ def measure(sides: Mapping[str, Side], step: str, rounds: int, device: torch.dev
         for name in SIDES if number % 2 == 0 else reversed(SIDES):
             times[name].append(seconds(sides[name].steps[step], device))
     result: dict[str, Any] = {name: summary(times[name]) | {"peak_bytes": peaks[name], "kernels": counts[name]} for name in SIDES}
-    return result | {"ratio": ratios(times["reference"], times["ours"]) | {
+    return result | {"hottest": hottest(sides["ours"].steps[step], device), "ratio": ratios(times["reference"], times["ours"]) | {
         "memory": peaks["reference"] / peaks["ours"], "kernels": counts["reference"] / counts["ours"]}}
+
+
+def hottest(step: Callable[[], object], device: torch.device, most: int = 8) -> list[dict[str, Any]]:
+    """What one step spends its time in: `most` operations, their share of the time without what they call, and their number. On a GPU it is
+    the GPU's time."""
+    cuda = device.type == "cuda"
+    activities = [torch.profiler.ProfilerActivity.CPU, *[torch.profiler.ProfilerActivity.CUDA] * cuda]
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+        _wait(device)
+    took = [(e.self_device_time_total if cuda else e.self_cpu_time_total, e.key, e.count) for e in profile.key_averages()]
+    total = sum(time for time, _, _ in took)
+    return [{"name": name, "share": time / total, "calls": calls} for time, name, calls in sorted(took, reverse=True)[:most]]
 
 
 def weigh(side: Side, step: str, device: torch.device) -> tuple[int, int]:
@@ -189,6 +202,12 @@ def gains(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """The ratios of every step in words."""
     return "; ".join(f"{names[name]} {step['ratio'][clock(result)]:.2f}x, {100 / step['ratio']['memory']:.0f} % of the memory, "
                      f"{step['ours']['kernels']:,} of {step['reference']['kernels']:,} kernels" for name, step in result["steps"].items())
+
+
+def steps_notes(result: Mapping[str, Any]) -> list[str]:
+    """Where the time of our side's steps goes."""
+    return [f"Ours spends `{name}` in: " + ", ".join(f"`{op['name']}` {op['share']:.0%} ({op['calls']:,})" for op in step["hottest"]) + "."
+            for name, step in result["steps"].items() if "hottest" in step]
 
 
 def steps_table(result: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:

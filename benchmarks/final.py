@@ -24,6 +24,7 @@ from benchmarks.compare import (
     parser_for,
     prepared,
     row,
+    steps_notes,
     steps_table,
     where,
     write,
@@ -124,7 +125,7 @@ def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(what, gains(result, NAMES))]
 
 
-table = steps_table
+table, notes = steps_table, steps_notes
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ Rewrites what stands between two marks in README.md (one line a figure) and in b
 machine), so that no number is copied by hand. `--check` writes nothing and fails where a block is not what the results say.
 
 A result belongs here if it names its `benchmark`: the module of this package that wrote it, whose `figures(result)` and `table(result)`
-put it into words.
+put it into words, and `notes(result)`, where it has them.
 """
 
 import argparse
@@ -55,6 +55,8 @@ def details(found: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [f"## results/{name}", "", f"`{result['command']}`", "",
                   f"{known.get('gpu') or known['cpu']}, threads: {known['threads']}, torch {known['torch']}, commit {commit}; rounds: "
                   f"{result['rounds']}.", "", *rows([head, *cells]), ""]
+        if said := getattr(module(result), "notes", lambda result: [])(result):
+            lines += ["  \n".join(said), ""]
     return "\n".join(lines).rstrip()
 
 

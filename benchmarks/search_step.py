@@ -17,7 +17,20 @@ from dataclasses import asdict
 from typing import Any
 
 try:
-    from benchmarks.compare import begun, check_losses, gains, header, measure, parser_for, prepared, row, steps_table, where, write
+    from benchmarks.compare import (
+        begun,
+        check_losses,
+        gains,
+        header,
+        measure,
+        parser_for,
+        prepared,
+        row,
+        steps_notes,
+        steps_table,
+        where,
+        write,
+    )
     from benchmarks.sides import METHODS, SPACES, STEPS, Sizes, make_sides
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.search_step") from None
@@ -69,7 +82,7 @@ def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(what, gains(result, NAMES))]
 
 
-table = steps_table
+table, notes = steps_table, steps_notes
 
 if __name__ == "__main__":
     main()

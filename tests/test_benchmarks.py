@@ -26,6 +26,8 @@ def test_search_step_writes_what_it_measures(tmp_path, capsys):
     assert list(result["steps"]) == ["alpha"]
     for step in result["steps"].values():
         assert set(step["ratio"]) == {"wall", "cpu", "memory", "kernels"}
+        shares = [op["share"] for op in step["hottest"]]
+        assert len(shares) == 8 and shares == sorted(shares, reverse=True) and 0.2 < sum(shares) <= 1
         for side in compare.SIDES:
             assert set(step[side]) == {"wall_s", "cpu_s", "peak_bytes", "kernels", "rounds"}
             assert step[side]["rounds"]["wall_s"] == [step[side]["wall_s"]]
