@@ -20,6 +20,7 @@ from benchmarks.compare import (
     check_losses,
     gains,
     header,
+    hottest,
     measure,
     parser_for,
     prepared,
@@ -111,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "backend": options.backend, "rounds": options.rounds, "losses": check_losses(sides), "steps": {}}
     set_drop_path(sides, options.drop_path)
     print(header())
-    result["steps"]["train"] = measure(sides, "train", options.rounds, device)
+    result["steps"]["train"] = measure(sides, "train", options.rounds, device) | {
+        "hottest": hottest(sides["ours"].steps["train"], device)}
     print(row("train", result["steps"]["train"]), flush=True)
     write(options.json, result)
 

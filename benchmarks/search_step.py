@@ -22,6 +22,7 @@ try:
         check_losses,
         gains,
         header,
+        hottest,
         measure,
         parser_for,
         prepared,
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "losses": check_losses(sides) if same else None, "steps": {}}
     print(header(*(("ours", "reference") if same else (options.relaxation, "softmax"))))
     for step in options.only:
-        result["steps"][step] = measure(sides, step, options.rounds, device)
+        result["steps"][step] = measure(sides, step, options.rounds, device) | {
+            "hottest": hottest(sides["ours"].steps[step], device)}
         print(row(step, result["steps"][step]), flush=True)
     write(options.json, result)
 
