@@ -79,8 +79,8 @@ def start_anew(old: Bilevel, new: Bilevel) -> None:
 
 def carry_over(old: Bilevel, new: Bilevel) -> None:
     """The next stage goes on from the one before (DrNAS): weights and running statistics by name (`inherit_widened`), alphas, the state of
-    both optimizers, that of the penalties, of the hypergradient and of the task. Momenta are widened as their weights are
-    [official code]. Monitors start anew.
+    both optimizers, that of the penalties, of the hypergradient and of the task, and the weight decay, which a monitor may have raised.
+    Momenta are widened as their weights are [official code]. Monitors start anew.
 
     Raises ValueError where the new network has entries that the old one lacks.
     """
@@ -88,6 +88,9 @@ def carry_over(old: Bilevel, new: Bilevel) -> None:
     new.relaxation.load_state_dict(old.relaxation.state_dict())
     new.relaxation.after_inherit()
     _carry_optimizer(old.w_optimizer, dict(old.net.named_parameters()), new.w_optimizer, dict(new.net.named_parameters()))
+    for before, after in zip(old.w_optimizer.param_groups, new.w_optimizer.param_groups, strict=True):
+        if "weight_decay" in before:
+            after["weight_decay"] = before["weight_decay"]
     if old.alpha_optimizer is not None and new.alpha_optimizer is not None:
         _carry_optimizer(old.alpha_optimizer, dict(old.relaxation.named_parameters()), new.alpha_optimizer,
                          dict(new.relaxation.named_parameters()))

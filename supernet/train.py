@@ -147,6 +147,10 @@ class History:
         self.states[epoch] = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
         self.states = {e: state for e, state in self.states.items() if epoch - depth <= e}
 
+    def nearest(self, epoch: int) -> int | None:
+        """The last epoch until `epoch` that is remembered; where none is, the first after it; None where nothing is remembered."""
+        return max((e for e in self.states if e <= epoch), default=min(self.states, default=None))
+
     def restore(self, epoch: int, parts: Mapping[str, Stateful]) -> None:
         """Gives the parts what they held; later states are dropped."""
         for name, part in parts.items():
@@ -385,14 +389,29 @@ class SearchLoop:
             self.history.remember(self.position.epoch - 1, self.learned(), self.depth)
 
     def go_back(self, epochs: int, weight_decay: float) -> None:
-        """Undoes the last `epochs`, but for draws and records, and goes on with another weight decay."""
-        healthy = self.position.epoch - 1 - epochs
+        """Undoes the last `epochs`, but for draws and records, and goes on with another weight decay. Where so old a state is not kept any
+        more, because the search went back before, it is the oldest one that is."""
+        healthy = self.history.nearest(self.position.epoch - 1 - epochs)
+        if healthy is None:
+            raise ValueError("a monitor sends the search back, and nothing that it had learned was kept")
         self.history.restore(healthy, self.learned())
         for group in self.search.w_optimizer.param_groups:
             group["weight_decay"] = weight_decay
+        self.position.repeated += (self.position.epoch - 1 - healthy) * len(self.train)
         self.position.epoch = healthy + 1
-        self.position.repeated += epochs * len(self.train)
         del self.verdict.genotypes[healthy + 1:]
+
+    def set_epoch(self, epoch: int, epochs: int) -> tuple[float, float]:
+        """What follows the epoch and is in no checkpoint, of the stage's `epochs`. Returns the learning rates of weights and alphas."""
+        search, own = self.search, epoch - self.first_epoch
+        scheduled, of = (own, epochs) if self.schedule_epochs is None else (epoch, self.schedule_epochs)
+        search.anneal(scheduled / max(1, of - 1), scheduled)
+        for monitor in self.monitors.values():
+            monitor.before_epoch(search)
+        search.net.drop_path_prob = self.drop_path_prob * scheduled / of
+        set_skip_dropout(search.net, self.skip_dropout(own, epochs))
+        lr, alpha_lr = (schedule(lr, scheduled + self.shift, of) for schedule, lr in zip(self.schedules, self.lr))
+        return lr, alpha_lr
 
     def genotype(self) -> Genotype:
         """What the search has found: where a monitor ended it, the genotype that it went back to."""
@@ -410,16 +429,13 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
     every = max(1, steps // loop.snapshots)
     if not loop.trajectory.epochs:
         loop.trajectory.add(0.0, search.relaxation)
-    while position.epoch < loop.first_epoch + epochs and loop.verdict.stopped is None:
+    end = loop.first_epoch + epochs
+    if end == position.epoch > loop.first_epoch:  # gone on with after its last epoch: what comes next finds the loop as that epoch left it
+        loop.set_epoch(end - 1, epochs)
+    while position.epoch < end and loop.verdict.stopped is None:
         epoch, started = position.epoch, time.perf_counter()
         own = epoch - loop.first_epoch  # of this stage
-        scheduled, of = (own, epochs) if loop.schedule_epochs is None else (epoch, loop.schedule_epochs)
-        search.anneal(scheduled / max(1, of - 1), scheduled)
-        for monitor in loop.monitors.values():
-            monitor.before_epoch(search)
-        search.net.drop_path_prob = loop.drop_path_prob * scheduled / of
-        set_skip_dropout(search.net, loop.skip_dropout(own, epochs))
-        lr, alpha_lr = (schedule(lr, scheduled + loop.shift, of) for schedule, lr in zip(loop.schedules, loop.lr))
+        lr, alpha_lr = loop.set_epoch(epoch, epochs)
         if search.alpha_optimizer is not None:
             set_lr(search.alpha_optimizer, alpha_lr)
         search.net.train()

@@ -22,7 +22,7 @@ from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.spaces import darts, nasbench201, toy
 from supernet.task import Classification
-from supernet.train import SearchLoop, Verdict
+from supernet.train import History, SearchLoop, Verdict
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
 from tests.test_presets import composed, searched
@@ -416,6 +416,41 @@ def test_the_official_ladder_of_weight_decays():
             found.append(signal.retry)
             group["weight_decay"] = signal.retry or group["weight_decay"]
         assert found == [None if value is None else pytest.approx(value) for value in wanted]
+
+
+def test_where_there_is_no_way_back_a_monitor_warns_or_ends_the_search():
+    search, _ = small(space=toy.make(), layers=5)
+    (group,) = search.w_optimizer.param_groups
+    for decay, back, why in ((3e-4, 0, "there is no epoch before to go back to"), (0.03, 1, "the weight decay is 0.03 and stays")):
+        group["weight_decay"] = decay
+        assert Reaction("alarm", retry=10.0)(look_at(1, search=search), {}, "it rang", back).warning == f"it rang; {why}"
+        assert Reaction("alarm", stop=True, retry=10.0)(look_at(1, search=search), {}, "it rang", back).stop == f"it rang; {why}"
+    with pytest.raises(ValueError, match="monitor.limits.back epochs, which must be at least 1, got 0"):
+        Limits(toy.make(), above={"skip_share": 1}, back=0, retry=3)
+
+
+def test_trouble_from_the_first_epoch_on_goes_back_as_far_as_it_can():
+    """The first epoch has none before it; later ones go back to it, until the weight decay is as large as it may be."""
+    _, records, _ = searched(*TINY, "w_optimizer.weight_decay=3e-4", "monitor=[limits]", "monitor.limits.above={train_loss:0}",
+                             "monitor.limits.back=3", "monitor.limits.retry=10", "epochs=4")
+    assert [r["epoch"] for r in records] == [0, 1, 1, 1, 2, 3]
+    assert records.lines[0].endswith("there is no epoch before to go back to")
+    assert sum("back to what was learned until epoch 1" in line for line in records.lines) == 2
+
+
+def test_a_search_goes_back_to_the_oldest_epoch_that_is_kept():
+    history, part = History(), torch.nn.Linear(1, 1)
+    assert history.nearest(3) is None
+    for epoch in range(4):
+        history.remember(epoch, {"part": part}, 2)
+    assert [history.nearest(epoch) for epoch in (5, 3, 2, 1, 0)] == [3, 3, 2, 1, 1]
+
+
+@pytest.mark.parametrize("inherit", ["weights", "none"])
+def test_a_raised_weight_decay_goes_on_in_a_stage_that_inherits(inherit):
+    _, records, _ = searched(*TINY, *ALARM, "stage.keep=[2]", "stage.epochs=[4,2]", f"stage.inherit={inherit}", "stage.schedules=search")
+    decays = [r["weight_decay"] for r in records]
+    assert decays[4] == pytest.approx(3e-3) and decays[-1] == pytest.approx(3e-2 if inherit == "weights" else 3e-4)
 
 
 @pytest.mark.parametrize("monitor", ["skips", "limits"])

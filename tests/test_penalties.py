@@ -22,6 +22,7 @@ from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench_macro, robust, toy
+from supernet.train import Silent
 from supernet.weights import one_hot
 from tests.test_presets import searched
 
@@ -174,8 +175,8 @@ def test_a_cost_term_that_cannot_be_computed_says_so_before_the_search(priced):
                  lambda: CostPower(space, memory, target=1.0), lambda: CostLimit(space, memory, limit=1.0)):
         with pytest.raises(CostError, match="no exact expectation"):
             make()
-    small = Additive(space, "latency_table", "ms", 0.9, {"cell": np.zeros((3, 3))})  # its log is negative, which has no power of 0.6
-    with pytest.raises(ValueError, match=r"the expected cost must be above 1 \(ms\), got 0.9"):
+    small = Additive(space, "latency_table", "ms", 0.9, {"cell": np.eye(3)})  # the log of its least has no power of 0.6
+    with pytest.raises(ValueError, match=r"the cost of every architecture must be above 1 \(ms\), got 0.9"):
         CostLog(space, small)
     with pytest.raises(ValueError, match="reference must be above 1"):
         CostLog(space, Additive(space, "x", "ms", 2.0, {"cell": np.zeros((3, 3))}), reference=1.0)
@@ -207,7 +208,7 @@ def test_the_augmented_lagrangian_meets_its_limit_and_the_genotype_stays_within(
     held, penalty = searched_within(space, cost, seed, limit)
     assert cost.expected(free.mean()) > 1.05 * limit and cost(argmax(space, free.mean())) > limit
     assert abs(cost.expected(held.mean()).item() - limit) < 0.02 * limit and penalty.multiplier > 0
-    loop = SimpleNamespace(space=space, cost=cost, search=SimpleNamespace(relaxation=held))
+    loop = SimpleNamespace(space=space, cost=cost, recorder=Silent(), search=SimpleNamespace(relaxation=held))
     found = WithinCost(limit=limit)(loop)
     assert cost(found) <= limit
     logs = held.mean()["cell"].ops.detach().log()
@@ -221,11 +222,17 @@ def test_the_multiplier_is_saved_and_no_limit_below_the_cheapest_is_accepted(pri
     other = CostLimit(space, cost, limit=2 * cost.least())
     other.load_state_dict(penalty.state_dict())
     assert other.multiplier == penalty.multiplier > 0
-    loop = SimpleNamespace(space=space, cost=cost, search=SimpleNamespace(relaxation=relaxation))
-    with pytest.raises(ValueError, match="no architecture within it, the least multiply_adds found is"):
+    loop = SimpleNamespace(space=space, cost=cost, recorder=Silent(), search=SimpleNamespace(relaxation=relaxation))
+    with pytest.raises(ValueError, match="found no architecture within it; the least multiply_adds found is"):
         WithinCost(limit=min(cost(space.sample(random.Random(n))) for n in range(100)) / 2)(loop)
     with pytest.raises(ValueError, match="needs a cost"):
-        WithinCost(limit=1.0)(SimpleNamespace(cost=None))
+        WithinCost(limit=1.0).check(SimpleNamespace(cost=None))
+    told = []
+    loop.recorder.working = lambda: told.append(None)
+    WithinCost(limit=cost.least())(loop)
+    assert len(told) > 1, "a person may interrupt it"
+    loop.cost = PeakMemory(lambda genotype: None, torch.zeros(1))
+    WithinCost(limit=1.0).check(loop)  # nothing is measured before the search
 
 
 def test_the_augmented_lagrangian_is_the_textbooks(priced):
@@ -276,7 +283,8 @@ def test_draws_and_the_simplex_meet_a_limit_too(priced, make, steps, lr, seed):
     limit = (cost.least() + max(cost(g) for g in space.enumerate())) / 2
     held = constrained(make, seed, cost, limit, steps, lr)
     assert abs(cost.expected(held.mean()).item() - limit) < 0.02 * limit
-    assert cost(WithinCost(limit=limit)(SimpleNamespace(space=space, cost=cost, search=SimpleNamespace(relaxation=held)))) <= limit
+    loop = SimpleNamespace(space=space, cost=cost, recorder=Silent(), search=SimpleNamespace(relaxation=held))
+    assert cost(WithinCost(limit=limit)(loop)) <= limit
     free = constrained(make, seed, cost, None, steps // 2, lr)
     assert cost.expected(free.mean()) > 1.02 * limit and cost(argmax(space, free.mean())) > limit
 
@@ -316,8 +324,8 @@ def test_the_least_cost_is_the_cheapest_architectures(space, quantity):
     assert least == cost.least() if space.count() < 1000 else least >= cost.least()
     with pytest.raises(ValueError, match="every architecture has at least"):
         CostLimit(space, cost, limit=0.99 * cost.least())
-    loop = SimpleNamespace(space=space, cost=cost, search=SimpleNamespace(relaxation=made(Softmax, space)))
-    with pytest.raises(ValueError, match="no architecture within"):
+    loop = SimpleNamespace(space=space, cost=cost, recorder=Silent(), search=SimpleNamespace(relaxation=made(Softmax, space)))
+    with pytest.raises(ValueError, match="final_select.limit is .* and every architecture has at least"):
         WithinCost(limit=0.99 * cost.least()).check(loop)
     WithinCost(limit=1.5 * cost.least()).check(loop)
 

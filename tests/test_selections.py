@@ -1,5 +1,6 @@
 """How genotypes are selected beyond argmax: thresholds, limited skips, perturbation, samples."""
 
+import copy
 import itertools
 import random
 
@@ -19,7 +20,7 @@ from supernet.select.sampled import Sampled
 from supernet.select.threshold import threshold
 from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench201
-from supernet.stages import fit_stages
+from supernet.stages import fit_stages, narrowed
 from supernet.train import evaluate
 from supernet.weights import EdgeWeights, Weights
 from tests import planted
@@ -54,6 +55,16 @@ def test_threshold_is_the_official_parse(seed):
     table = torch.full((14, 7), 0.1, dtype=torch.float64)
     table[:2, 3] = torch.tensor([0.85, 0.8499999])  # the limit itself counts
     assert len(threshold(FAIR, EdgeWeights({k: Weights(table) for k in FAIR.cells}), value=0.85)["normal"]) == 1
+
+
+def test_threshold_ranks_edges_by_their_own_weights_too():
+    table = torch.full((14, 7), 0.1)
+    table[:, 3] = 0.9
+    edges = torch.ones(14)
+    edges[2] = 0.01  # of the three into the second node
+    weights = EdgeWeights({kind: Weights(table, edges) for kind in FAIR.cells})
+    kept = [e.source for e in threshold(FAIR, weights, value=0.85)["normal"] if e.destination == 3]
+    assert kept == [1, 2] and kept == [e.source for e in argmax(FAIR, weights)["normal"] if e.destination == 3]
 
 
 def official_limit(alpha, ops, most):
@@ -94,6 +105,10 @@ def test_limited_skips_are_those_of_the_official_code(seed):
     assert sum(e.op == "skip_connect" for e in free["normal"]) > 2
     with pytest.raises(ValueError, match="no candidate but a skip"):
         limited_skips(darts.make(ops=["none", "skip_connect"]), Softmax(darts.make(ops=["none", "skip_connect"]), torch.Generator()).mean())
+    lone = narrowed(space, {kind: tuple(tuple(name in ("none", "skip_connect") or e % 2 == 1 for name in ops) for e in range(14))
+                            for kind in space.cells})
+    genotype = limited_skips(lone, relaxation.mean(), most=2)  # the odd edges have other ops, and come before the others
+    assert sum(e.op == "skip_connect" for e in genotype["normal"]) <= 2
     other = nasbench201.make()
     with pytest.raises(ValueError, match=r"select.kinds must be among cell in space nasbench201, got \['normal'\]"):
         limited_skips(other, Softmax(other, torch.Generator()).mean())
@@ -350,6 +365,30 @@ def test_paths_are_drawn_uniformly():
     torch.testing.assert_close(relaxation.mean()["cell"].ops, torch.full((6, 5), 0.2))
     sampled = {space.text(space.sample(random.Random(n))) for n in range(50)}
     assert len(sampled) > 45
+
+
+@pytest.mark.parametrize("options", [
+    ["wrapper=[adversarial]", "penalty=[beta_decay]", "drop_path_prob=0.4"], ["relaxation=concrete"],
+    ["wrapper=[auxiliary_skip]", "network={auxiliary_skip:true}"], ["monitor=[op_freezing]", "monitor.op_freezing.threshold=2",
+                                                                       "monitor.op_freezing.count=1"],
+    ["skip_dropout=p_darts"],
+], ids=lambda options: options[0])
+def test_a_selection_after_a_resume_finds_the_search_as_its_last_epoch_left_it(options):
+    """What the epochs set and no checkpoint holds: temperatures, radii, chances of dropping, frozen weights."""
+    chosen = ("epochs=3", "final_select=perturbation", "final_select.finetune_epochs=2", "final_select.train_alpha=true")
+    cfg = composed(*SMALL, *options, *chosen)
+    ends, kept = [], {}
+    for fresh in (False, True):
+        other = compose.search_stages(cfg, compose.search_parts(cfg))
+        if fresh:
+            for name, part in other.parts().items():  # of the search before
+                part.load_state_dict(kept[name])
+        fit_stages(other, Records())
+        kept = {name: copy.deepcopy(part.state_dict()) for name, part in other.parts().items()}
+        frozen = [p.requires_grad for p in other.loop.search.w]
+        genotype = other.loop.genotype()
+        ends.append((genotype, frozen, [p.detach().clone() for p in (*other.loop.search.w, *other.loop.search.alpha)]))
+    assert ends[0][:2] == ends[1][:2] and all(torch.equal(a, b) for a, b in zip(ends[0][2], ends[1][2], strict=True))
 
 
 @pytest.mark.parametrize("make", [lambda: Perturbation(finetune_epochs=-1), lambda: Perturbation(lr_factor=0), lambda: Sampled(n=0),

@@ -191,7 +191,7 @@ PARTS = {
     "a divergence of no distribution": ("penalty=[dirichlet_kl]", "Softmax draws from no Dirichlet distribution"),
     "a limit that is not given": ("penalty=[cost_limit] cost=parameters", "penalty.cost_limit.limit needs a value"),
     "a limit that nothing meets": ("penalty=[cost_limit] cost=parameters penalty.cost_limit.limit=10", "every architecture has at least"),
-    "a selection that nothing meets": ("final_select=within_cost cost=parameters final_select.limit=10", "no architecture within"),
+    "a selection that nothing meets": ("final_select=within_cost cost=parameters final_select.limit=10", "every architecture has at least"),
     "an eigenvalue of no alphas": ("monitor=[eigenvalue] relaxation=uniform", "Uniform has no table of alphas"),
     "a weaker regularisation": ("monitor=[eigenvalue] monitor.eigenvalue.retry=0.5", "must be above 1, or null, got 0.5"),
     "nothing to multiply": ("monitor=[skips] monitor.skips.retry=3 w_optimizer.weight_decay=0", "must be positive, got 0"),

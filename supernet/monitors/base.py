@@ -42,8 +42,9 @@ class Signal:
 class Reaction:
     """What a monitor does when a search looks unhealthy: it warns; with `stop` it ends the search with the last healthy genotype; with
     `retry` (above 1) the search goes back to what was learned until the last healthy epoch, weights, alphas and both optimizers, and on
-    from there to its last epoch with `retry` times the weight decay of the weights, and only warns where that would be above
-    `retry_until` (RobustDARTS, Zela et al. 2020, Sec. 5.3, DARTS-ADA; official code). What is drawn and which batches come is not repeated.
+    from there to its last epoch with `retry` times the weight decay of the weights; where that would be above `retry_until`, or no
+    epoch of this stage was healthy, it does what it does without `retry` (RobustDARTS, Zela et al. 2020, Sec. 5.3, DARTS-ADA; official
+    code). What is drawn and which batches come is not repeated. The next stage has the raised weight decay where it inherits weights.
 
     monitor: its name, for errors.
     """
@@ -67,17 +68,19 @@ class Reaction:
 
     def __call__(self, look: Look, values: Mapping[str, float], why: str | None, back: int) -> Signal:
         """why: what is wrong, or None. back: by how many epochs the last healthy one is an earlier one."""
-        if self.retry is None:
-            if why is None:
-                return Signal(values)
-            return Signal(values, stop=why, back=back) if self.stop else Signal(values, warning=why)
-        now = weight_decay(look.search)
-        values = {**values, "weight_decay": now}
+        hindered = ""
+        if self.retry is not None:
+            now = weight_decay(look.search)
+            values = {**values, "weight_decay": now}
+            if now * self.retry > self.retry_until * (1 + 1e-6):
+                hindered = f"; the weight decay is {now:g} and stays"
+            elif back < 1:
+                hindered = "; there is no epoch before to go back to"
+            elif why is not None:
+                return Signal(values, why, back=back, retry=now * self.retry)
         if why is None:
             return Signal(values)
-        if now * self.retry > self.retry_until * (1 + 1e-6):
-            return Signal(values, f"{why}; the weight decay is {now:g} and stays")
-        return Signal(values, why, back=back, retry=now * self.retry)
+        return Signal(values, stop=why + hindered, back=back) if self.stop else Signal(values, warning=why + hindered)
 
 
 def weight_decay(search: Bilevel) -> float:

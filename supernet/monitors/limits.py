@@ -21,6 +21,8 @@ class Limits(Monitor):
         wrong = [value for value in (*self.above.values(), *self.below.values()) if type(value) not in (int, float)]
         if wrong or back < 0:
             raise ValueError(f"monitor.limits needs numbers as limits and back of at least 0, got {wrong or back}")
+        if retry is not None and back < 1:
+            raise ValueError(f"monitor.limits.retry goes back by monitor.limits.back epochs, which must be at least 1, got {back}")
         self.back, self.start_epoch = back, start_epoch
         self.reaction, self.keeps = Reaction("limits", stop, retry, retry_until), 0 if retry is None else back
 

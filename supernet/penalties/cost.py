@@ -17,14 +17,9 @@ def _needed(space: Space, cost: Cost | None, name: str) -> Cost:
     """The cost. Raises ValueError: there is none, or (CostError) none with an expectation."""
     if cost is None:
         raise ValueError(f"penalty={name} needs a cost: pass cost=multiply_adds, cost=parameters, cost=table or cost=latency_table")
-    _at_first(space, cost)
-    return cost
-
-
-def _at_first(space: Space, cost: Cost) -> float:
-    """The expected cost where all candidates of an edge have the same weight."""
     tables = {kind: torch.tensor(spec.present, dtype=torch.float64) for kind, spec in space.cells.items()}
-    return cost.expected(EdgeWeights({kind: Weights(t / t.sum(1, keepdim=True).clamp_min(1)) for kind, t in tables.items()})).item()
+    cost.expected(EdgeWeights({kind: Weights(t / t.sum(1, keepdim=True).clamp_min(1)) for kind, t in tables.items()}))
+    return cost
 
 
 class CostLinear(Penalty):
@@ -40,12 +35,12 @@ class CostLinear(Penalty):
 
 class CostLog(Penalty):
     """Makes the loss `CE * alpha * log(E[cost])^beta`: FBNet's (Wu et al. 2019, eq. 2; cost in its own unit), and with `reference` the
-    official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`. Raises ValueError: a cost not above 1 in its unit,
-    whose log has no such power."""
+    official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`. Raises ValueError: a cost that may be 1 or less in
+    its unit, whose log has no such power."""
 
     def __init__(self, space: Space, cost: Cost | None, *, alpha: float = 0.2, beta: float = 0.6, reference: float | None = None):
         self.cost, self.alpha, self.beta, self.reference = _needed(space, cost, "cost_log"), alpha, beta, reference
-        for what, value in (("the expected cost", _at_first(space, self.cost)), ("reference", reference)):
+        for what, value in (("the cost of every architecture", self.cost.least()), ("reference", reference)):
             if value is not None and value <= 1:
                 raise ValueError(f"penalty=cost_log takes a power of the log of the cost: {what} must be above 1 ({cost.unit}), got "
                                  f"{value:.4g}")

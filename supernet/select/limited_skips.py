@@ -10,8 +10,8 @@ from supernet.weights import EdgeWeights, replaced
 
 def limited_skips(space: Space, weights: EdgeWeights, *, most: int = 2, kinds: Sequence[str] = ("normal",)) -> Genotype:
     """`argmax`, and while a cell of `kinds` holds more than `most` skip connections, the weakest of them is taken out of its edge's
-    candidates and the cell is selected again [official code]. Raises ValueError where an edge has no other op, and for other kinds than
-    the space has."""
+    candidates and the cell is selected again [official code]; an edge without another op comes after all others of its node. Raises
+    ValueError where that does not help, and for other kinds than the space has."""
     if most < 0:
         raise ValueError(f"select.most must be at least 0, got {most}")
     if not kinds or not set(kinds) <= set(space.cells):
@@ -27,7 +27,10 @@ def limited_skips(space: Space, weights: EdgeWeights, *, most: int = 2, kinds: S
             spec = space.cells[kind]
             o = spec.ops.index("skip_connect")
             rows = [spec.edges.index((e.source, e.destination)) for e in genotype[kind] if e.op == "skip_connect"]
-            weakest = min(rows, key=lambda e: tables[kind][..., e, o].mean().item())
-            if sum(spec.selectable[weakest]) == 1:
-                raise ValueError(f"edge {spec.edges[weakest]} of {kind!r} has no candidate but a skip connection; at most {most} may stand")
+            strength = {e: tables[kind][..., e, o].mean().item() for e in rows}
+            left = [e for e in rows if strength[e] >= 0]
+            if not left:
+                edges = ", ".join(str(spec.edges[e]) for e in rows)
+                raise ValueError(f"edges {edges} of {kind!r} have no candidate but a skip connection; at most {most} may stand")
+            weakest = min(left, key=strength.__getitem__)
             tables[kind][..., weakest, o] = -1.0

@@ -1,5 +1,7 @@
 """The strongest architecture whose cost is within a limit."""
 
+from contextlib import suppress
+
 from supernet.costs import CostError
 from supernet.genotype import Genotype
 from supernet.select.argmax import argmax
@@ -10,7 +12,7 @@ from supernet.train import SearchLoop
 class WithinCost(FinalSelection):
     """Starts from `argmax` and, while the cost is above `limit`, makes of all single changes that lower it the one that loses least
     log-weight for each unit of cost; then, while one fits, the change that gains most. Raises CostError: no change lowers the cost any
-    more."""
+    more, from where this walk has come to."""
 
     def __init__(self, *, limit: float):
         if limit <= 0:
@@ -18,14 +20,24 @@ class WithinCost(FinalSelection):
         self.limit = limit
 
     def check(self, loop: SearchLoop) -> None:
-        self(loop)
-
-    def __call__(self, loop: SearchLoop) -> Genotype:
+        """What every architecture costs is held against the limit; a cost that is measured tells only at the end."""
         if loop.cost is None:
             raise CostError("final_select=within_cost needs a cost: pass cost=multiply_adds or another")
-        space, cost, weights = loop.space, loop.cost, loop.search.relaxation.mean().detach()
+        with suppress(CostError):
+            if (least := loop.cost.least()) > self.limit:
+                raise ValueError(f"final_select.limit is {self.limit:g} {loop.cost.unit}, and every architecture has at least {least:g}")
+
+    def __call__(self, loop: SearchLoop) -> Genotype:
+        space, measured, weights = loop.space, loop.cost, loop.search.relaxation.mean().detach()
+        known: dict[Genotype, float] = {}
         logs = {kind: (w.ops if w.edges is None else w.ops * w.edges[:, None]).double().clamp_min(1e-12).log().tolist()
                 for kind, w in weights.items()}
+
+        def cost(genotype: Genotype) -> float:
+            if genotype not in known:
+                loop.recorder.working()
+                known[genotype] = measured(genotype)
+            return known[genotype]
 
         def strength(genotype: Genotype) -> float:
             return sum(logs[kind][e][o] for kind, spec in space.cells.items() for e, o in spec.rows(genotype[kind]))
@@ -36,8 +48,8 @@ class WithinCost(FinalSelection):
             steps = [((own - strength(other)) / (here - c), other.digest, other)
                      for other, c in ((other, cost(other)) for other in space.neighbours(found)) if c < here]
             if not steps:
-                raise CostError(f"final_select.limit={self.limit:g}: no architecture within it, the least {cost.name} found is {here:g} "
-                                f"{cost.unit}")
+                raise CostError(f"final_select.limit={self.limit:g}: found no architecture within it; the least {measured.name} found is "
+                                f"{here:g} {measured.unit}")
             found = min(steps)[2]
         while True:
             better = [(strength(other), other.digest, other) for other in space.neighbours(found)
