@@ -362,6 +362,34 @@ def test_the_same_bits_again_and_with_two_threads_the_same_numbers():
         reference.close(a, b, 1e-4)
 
 
+FEWER_THREADS = """
+import torch
+from ops import kernels
+from ops.kernels import native, plain
+kernels.use("native")
+torch.set_num_threads(2)
+draw = lambda *shape: torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+x, depthwise, pointwise = draw(5, 16, 8, 8), draw(16, 1, 3, 3), draw(16, 16, 1, 1)
+found = []
+for module in (native, plain):
+    own = [t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, depthwise, pointwise)]
+    parts = [module.separable(*own), module.max_pool(own[0], 3, 1), module.avg_pool(own[0], 3, 1)]
+    mean, variance = module.moments(own[0])
+    norms = [None, None, plain.Norm(mean, (variance + 1e-5).rsqrt())]
+    out = module.mix([*parts[:2], own[0]], norms, [None] * 3) + parts[2]
+    found.append([mean, variance, out, *torch.autograd.grad(out.square().sum(), own)])
+print(max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*found)))
+"""
+
+
+@pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}])
+def test_nothing_is_left_out_where_fewer_threads_are_granted_than_asked_for(limit):
+    done = subprocess.run([sys.executable, "-c", FEWER_THREADS], cwd=ROOT, env=os.environ | limit | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-9
+
+
 SECOND_ORDER = {"first_order": first_order, "finite_difference": finite_difference, "unrolled": unrolled, "neumann": neumann,
                 "conjugate_gradient": conjugate_gradient}
 
