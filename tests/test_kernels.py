@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 
 from ops import kernels
+from ops.conv import sep_conv
 from ops.kernels import build, differentiable_twice, native, on_plain_path, plain
 from ops.kernels.plain import Norm
-from ops.kernels.terms import Flow, Stage, Term
-from ops.op import BatchNorm
+from ops.kernels.terms import Flow, Source, Stage, Term
+from ops.op import BatchNorm, Normalisation
+from ops.simple import Skip
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
@@ -201,6 +203,28 @@ def test_a_second_derivative_is_refused_and_not_wrong():
     (g,) = torch.autograd.grad(native.separable(x, image(3, 1, 3, 3), image(3, 3, 1, 1)).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         g.sum().backward()
+
+
+@pytest.mark.parametrize("order", ["skip first", "skip last"])
+def test_gradients_that_others_hold_too_are_not_written_to(order):
+    """Of a sum of convolutions and a skip connection that stands alone, from one node: autograd hands the same tensor to all that is added,
+    and the caller keeps those that he gives."""
+    x, weight, other = image(4, 16, 8, 8), image(4, 16, 8, 8, seed=1), image(4, 16, 8, 8, seed=2)
+    conv, found = sep_conv(3, 16, 1, Normalisation(False, False)).double(), []
+    for module in (native, plain):
+        leaf, z = (t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, other))
+        source, totals = Source(leaf * 1), {}
+        for op in (Skip(), conv) if order == "skip first" else (conv, Skip()):
+            own = module.Sum()
+            own.add(op, source)
+            totals[type(op)] = own.total()
+        skip, convolved = totals[Skip], totals[type(conv)]
+        added = torch.autograd.grad((convolved * weight).sum() + ((skip + z * 1) * weight).sum(), [leaf, z], retain_graph=True)
+        given = [torch.ones_like(skip) for _ in range(2)]
+        found.append([*added, *torch.autograd.grad([convolved, skip], [leaf], given)])
+        assert all(torch.equal(g, torch.ones_like(g)) for g in given)
+    for a, b in zip(*found):
+        reference.close(a, b, 1e-9)
 
 
 def test_gradients_are_only_computed_where_they_are_asked_for():

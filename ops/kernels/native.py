@@ -123,16 +123,16 @@ def mix_terms(terms: Sequence[Scaled]) -> Tensor:
     inputs = _Inputs()
     flows = list(dict.fromkeys(term.x for term, _, _ in terms))
     for flow in flows:
-        inputs(flow.tensor)
-    plans = [_Plan(inputs(term.x.tensor), tuple([_Stage(inputs(s.depthwise), inputs(s.pointwise), s.stride, s.dilation, inputs.norm(s.norm),
+        inputs(flow.onward)
+    plans = [_Plan(inputs(term.x.onward), tuple([_Stage(inputs(s.depthwise), inputs(s.pointwise), s.stride, s.dilation, inputs.norm(s.norm),
                                                         s.halves)
                                                  for s in term.stages]), inputs.norm(term.norm), inputs(scale), factor)
              for term, scale, factor in terms]
-    out, *onward = _Sum.apply(plans, len({id(flow.tensor) for flow in flows}), *inputs.tensors)
+    out, *onward = _Sum.apply(plans, len({id(flow.onward) for flow in flows}), *inputs.tensors)
     for flow in flows:
-        place = inputs(flow.tensor)
+        place = inputs(flow.onward)
         if onward[place] is not None:
-            flow.tensor = onward[place]
+            flow.onward = onward[place]
     return out
 
 
@@ -288,8 +288,8 @@ ROW = 22  # numbers that describe a stage to the library
 
 
 class _Backward:
-    """One backward of a sum: `grads` of its inputs, None for those that are not needed. onward: the gradients that later readers of the
-    first inputs left, in tensors of their own, which are added to."""
+    """One backward of a sum: `grads` of its inputs, None for those that are not needed. onward: the gradients that later sums left which
+    read the first inputs (`Flow.onward`), in tensors of their own, which are added to."""
 
     def __init__(self, ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]):
         saved = ctx.saved_tensors
