@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ops import kernels
 from ops.conv import sep_conv
 from ops.kernels import build, differentiable_twice, native, on_plain_path, plain
 from ops.kernels.plain import Norm
 from ops.kernels.terms import Flow, Source, Stage, Term
-from ops.op import BatchNorm, Normalisation
+from ops.op import BatchNorm, Normalisation, Op
 from ops.simple import Skip
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
@@ -210,15 +211,15 @@ def test_gradients_that_others_hold_too_are_not_written_to(order):
     """Of a sum of convolutions and a skip connection that stands alone, from one node: autograd hands the same tensor to all that is added,
     and the caller keeps those that he gives."""
     x, weight, other = image(4, 16, 8, 8), image(4, 16, 8, 8, seed=1), image(4, 16, 8, 8, seed=2)
-    conv, found = sep_conv(3, 16, 1, Normalisation(False, False)).double(), []
+    convolution, found = conv(), []
     for module in (native, plain):
         leaf, z = (t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, other))
         source, totals = Source(leaf * 1), {}
-        for op in (Skip(), conv) if order == "skip first" else (conv, Skip()):
+        for op in (Skip(), convolution) if order == "skip first" else (convolution, Skip()):
             own = module.Sum()
             own.add(op, source)
             totals[type(op)] = own.total()
-        skip, convolved = totals[Skip], totals[type(conv)]
+        skip, convolved = totals[Skip], totals[type(convolution)]
         added = torch.autograd.grad((convolved * weight).sum() + ((skip + z * 1) * weight).sum(), [leaf, z], retain_graph=True)
         given = [torch.ones_like(skip) for _ in range(2)]
         found.append([*added, *torch.autograd.grad([convolved, skip], [leaf], given)])
@@ -256,6 +257,91 @@ def test_one_value_a_channel_cannot_be_normalised():
         kernels.use(choice)
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             net(image(1, 3, 1, 1))
+
+
+class Gate(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3), keepdim=True)
+
+
+class Cut(nn.Module):
+    def __init__(self, cut):
+        super().__init__()
+        self.forward = cut
+
+
+def conv(channels=16, dtype=torch.float64, **norms):
+    """A separable convolution with other norms than its own."""
+    op = sep_conv(3, channels, 1, Normalisation(True, False)).to(dtype)
+    for name, norm in norms.items():
+        setattr(op.body if name == "norm1" else op, name, norm.to(dtype))
+    return op
+
+
+def with_running_mean(running_mean):
+    norm = BatchNorm(16, affine=False)
+    norm.running_mean = running_mean
+    return conv(norm=norm)
+
+
+WRONG = {
+    "one pixel": ("have one shape", lambda: [conv(), Op(Gate())]),
+    "other channels": ("have one shape", lambda: [conv(), Op(Cut(lambda x: x[:, :8]))]),
+    "other size": ("have one shape", lambda: [Op(Cut(lambda x: x[:, :, 1:, 1:])), conv()]),
+    "three dimensions": ("need a tensor|have one shape", lambda: [conv(), Op(Cut(lambda x: x[0]))]),
+    "values of another type": ("one type|have one shape", lambda: [conv(), Op(Cut(lambda x: x[:, :, :1].float()))]),
+    "weights of another type": ("one type", lambda: [conv(dtype=torch.float32)]),
+    "weights of other channels": ("depthwise weight", lambda: [conv(8)]),
+    "norm of other channels": ("norm of 16 channels", lambda: [conv(norm=BatchNorm(8, affine=True))]),
+    "inner norm of other channels": ("norm of 16 channels", lambda: [conv(norm1=BatchNorm(64, affine=False))]),
+    "running mean too short": ("norm of 16 channels", lambda: [with_running_mean(torch.zeros(4))]),
+    "norm of a value": ("norm of 16 channels", lambda: [Op(norm=BatchNorm(8, affine=False).double())]),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", WRONG)
+def test_ops_that_do_not_fit_are_refused(case, training):
+    """By a line that says what was expected, where the library would read or write beside its tensors; PyTorch refuses them as well."""
+    message, make = WRONG[case]
+    source = image(4, 16, 8, 8)
+    for module in (native, plain):
+        own, read = module.Sum(), Source(source)
+        with pytest.raises(ValueError if module is native else (ValueError, RuntimeError), match=message if module is native else None):
+            for op in make():
+                own.add(op.train(training), read)
+            own.total()
+
+
+@pytest.mark.parametrize("what", ["scale", "factor"])
+def test_scales_and_factors_that_do_not_fit_are_refused(what):
+    for wrong in (torch.ones(3).double(), torch.ones(4, 1, 1, 1)):
+        with pytest.raises(ValueError, match="one number|one type|a factor must be"):
+            own = native.Sum()
+            own.add(conv(), Source(image(4, 16, 8, 8)), **{what: wrong})
+            own.total()
+
+
+def test_running_statistics_that_are_parts_of_others_are_refused_and_not_written_beside():
+    op, buffer = conv(), torch.zeros(32, dtype=torch.float64)
+    op.norm.running_mean = buffer[::2]
+    with pytest.raises(ValueError, match="contiguous"):
+        own = native.Sum()
+        own.add(op, Source(image(4, 16, 8, 8)))
+        own.total()
+    assert buffer.abs().max() == 0
+
+
+def test_weights_and_images_that_do_not_fit_are_refused_by_single_operations():
+    x, depthwise, pointwise = image(2, 4, 6, 6), image(4, 1, 3, 3), image(8, 4, 1, 1)
+    for wrong in ((depthwise[:3], pointwise), (depthwise[:, :, :2, :2], pointwise), (depthwise[..., :1], pointwise),
+                  (depthwise, pointwise[:, :2])):
+        with pytest.raises(ValueError, match="weight for 4 channels must be"):
+            native.separable(x, *wrong)
+    for call in (lambda t: native.max_pool(t, 3, 1), lambda t: native.avg_pool(t, 3, 1), native.moments):
+        for wrong in (x.half(), x[0]):
+            with pytest.raises(ValueError, match="native kernels need a tensor"):
+                call(wrong)
 
 
 # ---- whole networks
