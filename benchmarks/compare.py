@@ -166,7 +166,7 @@ def prepared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> to
         options.json.parent.mkdir(parents=True, exist_ok=True)
     setup.prepare(device, threads=getattr(options, "threads", 1), deterministic=False)
     try:
-        options.backend = kernels.use(getattr(options, "backend", "plain")).name
+        options.backend = kernels.use(getattr(options, "backend", "plain"), device=device.type).name
     except ValueError as error:
         parser.error(str(error))
     return device
