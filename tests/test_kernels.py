@@ -251,6 +251,17 @@ def test_what_is_not_for_the_kernels_goes_the_plain_way():
     assert kernels.kernels_for(x) is plain
 
 
+def test_other_threads_compute_by_the_same_backend():
+    """A context that takes the plain path is the thread's own."""
+    x = image(2, 4, 3, 3)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(kernels.kernels_for, x).result() is native
+        with on_plain_path():
+            assert pool.submit(kernels.kernels_for, x).result() is native
+        kernels.use("plain")
+        assert pool.submit(kernels.kernels_for, x).result() is plain
+
+
 def test_one_value_a_channel_cannot_be_normalised():
     net = build_net(darts.make(nodes=1), layers=1).to(memory_format=torch.channels_last)
     for choice in ("plain", "native"):
