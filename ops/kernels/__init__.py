@@ -10,9 +10,10 @@ A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from types import ModuleType
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ from ops.kernels import native, plain
 from ops.kernels.build import BuildError
 from ops.kernels.plain import Norm
 
-__all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "plain", "use"]
+__all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "path_of_now",
+           "plain", "use"]
 
 BACKENDS = ("auto", "plain", "native")
 _fused: ModuleType | None = None  # of the process: autograd calls ops in threads of its own
@@ -73,10 +75,19 @@ def _fused_for(device: str) -> tuple[ModuleType, Backend]:
     return importlib.import_module("ops.kernels.triton_kernels"), Backend("triton", "backend Triton kernels for the GPU")
 
 
-@contextmanager
-def on_plain_path() -> Iterator[None]:
+def on_plain_path() -> AbstractContextManager[None]:
     """Within, everything is computed by calling modules and PyTorch's operations one by one: hooks, dispatch modes and autograd see all."""
-    token = _plain.set(True)
+    return _on_path(True)
+
+
+def path_of_now() -> Callable[[], AbstractContextManager[None]]:
+    """Contexts within which everything is computed on the path, plain or not, on which it is now."""
+    return partial(_on_path, _plain.get())
+
+
+@contextmanager
+def _on_path(plain: bool) -> Iterator[None]:
+    token = _plain.set(plain)
     try:
         yield
     finally:
