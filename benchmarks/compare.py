@@ -2,7 +2,8 @@
 
 The first of a round changes from round to round. Times are medians over the rounds, a ratio is the median of the rounds' ratios
 (reference / ours). Peak memory is measured in a step of its own: on the CPU the bytes of live tensors of that side; on a GPU what is
-allocated, with the other side's parameters at rest. Kernels are the calls that reach a backend and compute (`counting.Kernels`).
+allocated, with the other side's parameters at rest. Kernels are the calls that PyTorch dispatches and that compute
+(`counting.Kernels`): those of fused backends go past it and are not among them.
 """
 
 import argparse
@@ -166,7 +167,7 @@ def prepared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> to
         options.json.parent.mkdir(parents=True, exist_ok=True)
     setup.prepare(device, threads=getattr(options, "threads", 1), deterministic=False)
     try:
-        options.backend = kernels.use(getattr(options, "backend", "plain")).name
+        options.backend = kernels.use(getattr(options, "backend", "plain"), device=device.type).name
     except ValueError as error:
         parser.error(str(error))
     return device
@@ -198,10 +199,16 @@ def where(result: Mapping[str, Any]) -> str:
     return known["gpu"] if "gpu" in known else f"CPU, {'one thread' if known['threads'] == 1 else str(known['threads']) + ' threads'}"
 
 
+def counted(result: Mapping[str, Any]) -> str:
+    """What the kernels of a result are: the calls of fused backends go past what counts them."""
+    return "kernels" if result["backend"] == "plain" else "kernels dispatched by PyTorch"
+
+
 def gains(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """The ratios of every step in words."""
     return "; ".join(f"{names[name]} {step['ratio'][clock(result)]:.2f}x, {100 / step['ratio']['memory']:.0f} % of the memory, "
-                     f"{step['ours']['kernels']:,} of {step['reference']['kernels']:,} kernels" for name, step in result["steps"].items())
+                     f"{step['ours']['kernels']:,} of {step['reference']['kernels']:,} {counted(result)}"
+                     for name, step in result["steps"].items())
 
 
 def steps_notes(result: Mapping[str, Any]) -> list[str]:
@@ -212,7 +219,7 @@ def steps_notes(result: Mapping[str, Any]) -> list[str]:
 
 def steps_table(result: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
     """Head and rows of all that `measure` gave."""
-    head = ("step", *(f"{side}: wall s, CPU s, MiB, kernels" for side in SIDES), "reference / ours: wall, CPU, MiB, kernels")
+    head = ("step", *(f"{side}: wall s, CPU s, MiB, {counted(result)}" for side in SIDES), "reference / ours: wall, CPU, MiB, kernels")
 
     def side(numbers: Mapping[str, Any]) -> str:
         return f"{numbers['wall_s']:.2f}, {numbers['cpu_s']:.2f}, {numbers['peak_bytes'] / 2**20:.0f}, {numbers['kernels']:,}"

@@ -8,7 +8,7 @@ their losses are compared before anything is timed. `--relaxation gdas` runs one
 Both run in one process, alternating, the first of a round changing from round to round. Times are medians over the rounds, a
 ratio is the median of the rounds' ratios (reference / ours). Peak memory is measured in a step of its own: on the CPU the
 bytes of live tensors of that side; on a GPU what is allocated, with the other side's parameters at rest. Kernels are the calls that
-reach a backend and compute.
+PyTorch dispatches and that compute (`compare`).
 """
 
 import argparse

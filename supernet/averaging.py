@@ -55,6 +55,7 @@ class NonMonotonicAverage:
             if self.steps == 1:
                 self.mean = [p.detach().clone() for p in w]
             else:
+                self.mean = [m.to(p.device) for m, p in zip(self.mean, w, strict=True)]  # checkpoints are read on the CPU
                 torch._foreach_lerp_(self.mean, [p.detach() for p in w], 1 / self.steps)
 
     def after_epoch(self, val_loss: float | None) -> None:

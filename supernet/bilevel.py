@@ -92,6 +92,11 @@ class Streams:
     def __init__(self) -> None:
         self.states: dict[str, State] = {"train": None, "val": None}
 
+    def before(self, stream: str, batch: Batch) -> State:
+        """The state that the next `batch` goes on from, where that lies: checkpoints are read on the CPU."""
+        state = self.states[stream]
+        return None if state is None else state.to(batch[0].device)
+
     def state_dict(self) -> dict[str, Any]:
         return dict(self.states)
 
@@ -163,7 +168,7 @@ class Bilevel:
 
     def _result(self, batch: Batch, stream: str, weights: EdgeWeights, generator: torch.Generator | None) -> Result:
         with self.context():
-            return self.task(self.net, batch, weights, state=self.streams.states[stream], generator=generator)
+            return self.task(self.net, batch, weights, state=self.streams.before(stream, batch), generator=generator)
 
     def problem(self, train_batch: Batch, val_batch: Batch, noise: Noise | None = None) -> Problem:
         """The bilevel problem on two batches under one draw (`noise`, or a new one): every loss of it sees the same edge weights' noise

@@ -1,8 +1,11 @@
 """What a run would take: size, memory and time, measured over a few steps before any training."""
 
+import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -26,6 +29,7 @@ def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor,
     evaluates one batch. settling, steps, graphs: those of `peak_of_training`."""
     rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"),
             ("multiply-adds", f"{multiply_adds_of(net, example) / 1e6:.3f} M per {item}")]
+    have = available_memory(device) + live_bytes(device)  # the peak holds what lives already, and what the steps leave alive
     try:
         # The steps that memory is followed on also warm up; where they are slow, they are timed as well.
         started = time.perf_counter()
@@ -35,7 +39,6 @@ def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor,
             seconds = seconds_per_step(step, device)
     except torch.cuda.OutOfMemoryError:
         return rows + [("peak memory", f"more than the device has at batch size {batch_size}"), ("to make it fit", "; ".join(remedies))]
-    have = available_memory(device)
     how = ("reserved" if graphs else "allocated") if device.type == "cuda" else "live tensors"
     rows.append(("peak memory", f"{peak / 2**20:.0f} MiB at batch size {batch_size} ({how}; {have / 2**20:.0f} MiB are free)"))
     if peak > have:
@@ -67,10 +70,35 @@ def peak_of_training(step: Callable[[], object], evaluation: Callable[[], object
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on the device now."""
+    """Bytes that this process can take on the device now beside its tensors, what can be reclaimed among them: PyTorch's own reserve on a
+    GPU, the system's caches on a CPU."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if found is None else int(found[1]) * 1024
+    return min(free, *_container_rooms())
+
+
+def _container_rooms() -> list[int | float]:
+    """What the control group that a container shows as the root leaves, version 2 or 1; infinite where there is no limit."""
+    rooms: list[int | float] = [math.inf]
+    for folder, limit, usage in (("/sys/fs/cgroup", "memory.max", "memory.current"),
+                                 ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")):
+        try:
+            most, used = (int(Path(folder, name).read_text()) for name in (limit, usage))
+            stat = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # "max"
+            continue
+        rooms.append(most - used + int(stat.get("inactive_file", 0)))  # caches that the limit would drop
+    return rooms
+
+
+def live_bytes(device: torch.device) -> int:
+    """Bytes of the tensors that are alive now."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else peak_memory(lambda: None, device, live_tensors(device))
 
 
 def duration(seconds: float) -> str:

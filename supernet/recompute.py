@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ops.kernels import on_plain_path
+from ops.kernels import path_of_now
 from ops.op import BatchNorm
 
 
@@ -20,13 +20,11 @@ def recomputed(run: Callable[..., Tensor], inputs: Sequence[Tensor], modules: Se
     computations draw the same and leave it where it stands. `run` is called again in every backward pass, so it must depend on
     nothing that changes until then but the norms' `updates`.
 
-    On a CPU both computations take the plain path: native kernels remember where the tensors lay that they keep for their backward pass,
-    and those that are computed again lie elsewhere.
+    Later computations take the path of the first, plain or not: what the other path keeps for its backward pass is something else.
     """
     norms = [m for m in chain.from_iterable(module.modules() for module in modules) if type(m) is BatchNorm]
-    path = on_plain_path if inputs[0].device.type == "cpu" else nullcontext
-    again = _Again(norms, generator, path)
-    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (path(), again))
+    again = _Again(norms, generator, path_of_now())
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), again))
 
 
 class _Again:

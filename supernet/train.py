@@ -540,7 +540,8 @@ class FinalLoop:
         """One update of the weights."""
         with self.context():
             net = self.net if self.call is None else self.call
-            loss, stats, state = self.task(net, batch, state=self.streams.states["train"], generator=self.generators["net"])
+            state = self.streams.before("train", batch)
+            loss, stats, state = self.task(net, batch, state=state, generator=self.generators["net"])
         self.guard("training loss", loss, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

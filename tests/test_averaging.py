@@ -28,6 +28,13 @@ def test_it_starts_when_training_stops_improving_and_is_the_mean_of_every_step_s
     assert torch.equal(average.mean[0], again.mean[0]) and again.losses == average.losses
 
 
+def test_what_was_loaded_follows_the_weights_to_their_device():
+    average, w = NonMonotonicAverage(), [torch.ones(3, device="meta")]
+    average.load_state_dict({"losses": [1.0], "mean": [torch.ones(3)], "steps": 4, "started": True})
+    average.after_step(w)
+    assert average.steps == 5 and average.mean[0].device == w[0].device
+
+
 def test_it_needs_a_validation_loss():
     with pytest.raises(ValueError, match="val_portion"):
         NonMonotonicAverage().after_epoch(None)

@@ -54,3 +54,5 @@ def test_a_figure_names_its_sizes_and_its_clock():
     ((what, came_out),) = report.module(result).figures(result)
     assert what == "search step, s1, plain backend, against edge by edge (8 cells, C=16, batch 4, A GPU)"
     assert came_out == "weight step 5.00x, 50 % of the memory, 1,000 of 4,000 kernels"
+    ((_, came_out),) = report.module(result).figures(result | {"backend": "native"})
+    assert came_out == "weight step 5.00x, 50 % of the memory, 1,000 of 4,000 kernels dispatched by PyTorch"

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import compare, final, scaling, search_step, shared_weights, sides, startup
 from benchmarks.counting import kernels
+from ops.kernels import Backend
 from tests import reference
 
 CPU, THREADS = torch.device("cpu"), str(torch.get_num_threads())
@@ -33,6 +34,17 @@ def test_search_step_writes_what_it_measures(tmp_path, capsys):
             assert step[side]["rounds"]["wall_s"] == [step[side]["wall_s"]]
     printed = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in printed[2:]] == ["alpha"]
+
+
+def test_the_kernels_are_those_of_the_device(monkeypatch):
+    asked = []
+    monkeypatch.setattr(compare, "resolve_device", torch.device)
+    monkeypatch.setattr(compare.setup, "prepare", lambda *args, **options: None)
+    monkeypatch.setattr(compare.kernels, "use", lambda backend, **options: (asked.append((backend, options)), Backend("triton", ""))[1])
+    parser = compare.parser_for("", rounds=1)
+    options = parser.parse_args(["--device", "cuda:1", "--backend", "native"])
+    assert compare.prepared(parser, options) == torch.device("cuda:1")
+    assert asked == [("native", {"device": "cuda"})] and options.backend == "triton"
 
 
 @pytest.mark.parametrize("space, method, cells", [("darts", "softmax", 3), ("darts", "pc_darts", 3), ("nasbench201", "softmax", 5),

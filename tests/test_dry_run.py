@@ -1,6 +1,7 @@
 """The peak that `dry_run=true` tells, against the one that is measured while the same options train."""
 
 import gc
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def test_of_a_search(name):
     predicted, measured = predicted_and_measured(make, lambda loop: fit_supernet(loop, 2, Silent()),
                                                  steps=dry_run.DRAWS if name == "sampled" else 1)
     assert abs(predicted - measured) <= 0.1 * measured, (predicted, measured)
+
+
+@pytest.mark.parametrize("free_mib, fits", [(0, False), (1, True), (2**30, True)])
+def test_what_makes_a_run_fit_is_told_where_it_does_not(monkeypatch, free_mib, fits):
+    """What lives when it begins counts on both sides: here more than is free beside it."""
+    net = torch.nn.Linear(1000, 1000)  # 4 MB
+    x = torch.ones(2, 1000)
+    monkeypatch.setattr(dry_run, "available_memory", lambda device: free_mib * 2**20)
+    monkeypatch.setattr(dry_run, "multiply_adds_of", lambda net, example: 0)
+    rows = dict(dry_run.report(net, lambda: net(x).relu_(), example=x, item="image", batch_size=2, steps_per_epoch=1, epochs=1, device=CPU,
+                               remedies=["batch_size=1", "channels=8"]))
+    assert rows.get("to make it fit") == (None if fits else "batch_size=1; channels=8")
+
+
+def test_memory_that_can_be_reclaimed_is_available():
+    available = dry_run.available_memory(CPU)
+    assert type(available) is int and 0 < available <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.slow

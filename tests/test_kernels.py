@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ops import kernels
+from ops.conv import sep_conv
 from ops.kernels import build, differentiable_twice, native, on_plain_path, plain
 from ops.kernels.plain import Norm
-from ops.kernels.terms import Flow, Stage, Term
-from ops.op import BatchNorm
+from ops.kernels.terms import Flow, Source, Stage, Term
+from ops.op import BatchNorm, Normalisation, Op
+from ops.simple import Skip
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
@@ -203,6 +206,28 @@ def test_a_second_derivative_is_refused_and_not_wrong():
         g.sum().backward()
 
 
+@pytest.mark.parametrize("order", ["skip first", "skip last"])
+def test_gradients_that_others_hold_too_are_not_written_to(order):
+    """Of a sum of convolutions and a skip connection that stands alone, from one node: autograd hands the same tensor to all that is added,
+    and the caller keeps those that he gives."""
+    x, weight, other = image(4, 16, 8, 8), image(4, 16, 8, 8, seed=1), image(4, 16, 8, 8, seed=2)
+    convolution, found = conv(), []
+    for module in (native, plain):
+        leaf, z = (t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, other))
+        source, totals = Source(leaf * 1), {}
+        for op in (Skip(), convolution) if order == "skip first" else (convolution, Skip()):
+            own = module.Sum()
+            own.add(op, source)
+            totals[type(op)] = own.total()
+        skip, convolved = totals[Skip], totals[type(convolution)]
+        added = torch.autograd.grad((convolved * weight).sum() + ((skip + z * 1) * weight).sum(), [leaf, z], retain_graph=True)
+        given = [torch.ones_like(skip) for _ in range(2)]
+        found.append([*added, *torch.autograd.grad([convolved, skip], [leaf], given)])
+        assert all(torch.equal(g, torch.ones_like(g)) for g in given)
+    for a, b in zip(*found):
+        reference.close(a, b, 1e-9)
+
+
 def test_gradients_are_only_computed_where_they_are_asked_for():
     x, depthwise, pointwise = image(2, 16, 8, 8), image(16, 1, 3, 3).requires_grad_(), image(16, 16, 1, 1)
     whole = lambda *t: torch.autograd.grad(native.separable(*t).square().sum(), [v for v in t if v.requires_grad])
@@ -226,12 +251,108 @@ def test_what_is_not_for_the_kernels_goes_the_plain_way():
     assert kernels.kernels_for(x) is plain
 
 
+def test_other_threads_compute_by_the_same_backend():
+    """A context that takes the plain path is the thread's own."""
+    x = image(2, 4, 3, 3)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(kernels.kernels_for, x).result() is native
+        with on_plain_path():
+            assert pool.submit(kernels.kernels_for, x).result() is native
+        kernels.use("plain")
+        assert pool.submit(kernels.kernels_for, x).result() is plain
+
+
 def test_one_value_a_channel_cannot_be_normalised():
     net = build_net(darts.make(nodes=1), layers=1).to(memory_format=torch.channels_last)
     for choice in ("plain", "native"):
         kernels.use(choice)
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             net(image(1, 3, 1, 1))
+
+
+class Gate(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3), keepdim=True)
+
+
+class Cut(nn.Module):
+    def __init__(self, cut):
+        super().__init__()
+        self.forward = cut
+
+
+def conv(channels=16, dtype=torch.float64, **norms):
+    """A separable convolution with other norms than its own."""
+    op = sep_conv(3, channels, 1, Normalisation(True, False)).to(dtype)
+    for name, norm in norms.items():
+        setattr(op.body if name == "norm1" else op, name, norm.to(dtype))
+    return op
+
+
+def with_running_mean(running_mean):
+    norm = BatchNorm(16, affine=False)
+    norm.running_mean = running_mean
+    return conv(norm=norm)
+
+
+WRONG = {
+    "one pixel": ("have one shape", lambda: [conv(), Op(Gate())]),
+    "other channels": ("have one shape", lambda: [conv(), Op(Cut(lambda x: x[:, :8]))]),
+    "other size": ("have one shape", lambda: [Op(Cut(lambda x: x[:, :, 1:, 1:])), conv()]),
+    "three dimensions": ("need a tensor|have one shape", lambda: [conv(), Op(Cut(lambda x: x[0]))]),
+    "values of another type": ("one type|have one shape", lambda: [conv(), Op(Cut(lambda x: x[:, :, :1].float()))]),
+    "weights of another type": ("one type", lambda: [conv(dtype=torch.float32)]),
+    "weights of other channels": ("depthwise weight", lambda: [conv(8)]),
+    "norm of other channels": ("norm of 16 channels", lambda: [conv(norm=BatchNorm(8, affine=True))]),
+    "inner norm of other channels": ("norm of 16 channels", lambda: [conv(norm1=BatchNorm(64, affine=False))]),
+    "running mean too short": ("norm of 16 channels", lambda: [with_running_mean(torch.zeros(4))]),
+    "norm of a value": ("norm of 16 channels", lambda: [Op(norm=BatchNorm(8, affine=False).double())]),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", WRONG)
+def test_ops_that_do_not_fit_are_refused(case, training):
+    """By a line that says what was expected, where the library would read or write beside its tensors; PyTorch refuses them as well."""
+    message, make = WRONG[case]
+    source = image(4, 16, 8, 8)
+    for module in (native, plain):
+        own, read = module.Sum(), Source(source)
+        with pytest.raises(ValueError if module is native else (ValueError, RuntimeError), match=message if module is native else None):
+            for op in make():
+                own.add(op.train(training), read)
+            own.total()
+
+
+@pytest.mark.parametrize("what", ["scale", "factor"])
+def test_scales_and_factors_that_do_not_fit_are_refused(what):
+    for wrong in (torch.ones(3).double(), torch.ones(4, 1, 1, 1)):
+        with pytest.raises(ValueError, match="one number|one type|a factor must be"):
+            own = native.Sum()
+            own.add(conv(), Source(image(4, 16, 8, 8)), **{what: wrong})
+            own.total()
+
+
+def test_running_statistics_that_are_parts_of_others_are_refused_and_not_written_beside():
+    op, buffer = conv(), torch.zeros(32, dtype=torch.float64)
+    op.norm.running_mean = buffer[::2]
+    with pytest.raises(ValueError, match="contiguous"):
+        own = native.Sum()
+        own.add(op, Source(image(4, 16, 8, 8)))
+        own.total()
+    assert buffer.abs().max() == 0
+
+
+def test_weights_and_images_that_do_not_fit_are_refused_by_single_operations():
+    x, depthwise, pointwise = image(2, 4, 6, 6), image(4, 1, 3, 3), image(8, 4, 1, 1)
+    for wrong in ((depthwise[:3], pointwise), (depthwise[:, :, :2, :2], pointwise), (depthwise[..., :1], pointwise),
+                  (depthwise, pointwise[:, :2])):
+        with pytest.raises(ValueError, match="weight for 4 channels must be"):
+            native.separable(x, *wrong)
+    for call in (lambda t: native.max_pool(t, 3, 1), lambda t: native.avg_pool(t, 3, 1), native.moments):
+        for wrong in (x.half(), x[0]):
+            with pytest.raises(ValueError, match="native kernels need a tensor"):
+                call(wrong)
 
 
 # ---- whole networks
@@ -360,6 +481,34 @@ def test_the_same_bits_again_and_with_two_threads_the_same_numbers():
     assert all(torch.equal(a, b) for a, b in zip(results[2], results[3]))
     for a, b in zip(results[0], results[2]):
         reference.close(a, b, 1e-4)
+
+
+FEWER_THREADS = """
+import torch
+from ops import kernels
+from ops.kernels import native, plain
+kernels.use("native")
+torch.set_num_threads(2)
+draw = lambda *shape: torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+x, depthwise, pointwise = draw(5, 16, 8, 8), draw(16, 1, 3, 3), draw(16, 16, 1, 1)
+found = []
+for module in (native, plain):
+    own = [t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, depthwise, pointwise)]
+    parts = [module.separable(*own), module.max_pool(own[0], 3, 1), module.avg_pool(own[0], 3, 1)]
+    mean, variance = module.moments(own[0])
+    norms = [None, None, plain.Norm(mean, (variance + 1e-5).rsqrt())]
+    out = module.mix([*parts[:2], own[0]], norms, [None] * 3) + parts[2]
+    found.append([mean, variance, out, *torch.autograd.grad(out.square().sum(), own)])
+print(max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*found)))
+"""
+
+
+@pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}])
+def test_nothing_is_left_out_where_fewer_threads_are_granted_than_asked_for(limit):
+    done = subprocess.run([sys.executable, "-c", FEWER_THREADS], cwd=ROOT, env=os.environ | limit | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-9
 
 
 SECOND_ORDER = {"first_order": first_order, "finite_difference": finite_difference, "unrolled": unrolled, "neumann": neumann,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ops.op import Normalisation
+from supernet.bilevel import Streams
 from supernet.language_model import LanguageModel
 from supernet.network import inherit
 from supernet.recurrent import ACTIVATIONS
@@ -97,6 +98,13 @@ def test_sequences_go_on_from_the_state():
     first = net(x[:4], weights)
     torch.testing.assert_close(net(x[4:], weights, state=first.state).logits, whole.logits[4:], rtol=0, atol=1e-12)
     assert not first.state.requires_grad
+
+
+def test_a_loaded_state_follows_the_batches_to_their_device():
+    streams = Streams()
+    streams.load_state_dict({"train": torch.ones(2, 3), "val": None})
+    batch = (torch.ones(4, 2, device="meta"), torch.ones(4, 2, device="meta"))
+    assert streams.before("train", batch).device.type == "meta" and streams.before("val", batch) is None
 
 
 def test_dropout_draws_one_mask_a_sequence():

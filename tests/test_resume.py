@@ -116,12 +116,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(wanted, aga
 
 
 def test_cells_that_are_computed_again_give_the_same_bits(tmp_path):
-    """On the plain path, which they need on a CPU."""
     found = []
     for again in ("false", "true"):
         where = tmp_path / again
         where.mkdir()
-        assert run("train_search", *SEARCH, "backend=plain", f"checkpoint_cells={again}", cwd=where, report=False).code == 0
+        assert run("train_search", *SEARCH, f"checkpoint_cells={again}", cwd=where, report=False).code == 0
         found.append(outcome(finished(where)))
     assert_same(*found)
 

@@ -61,6 +61,17 @@ def test_the_supernet_is_left_as_found(setting, statistics):
 
 
 @pytest.mark.parametrize("statistics", ["recalibrated", "batch", "running"])
+def test_every_module_is_left_in_the_mode_it_was_found_in(setting, statistics):
+    space, net, _, batches = setting
+    norms = batch_norms(net)
+    norms[0].eval()
+    norms[1].by_batch = True
+    evaluate = SharedWeights(net, space, Classification(), batches, torch.Generator(), statistics=statistics, calibration=batches)
+    evaluate(space.sample(random.Random(0)))
+    assert [m for m in net.modules() if not m.training] == [norms[0]] and [n for n in norms if n.by_batch] == [norms[1]]
+
+
+@pytest.mark.parametrize("statistics", ["recalibrated", "batch", "running"])
 def test_a_stream_is_a_call_for_each_and_leaves_the_supernet_as_found(setting, statistics):
     space, net, _, batches = setting
     evaluate = SharedWeights(net, space, Classification(), batches[2:], torch.Generator(), statistics=statistics, calibration=batches[:2])

@@ -10,9 +10,10 @@ A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from types import ModuleType
 from typing import NamedTuple
 
@@ -22,11 +23,12 @@ from ops.kernels import native, plain
 from ops.kernels.build import BuildError
 from ops.kernels.plain import Norm
 
-__all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "plain", "use"]
+__all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "path_of_now",
+           "plain", "use"]
 
 BACKENDS = ("auto", "plain", "native")
-_fused: ContextVar[ModuleType | None] = ContextVar("fused", default=None)
-_plain: ContextVar[bool] = ContextVar("plain", default=False)
+_fused: ModuleType | None = None  # of the process: autograd calls ops in threads of its own
+_plain: ContextVar[bool] = ContextVar("plain", default=False)  # of a thread, for as long as a context lasts
 
 
 class Backend(NamedTuple):
@@ -37,12 +39,13 @@ class Backend(NamedTuple):
 
 
 def use(backend: str, *, device: str = "cpu", hindrance: str | None = None) -> Backend:
-    """Chooses who computes from now on. `auto`: the fastest that is proved here; `native`: fused kernels, or an error where there
-    are none. device: the type of device that computes. hindrance: the option with which nothing but the plain path works, if there is one.
-    Raises ValueError."""
+    """Chooses who computes from now on, in all threads. `auto`: the fastest that is proved here; `native`: fused kernels, or an error where
+    there are none. device: the type of device that computes. hindrance: the option with which nothing but the plain path works, if there
+    is one. Raises ValueError."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    _fused.set(None)
+    global _fused
+    _fused = None
     if backend == "plain":
         return Backend("plain", "backend plain PyTorch")
     try:
@@ -55,7 +58,7 @@ def use(backend: str, *, device: str = "cpu", hindrance: str | None = None) -> B
         if backend == "native":
             raise ValueError(f"backend=native: there are no native kernels ({error}); backend=plain needs none") from error
         return Backend("plain", f"backend plain PyTorch ({error})")
-    _fused.set(module)
+    _fused = module
     return chosen
 
 
@@ -72,10 +75,19 @@ def _fused_for(device: str) -> tuple[ModuleType, Backend]:
     return importlib.import_module("ops.kernels.triton_kernels"), Backend("triton", "backend Triton kernels for the GPU")
 
 
-@contextmanager
-def on_plain_path() -> Iterator[None]:
+def on_plain_path() -> AbstractContextManager[None]:
     """Within, everything is computed by calling modules and PyTorch's operations one by one: hooks, dispatch modes and autograd see all."""
-    token = _plain.set(True)
+    return _on_path(True)
+
+
+def path_of_now() -> Callable[[], AbstractContextManager[None]]:
+    """Contexts within which everything is computed on the path, plain or not, on which it is now."""
+    return partial(_on_path, _plain.get())
+
+
+@contextmanager
+def _on_path(plain: bool) -> Iterator[None]:
+    token = _plain.set(plain)
     try:
         yield
     finally:
@@ -89,5 +101,5 @@ def differentiable_twice() -> AbstractContextManager[None]:
 
 def kernels_for(x: Tensor) -> ModuleType:
     """The module that computes on tensors like `x`: `plain`, or one with the same functions."""
-    fused = None if _plain.get() else _fused.get()
-    return plain if fused is None or not fused.computes(x) else fused
+    fused = _fused
+    return plain if fused is None or _plain.get() or not fused.computes(x) else fused

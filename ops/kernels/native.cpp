@@ -2,7 +2,7 @@
 // interface that knows nothing of torch: plain pointers in, plain pointers out. Compiled once for each REAL (float, double).
 //
 // Every loop over images is split over threads statically, and what is summed over images is summed in the order of the images (batch
-// statistics) or of the threads (weights' gradients): the same number of threads gives the same bits.
+// statistics) or of the threads (weights' gradients): the same number of threads that run gives the same bits.
 //
 // Within an image the channels are cut into blocks of one vector: scratch planes are [block][pixel][lane], so that all that a kernel reads
 // for one block lies close together. Channels that a last block lacks are zeros.
@@ -48,9 +48,20 @@ int thread_number() {
 #endif
 }
 
-// Images [first, last) of one thread of several.
+int team_size() {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
+// Images [first, last) of this thread. The team may be smaller than was asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC, a region within another).
 struct Share { Int first, last; };
-Share share(Int images, Int threads, Int number) { return {images * number / threads, images * (number + 1) / threads}; }
+Share own_share(Int images) {
+    const Int threads = team_size(), number = thread_number();
+    return {images * number / threads, images * (number + 1) / threads};
+}
 
 // Scratch that a thread keeps from call to call.
 struct Scratch {
@@ -370,7 +381,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
         }
         pack(s, depthwise, pointwise, w, false);
         std::memset(planes, 0, sizeof(V) * bi * plane);
-        const Share own = share(s.images, threads, thread_number());
+        const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++) {
             fill(s, x + n * s.height * s.width * stride, stride, norm, planes);
             T* to = out + n * rows * columns * s.out;
@@ -475,7 +486,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
     threads = std::max<Int>(1, std::min(threads, s.images));
     std::vector<double> of_images(sums ? 2 * s.images * s.in : 0);
     const Int sizes[2] = {ddepthwise ? taps * bi * L : 0, dpointwise ? s.out * vi * L : 0};
-    std::vector<T> of_threads(threads * (sizes[0] + sizes[1]));
+    std::vector<T> of_threads(threads * (sizes[0] + sizes[1]));  // zeros for threads that are not granted
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Cutter count{nullptr}, cut{nullptr};
@@ -492,8 +503,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
         pack(s, depthwise, pointwise, w, true);
         std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * vi * d_plane);
         std::memset(dtaps, 0, sizeof(V) * bi * taps), std::memset(dproduct, 0, sizeof(V) * bo * L * vi);
-        const Int number = thread_number();
-        const Share own = share(s.images, threads, number);
+        const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++) {
             const T* xn = x + n * s.height * s.width * stride;
             const T factor = in.factor ? in.factor[n] : T(1);
@@ -601,7 +611,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
             }
             if (!same && weights) std::memset(planes, 0, sizeof(V) * bi * plane);
         }
-        T* own_sums = of_threads.data() + number * (sizes[0] + sizes[1]);
+        T* own_sums = of_threads.data() + thread_number() * (sizes[0] + sizes[1]);
         if (ddepthwise) std::memcpy(own_sums, dtaps, sizeof(T) * sizes[0]);
         if (dpointwise) std::memcpy(own_sums + sizes[0], dproduct, sizeof(T) * sizes[1]);
     }
@@ -648,7 +658,7 @@ void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* pa
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const Share own = share(images, threads, thread_number());
+        const Share own = own_share(images);
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
@@ -690,7 +700,7 @@ void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* p
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const Share own = share(images, threads, thread_number());
+        const Share own = own_share(images);
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
@@ -753,7 +763,7 @@ void part_backward(Int images, Int pixels, Int channels, const Arriving& in, Int
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const Share own = share(images, threads, thread_number());
+        const Share own = own_share(images);
         for (Int n = own.first; n < own.last; n++)
             for (Int b = 0; b < blocks(channels, L); b++) {
                 const Int lanes = std::min(L, channels - b * L);
@@ -781,7 +791,7 @@ void moments_of(Int images, Int height, Int width, Int channels, const T* x, Int
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const Share own = share(images, threads, thread_number());
+        const Share own = own_share(images);
         for (Int n = own.first; n < own.last; n++)
             for (Int b = 0; b < blocks(channels, L); b++)
                 image_moments<V>(x + n * height * width * stride + b * L, stride, height, width, std::min(L, channels - b * L),
@@ -839,7 +849,7 @@ template <class V> void max_pool(const Shape& s, const T* x, Int stride, T* out,
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const Share own = share(s.images, threads, thread_number());
+        const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++)
             for (Int r = 0; r < rows; r++)
                 for (Int i = 0; i < columns; i++)
@@ -873,7 +883,7 @@ template <class V> void max_pool_backward(const Shape& s, const T* g, Int stride
     {
         V* to = static_cast<V*>(scratch.at_least(sizeof(V) * plane));
         const V zero = {};
-        const Share own = share(s.images, threads, thread_number());
+        const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++)
             for (Int b = 0; b < s.in; b += L) {
                 const Int lanes = std::min(L, s.in - b);
@@ -907,7 +917,7 @@ template <class V> void avg_pool(const Shape& s, const T* x, Int stride, T* out,
         V *planes = static_cast<V*>(scratch.at_least(sizeof(V) * (plane + taps + columns))), *ones = planes + plane, *line = ones + taps;
         std::memset(planes, 0, sizeof(V) * plane);
         std::fill(ones, ones + taps, V{} + T(1));
-        const Share own = share(s.images, threads, thread_number());
+        const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++)
             for (Int b = 0; b < s.in; b += L) {
                 const Int lanes = std::min(L, s.in - b);
@@ -936,7 +946,7 @@ template <class V> void avg_pool_backward(const Shape& s, const T* g, Int stride
         V *planes = static_cast<V*>(scratch.at_least(sizeof(V) * (plane + taps + s.width))), *ones = planes + plane, *line = ones + taps;
         std::memset(planes, 0, sizeof(V) * plane);
         std::fill(ones, ones + taps, V{} + T(1));
-        const Share own = share(s.images, threads, thread_number());
+        const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++)
             for (Int b = 0; b < s.in; b += L) {
                 const Int lanes = std::min(L, s.in - b);

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from ops.kernels import plain
 from ops.kernels.build import library
-from ops.kernels.plain import Norm
+from ops.kernels.plain import Norm, same_shape
 from ops.kernels.terms import Flow, Normaliser, Settled, Source, Stage, Term
 
 REAL = {torch.float32: "float", torch.float64: "double"}
@@ -49,6 +49,46 @@ def call(name: str, dtype: torch.dtype, arguments: Sequence[int]) -> None:
 
 def at(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+# The library is told addresses and sizes alone, so whatever it reads or writes is looked at before.
+
+
+def image(x: Tensor) -> Tensor:
+    """`x`. Raises ValueError where it is not a tensor for the library."""
+    if x.dim() != 4 or x.dtype not in REAL or not x.is_cpu:
+        raise ValueError(f"native kernels need a tensor (N, C, H, W) of float32 or float64 on the CPU, got {described(x)}")
+    return x
+
+
+def described(x: Tensor) -> str:
+    return f"{tuple(x.shape)} of {x.dtype} on {x.device}"
+
+
+def vector(tensor: Tensor | None, channels: int, dtype: torch.dtype) -> int:
+    """The address of a norm's vector, 0 for None. Raises ValueError."""
+    if tensor is None:
+        return 0
+    if tensor.shape != (channels,) or tensor.dtype is not dtype or not tensor.is_contiguous() or not tensor.is_cpu:
+        raise ValueError(f"a norm of {channels} channels needs contiguous vectors of {dtype} on the CPU, got {described(tensor)}")
+    return tensor.data_ptr()
+
+
+def check_factor(factor: Tensor, images: int, dtype: torch.dtype) -> None:
+    """Raises ValueError."""
+    if factor.shape != (images, 1, 1, 1) or factor.dtype is not dtype or not factor.is_contiguous() or not factor.is_cpu:
+        raise ValueError(f"a factor must be contiguous, ({images}, 1, 1, 1) of {dtype} on the CPU, got {described(factor)}")
+
+
+def check_weights(channels: int, depthwise: Tensor | None, pointwise: Tensor, halves: bool) -> None:
+    """Raises ValueError where a stage's weights do not fit its input's channels."""
+    if depthwise is not None:
+        size = depthwise.shape[-1]
+        if depthwise.shape != (channels, 1, size, size) or size % 2 == 0:
+            raise ValueError(f"a depthwise weight for {channels} channels must be ({channels}, 1, k, k), k odd: {tuple(depthwise.shape)}")
+    contracted = 2 * channels if halves else channels
+    if pointwise.shape[1:] != (contracted, 1, 1):
+        raise ValueError(f"a pointwise weight for {channels} channels must be (C', {contracted}, 1, 1), got {tuple(pointwise.shape)}")
 
 
 def rows(x: Tensor) -> tuple[Tensor, int]:
@@ -123,16 +163,16 @@ def mix_terms(terms: Sequence[Scaled]) -> Tensor:
     inputs = _Inputs()
     flows = list(dict.fromkeys(term.x for term, _, _ in terms))
     for flow in flows:
-        inputs(flow.tensor)
-    plans = [_Plan(inputs(term.x.tensor), tuple([_Stage(inputs(s.depthwise), inputs(s.pointwise), s.stride, s.dilation, inputs.norm(s.norm),
+        inputs(flow.onward)
+    plans = [_Plan(inputs(term.x.onward), tuple([_Stage(inputs(s.depthwise), inputs(s.pointwise), s.stride, s.dilation, inputs.norm(s.norm),
                                                         s.halves)
                                                  for s in term.stages]), inputs.norm(term.norm), inputs(scale), factor)
              for term, scale, factor in terms]
-    out, *onward = _Sum.apply(plans, len({id(flow.tensor) for flow in flows}), *inputs.tensors)
+    out, *onward = _Sum.apply(plans, len({id(flow.onward) for flow in flows}), *inputs.tensors)
     for flow in flows:
-        place = inputs(flow.tensor)
+        place = inputs(flow.onward)
         if onward[place] is not None:
-            flow.tensor = onward[place]
+            flow.onward = onward[place]
     return out
 
 
@@ -167,13 +207,13 @@ class _Rules:
     def __init__(self) -> None:
         self.numbers = array("d")
 
-    def __call__(self, normaliser: Normaliser, pixels: int) -> tuple[int, int, int]:
+    def __call__(self, normaliser: Normaliser, pixels: int, channels: int, dtype: torch.dtype) -> tuple[int, int, int]:
         """(running mean, running variance, place of the numbers)."""
         if pixels == 1:
             raise ValueError("a batch norm needs more than 1 value per channel when training, got 1")
         self.numbers.extend((normaliser.eps, normaliser.momentum))
         mean, variance = normaliser.follows() or (None, None)
-        return at(mean), at(variance), len(self.numbers) - 2
+        return vector(mean, channels, dtype), vector(variance, channels, dtype), len(self.numbers) - 2
 
 
 class _Held(NamedTuple):
@@ -202,58 +242,62 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plans: Sequence[_Plan], flows: int, *inputs: Tensor) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        like, threads = inputs[0], torch.get_num_threads()
+        like, threads = image(inputs[0]), torch.get_num_threads()
+        dtype = like.dtype
+        for tensor in inputs:
+            if tensor.dtype is not dtype or not tensor.is_cpu:
+                raise ValueError(f"native kernels add up tensors of one type on the CPU, got {described(like)} and {described(tensor)}")
         room, rules = _Room(sum([_moments_size(inputs, plan) for plan in plans]), like), _Rules()
         images: dict[int, tuple[Tensor, int]] = {}
         saved, kept, program, parts, alive = [room.tensor], [], array("q"), array("q"), []
 
-        def constant(scaled: tuple[Normaliser, int, int] | None) -> _Norm | None:
+        def addresses(norm: Norm, channels: int) -> _Norm:
+            saved.extend((norm.mean, norm.rstd))
+            return _Norm(*[vector(v, channels, dtype) for v in (norm.mean, norm.rstd, norm.weight, norm.bias)], int(norm.by_batch))
+
+        def constant(scaled: tuple[Normaliser, int, int] | None, channels: int) -> _Norm | None:
             if scaled is None:
                 return NO_NORM
             norm = scaled[0].constant()
-            if norm is None:
-                return None
-            saved.extend((norm.mean, norm.rstd))
-            return _Norm(at(norm.mean), at(norm.rstd), at(norm.weight), at(norm.bias), int(norm.by_batch))
-
-        def own(scaled: tuple[Normaliser, int, int], x: Tensor, step: int) -> _Norm:
-            """The norm of a tensor that is there already."""
-            norm = norm_of(scaled[0], x)
-            saved.extend((norm.mean, norm.rstd))
-            return _Norm(at(norm.mean), at(norm.rstd), at(norm.weight), at(norm.bias), 1)
+            return None if norm is None else addresses(norm, channels)
 
         for plan in plans:
             if plan.x not in images:
-                images[plan.x] = rows(inputs[plan.x])
+                images[plan.x] = rows(image(inputs[plan.x]))
             value, step = images[plan.x]
             n, c, h, w = value.shape
             first = plan.stages[0].norm if plan.stages else plan.norm
-            norm = constant(first) or own(first, value, step)
+            norm = constant(first, c) or addresses(norm_of(first[0], value), c)
             chain = []
             for k, stage in enumerate(plan.stages):
                 chain.append((value, step, norm))
-                pointwise, depthwise, size = weights_of(inputs[stage.pointwise]), 0, stage.size(inputs)
+                pointwise, depthwise, size = weights_of(inputs[stage.pointwise]), None, stage.size(inputs)
                 if stage.depthwise >= 0:
-                    weight = weights_of(inputs[stage.depthwise])
-                    depthwise = weight.data_ptr()
-                    alive.append(weight)
+                    depthwise = weights_of(inputs[stage.depthwise])
+                    alive.append(depthwise)
                 alive.append(pointwise)
+                check_weights(c, depthwise, pointwise, stage.halves)
                 after, out_c = plan.norm if k + 1 == len(plan.stages) else plan.stages[k + 1].norm, pointwise.shape[0]
-                row = [n, h, w, c, out_c, size, stage.stride, stage.dilation, value.data_ptr(), step, *norm[:4], depthwise,
-                       pointwise.data_ptr()]
+                row = [n, h, w, c, out_c, size, stage.stride, stage.dilation, value.data_ptr(), step, *norm[:4],
+                       at(depthwise), pointwise.data_ptr()]
                 c, h, w = out_c, (h - 1) // stage.stride + 1, (w - 1) // stage.stride + 1
                 value = torch.empty((n, c, h, w), dtype=like.dtype, memory_format=torch.channels_last)
                 step = c
-                norm = constant(after)
+                norm = constant(after, c)
                 row.append(value.data_ptr())
                 if norm is None:
                     mean, rstd = room.take(c), room.take(c)
-                    row += [mean, rstd, *rules(after[0], n * h * w)]
-                    norm = _Norm(mean, rstd, at(after[0].weight), at(after[0].bias), 1)
+                    row += [mean, rstd, *rules(after[0], n * h * w, c, dtype)]
+                    norm = _Norm(mean, rstd, vector(after[0].weight, c, dtype), vector(after[0].bias, c, dtype), 1)
                 else:
                     row += [0] * 5
                 program.extend(row)
             kept.append((chain, value, norm))
+            same_shape(value, kept[0][1].shape)
+            if plan.scale >= 0 and inputs[plan.scale].numel() != 1:
+                raise ValueError(f"a scale must be one number, got {tuple(inputs[plan.scale].shape)}")
+            if plan.factor is not None:
+                check_factor(plan.factor, n, dtype)
             parts.extend((value.data_ptr(), step, *norm[:4], 0 if plan.scale < 0 else inputs[plan.scale].data_ptr(), at(plan.factor)))
         n, c, h, w = kept[0][1].shape
         out = torch.empty((n, c, h, w), dtype=like.dtype, memory_format=torch.channels_last)
@@ -288,8 +332,8 @@ ROW = 22  # numbers that describe a stage to the library
 
 
 class _Backward:
-    """One backward of a sum: `grads` of its inputs, None for those that are not needed. onward: the gradients that later readers of the
-    first inputs left, in tensors of their own, which are added to."""
+    """One backward of a sum: `grads` of its inputs, None for those that are not needed. onward: the gradients that later sums left which
+    read the first inputs (`Flow.onward`), in tensors of their own, which are added to."""
 
     def __init__(self, ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]):
         saved = ctx.saved_tensors
@@ -473,10 +517,10 @@ def norm_of(normaliser: Normaliser, x: Tensor) -> Norm:
     norm = normaliser.constant()
     if norm is not None:
         return norm
-    x, step = rows(x.detach())
+    x, step = rows(image(x.detach()))
     n, c, h, w = x.shape
     mean, rstd, rules = x.new_empty(c), x.new_empty(c), _Rules()
-    running = rules(normaliser, n * h * w)
+    running = rules(normaliser, n * h * w, c, x.dtype)
     call("supernet_moments", x.dtype, (n, h, w, c, at(x), step, at(mean), at(rstd), *running[:2], rules.numbers.buffer_info()[0],
                                        torch.get_num_threads()))
     return Norm(mean, rstd, True, normaliser.weight, normaliser.bias)
@@ -486,7 +530,7 @@ def norm_of(normaliser: Normaliser, x: Tensor) -> Norm:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    x, step = rows(x.detach())
+    x, step = rows(image(x.detach()))
     n, c, h, w = x.shape
     mean, variance = x.new_empty(c), x.new_empty(c)
     call("supernet_moments", x.dtype, (n, h, w, c, at(x), step, at(mean), at(variance), 0, 0, 0, torch.get_num_threads()))
@@ -521,7 +565,7 @@ def _pooled(x: Tensor, stride: int) -> tuple[int, ...]:
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, stride: int) -> Tensor:
-        x, step = rows(x)
+        x, step = rows(image(x))
         n, c, h, w = x.shape
         out = empty(*_pooled(x, stride), x)
         index = torch.empty(out.shape, dtype=torch.uint8, memory_format=torch.channels_last) if ctx.needs_input_grad[0] else None
@@ -544,7 +588,7 @@ class _MaxPool(torch.autograd.Function):
 class _AvgPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, stride: int) -> Tensor:
-        x, step = rows(x)
+        x, step = rows(image(x))
         n, c, h, w = x.shape
         out = empty(*_pooled(x, stride), x)
         call("supernet_avg_pool", x.dtype, (n, h, w, c, size, stride, at(x), step, at(out), 0, torch.get_num_threads()))

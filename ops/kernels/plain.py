@@ -87,6 +87,12 @@ def avg_pool(x: Tensor, size: int, stride: int) -> Tensor:
     return F.avg_pool2d(x, size, stride, size // 2, count_include_pad=False)
 
 
+def same_shape(x: Tensor, shape: Sequence[int]) -> None:
+    """Raises ValueError where not all that a sum adds up has one shape."""
+    if x.shape != shape:
+        raise ValueError(f"what is added up at a node must have one shape, got {tuple(shape)} and {tuple(x.shape)}")
+
+
 class Sum:
     """A node's sum, added up op by op."""
 
@@ -109,6 +115,8 @@ class Sum:
     def add_tensor(self, x: Tensor, scale: Tensor | None = None) -> None:
         """Adds `scale * x`."""
         total = self._total
+        if total is not None:
+            same_shape(x, total.shape)
         if scale is not None:
             self._total = x * scale if total is None else torch.addcmul(total, x, scale)
         else:

@@ -53,11 +53,12 @@ class Settled:
 
 
 class Flow:
-    """A tensor on its way through the functions that read it: each may hand on another name of it for the next one to read, so that on the
-    way back the gradient passes them in turn and is added up in one place."""
+    """A tensor on its way through the kernels that read it: each may leave another name of it, `onward`, for the next kernel to read, so
+    that on the way back the gradient passes them in turn and is added up in one place. Kernels add to what arrives at such a name, so
+    nobody else may read it: for all others there is `tensor`."""
 
     def __init__(self, tensor: Tensor):
-        self.tensor = tensor
+        self.tensor = self.onward = tensor
 
 
 class Stage(NamedTuple):

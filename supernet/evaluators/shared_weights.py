@@ -80,17 +80,18 @@ class SharedWeights:
 
 @contextmanager
 def as_found(net: nn.Module, norms: Sequence[BatchNorm], generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Afterwards mode, statistics and generator are what they were before, bit for bit. Gives the generator's state."""
-    training, state = net.training, generator.get_state()
+    """Afterwards every module's mode, statistics and generator are what they were before, bit for bit. Gives the generator's state."""
+    modes, state = [(module, module.training) for module in net.modules()], generator.get_state()
     statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
-    kept, momenta = [s.clone() for s in statistics], [norm.momentum for norm in norms]
+    kept, settings = [s.clone() for s in statistics], [(norm.momentum, norm.by_batch) for norm in norms]
     try:
         yield state
     finally:
-        net.train(training)
+        for module, training in modes:
+            module.training = training
         generator.set_state(state)
         if kept:
             with torch.no_grad():
                 torch._foreach_copy_(statistics, kept)
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum, norm.by_batch = momentum, False
+        for norm, (momentum, by_batch) in zip(norms, settings):
+            norm.momentum, norm.by_batch = momentum, by_batch
