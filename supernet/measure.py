@@ -73,9 +73,11 @@ class LiveBytes(TorchDispatchMode):
 
 def live_tensors(device: torch.device) -> Iterator[torch.Tensor]:
     """All tensors of this process that Python knows of on this kind of device: data, weights, gradients, optimizers' states. One by one, so
-    that nobody keeps alive what a step would free."""
+    that nobody keeps alive what a step would free. Those that torch.compile has left behind say that they are on the device, and hold no
+    memory there (their sizes may be symbols): the storage tells."""
     for found in gc.get_objects():
-        if issubclass(type(found), torch.Tensor) and found.device.type == device.type and found.layout == torch.strided:
+        if (issubclass(type(found), torch.Tensor) and found.device.type == device.type and found.layout == torch.strided
+                and found.untyped_storage().device.type == device.type):
             yield found
 
 

@@ -10,6 +10,8 @@ import torch
 from hydra import compose as composed
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from supernet import compose, config, dry_run, genotype
 from supernet.measure import LiveBytes, live_tensors, peak_memory
@@ -90,6 +92,16 @@ def test_what_makes_a_run_fit_is_told_where_it_does_not(monkeypatch, free_mib, f
     rows = dict(dry_run.report(net, lambda: net(x).relu_(), example=x, item="image", batch_size=2, steps_per_epoch=1, epochs=1, device=CPU,
                                remedies=["batch_size=1", "channels=8"]))
     assert rows.get("to make it fit") == (None if fits else "batch_size=1; channels=8")
+
+
+def test_tensors_that_only_stand_for_others_are_not_counted():
+    """As torch.compile leaves them: their bytes are symbols, and so would be every sum."""
+    gc.collect()
+    before = peak_memory(lambda: None, CPU, live_tensors(CPU))
+    fake = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(torch.ones(5, 7))
+    assert fake.device == CPU
+    after = peak_memory(lambda: None, CPU, live_tensors(CPU))
+    assert type(after) is int and after == before
 
 
 def test_memory_that_can_be_reclaimed_is_available():
