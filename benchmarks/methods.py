@@ -20,12 +20,13 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
+TRUTHS = ("cifar10", "cifar100", "imagenet16")
 DATASETS = ("cifar10", "nasbench201", "ptb")
 WITHOUT_PRESET = ("conjugate_gradient", "darts_unrolled", "reinmax")  # parts that no published preset is made of
 KINDS = ("equation", "planted", "planted_seeds", "smoke")
@@ -125,11 +126,35 @@ def table(results: Mapping[str, Case], ours: Mapping[str, str]) -> list[list[str
     return rows
 
 
-def markdown(rows: Iterable[Iterable[str]], about: str) -> str:
-    cells = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in cells]
+def markdown(rows: Iterable[Iterable[str]], about: str, searches: str = "") -> str:
     return ("# Methods: what is proved and what was measured\n\nMade by `python -m benchmarks.methods`; not written by hand. "
-            f"[methods.md](methods.md) has the equations.\n\n{about}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n")
+            f"[methods.md](methods.md) has the equations.\n\n{about}\n\n" + grid([COLUMNS, *rows]) + searches)
+
+
+def grid(rows: Sequence[Iterable[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+    lines.insert(1, " | ".join("---" for _ in rows[0]))
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def searches(found: Mapping[str, Any]) -> str:
+    """What our searches on NAS-Bench-201 found, beside random search and the published rows."""
+    rows = [(f"`{row['method']}`", *(f"{row[f'{d}_mean']:.2f} ± {row[f'{d}_std']:.2f}" for d in TRUTHS), f"{row['minutes']:.1f}",
+             row["published"] or "none") for row in found["rows"]]
+    rows += [(f"the best of {n} random cells, by the table's validation", f"{value:.2f}", "", "", "", "")
+             for n, value in found["random_search"].items()]
+    rows += [("a random cell", f"{found['random_cell']:.2f}", "", "", "", ""), ("the best cell", f"{found['best']:.2f}", "", "", "", "")]
+    schedule, known = found["schedule"], found["environment"]
+    told = ", ".join(f"`{key}={value}`" for key, value in schedule.items() if key not in ("own", "wandb.mode", "keep_checkpoints"))
+    own = "; ".join(f"{name} with " + ", ".join(f"`{k}={v}`" for k, v in options.items()) for name, options in schedule["own"].items())
+    head = ("method", "CIFAR-10", "CIFAR-100", "ImageNet16-120", "minutes", "published")
+    commit = (known["git_commit"] or "unknown")[:12]
+    return ("\n## Searches on NAS-Bench-201, reduced schedule\n\nTrue test accuracy (%) of the cells that searches on CIFAR-10 end with: "
+            f"mean ± standard deviation over {found['rows'][0]['runs']} searches (seeds), by `python -m benchmarks.nasbench201`: {told}; "
+            f"{own}. {known['cpu']}, torch {known['torch']}, commit {commit}; minutes with as many searches at a time as there are cores. "
+            "*published*: CIFAR-10, the whole schedule (17 layers, C=16, 25,000 + 25,000 images, 50 epochs or more): **another schedule**, "
+            "for the order of magnitude alone.\n\n" + grid([head, *rows]))
 
 
 ABOUT = """\
@@ -156,8 +181,9 @@ def main(arguments: list[str]) -> int:
             parser.error(f"there is no file {path}")
     kept = {} if options.fresh or not options.results.is_file() else json.loads(options.results.read_text())
     results = dict(sorted((kept | cases(options.junit)).items()))
-    ours = measured(json.loads(options.searches.read_text())["rows"]) if options.searches.is_file() else {}
-    text = markdown(table(results, ours), ABOUT)
+    found = json.loads(options.searches.read_text()) if options.searches.is_file() else None
+    ours = measured(found["rows"]) if found else {}
+    text = markdown(table(results, ours), ABOUT, searches(found) if found else "")
     if options.junit:
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in results.items())
         options.results.write_text(f"{{\n{lines}\n}}\n")

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import methods
+from supernet.environment import describe
 from tests.test_planted import METHODS as PLANTED
 
 HERE = Path(__file__).resolve().parent
@@ -124,13 +126,17 @@ def test_the_table_tells_what_failed_what_is_missing_and_what_passed(report, tmp
     assert cells(text, "reinmax")["presets"] == "none" and cells(text, "reinmax")["smoke run"] == "no preset"
     assert "2.93 % test error" in gdas["published"]
 
-    row = {"method": "gdas", "runs": 3, "cifar10_mean": 90.125, "cifar10_std": 1.5}
-    paths["--searches"].write_text(json.dumps({"rows": [row]}))
+    row = {"method": "gdas", "runs": 3, "minutes": 2.0, "published": "93.61", "cifar10_mean": 90.125, "cifar10_std": 1.5}
+    row |= {f"{dataset}_{what}": 50.0 for dataset in ("cifar100", "imagenet16") for what in ("mean", "std")}
+    found = {"rows": [row], "random_search": {"10": 92.5}, "random_cell": 87.0, "best": 94.4, "environment": describe(torch.device("cpu")),
+             "schedule": {"layers": 5, "threads": 1, "own": {"gdas": {"epochs": 3}}}}
+    paths["--searches"].write_text(json.dumps(found))
     methods.main([*options, str(report(10))])  # the newest result of a test counts
     gdas = cells(paths["--out"].read_text(), "gdas")
     assert gdas["equation tests"].startswith("2 of 2, ") and gdas["five seeds"] == "3 of 5"
     assert gdas["ours"] == "NAS-Bench-201, reduced schedule: 90.12 +- 1.50 % over 3 searches"
     again = paths["--out"].read_text()
+    assert "| `gdas` | 90.12 ± 1.50 | 50.00 ± 50.00 | 50.00 ± 50.00 | 2.0 | 93.61 |" in again and "gdas with `epochs=3`" in again
     methods.main(options)  # from what was kept
     assert paths["--out"].read_text() == again
     methods.main([*options, "--fresh"])
