@@ -1,6 +1,7 @@
 """Native kernels against the plain path, operation by operation, and whole steps against the reference."""
 
 import os
+import platform
 import random
 import subprocess
 import sys
@@ -481,6 +482,37 @@ def test_the_same_bits_again_and_with_two_threads_the_same_numbers():
     assert all(torch.equal(a, b) for a, b in zip(results[2], results[3]))
     for a, b in zip(results[0], results[2]):
         reference.close(a, b, 1e-4)
+
+
+OTHER_PROCESSORS = """
+import sys
+import torch
+from ops import kernels
+from ops.kernels import build, native, plain
+build.TRIES = (tuple(sys.argv[1:]),)
+kernels.use("native")
+for channels in (1, 4, 5, 16, 20, 33):
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    inputs = draw(3, channels, 6, 5), draw(channels, 1, 5, 5), draw(channels, channels, 1, 1)
+    found = []
+    for module, dtype in ((plain, torch.float64), (native, torch.float64), (native, torch.float32)):
+        of = [t.detach().to(dtype).requires_grad_() for t in inputs]
+        y = module.separable(*of)
+        pooled = module.max_pool(of[0], 3, 1) + module.avg_pool(of[0], 3, 1)
+        found.append((y, pooled, *torch.autograd.grad(y.square().sum() + pooled.square().sum(), of)))
+    for exact, same, low in zip(*found, strict=True):
+        assert (same - exact).abs().max() <= 1e-9 * exact.abs().max(), (channels, same.shape)
+        assert (low - exact).abs().max() <= 1e-4 * exact.abs().max(), (channels, same.shape)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the options are those of x86 processors")
+@pytest.mark.parametrize("options", [("-march=native", "-mno-avx512f"), ("-march=native", "-mno-avx2"), ("-march=x86-64",)])
+def test_processors_with_narrower_vectors_compute_the_same(options, tmp_path):
+    done = subprocess.run([sys.executable, "-c", OTHER_PROCESSORS, *options], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
 
 
 FEWER_THREADS = """

@@ -18,6 +18,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #ifndef REAL
 #define REAL float
@@ -93,18 +96,63 @@ struct Cutter {
 
 Int blocks(Int channels, Int lanes) { return (channels + lanes - 1) / lanes; }
 
+// Part of a vector of BYTES: its first `count` units of four bytes, the others zeros. Lane by lane it would take many times as long as a whole
+// one, and channels are often no multiple of a vector's lanes (4, 36). MASKED: the sizes that the processor does it for.
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+#define MASKED 64
+#elif defined(__AVX2__)
+#define MASKED 32
+#else
+#define MASKED 0
+#endif
+
+template <int BYTES> struct Masked;
+#if MASKED == 64
+#define MASKED_OF(BYTES, REGISTER, MASK, PREFIX)                                                                                   \
+    template <> struct Masked<BYTES> {                                                                                            \
+        typedef REGISTER R;                                                                                                       \
+        static INLINE R load(const void* at, Int count) { return PREFIX##_maskz_loadu_epi32(MASK((1u << count) - 1u), at); }       \
+        static INLINE void store(void* at, R v, Int count) { PREFIX##_mask_storeu_epi32(at, MASK((1u << count) - 1u), v); }        \
+    };
+MASKED_OF(16, __m128i, __mmask8, _mm) MASKED_OF(32, __m256i, __mmask8, _mm256) MASKED_OF(64, __m512i, __mmask16, _mm512)
+#elif MASKED == 32
+template <> struct Masked<16> {
+    typedef __m128i R;
+    static INLINE R mask(Int count) { return _mm_cmpgt_epi32(_mm_set1_epi32(int(count)), _mm_setr_epi32(0, 1, 2, 3)); }
+    static INLINE R load(const void* at, Int count) { return _mm_maskload_epi32(static_cast<const int*>(at), mask(count)); }
+    static INLINE void store(void* at, R v, Int count) { _mm_maskstore_epi32(static_cast<int*>(at), mask(count), v); }
+};
+template <> struct Masked<32> {
+    typedef __m256i R;
+    static INLINE R mask(Int count) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+    static INLINE R load(const void* at, Int count) { return _mm256_maskload_epi32(static_cast<const int*>(at), mask(count)); }
+    static INLINE void store(void* at, R v, Int count) { _mm256_maskstore_epi32(static_cast<int*>(at), mask(count), v); }
+};
+#endif
+
 template <class V> INLINE V load(const T* at, Int lanes) {
     constexpr Int full = sizeof(V) / sizeof(T);
     V v = {};
     if (lanes == full) { std::memcpy(&v, at, sizeof(V)); return v; }  // tensors need not be aligned, scratch is
-    for (Int l = 0; l < lanes; l++) v[l] = at[l];
+    if constexpr (sizeof(V) >= 16 && sizeof(V) <= MASKED) {
+        const auto part = Masked<sizeof(V)>::load(at, lanes * Int(sizeof(T) / 4));
+        std::memcpy(&v, &part, sizeof(V));
+    } else {
+        for (Int l = 0; l < lanes; l++) v[l] = at[l];
+    }
     return v;
 }
 
 template <class V> INLINE void store(T* at, V v, Int lanes) {
     constexpr Int full = sizeof(V) / sizeof(T);
     if (lanes == full) { std::memcpy(at, &v, sizeof(V)); return; }
-    for (Int l = 0; l < lanes; l++) at[l] = v[l];
+    if constexpr (sizeof(V) >= 16 && sizeof(V) <= MASKED) {
+        typename Masked<sizeof(V)>::R part;
+        std::memcpy(&part, &v, sizeof(V));
+        Masked<sizeof(V)>::store(at, part, lanes * Int(sizeof(T) / 4));
+    } else {
+        for (Int l = 0; l < lanes; l++) at[l] = v[l];
+    }
 }
 
 // Zero stays zero, and what is not a number stays so.
