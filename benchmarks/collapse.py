@@ -58,17 +58,21 @@ def search(name: str, options: argparse.Namespace) -> list[dict]:
 
 
 def picture(curves: dict[str, list[dict]]) -> Figure:
-    figure = Figure(figsize=(12, 3.4), layout="constrained", facecolor="white")
+    """A panel for each of `PANELS`; a dot stands where a search ended before the others."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained", facecolor="white")
+    longest = max(map(len, curves.values()))
     for n, (key, label) in enumerate(PANELS.items()):
         axes = figure.add_subplot(1, len(PANELS), n + 1)
         for name, records in curves.items():
-            points = [(r["epoch"] + 1, r[key]) for r in records if key in r]
-            axes.plot(*zip(*points), label=name, linewidth=1.3)
+            points = [(r["epoch"] + 1, r[key]) for r in records if r.get(key) is not None]
+            (line,) = axes.plot(*zip(*points), label=name, linewidth=1.3)
+            if len(records) < longest:
+                axes.plot(*points[-1], "o", color=line.get_color())
         axes.set_xlabel("epochs done")
         axes.set_ylabel(label)
         axes.grid(True, color="#e3e3e3", linewidth=0.6)
         if not n:
-            axes.legend(frameon=False, fontsize=8)
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(curves), frameon=False, fontsize=9)
     return figure
 
 
