@@ -163,7 +163,7 @@ ABOUT = """\
 - *planted task*: does a search of 120 steps find the one op that matters (`tests/planted.py`), with one seed; *five seeds*: how many of
   five do.
 - *smoke run*: the presets, shrunk to seconds by `profile=smoke`.
-- Seconds are those of the tests on the machine that ran them, which was busy with other work.
+- Seconds are those of the tests on the machine that ran them, two at a time beside other work.
 - *published*: test error or accuracy as the presets quote it, with their sources there; `[mem]` is from memory and unconfirmed.
 - *ours*: what we measured on the same benchmark, always with a schedule that the cell names."""
 
