@@ -668,6 +668,17 @@ def test_a_folder_that_cannot_be_written_breaks_nothing(monkeypatch, tmp_path):
         assert not kept and folder.is_dir()
 
 
+def test_a_compiler_may_be_called_by_several_words(monkeypatch):
+    found = build._compiler()
+    monkeypatch.setenv("CXX", f"env {found[0]}")
+    called = build._compiler()
+    assert called[1:] == (found[0],) and Path(called[0]).name == "env" and len(build._key(called)) == 16
+    for nothing in ("no-such-compiler", "'g++"):
+        monkeypatch.setenv("CXX", nothing)
+        with pytest.raises(build.BuildError, match="no C\\+\\+ compiler is here"):
+            build._compiler()
+
+
 def test_a_damaged_library_is_built_again(monkeypatch, tmp_path):
     good = Path(build.library("float")._name)
     path = tmp_path / good.name

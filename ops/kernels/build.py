@@ -11,10 +11,11 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -51,17 +52,21 @@ def _library(real: str) -> ctypes.CDLL | str:
         return " ".join(str(error).split())[:300]
 
 
-def _compiler() -> str:
-    """The C++ compiler's path: $CXX, or the first that is there."""
-    wanted = os.environ.get("CXX")
-    for name in [wanted] if wanted else ["g++", "clang++", "c++"]:
+def _compiler() -> tuple[str, ...]:
+    """How the C++ compiler is called: as $CXX says, which may be several words (`ccache g++`), or the first that is there."""
+    asked = os.environ.get("CXX", "").strip()
+    try:
+        wanted = [shlex.split(asked)] if asked else [["g++"], ["clang++"], ["c++"]]
+    except ValueError:  # quotes that are not closed
+        wanted = []
+    for name, *words in wanted:
         if path := shutil.which(name):
-            return path
-    raise BuildError(f"no C++ compiler is here ({wanted or 'g++, clang++, c++'})")
+            return path, *words
+    raise BuildError(f"no C++ compiler is here ({asked or 'g++, clang++, c++'})")
 
 
-def _key(compiler: str) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
+def _key(compiler: Sequence[str]) -> str:
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
     parts = [SOURCE.read_text(), version, repr(FLAGS), repr(TRIES), platform.machine(), _processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -92,19 +97,20 @@ def _folder() -> Iterator[tuple[Path, bool]]:
         yield Path(temporary), False
 
 
-def _build(compiler: str, real: str, path: Path) -> None:
+def _build(compiler: Sequence[str], real: str, path: Path) -> None:
     """Written beside and renamed: of several processes that build at once each leaves a whole file."""
     handle, part = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".part", dir=path.parent)
     os.close(handle)
     try:
         for extra in TRIES:
-            command = [compiler, *FLAGS, *extra, f"-DREAL={real}", "-o", part, str(SOURCE)]
+            command = [*compiler, *FLAGS, *extra, f"-DREAL={real}", "-o", part, str(SOURCE)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
             if done.returncode == 0:
                 os.chmod(part, 0o755)
                 os.replace(part, path)
                 return
-        raise BuildError(f"{compiler} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+        why = done.stderr.strip().splitlines() or [str(done.returncode)]
+        raise BuildError(f"{shlex.join(compiler)} failed: {why[-1]}")
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
