@@ -96,6 +96,18 @@ def measure(sides: Mapping[str, Side], step: str, rounds: int, device: torch.dev
         "memory": peaks["reference"] / peaks["ours"], "kernels": counts["reference"] / counts["ours"]}}
 
 
+def run_steps(sides: Mapping[str, Side], steps: Sequence[str], rounds: int, device: torch.device, *,
+              names: tuple[str, str] | None = None) -> dict[str, Any]:
+    """By step, what `measure` gives and `hottest` of ours; prints a table of them, a row as soon as it is there. names: of the sides, where
+    they have others."""
+    print(header(*(names or SIDES)))
+    found = {}
+    for step in steps:
+        found[step] = measure(sides, step, rounds, device) | {"hottest": hottest(sides["ours"].steps[step], device)}
+        print(row(step, found[step]), flush=True)
+    return found
+
+
 def hottest(step: Callable[[], object], device: torch.device, most: int = 8) -> list[dict[str, Any]]:
     """What one step spends its time in: `most` operations, their share of the time without what they call, and their number. On a GPU it is
     the GPU's time."""
@@ -131,7 +143,7 @@ def ratios(slow: Sequence[tuple[float, float]], fast: Sequence[tuple[float, floa
 COLUMNS = f"{'wall s':>9} {'CPU s':>9} {'MiB':>9} {'kernels':>9} |"
 
 
-def header(ours: str = "ours", reference: str = "reference") -> str:
+def header(ours: str, reference: str) -> str:
     """Two lines above the rows."""
     return (f"{'':6}{ours:>39} |{reference:>39} |{f'{reference} / {ours}':>28}\n"
             f"{'step':6}{COLUMNS}{COLUMNS}{'wall':>7}{'CPU':>7}{'MiB':>7}{'kern.':>7}")

@@ -19,12 +19,9 @@ from benchmarks.compare import (
     begun,
     check_losses,
     gains,
-    header,
-    hottest,
-    measure,
     parser_for,
     prepared,
-    row,
+    run_steps,
     steps_notes,
     steps_table,
     where,
@@ -109,13 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sides = make_sides(options.genotype, sizes, device)
     result = begun("final", argv, device) | {
         "genotype": options.genotype, "drop_path": options.drop_path, "sizes": asdict(sizes), "parameters": parameters(sides["ours"].net),
-        "backend": options.backend, "rounds": options.rounds, "losses": check_losses(sides), "steps": {}}
+        "backend": options.backend, "rounds": options.rounds, "losses": check_losses(sides)}
     set_drop_path(sides, options.drop_path)
-    print(header())
-    result["steps"]["train"] = measure(sides, "train", options.rounds, device) | {
-        "hottest": hottest(sides["ours"].steps["train"], device)}
-    print(row("train", result["steps"]["train"]), flush=True)
-    write(options.json, result)
+    write(options.json, result | {"steps": run_steps(sides, ["train"], options.rounds, device)})
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -24,6 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import markdown_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
 TRUTHS = ("cifar10", "cifar100", "imagenet16")
@@ -126,16 +128,9 @@ def table(results: Mapping[str, Case], ours: Mapping[str, str]) -> list[list[str
     return rows
 
 
-def markdown(rows: Iterable[Iterable[str]], about: str, searches: str = "") -> str:
+def markdown(rows: Iterable[Sequence[str]], about: str, searches: str = "") -> str:
     return ("# Methods: what is proved and what was measured\n\nMade by `python -m benchmarks.methods`; not written by hand. "
-            f"[methods.md](methods.md) has the equations.\n\n{about}\n\n" + grid([COLUMNS, *rows]) + searches)
-
-
-def grid(rows: Sequence[Iterable[str]]) -> str:
-    """A Markdown table; the first row is its head."""
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
-    lines.insert(1, " | ".join("---" for _ in rows[0]))
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
+            f"[methods.md](methods.md) has the equations.\n\n{about}\n\n" + "\n".join(markdown_table([COLUMNS, *rows])) + "\n" + searches)
 
 
 def searches(found: Mapping[str, Any]) -> str:
@@ -154,7 +149,7 @@ def searches(found: Mapping[str, Any]) -> str:
             f"mean ± standard deviation over {found['rows'][0]['runs']} searches (seeds), by `python -m benchmarks.nasbench201`: {told}; "
             f"{own}. {known['cpu']}, torch {known['torch']}, commit {commit}; minutes with as many searches at a time as there are cores. "
             "*published*: CIFAR-10, the whole schedule (17 layers, C=16, 25,000 + 25,000 images, 50 epochs or more): **another schedule**, "
-            "for the order of magnitude alone.\n\n" + grid([head, *rows]))
+            "for the order of magnitude alone.\n\n" + "\n".join(markdown_table([head, *rows])) + "\n")
 
 
 ABOUT = """\

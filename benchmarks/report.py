@@ -30,9 +30,9 @@ def module(result: Mapping[str, Any]) -> Any:
     return importlib.import_module(f"benchmarks.{result['benchmark']}")
 
 
-def rows(cells: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table; the first row is its head."""
-    head, *others = ("| " + " | ".join(row) + " |" for row in cells)
+def markdown_table(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; the first row is its head."""
+    head, *others = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
     return [head, "|" + "---|" * len(cells[0]), *others]
 
 
@@ -42,7 +42,7 @@ def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
              for what, came_out in module(result).figures(result)]
     said = ("Speed, side by side in one process: how many times the time of ours the other takes (CPU time on a CPU, wall time on a GPU), "
             "and our share of its memory.")
-    return "\n".join([said, "", *rows([("what", "result", "where"), *cells])])
+    return "\n".join([said, "", *markdown_table([("what", "result", "where"), *cells])])
 
 
 def details(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -54,7 +54,7 @@ def details(found: Mapping[str, Mapping[str, Any]]) -> str:
         head, cells = module(result).table(result)
         lines += [f"## results/{name}", "", f"`{result['command']}`", "",
                   f"{known.get('gpu') or known['cpu']}, threads: {known['threads']}, torch {known['torch']}, commit {commit}; rounds: "
-                  f"{result['rounds']}.", "", *rows([head, *cells]), ""]
+                  f"{result['rounds']}.", "", *markdown_table([head, *cells]), ""]
         if said := getattr(module(result), "notes", lambda result: [])(result):
             lines += ["  \n".join(said), ""]
     return "\n".join(lines).rstrip()

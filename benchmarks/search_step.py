@@ -17,21 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 try:
-    from benchmarks.compare import (
-        begun,
-        check_losses,
-        gains,
-        header,
-        hottest,
-        measure,
-        parser_for,
-        prepared,
-        row,
-        steps_notes,
-        steps_table,
-        where,
-        write,
-    )
+    from benchmarks.compare import begun, check_losses, gains, parser_for, prepared, run_steps, steps_notes, steps_table, where, write
     from benchmarks.sides import METHODS, SPACES, STEPS, Sizes, make_sides
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.search_step") from None
@@ -65,13 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "space": options.space, "relaxation": options.relaxation, "backend": options.backend,
         "reference": "edge by edge" if same else "our softmax step",
         "sizes": asdict(sizes), "parameters": parameters(sides["ours"].net), "rounds": options.rounds,
-        "losses": check_losses(sides) if same else None, "steps": {}}
-    print(header(*(("ours", "reference") if same else (options.relaxation, "softmax"))))
-    for step in options.only:
-        result["steps"][step] = measure(sides, step, options.rounds, device) | {
-            "hottest": hottest(sides["ours"].steps[step], device)}
-        print(row(step, result["steps"][step]), flush=True)
-    write(options.json, result)
+        "losses": check_losses(sides) if same else None}
+    names = None if same else (options.relaxation, "softmax")
+    write(options.json, result | {"steps": run_steps(sides, options.only, options.rounds, device, names=names)})
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:

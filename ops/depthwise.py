@@ -90,7 +90,7 @@ def _weight_gradient(x: Tensor, g: Tensor, rows: int, columns: int) -> Tensor:
 
 def _sets(x: Tensor, dilation: int) -> Tensor:
     """(N * d * d, C, ceil(H / d), ceil(W / d)): pixels d apart beside one another, zeros for those that lie beyond the border."""
-    n, c, h, w = x.shape
+    h, w = x.shape[-2:]
     x = F.pad(x, (0, -w % dilation, 0, -h % dilation)).permute(0, 2, 3, 1)  # the channels lie innermost, or will
     x = x.unflatten(2, (-1, dilation)).unflatten(1, (-1, dilation)).permute(0, 2, 4, 1, 3, 5)
     return x.flatten(0, 2).permute(0, 3, 1, 2)

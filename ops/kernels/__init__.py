@@ -23,8 +23,7 @@ from ops.kernels import native, plain
 from ops.kernels.build import BuildError
 from ops.kernels.plain import Norm
 
-__all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "path_of_now",
-           "plain", "use"]
+__all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "path_of_now", "plain", "use"]
 
 BACKENDS = ("auto", "plain", "native")
 _fused: ModuleType | None = None  # of the process: autograd calls ops in threads of its own
