@@ -8,7 +8,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from supernet.config import NOT_COMPUTED, cli, composing, newest_genotype, plain, shows_errors, text, validate
+from supernet.app.config import NOT_COMPUTED, cli, composing, newest_genotype, plain, shows_errors, text, validate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="final")
@@ -22,11 +22,13 @@ def main(cfg: DictConfig) -> None:
         cfg.genotype = newest_genotype(cfg.output, cfg.dataset.name)
     genotype = genotypes.find(cfg.genotype)
 
-    from supernet import checkpoint, compose, dry_run, setup
-    from supernet.measure import multiply_adds_of, parameters
-    from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
-    from supernet.run_folder import config_hash
-    from supernet.train import evaluate, fit_final
+    from supernet.app import compose
+    from supernet.networks.measure import multiply_adds_of, parameters
+    from supernet.report import summary as setup
+    from supernet.runs import checkpoint, dry_run
+    from supernet.runs.folder import config_hash
+    from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped, table
+    from supernet.training.search import evaluate, fit_final
 
     # ---- compose: plain objects from the options; nothing is written yet
 

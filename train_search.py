@@ -8,7 +8,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from supernet.config import NOT_COMPUTED, choices, cli, composing, plain, shows_errors, text, validate
+from supernet.app.config import NOT_COMPUTED, choices, cli, composing, plain, shows_errors, text, validate
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="search")
@@ -18,11 +18,13 @@ def main(cfg: DictConfig) -> None:
     validate(cfg, "train_search")
     import numpy as np
 
-    from supernet import compose, dry_run, setup
-    from supernet.measure import parameters
-    from supernet.run import Interrupted, Run, choose_folder, command_line, stopped, table
-    from supernet.run_folder import config_hash
-    from supernet.stages import fit_stages
+    from supernet.app import compose
+    from supernet.networks.measure import parameters
+    from supernet.report import summary as setup
+    from supernet.runs import dry_run
+    from supernet.runs.folder import config_hash
+    from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped, table
+    from supernet.training.stages import fit_stages
 
     # ---- compose: plain objects from the options; nothing is written yet
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from supernet.environment import describe
 from supernet.report import figure as figures
+from supernet.runs.environment import describe
 
 HERE = Path(__file__).resolve().parent.parent
 # A learning rate of the alphas 30 times the published one: in 60 epochs they go as far as in hundreds, for the price of minutes.

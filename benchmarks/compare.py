@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from benchmarks import counting
 from ops import kernels
-from supernet import setup
-from supernet.environment import describe, resolve_device
-from supernet.measure import peak_memory
-from supernet.task import Batch
+from supernet.networks.measure import peak_memory
+from supernet.report import summary as setup
+from supernet.runs.environment import describe, resolve_device
+from supernet.tasks.classification import Batch
 
 SIDES = ("ours", "reference")
 SAME_LOSS = 1e-4  # relative, float32

@@ -18,7 +18,7 @@ from supernet.data.augment import Augment
 from supernet.data.base import Images
 from supernet.data.loader import Loader
 from supernet.data.random import Random
-from supernet.torchvision_import import import_torchvision
+from supernet.data.torchvision_import import import_torchvision
 
 MEAN, STD = (0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)
 CUTOUT = 16

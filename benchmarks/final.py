@@ -1,7 +1,7 @@
 """Time and memory of a training step of a final network beside the published one: `python -m benchmarks.final`, from the repository root.
 
 A published genotype, trained as DARTS trains it: drop path, auxiliary head, gradient clipping, SGD with momentum. Ours is the step of
-`train_final.py` (`supernet.train.FinalLoop`, channels_last). The reference is the network of quark0/darts (cnn/model.py) as
+`train_final.py` (`supernet.training.search.FinalLoop`, channels_last). The reference is the network of quark0/darts (cnn/model.py) as
 `tests/reference.py` writes it, NCHW, with the loop of its train.py without data loading and accuracies. Noise for images, float32. Losses
 are compared before anything is timed, without drop path, whose masks differ. Measured as in `benchmarks.search_step`.
 """
@@ -29,11 +29,11 @@ from benchmarks.compare import (
 )
 from benchmarks.sides import CLASSES, CLIP_NORM, W_OPTIMIZER, Sizes, noise, reference
 from supernet import genotype as genotypes
-from supernet import setup
-from supernet.measure import parameters
+from supernet.networks.measure import parameters
+from supernet.report import summary as setup
 from supernet.spaces import darts
-from supernet.task import Batch, Classification
-from supernet.train import FinalLoop, Generators, Guard, Position, Totals
+from supernet.tasks.classification import Batch, Classification
+from supernet.training.search import FinalLoop, Generators, Guard, Position, Totals
 
 AUXILIARY_WEIGHT = 0.4
 NAMES = {"train": "training step"}

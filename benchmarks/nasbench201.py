@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from supernet.environment import describe
+from supernet.runs.environment import describe
 from supernet.spaces import nasbench201
 from supernet.tables.files import read_table
 

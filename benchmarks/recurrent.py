@@ -22,16 +22,16 @@ from ops.op import Normalisation
 from supernet.data.loader import Forever, Loading
 from supernet.data.text import Text
 from supernet.genotype import Genotype
-from supernet.language_model import LanguageModel
-from supernet.recurrent import LanguageOutput
+from supernet.networks.recurrent import LanguageOutput
 from supernet.spaces import darts_rnn
-from supernet.train import evaluate
+from supernet.tasks.language_model import LanguageModel
+from supernet.training.search import evaluate
 
 LR, LR_MINIMUM, CLIP, DROPOUT, LOOKS = 3e-3, 3e-4, 1.0, 0.1, 8
 
 
 class LSTMLanguageModel(nn.Module):
-    """Embedding, LSTM, decoder with the embedding's weights; called as `supernet.recurrent.RecurrentLanguageModel`."""
+    """Embedding, LSTM, decoder with the embedding's weights; called as `supernet.networks.recurrent.RecurrentLanguageModel`."""
 
     def __init__(self, vocabulary: int, hidden: int):
         super().__init__()

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.compare import SIDES, begun, clock, measure, parser_for, prepared, weigh, where, write
 from benchmarks.sides import STEPS, Sizes, make_sides
-from supernet.dry_run import available_memory
+from supernet.runs.dry_run import available_memory
 from supernet.spaces import darts
 
 STEPS_HERE = STEPS[:2]

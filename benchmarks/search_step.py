@@ -21,7 +21,7 @@ try:
     from benchmarks.sides import METHODS, SPACES, STEPS, Sizes, make_sides
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.search_step") from None
-from supernet.measure import parameters
+from supernet.networks.measure import parameters
 
 NAMES = {"w": "weight step", "alpha": "alpha step", "second": "second order"}
 

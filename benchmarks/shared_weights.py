@@ -14,12 +14,12 @@ import torch
 
 from benchmarks.compare import SAME_LOSS, begun, clock, parser_for, prepared, ratios, seconds, summary, where, write
 from benchmarks.sides import CLASSES, SPACES, Sizes, noise
-from supernet import setup
 from supernet.evaluators.shared_weights import SharedWeights
-from supernet.network import batch_norms, inherit
+from supernet.networks.stacked import batch_norms, inherit
+from supernet.report import summary as setup
 from supernet.space import Space
-from supernet.task import Classification
-from supernet.train import evaluate
+from supernet.tasks.classification import Classification
+from supernet.training.search import evaluate
 
 COMPARED = 3  # architectures at least whose losses must agree: one alone does not show that a stream leaves nothing behind
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.compare import Side
-from supernet import setup
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
@@ -22,9 +21,10 @@ from supernet.relaxations.base import Relaxation
 from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.softmax import Softmax
+from supernet.report import summary as setup
 from supernet.space import Space
 from supernet.spaces import darts, nasbench201, robust
-from supernet.task import Batch, Classification
+from supernet.tasks.classification import Batch, Classification
 from tests import reference
 
 STEPS = ("w", "alpha", "second")

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CHILD = "--first-step"  # what this module calls itself with, for the phases
-LIBRARY = "import supernet.compose, supernet.stages, supernet.run"
+LIBRARY = "import supernet.app.compose, supernet.training.stages, supernet.runs.run"
 COMMANDS: Mapping[str, Sequence[str]] = {
     "an empty program": ("-c", ""),
     "import supernet": ("-c", "import supernet"),
@@ -73,14 +73,15 @@ def first_step(overrides: Sequence[str]) -> dict[str, Any]:
         from hydra import compose as hydra_compose
         from hydra import initialize_config_dir
 
-        from supernet.config import CONF, composing, register, validate
+        from supernet.app.config import CONF, composing, register, validate
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"), composing():
         with phases("options"):
             cfg = hydra_compose("search", overrides=list(overrides))
             validate(cfg, "train_search")
         with phases("import torch, supernet"):
-            from supernet import compose, run  # noqa: F401
+            from supernet import run  # noqa: F401
+            from supernet.app import compose
         with phases("data, network, relaxation"):
             parts = compose.search_parts(cfg)
         with phases("optimizers, loop"):

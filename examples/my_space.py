@@ -11,7 +11,7 @@ from torch import nn
 
 from ops import OPS
 from ops.op import BatchNorm, Op, ReLU
-from supernet.cell import Cell
+from supernet.networks.cell import Cell
 from supernet.space import CellSpec, Space
 
 

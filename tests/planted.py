@@ -8,7 +8,7 @@ candidate of the edge 0 -> 1 alone, can tell them apart; and it must not be drop
 import numpy as np
 from torch import nn
 
-from supernet.cell import Cell
+from supernet.networks.cell import Cell
 from supernet.space import CellSpec, Space
 
 EDGES = [(0, 1, ["skip_connect", "avg_pool_3x3", "nor_conv_3x3"]), (0, 2, ["none", "skip_connect"]), (1, 2, ["none", "skip_connect"])]

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.cell import edge_names
-from supernet.network import CellNetwork
-from supernet.residual import ResidualCellNetwork
+from supernet.networks.cell import edge_names
+from supernet.networks.residual import ResidualCellNetwork
+from supernet.networks.stacked import CellNetwork
 
 
 def conv(cin, cout, size, stride=1, padding=0, dilation=1, groups=1):

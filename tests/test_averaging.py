@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from supernet.averaging import NoAverage, NonMonotonicAverage
+from supernet.optim.averaging import NoAverage, NonMonotonicAverage
 
 
 def test_it_starts_when_training_stops_improving_and_is_the_mean_of_every_step_since():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ops.op import Normalisation
-from supernet.network import inherit
+from supernet.networks.stacked import inherit
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts
 from supernet.weights import EdgeWeights, Weights, one_hot
@@ -118,7 +118,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(seed, norm
     inherit(final, supernet)
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     for mode in (True, False):
-        supernet.train(mode), final.train(mode)
+        supernet.training.search(mode), final.train(mode)
         reference.close(final(x), supernet(x, one_hot(space, genotype, dtype=torch.float64)), 1e-10)
 
 
@@ -212,7 +212,7 @@ def test_noise_draws_from_the_generator_and_drop_path_needs_one():
 @pytest.mark.equation("r_darts_dp")
 def test_drop_path_drops_edges_per_sample_and_keeps_the_mean():
     spec = CellSpec.full(num_inputs=2, num_nodes=1, ops=("max_pool_3x3", "skip_connect"), outputs=(2,), keep=None)
-    from supernet.cell import Cell
+    from supernet.networks.cell import Cell
 
     cell = Cell(spec, ((True, False), (False, True)), 2, FINAL)
     x = [torch.full((4000, 2, 3, 3), 1.0), torch.full((4000, 2, 3, 3), 10.0)]

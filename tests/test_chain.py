@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from ops.mobile import ACTIVATIONS
 from ops.op import Normalisation
-from supernet.measure import multiply_adds, parameters
-from supernet.network import inherit
+from supernet.networks.measure import multiply_adds, parameters
+from supernet.networks.stacked import inherit
 from supernet.spaces import layerwise, nasbench_macro
 from supernet.tables.files import read_table
 from supernet.weights import EdgeWeights, Weights, one_hot
@@ -125,7 +125,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(space, see
     supernet, final = build(space).double(), build(space, genotype).double()
     inherit(final, supernet)
     x = torch.randn(4, 3, 9, 9, dtype=torch.float64)
-    supernet.train(training), final.train(training)
+    supernet.training.search(training), final.train(training)
     ours = final(x, generator=torch.Generator().manual_seed(0))
     theirs = supernet(x, one_hot(space, genotype, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)

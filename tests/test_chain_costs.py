@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet.chain_costs import QUANTITIES, chain_costs, layer_costs
-from supernet.measure import multiply_adds, parameters
+from supernet.costs.chain import QUANTITIES, chain_costs, layer_costs
+from supernet.networks.measure import multiply_adds, parameters
 from supernet.spaces import layerwise, nasbench201, nasbench_macro
 from supernet.weights import EdgeWeights, Weights, one_hot
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from supernet import checkpoint
-from supernet.checkpoint import CheckpointError, has_checkpoint, load, load_file, save
+from supernet.runs import checkpoint
+from supernet.runs.checkpoint import CheckpointError, has_checkpoint, load, load_file, save
 
 
 def assert_same(a, b):
@@ -194,7 +194,7 @@ FILE_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from supernet.checkpoint import CheckpointError, load, save
+from supernet.runs.checkpoint import CheckpointError, load, save
 folder = Path(sys.argv[1])
 save(folder, {"step": 1}, name="step_1")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -225,7 +225,7 @@ import os, random, signal, sys, time
 from itertools import count
 from pathlib import Path
 import torch
-from supernet.checkpoint import has_checkpoint, load, save
+from supernet.runs.checkpoint import has_checkpoint, load, save
 
 torch.set_num_threads(1)   # a thread pool does not live on in a fork
 

@@ -7,9 +7,7 @@ import random
 import pytest
 import torch
 
-from supernet import checkpoint
 from supernet.genotype import Genotype
-from supernet.log import Metrics
 from supernet.penalties.alphas import BetaDecay
 from supernet.penalties.layer_alignment import LayerAlignment
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
@@ -26,7 +24,9 @@ from supernet.relaxations.sigmoid import Sigmoid
 from supernet.relaxations.simplex import Simplex
 from supernet.relaxations.softmax import Softmax
 from supernet.relaxations.uniform import Uniform
-from supernet.run_folder import RunFolder
+from supernet.runs import checkpoint
+from supernet.runs.folder import RunFolder
+from supernet.runs.log import Metrics
 from supernet.select.argmax import argmax
 from tests.helpers import run
 from tests.test_presets import searched

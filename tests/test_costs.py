@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet.costs import (
+from supernet.costs.base import (
     Additive,
     CostError,
     Latency,
@@ -20,7 +20,7 @@ from supernet.costs import (
     save_latency_table,
 )
 from supernet.genotype import find
-from supernet.measure import multiply_adds, multiply_adds_of, parameters
+from supernet.networks.measure import multiply_adds, multiply_adds_of, parameters
 from supernet.spaces import darts, darts_rnn, layerwise, nasbench201, nasbench_macro, robust, toy
 from supernet.tables.files import read_table
 from supernet.tables.table import Columns, Table

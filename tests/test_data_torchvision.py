@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from supernet import torchvision_import
+from supernet.data import torchvision_import
 from supernet.data.augment import Augment
-from supernet.torchvision_import import import_torchvision
+from supernet.data.torchvision_import import import_torchvision
 
 REPO = Path(__file__).parent.parent
 
@@ -24,7 +24,7 @@ def torchvision():
 
 
 def test_torchvision_imports_in_a_fresh_process(torchvision):
-    code = "from supernet.torchvision_import import import_torchvision as get; print(get().datasets.CIFAR10.__name__)"
+    code = "from supernet.data.torchvision_import import import_torchvision as get; print(get().datasets.CIFAR10.__name__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["CIFAR10"]
 

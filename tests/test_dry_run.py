@@ -13,9 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from supernet import compose, config, dry_run, genotype
-from supernet.measure import LiveBytes, live_tensors, peak_memory
-from supernet.train import fit_final, fit_supernet
+from supernet import genotype
+from supernet.app import compose, config
+from supernet.networks.measure import LiveBytes, live_tensors, peak_memory
+from supernet.runs import dry_run
+from supernet.training.search import fit_final, fit_supernet
 
 CPU = torch.device("cpu")
 TINY = ["device=cpu", "layers=3", "channels=8", "batch_size=16", "dataset.source.num_train=100", "dataset.source.num_test=32",

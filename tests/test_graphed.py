@@ -11,17 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel
-from supernet.costs import additive
-from supernet.graphed import Capturing, Graphed, check_graphable, host_numbers
+from supernet.costs.base import additive
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
 from supernet.hypergradients.implicit import neumann
 from supernet.hypergradients.single_level import single_level
 from supernet.hypergradients.unrolled import unrolled
-from supernet.language_model import LanguageModel
 from supernet.monitors.freezing import OpFreezing
 from supernet.monitors.skips import SkipCount
-from supernet.optimizers import ExponentiatedGradient, make_static, set_lr
+from supernet.optim.optimizers import ExponentiatedGradient, make_static, set_lr
 from supernet.penalties.alphas import BetaDecay, DirichletKL
 from supernet.penalties.cost import CostLimit
 from supernet.penalties.layer_alignment import LayerAlignment
@@ -39,7 +37,9 @@ from supernet.relaxations.simplex import Simplex
 from supernet.relaxations.softmax import Softmax
 from supernet.relaxations.uniform import Uniform
 from supernet.spaces import darts
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
+from supernet.tasks.language_model import LanguageModel
+from supernet.training.graphed import Capturing, Graphed, check_graphable, host_numbers
 from supernet.weights import EdgeWeights, Weights
 from tests import reference
 

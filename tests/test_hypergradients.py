@@ -8,10 +8,10 @@ from supernet.hypergradients.base import Problem
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
 from supernet.hypergradients.unrolled import unrolled
-from supernet.optimizers import virtual_step
+from supernet.optim.optimizers import virtual_step
 from supernet.relaxations.softmax import Softmax
 from supernet.spaces import darts
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
 from tests import reference
 
 SGD = {"plain": {}, "momentum and decay": {"momentum": 0.9, "weight_decay": 3e-2},

@@ -29,7 +29,7 @@ from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.space import Space
 from supernet.spaces import darts, toy
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
 from supernet.weights import EdgeWeights, Weights, replaced
 from tests import reference
 

@@ -28,7 +28,7 @@ from supernet.hypergradients.unrolled import unrolled
 from supernet.monitors.eigenvalue import dominant_eigenvalue
 from supernet.relaxations.softmax import Softmax
 from supernet.spaces import darts
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
 from supernet.weights import EdgeWeights, Weights
 from tests import backends, reference
 from tests.test_cell import FINAL, SEARCH, random_weights

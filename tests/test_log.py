@@ -14,8 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from supernet.log import Metrics, Progress, TrackerError, WandbTracker, open_tracker
-from supernet.run_folder import RunFolderError
+from supernet.runs.folder import RunFolderError
+from supernet.runs.log import Metrics, Progress, TrackerError, WandbTracker, open_tracker
 
 # ---- metrics
 

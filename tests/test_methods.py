@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import methods
-from supernet.environment import describe
+from supernet.runs.environment import describe
 from tests.test_planted import METHODS as PLANTED
 
 HERE = Path(__file__).resolve().parent

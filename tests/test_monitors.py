@@ -21,8 +21,8 @@ from supernet.relaxations.controller import Controller
 from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.spaces import darts, nasbench201, toy
-from supernet.task import Classification
-from supernet.train import History, SearchLoop, Verdict
+from supernet.tasks.classification import Classification
+from supernet.training.search import History, SearchLoop, Verdict
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
 from tests.test_presets import composed, searched

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet.measure import multiply_adds, parameters
-from supernet.network import inherit
+from supernet.networks.measure import multiply_adds, parameters
+from supernet.networks.stacked import inherit
 from supernet.spaces import nasbench201, toy
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests.reference import close, make, relu_conv_bn
@@ -103,7 +103,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(seed, norm
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     hot = one_hot(SPACE, genotype, dtype=torch.float64)
     for mode in (True, False):
-        torch.testing.assert_close(alone.train(mode)(x), supernet.train(mode)(x, hot), rtol=0, atol=1e-10)
+        torch.testing.assert_close(alone.train(mode)(x), supernet.training.search(mode)(x, hot), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("affine", [False, True])

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from ops.op import Normalisation
-from supernet.cell import Cell
-from supernet.measure import peak_memory
+from supernet.networks.cell import Cell
+from supernet.networks.measure import peak_memory
 from supernet.spaces import darts, nasbench201
 from supernet.weights import EdgeWeights, Weights
 

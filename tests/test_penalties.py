@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from supernet.costs import Additive, CostError, PeakMemory, additive, counted
-from supernet.optimizers import ExponentiatedGradient
+from supernet.costs.base import Additive, CostError, PeakMemory, additive, counted
+from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.penalties.alphas import BetaDecay, DirichletKL
 from supernet.penalties.cost import CostLimit, CostLinear, CostLog, CostPower
 from supernet.penalties.weights import Entropy, ZeroOne
@@ -22,7 +22,7 @@ from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench_macro, robust, toy
-from supernet.train import Silent
+from supernet.training.search import Silent
 from supernet.weights import one_hot
 from tests.test_presets import searched
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet import setup
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
-from supernet.network import batch_norms
+from supernet.networks.stacked import batch_norms
 from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.softmax import Softmax
+from supernet.report import summary as setup
 from supernet.spaces import darts, nasbench201
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
 
 CPU = torch.device("cpu")
 

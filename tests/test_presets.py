@@ -8,9 +8,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from supernet import compose
-from supernet.config import CONF, register, validate
-from supernet.stages import fit_stages
+from supernet.app import compose
+from supernet.app.config import CONF, register, validate
+from supernet.training.stages import fit_stages
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.val_batches=1", "split.max_train=32"],

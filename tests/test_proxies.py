@@ -10,11 +10,11 @@ from torch import nn
 from ops.op import BatchNorm, Normalisation
 from supernet.data.cifar10 import CIFAR10
 from supernet.evaluators.proxies import PROXIES, ZeroCost, grad_norm, jacob_cov, naswot, snip, synflow
-from supernet.setup import initial_weights
+from supernet.report.statistics import spearman
+from supernet.report.summary import initial_weights
 from supernet.spaces import darts, nasbench201, toy
-from supernet.statistics import spearman
 from supernet.tables.files import read_table
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
 from tests.shared import NB201, needs
 
 NB = nasbench201.make()

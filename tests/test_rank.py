@@ -15,16 +15,16 @@ import pytest
 from omegaconf import OmegaConf
 from torch import nn
 
-from supernet import checkpoint
-from supernet.compose import search_parts
-from supernet.config import UsageError
+from supernet.app.compose import search_parts
+from supernet.app.config import UsageError
+from supernet.commands.rank import Ranking, drawn, estimate, line, loaded, proxies_of, search_of, write
 from supernet.evaluators.shared_weights import SharedWeights
-from supernet.rank import Ranking, drawn, estimate, line, loaded, proxies_of, search_of, write
 from supernet.report.figure import house_style
 from supernet.report.scatter import scatter
-from supernet.run_folder import RunFolder
+from supernet.report.statistics import kendall, precision_at, spearman
+from supernet.runs import checkpoint
+from supernet.runs.folder import RunFolder
 from supernet.spaces import darts, toy
-from supernet.statistics import kendall, precision_at, spearman
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns
 from tests import helpers

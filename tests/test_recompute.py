@@ -13,13 +13,13 @@ from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
 from supernet.hypergradients.implicit import neumann
 from supernet.hypergradients.unrolled import unrolled
-from supernet.measure import peak_memory
+from supernet.networks.measure import peak_memory
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.perturbed import Adversarial
 from supernet.relaxations.softmax import Softmax
 from supernet.spaces import darts, nasbench201
-from supernet.task import Classification
-from supernet.train import set_skip_dropout
+from supernet.tasks.classification import Classification
+from supernet.training.search import set_skip_dropout
 from tests import backends
 
 NOISY = darts.make(nodes=2, ops=["none", "skip_connect", "noise", "sep_conv_3x3", "avg_pool_3x3"])

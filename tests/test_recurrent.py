@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from ops.op import Normalisation
 from supernet.bilevel import Streams
-from supernet.language_model import LanguageModel
-from supernet.network import inherit
-from supernet.recurrent import ACTIVATIONS
+from supernet.networks.recurrent import ACTIVATIONS
+from supernet.networks.stacked import inherit
 from supernet.spaces import darts_rnn
+from supernet.tasks.language_model import LanguageModel
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests.helpers import run
 from tests.reference import close
@@ -78,7 +78,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(seed):
     hot = one_hot(space, genotype, dtype=torch.float64)
     spoiled = EdgeWeights({k: Weights(torch.where(w.ops == 0, torch.nan, w.ops), active=w.active) for k, w in hot.items()})
     for mode in (True, False):
-        ours, theirs = final.train(mode)(x, state=state), supernet.train(mode)(x, spoiled, state=state)
+        ours, theirs = final.train(mode)(x, state=state), supernet.training.search(mode)(x, spoiled, state=state)
         torch.testing.assert_close(ours.logits, theirs.logits, rtol=0, atol=1e-10)
 
 

@@ -9,7 +9,7 @@ import torch
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.first_order import first_order
-from supernet.optimizers import ExponentiatedGradient
+from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
 from supernet.relaxations.base import gumbel
 from supernet.relaxations.binary_gates import BinaryGates
@@ -28,7 +28,7 @@ from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts, robust, toy
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
 from supernet.weights import EdgeWeights, Weights
 
 TABLES = [Softmax, Sigmoid, GumbelHard, Concrete, ReinMax, Dirichlet, Simplex, BinaryGates]

@@ -16,8 +16,8 @@ from supernet.report.draw import cell_layout, cells_svg, draw_cells, drawn_outpu
 from supernet.report.figure import with_ids
 from supernet.report.html import write_report
 from supernet.report.names import edge_names, op_family, op_label
-from supernet.run_folder import RunFolder
-from supernet.setup import save_drawings, save_genotype
+from supernet.report.summary import save_drawings, save_genotype
+from supernet.runs.folder import RunFolder
 from supernet.space import CellSpec, Space
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")

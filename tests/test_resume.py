@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from supernet import checkpoint
-from supernet.log import Metrics
-from supernet.run import TIME_FIELDS
-from supernet.run_folder import RunFolder
+from supernet.runs import checkpoint
+from supernet.runs.folder import RunFolder
+from supernet.runs.log import Metrics
+from supernet.runs.run import TIME_FIELDS
 from tests.helpers import ROOT, At, Ended, Process, contents, only_error, run, run_unforked, start, until
 
 SEARCH = ("split.max_train=40", "split.max_val=16", "space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3",

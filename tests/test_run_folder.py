@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from supernet import environment
-from supernet.checkpoint import save
-from supernet.environment import describe, resolve_device
-from supernet.interrupt import Interrupt
-from supernet.run_folder import RunFolder, RunFolderError, config_hash, find_unfinished, to_json, write_json
+from supernet.runs import environment
+from supernet.runs.checkpoint import save
+from supernet.runs.environment import describe, resolve_device
+from supernet.runs.folder import RunFolder, RunFolderError, config_hash, find_unfinished, to_json, write_json
+from supernet.runs.interrupt import Interrupt
 
 # ---- folders
 
@@ -35,7 +35,7 @@ def test_all_paths_lie_in_the_folder_and_differ(tmp_path):
 CREATE = """
 import os, sys
 from pathlib import Path
-from supernet.run_folder import RunFolder
+from supernet.runs.folder import RunFolder
 os.fork(), os.fork()
 names = [RunFolder.create(Path(sys.argv[1]), "same").path.name for _ in range(10)]
 os.write(1, "".join(name + "\\n" for name in names).encode())   # one write, so that the four do not mix
@@ -104,7 +104,7 @@ def test_to_json_keeps_every_digit():
 HOLD = """
 import sys, time
 from pathlib import Path
-from supernet.run_folder import RunFolder
+from supernet.runs.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).lock():
     print("locked", flush=True)
     time.sleep(60)

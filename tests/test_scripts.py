@@ -12,9 +12,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from supernet import config
+from supernet.app import config
 from supernet.genotype import Genotype
-from supernet.log import Metrics
+from supernet.runs.log import Metrics
 from tests import backends
 
 ROOT = Path(__file__).parent.parent
@@ -88,7 +88,7 @@ def test_every_config_composes_and_builds(composer, group, choice, tmp_path, mon
 
         build(cfg.w_optimizer)(params=[torch.zeros(1, requires_grad=True)])  # a wrong key under _partial_ passes until called
         if group in PARTS:  # as a search builds it, so that each part is called
-            from supernet import compose as composing
+            from supernet.app import compose as composing
             from supernet.spaces import toy
             from supernet.tables.files import write_table
 

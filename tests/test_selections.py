@@ -7,12 +7,12 @@ import random
 import pytest
 import torch
 
-from supernet import compose
+from supernet.app import compose
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.genotype import Edge
+from supernet.optim.schedules import Cosine, SkipDropout
 from supernet.relaxations.sigmoid import Sigmoid
 from supernet.relaxations.softmax import Softmax
-from supernet.schedules import Cosine, SkipDropout
 from supernet.select.argmax import argmax
 from supernet.select.limited_skips import limited_skips
 from supernet.select.perturbation import Perturbation
@@ -20,8 +20,8 @@ from supernet.select.sampled import Sampled
 from supernet.select.threshold import threshold
 from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench201
-from supernet.stages import fit_stages, narrowed
-from supernet.train import evaluate
+from supernet.training.search import evaluate
+from supernet.training.stages import fit_stages, narrowed
 from supernet.weights import EdgeWeights, Weights
 from tests import planted
 from tests.test_planted import TASK

@@ -5,9 +5,9 @@ import torch
 
 from ops.op import Normalisation
 from supernet.evaluators.shared_weights import SharedWeights
-from supernet.network import batch_norms, inherit
+from supernet.networks.stacked import batch_norms, inherit
 from supernet.spaces import darts, layerwise, nasbench_macro, toy
-from supernet.task import Classification
+from supernet.tasks.classification import Classification
 
 NORM = Normalisation(affine=False, after_pools=True)
 SPACES = {"toy": toy.make(), "darts": darts.make(nodes=2), "macro": nasbench_macro.make()}

@@ -9,7 +9,7 @@ import yaml
 
 from ops.op import Normalisation
 from supernet.genotype import Genotype
-from supernet.network import inherit
+from supernet.networks.stacked import inherit
 from supernet.report.draw import draw_cells
 from supernet.select.argmax import argmax
 from supernet.spaces import darts, darts_rnn, layerwise, listed, nasbench201, nasbench_macro, robust, toy
@@ -116,7 +116,7 @@ def test_restricted_supernets_equal_the_edge_by_edge_sum(name):
 
 
 def test_the_listed_example_is_a_space():
-    from supernet.config import CONF
+    from supernet.app.config import CONF
 
     options = yaml.safe_load((CONF / "space" / "listed.yaml").read_text())
     options.pop("_target_")

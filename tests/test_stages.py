@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet import compose, stages
-from supernet.network import batch_norms, inherit_widened, widened
+from supernet.app import compose
+from supernet.networks.stacked import batch_norms, inherit_widened, widened
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
 from supernet.relaxations.binary_gates import BinaryGates
 from supernet.relaxations.concrete import Concrete
@@ -25,7 +25,8 @@ from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.space import Space
 from supernet.spaces import darts, nasbench201, toy
-from supernet.stages import carry_over, fit_stages, narrowed, start_anew, strongest, widen_genotype
+from supernet.training import stages
+from supernet.training.stages import carry_over, fit_stages, narrowed, start_anew, strongest, widen_genotype
 from supernet.weights import EdgeWeights, Weights
 from tests.helpers import At, only_error, run
 from tests.test_presets import Records, composed, searched

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supernet.statistics import _taus, kendall, kendall_interval, precision_at, ranks, spearman
+from supernet.report.statistics import _taus, kendall, kendall_interval, precision_at, ranks, spearman
 
 
 def slow_kendall(a, b):

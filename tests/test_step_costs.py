@@ -8,7 +8,7 @@ from benchmarks.counting import addresses, kernels, saved_bytes
 from benchmarks.sides import Sizes, make_sides
 from supernet.relaxations.softmax import Softmax
 from supernet.spaces import darts
-from supernet.train import Guard, Position, Totals, Trajectory
+from supernet.training.search import Guard, Position, Totals, Trajectory
 
 CPU = torch.device("cpu")
 SPACES = {"small": (darts.make(nodes=2), Sizes(cells=3, channels=4, batch=4, image_size=8)),

@@ -13,7 +13,7 @@ from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, toy
 from supernet.tables.files import open_table, read_table, write_table
 from supernet.tables.nats_import import import_api, main
 from supernet.tables.table import Columns, Table, TableError
-from supernet.yardstick import Yardstick, expected_best_of
+from supernet.tables.yardstick import Yardstick, expected_best_of
 from tests.shared import MACRO, NB201, needs
 
 NB, TOY = nasbench201.make(), toy.make()

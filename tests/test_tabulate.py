@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supernet.log import Metrics
+from supernet.runs.log import Metrics
 from supernet.spaces import toy
 from supernet.tables.files import read_table
 

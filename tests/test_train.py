@@ -11,10 +11,10 @@ from supernet.data.digits import Digits
 from supernet.data.loader import final_loaders
 from supernet.data.split import make_split
 from supernet.hypergradients.base import constant
-from supernet.schedules import Constant, Cosine, Exponential, Linear
+from supernet.optim.schedules import Constant, Cosine, Exponential, Linear
 from supernet.spaces import darts
-from supernet.task import Classification
-from supernet.train import Diverged, FinalLoop, Generators, Guard, Position, Totals, evaluate, fit_final
+from supernet.tasks.classification import Classification
+from supernet.training.search import Diverged, FinalLoop, Generators, Guard, Position, Totals, evaluate, fit_final
 
 
 class Records(list):

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ops import kernels
 from ops.kernels import Norm, plain
 from ops.op import BatchNorm, Normalisation
-from supernet.cell import Cell
+from supernet.networks.cell import Cell
 from supernet.spaces import darts
 from supernet.weights import Weights
 

@@ -245,8 +245,8 @@ def test_methods(here, options, words):
 def test_parts(options, told, tmp_path, monkeypatch):
     from hydra.errors import HydraException
 
-    from supernet import compose
-    from supernet.config import composing, one_line
+    from supernet.app import compose
+    from supernet.app.config import composing, one_line
     from supernet.errors import Mendable
     from tests.test_presets import composed
 

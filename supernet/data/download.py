@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from supernet.data.base import DataError
-from supernet.torchvision_import import import_torchvision
+from supernet.data.torchvision_import import import_torchvision
 
 
 def download(dataset: str, root: Path, by_hand: str) -> None:

@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 from ops.kernels import on_plain_path
 from ops.op import Op, ReLU
 from supernet.genotype import Genotype
-from supernet.measure import multiply_adds_of, parameters
-from supernet.network import batch_norms
+from supernet.networks.measure import multiply_adds_of, parameters
+from supernet.networks.stacked import batch_norms
 from supernet.space import Space
-from supernet.task import Batch, Task
+from supernet.tasks.classification import Batch, Task
 
 Proxy = Callable[[nn.Module, Batch, Task], float]
 RELUS = (F.relu, F.relu6)  # what makes codes

@@ -9,10 +9,10 @@ from torch import nn
 
 from ops.op import BatchNorm
 from supernet.genotype import Genotype
-from supernet.network import batch_norms
+from supernet.networks.stacked import batch_norms
 from supernet.space import Space
-from supernet.task import Batch, Task
-from supernet.train import evaluate
+from supernet.tasks.classification import Batch, Task
+from supernet.training.search import evaluate
 from supernet.weights import EdgeWeights, one_hot
 
 Statistics = Literal["recalibrated", "batch", "running"]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from supernet.bilevel import Bilevel, rewound
-from supernet.cell import MixedEdges
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
+from supernet.networks.cell import MixedEdges
 from supernet.space import Space
-from supernet.task import Batch
+from supernet.tasks.classification import Batch
 
 
 class OpFreezing(Monitor):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from supernet.costs import Cost
+from supernet.costs.base import Cost
 from supernet.penalties.base import Constant, Penalty, checked_weight
 from supernet.relaxations.base import Relaxation, absent
 from supernet.space import Space

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supernet.costs import Cost
+from supernet.costs.base import Cost
 from supernet.penalties.base import Penalty, checked_weight
 from supernet.relaxations.base import Relaxation
 from supernet.space import Space

@@ -1,7 +1,7 @@
 """What finds the genotype at the end of a search."""
 
 from supernet.genotype import Genotype
-from supernet.train import SearchLoop
+from supernet.training.search import SearchLoop
 
 
 class FinalSelection:

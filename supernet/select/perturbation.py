@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
-from supernet.optimizers import set_lr
+from supernet.optim.optimizers import set_lr
+from supernet.optim.schedules import Cosine
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
-from supernet.schedules import Cosine
 from supernet.select.base import FinalSelection
 from supernet.space import Space
-from supernet.train import SearchLoop, evaluate
+from supernet.training.search import SearchLoop, evaluate
 from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replaced
 
 Accuracy = Callable[[EdgeWeights], float]

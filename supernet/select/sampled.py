@@ -11,7 +11,7 @@ from supernet.evaluators.shared_weights import SharedWeights, Statistics
 from supernet.genotype import Genotype
 from supernet.select.argmax import argmax
 from supernet.select.base import FinalSelection
-from supernet.train import SearchLoop
+from supernet.training.search import SearchLoop
 
 
 class Sampled(FinalSelection):

@@ -2,11 +2,11 @@
 
 from contextlib import suppress
 
-from supernet.costs import CostError
+from supernet.costs.base import CostError
 from supernet.genotype import Genotype
 from supernet.select.argmax import argmax
 from supernet.select.base import FinalSelection
-from supernet.train import SearchLoop
+from supernet.training.search import SearchLoop
 
 
 class WithinCost(FinalSelection):

@@ -47,8 +47,8 @@ def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequ
 
 
 def build(space: Space, candidates: Candidates, *, layers: int, **sizes: Any) -> Any:
-    """Cells stacked, with reductions at 1/3 and 2/3 of the depth; `sizes` are those of `supernet.network.CellNetwork`."""
-    from supernet.network import CellNetwork
+    """Cells stacked, with reductions at 1/3 and 2/3 of the depth; `sizes` are those of `supernet.networks.stacked.CellNetwork`."""
+    from supernet.networks.stacked import CellNetwork
 
     reductions = (layers // 3, 2 * layers // 3)
     kinds = ["reduce" if layer in reductions else "normal" for layer in range(layers)]

@@ -23,8 +23,8 @@ def costs(space: Space, quantity: str, *, layers: int, channels: int, vocabulary
     import numpy as np
     import torch
 
-    from supernet.costs import FINAL, Additive
-    from supernet.measure import multiply_adds_of, parameters
+    from supernet.costs.base import FINAL, Additive
+    from supernet.networks.measure import multiply_adds_of, parameters
 
     spec = space.cells["recurrent"]
     first = space.genotype({"recurrent": [Edge(node, node - 1, "identity") for node in spec.nodes]})
@@ -36,8 +36,8 @@ def costs(space: Space, quantity: str, *, layers: int, channels: int, vocabulary
 
 
 def build(space: Space, candidates: Candidates, *, layers: int, **sizes: Any) -> Any:
-    """The language model; `sizes` are those of `supernet.recurrent.RecurrentLanguageModel`."""
-    from supernet.recurrent import RecurrentLanguageModel
+    """The language model; `sizes` are those of `supernet.networks.recurrent.RecurrentLanguageModel`."""
+    from supernet.networks.recurrent import RecurrentLanguageModel
 
     if layers != 1:
         raise ValueError(f"layers must be 1 in a recurrent space, got {layers}")

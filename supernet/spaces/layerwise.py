@@ -80,7 +80,7 @@ def _keeps_shape(stages: Sequence[Sequence[int]], layer: int) -> bool:
 
 def costs(space: Space, quantity: str, **sizes: Any) -> Any:
     """Parameters or multiply-adds, counted layer by layer."""
-    from supernet.chain_costs import chain_costs
+    from supernet.costs.chain import chain_costs
 
     return chain_costs(space, **sizes)[quantity]
 
@@ -89,7 +89,7 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: int, n
           image_size: tuple[int, int] = (32, 32), head: int = 256) -> Any:
     """The chain with `channels` in the stem; a layer is as wide as the largest width that `candidates` hold. head: channels of the last
     convolution. Raises ValueError: `layers` is not the space's."""
-    from supernet.chain import ChainNetwork, Choices, FactorisedLayer
+    from supernet.networks.chain import ChainNetwork, Choices, FactorisedLayer
 
     stages = space.arguments["stages"]
     if layers != space.sizes["layers"]:

@@ -22,8 +22,8 @@ def complete_cells(name: str, arguments: dict[str, Any], nodes: int, ops: Sequen
 
 
 def build(space: Space, candidates: Candidates, **sizes: Any) -> Any:
-    """The benchmark's skeleton; `sizes` are those of `supernet.residual.ResidualCellNetwork`."""
-    from supernet.residual import ResidualCellNetwork
+    """The benchmark's skeleton; `sizes` are those of `supernet.networks.residual.ResidualCellNetwork`."""
+    from supernet.networks.residual import ResidualCellNetwork
 
     ((kind, spec),) = space.cells.items()
     return ResidualCellNetwork(kind, spec, candidates[kind], **sizes)

@@ -30,7 +30,7 @@ def canonicalise(space: Space, genotype: Genotype) -> Genotype:
 
 def costs(space: Space, quantity: str, **sizes: Any) -> Any:
     """Parameters or multiply-adds, counted layer by layer."""
-    from supernet.chain_costs import chain_costs
+    from supernet.costs.chain import chain_costs
 
     return chain_costs(space, **sizes)[quantity]
 
@@ -39,7 +39,7 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: int, n
           image_size: tuple[int, int] = (32, 32)) -> Any:
     """The published skeleton with `channels` in the stem. Raises ValueError: `layers` is not the benchmark's 8."""
     from ops.mobile import identity, inverted_residual
-    from supernet.chain import ChainNetwork, Choices, MixedLayer
+    from supernet.networks.chain import ChainNetwork, Choices, MixedLayer
 
     if layers != sum(STAGES):
         raise ValueError(f"layers must be {sum(STAGES)} in space nasbench_macro, got {layers}")

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from supernet.bilevel import Bilevel
 from supernet.genotype import Genotype
-from supernet.measure import parameters
-from supernet.network import inherit_widened, widened
+from supernet.networks.measure import parameters
+from supernet.networks.stacked import inherit_widened, widened
 from supernet.space import Candidates, CellSpec, Mask, Space
-from supernet.train import Recorder, SearchLoop, Stateful, fit_supernet
+from supernet.training.search import Recorder, SearchLoop, Stateful, fit_supernet
 from supernet.weights import EdgeWeights, check_shapes
 
 

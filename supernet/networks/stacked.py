@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ops.conv import factorised_reduce, relu_conv_bn
 from ops.op import BatchNorm, Normalisation
-from supernet.cell import Cell
-from supernet.recompute import recomputed
+from supernet.networks.cell import Cell
+from supernet.networks.recompute import recomputed
 from supernet.space import Candidates, CellSpec, Mask
 from supernet.weights import EdgeWeights, Scales
 

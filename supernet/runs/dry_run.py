@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from supernet.measure import live_tensors, multiply_adds_of, parameters, peak_memory, seconds_per_step
+from supernet.networks.measure import live_tensors, multiply_adds_of, parameters, peak_memory, seconds_per_step
 
 Rows = list[tuple[str, str]]
 SLOW_STEP_S = 120.0

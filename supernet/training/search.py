@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from ops.kernels import on_plain_path
-from supernet.averaging import Average, NoAverage
 from supernet.bilevel import Bilevel, Streams
-from supernet.cell import MixedEdges
-from supernet.costs import Cost, CostError
+from supernet.costs.base import Cost, CostError
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
-from supernet.graphed import Graphed
 from supernet.monitors.base import Look, Monitor, Signal, shares
-from supernet.optimizers import set_lr
+from supernet.networks.cell import MixedEdges
+from supernet.optim.averaging import Average, NoAverage
+from supernet.optim.optimizers import set_lr
+from supernet.optim.schedules import Schedule
 from supernet.relaxations.base import Relaxation, entropies
-from supernet.schedules import Schedule
 from supernet.space import Space
-from supernet.task import Batch, Task
+from supernet.tasks.classification import Batch, Task
+from supernet.training.graphed import Graphed
 from supernet.weights import EdgeWeights
 
 

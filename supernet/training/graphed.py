@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from supernet.bilevel import ALPHA_NORM, TRAINING_LOSS, Bilevel, statistics_held
 from supernet.hypergradients.base import is_static, name_of
 from supernet.monitors.base import Monitor
-from supernet.optimizers import check_static, make_static
+from supernet.optim.optimizers import check_static, make_static
 from supernet.relaxations.base import Noise, Relaxation
-from supernet.task import Batch
+from supernet.tasks.classification import Batch
 
 Outputs = dict[str, Tensor]
 

@@ -17,7 +17,7 @@ from ops.depthwise import Depthwise
 from ops.drop_path import drop_path_masks
 from ops.mobile import ACTIVATIONS, POOLS, LayerOp, pointwise
 from ops.op import BatchNorm, Normalisation
-from supernet.measure import multiply_adds_of, parameters
+from supernet.networks.measure import multiply_adds_of, parameters
 from supernet.space import Candidates, CellSpec
 from supernet.weights import EdgeWeights
 

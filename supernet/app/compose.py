@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from ops import kernels
 from ops.kernels import Backend
 from ops.op import Normalisation
-from supernet import setup
+from supernet.app.config import UsageError, as_space, asked, choices, stage_options
 from supernet.bilevel import Bilevel, rehearse
-from supernet.cell import has_auxiliary_skips
-from supernet.config import UsageError, as_space, asked, choices, stage_options
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
-from supernet.environment import resolve_device
 from supernet.genotype import Genotype, short
-from supernet.graphed import Capturing, Graphed, check_graphable
-from supernet.network import inherit_widened
-from supernet.optimizers import ExponentiatedGradient
+from supernet.networks.cell import has_auxiliary_skips
+from supernet.networks.stacked import inherit_widened
+from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.base import Relaxation
+from supernet.report import summary as setup
+from supernet.runs.environment import resolve_device
 from supernet.space import Candidates, Space
-from supernet.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 from supernet.tables.table import Table
-from supernet.task import Batch, Task
-from supernet.train import (
+from supernet.tables.yardstick import Yardstick
+from supernet.tasks.classification import Batch, Task
+from supernet.training.graphed import Capturing, Graphed, check_graphable
+from supernet.training.search import (
     FinalLoop,
     Generators,
     Guard,
@@ -45,7 +45,7 @@ from supernet.train import (
     free_values,
     no_yardstick,
 )
-from supernet.yardstick import Yardstick
+from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 
 
 def build(node: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from supernet.errors import Mendable
-from supernet.run_folder import RunFolderError, to_json
+from supernet.runs.folder import RunFolderError, to_json
 
 
 class Metrics:

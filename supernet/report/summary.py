@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from ops.op import Normalisation
-from supernet.costs import Cost
+from supernet.costs.base import Cost
 from supernet.genotype import Edge, Genotype
 from supernet.report.names import NAMINGS, Naming, choice_label
-from supernet.run_folder import RunFolder, write_json
+from supernet.runs.folder import RunFolder, write_json
 from supernet.space import CellSpec, Space
-from supernet.task import Task
+from supernet.tasks.classification import Task
 from supernet.weights import EdgeWeights
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ops.op import Normalisation
-from supernet.chain import BEFORE, LayerCosts
 from supernet.genotype import Genotype
+from supernet.networks.chain import BEFORE, LayerCosts
 from supernet.space import Space
 from supernet.weights import EdgeWeights, check_shapes
 

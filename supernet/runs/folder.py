@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from supernet.checkpoint import has_checkpoint
 from supernet.errors import Mendable
+from supernet.runs.checkpoint import has_checkpoint
 
 Status = Literal["running", "stopped", "finished", "failed"]
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from ops import make_op
 from ops.kernels import on_plain_path
 from ops.op import Normalisation, Op
-from supernet.cell import MixedEdges
-from supernet.chain import MixedLayer
 from supernet.errors import Mendable
 from supernet.genotype import Genotype
-from supernet.measure import multiply_adds_of, parameters, peak_memory
+from supernet.networks.cell import MixedEdges
+from supernet.networks.chain import MixedLayer
+from supernet.networks.measure import multiply_adds_of, parameters, peak_memory
 from supernet.space import CellSpec, Space
 from supernet.tables.files import read_table
 from supernet.tables.table import Table

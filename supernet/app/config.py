@@ -33,7 +33,7 @@ NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "ke
                 "evaluator", "checkpoint_cells"}
 
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parent.parent / "conf"  # the same folder as `conf/` of the project, also in an installed package
 
 
 class UsageError(Mendable):

@@ -1,0 +1,317 @@
+"""`python -m supernet.rank`: how well shared weights, or zero-cost proxies, order architectures that were trained alone.
+
+The truth is the test accuracy of a table: this is a report, nothing is selected by it.
+"""
+
+import csv
+import itertools
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from supernet.app.config import CONF, UsageError, composing, overrides, plain, shows_errors, validate
+from supernet.runs.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from supernet.app.compose import SearchParts
+    from supernet.genotype import Genotype
+    from supernet.space import Space
+
+TOP = (5, 10, 20)  # percent
+AXES = {"shared_weights": "with shared weights (%)"}  # names on an axis, where that of the estimate would not say the unit
+Evaluate = Callable[[Iterable["Genotype"]], Iterator[float]]  # one after the other; higher is meant to be better
+
+
+@dataclass
+class Ranking:
+    """What one way to estimate says of the drawn architectures, in their order; fewer of them where it was interrupted."""
+
+    by: str
+    state: str = ""  # of the supernet: the name of its checkpoint
+    step: int | None = None  # of the search, at that checkpoint
+    estimates: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.by} {self.state}".strip()
+
+    def scores(self, truth: "np.ndarray", rng: "np.random.Generator", resamples: int) -> dict[str, Any]:
+        """Over the architectures whose estimate and truth are finite; NaN where fewer than 3 are."""
+        import numpy as np
+
+        from supernet.report.statistics import kendall, kendall_interval, precision_at, spearman
+
+        estimate = np.array(self.estimates)
+        truth = truth[: len(estimate)]
+        finite = np.isfinite(estimate) & np.isfinite(truth)
+        a, b = estimate[finite], truth[finite]
+        found = dict.fromkeys(["kendall_tau", "kendall_low", "kendall_high", "spearman", *(f"precision_at_{p}" for p in TOP)], float("nan"))
+        if len(a) >= 3:
+            low, high = kendall_interval(a, b, rng, resamples=resamples)
+            found = {"kendall_tau": kendall(a, b), "kendall_low": low, "kendall_high": high, "spearman": spearman(a, b),
+                     **{f"precision_at_{p}": precision_at(a, b, p) for p in TOP}}
+        return {"architectures": len(a), "evaluated": len(estimate), **found, "step": self.step, "seconds": round(self.seconds, 3)}
+
+
+Scored = list[tuple[Ranking, dict[str, Any]]]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="rank")
+@shows_errors
+def main(cfg: DictConfig) -> None:
+    validate(cfg, "rank")
+    import numpy as np
+
+    from supernet.app import compose
+    from supernet.evaluators.proxies import PROXIES
+
+    unknown = sorted(set(cfg.by) - {"shared_weights", *PROXIES})
+    if unknown or not cfg.by:
+        raise UsageError(f"by must list some of shared_weights, {', '.join(PROXIES)}, got {list(cfg.by)}")
+    with composing():
+        options, checkpoints = search_of(cfg)
+        parts = compose.search_parts(options)
+        table = compose.build(cfg.evaluator)(parts.space)
+        if table is None:
+            raise UsageError(f"no table for space {parts.space.name}: pass evaluator.path=FILE, or put it under "
+                             f"{cfg.evaluator.get('folder', 'data/tables')}")
+        of = cfg.truth or (options.dataset.name if options.dataset.name in table.datasets else next(iter(table.datasets), "none"))
+        column = table.dataset(of).test
+    genotypes = drawn(parts.space, cfg.n, random.Random(cfg.seed))
+    truth = np.array([table.value(g, column, missing="nan") for g in genotypes])
+    output = made(Path(cfg.output or cfg.run or "rank"))
+    title = f"{len(genotypes)} of {parts.space.count():,} architectures of {parts.space.name} against {column} of {table.source}"
+    print(title, flush=True)
+
+    scored: Scored = []
+    with Interrupt() as interrupt:
+        for ranking, evaluate in asked(cfg, options, parts, checkpoints):
+            estimate(ranking, evaluate, genotypes, lambda: interrupt.signal is not None)
+            if ranking.estimates:
+                scored.append((ranking, ranking.scores(truth, np.random.default_rng(cfg.seed), cfg.resamples)))
+                print(line(*scored[-1]), flush=True)
+            if interrupt.signal is not None:
+                break
+        if scored:
+            about = {"table": table.source, "truth": column, "space": parts.space.name, "run": cfg.run, "seed": cfg.seed,
+                     "statistics": cfg.statistics, "calibration_batches": cfg.calibration_batches,
+                     "images": parts.loaders.val_eval.num_items, "proxy_batch": cfg.proxy_batch}
+            try:
+                write(output, scored, [parts.space.text(g) for g in genotypes], truth, about, title)
+            except OSError as error:
+                raise UsageError(f"{output}: cannot write the ranking ({error.strerror or error})") from error
+            print(f"written   {output / 'rank.html'}, rank.json, rank.csv, scatter.png")
+    if interrupt.signal is not None:
+        print("interrupted; " + ("what was there is written" if scored else "nothing was evaluated yet"), file=sys.stderr)
+        sys.exit(interrupt.exit_code)
+
+
+def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
+    """The options that make the supernet, and its checkpoints, oldest first. Raises UsageError."""
+    from supernet.runs import checkpoint
+    from supernet.runs.folder import RunFolder
+
+    if (cfg.run is None) == (not cfg.options):
+        raise UsageError("rank needs the folder of a search, run=FOLDER, or options={space:...,dataset:...}, one of both")
+    found: list[Path] = []
+    if cfg.run is None:
+        if "shared_weights" in cfg.by:
+            raise UsageError("by=shared_weights needs a trained supernet: pass run=FOLDER, or rank by zero-cost proxies")
+        options = hydra.compose("search", overrides=overrides(plain(cfg)["options"]))
+        validate(options, "train_search")
+    else:
+        folder = RunFolder(Path(cfg.run))
+        if (folder.status() or {}).get("script") != "train_search" or not folder.config.exists():
+            raise UsageError(f"run={cfg.run}: expected the folder of a search, with run.json and config.yaml")
+        try:
+            options = OmegaConf.load(folder.config)
+        except (OSError, ValueError, YAMLError) as error:
+            raise UsageError(f"{folder.config}: cannot read the run's options ({' '.join(str(error).split())[:150]})") from error
+        if not OmegaConf.is_dict(options) or not {"space", "dataset", "split", "compat", "seed"} <= set(options):
+            raise UsageError(f"{folder.config}: expected the options of a search")
+        found = checkpoint.all_files(folder.checkpoints)
+        if not found and "shared_weights" in cfg.by:
+            raise UsageError(f"run={cfg.run}: that search has no checkpoint")
+    options.evaluator, options.compile = None, "none"  # the command has its own table, and takes no steps
+    options.compile = "none"  # it trains nothing
+    options.device, options.threads = cfg.device, cfg.threads
+    if cfg.max_val is not None:
+        options.split.max_val = min(cfg.max_val, options.split.max_val or cfg.max_val)
+    return options, found
+
+
+def drawn(space: "Space", n: int, rng: random.Random) -> list["Genotype"]:
+    """`n` different architectures, drawn uniformly. Raises UsageError: the space has fewer."""
+    if n > space.count():
+        raise UsageError(f"n must be at most the {space.count()} architectures of space {space.name}, got {n}")
+    if 2 * n > space.count():
+        return rng.sample(list(space.enumerate()), n)
+    found: dict[Any, None] = {}
+    while len(found) < n:
+        found[space.sample(rng)] = None
+    return list(found)
+
+
+def asked(cfg: DictConfig, options: DictConfig, parts: "SearchParts", checkpoints: Sequence[Path]) -> Iterator[tuple[Ranking, Evaluate]]:
+    """One ranking after the other, still empty, and what estimates its architectures. Raises UsageError, before the first where
+    that is possible."""
+    proxies = proxies_of(cfg, options, parts, [name for name in cfg.by if name != "shared_weights"])
+    shared = shared_of(cfg, parts) if "shared_weights" in cfg.by else None
+    for name in cfg.by:
+        if name != "shared_weights":
+            yield Ranking(name), proxies[name]
+            continue
+        for state, step in loaded(parts.net, checkpoints, every=cfg.checkpoints == "all"):
+            yield Ranking(name, state, step), shared
+
+
+def loaded(net: Any, checkpoints: Sequence[Path], *, every: bool) -> Iterator[tuple[str, int]]:
+    """Name and step of the newest checkpoint that is whole, or of every one from the oldest on; meanwhile `net` has its weights. One that
+    is damaged is passed over, and said so. Raises UsageError: none is whole, or the weights are not this network's."""
+    from supernet.runs.checkpoint import CheckpointError, load_file
+
+    any_whole = False
+    for path in checkpoints if every else reversed(checkpoints):
+        try:
+            state = load_file(path)["parts"]
+        except CheckpointError as error:
+            print(f"{error}; passed over", file=sys.stderr)
+            continue
+        try:
+            net.load_state_dict(state["net"])
+            step = state["position"]["step"]
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise UsageError(f"{path}: is not of the supernet that config.yaml describes ({reason})") from error
+        any_whole = True
+        yield path.name.split(".")[0], step
+        if not every:
+            return
+    if not any_whole:
+        raise UsageError(f"{checkpoints[0].parent}: no checkpoint is usable")
+
+
+def shared_of(cfg: DictConfig, parts: "SearchParts") -> Evaluate:
+    """Accuracy in the supernet, as its weights are when called. Every architecture sees the same batches."""
+    from supernet.evaluators.shared_weights import SharedWeights
+
+    calibration = list(itertools.islice(parts.loaders.train, cfg.calibration_batches)) if cfg.statistics == "recalibrated" else []
+    shared = SharedWeights(parts.net, parts.space, parts.task, parts.loaders.val_eval, parts.generators["net"], statistics=cfg.statistics,
+                           calibration=calibration)
+    return lambda genotypes: (found["accuracy"] for found in shared.stream(genotypes))
+
+
+def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names: Sequence[str]) -> dict[str, Evaluate]:
+    """The proxies of a network of the architecture alone, on the first validation images. Raises UsageError: there are too few."""
+    import torch
+
+    from supernet.app import compose
+    from supernet.evaluators.proxies import ZeroCost
+    from supernet.report import summary as setup
+
+    if not names:
+        return {}
+    batches, have = [], 0
+    for batch in parts.loaders.val_eval:
+        batches.append(batch)
+        have += len(batch[0])
+        if have >= cfg.proxy_batch:
+            break
+    parts.loaders.val_eval.restart()
+    if have < cfg.proxy_batch:
+        raise UsageError(f"proxy_batch must be at most the {have} validation images, got {cfg.proxy_batch}")
+    images, labels = (torch.cat(part)[: cfg.proxy_batch] for part in zip(*batches))
+    norm = setup.final_normalisation(options.compat.pool_norm, options.compat.bn_statistics)
+
+    def make(genotype: "Genotype") -> Any:
+        return compose.network(options, parts.space, parts.space.candidates(genotype), parts.data, norm, parts.device)
+
+    def proxy(name: str) -> Evaluate:
+        score = ZeroCost(parts.space, make, (images, labels), parts.task, [name])
+        return lambda genotypes: (score(genotype)[name] for genotype in genotypes)
+
+    return {name: proxy(name) for name in names}
+
+
+def estimate(ranking: Ranking, evaluate: Evaluate, genotypes: Sequence["Genotype"], stop: Callable[[], bool]) -> None:
+    """Fills in the estimates until `stop()`, with a moving line on a terminal."""
+    from supernet.runs.log import Progress
+
+    progress = Progress(len(genotypes), len(genotypes), item="architecture")
+    started = time.perf_counter()
+    try:
+        for done, value in enumerate(evaluate(itertools.takewhile(lambda genotype: not stop(), genotypes)), 1):
+            ranking.estimates.append(value)
+            progress.update(done, dict, items=1)
+    finally:
+        progress.close()
+    ranking.seconds = time.perf_counter() - started
+    progress.line(f"{ranking.name}: {len(ranking.estimates)} architectures in {ranking.seconds:.1f} s")
+
+
+def made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"output={folder}: cannot make the folder ({error.strerror or error})") from error
+    return folder
+
+
+def line(ranking: Ranking, scores: dict[str, Any]) -> str:
+    top = ", ".join(f"{scores[f'precision_at_{p}']:.0f} % at {p} %" for p in TOP)
+    return (f"{ranking.name}: Kendall tau {scores['kendall_tau']:.3f} [{scores['kendall_low']:.3f}, {scores['kendall_high']:.3f}], "
+            f"Spearman {scores['spearman']:.3f}, precision {top} ({scores['architectures']} architectures with a finite estimate)")
+
+
+def write(output: Path, scored: Scored, texts: Sequence[str], truth: "np.ndarray", about: dict[str, Any], title: str) -> None:
+    """rank.csv, rank.json, scatter.png and rank.html. Raises OSError."""
+    from supernet.runs.folder import write_json
+
+    with open(output / "rank.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arch", "truth", *(ranking.name for ranking, _ in scored)])
+        for i, text in enumerate(texts):
+            writer.writerow([text, truth[i], *(r.estimates[i] if i < len(r.estimates) else "" for r, _ in scored)])
+    write_json(output / "rank.json", about | {"scores": {ranking.name: scores for ranking, scores in scored}})
+    write_page(output, scored, truth, title)
+
+
+def write_page(output: Path, scored: Scored, truth: "np.ndarray", title: str) -> None:
+    """scatter.png and rank.html. Of a supernet that was looked at along its run both show the last state."""
+    import numpy as np
+
+    from supernet.report import figure as figures
+    from supernet.report import page
+    from supernet.report.curves import line_chart
+    from supernet.report.scatter import scatter, scatter_svg
+
+    rows = [(ranking.name, f"{s['kendall_tau']:.3f}", f"{s['kendall_low']:.3f} to {s['kendall_high']:.3f}", f"{s['spearman']:.3f}",
+             *(f"{s[f'precision_at_{p}']:.0f} %" for p in TOP), str(s["architectures"]), f"{s['seconds']:.1f}") for ranking, s in scored]
+    head = ("estimate", "Kendall tau", "95 % interval", "Spearman", *(f"precision, top {p} %" for p in TOP), "architectures", "seconds")
+    panels = {AXES.get(ranking.by, ranking.by): (np.array(ranking.estimates), truth[: len(ranking.estimates)]) for ranking, _ in scored}
+    label = "test accuracy, trained alone (%)"
+    with figures.house_style():
+        figures.save(scatter(panels, y_label=label), output / "scatter.png", 150)
+    drawings = [page.figure(figures.with_ids(scatter_svg({name: points}, y_label=label), f"s{n}"), f"{name} against the truth")
+                for n, (name, points) in enumerate(panels.items())]
+    sections = [page.header("Does it rank?", title), page.section("Rank correlations", page.table(rows, head=head, tall=True))]
+    along = [(r.step, s["kendall_tau"], s["kendall_low"], s["kendall_high"]) for r, s in scored if r.by == "shared_weights"]
+    if len(along) > 1:
+        steps, *curves = zip(*along)
+        svg = line_chart({name: (steps, curve) for name, curve in zip(("tau", "2.5 %", "97.5 %"), curves)}, x_label="step of the search",
+                         y_label="Kendall tau")
+        sections.append(page.section("Along the run", page.figure(svg, "Kendall tau of the shared weights by step of the search")))
+    sections.append(page.section("Every architecture", page.grid(drawings)))
+    (output / "rank.html").write_text(page.page("Does it rank?", sections), encoding="utf-8")
+

@@ -1,0 +1,189 @@
+"""`python -m supernet.tabulate`: every architecture of a small space, trained alone, in a table of our own.
+
+Results are kept one by one in a journal beside the table, so that a run which was stopped, however it was, goes on where it was.
+"""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from supernet.app.config import CONF, UsageError, composing, overrides, plain, register, shows_errors, validate
+
+METRICS = ("val_accuracy", "test_accuracy", "seconds")  # of each seed; the table also has their means
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="tabulate")
+@shows_errors
+def main(cfg: DictConfig) -> None:
+    validate(cfg, "tabulate")
+    from supernet.app import compose as composed
+
+    with composing():
+        space = composed.space_from(cfg.space)
+        if space.count() > cfg.limit:
+            raise UsageError(f"space {space.name} has {space.count():,} architectures, more than limit={cfg.limit:,}")
+        # what the command line says of the data set goes to every training, and the protocol follows the choice
+        chosen = plain(cfg)
+        options = [o for o in HydraConfig.get().overrides.task if o.startswith("dataset")]
+        options += overrides(chosen["training"] | (chosen["options"] or {}))
+        final = final_options(options)
+        if not final.split.get("val_portion"):
+            raise UsageError("a table needs validation accuracies: pass split.val_portion above 0 among the options")
+        composed.settle_sizes(final, space)
+    output = Path(cfg.output or f"data/tables/{space.name}.csv.gz")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"output={output}: cannot make the folder ({error.strerror})") from error
+    key = hashlib.sha256(json.dumps([space.fingerprint, plain(final)], sort_keys=True).encode()).hexdigest()[:16]
+    texts = [space.text(g) for g in space.enumerate()]
+    jobs = [(text, seed) for seed in cfg.seeds for text in texts]
+    with journal(output.with_name(output.name + ".journal"), key) as (done, add):
+        left = [job for job in jobs if job not in done]
+        print(f"{space.name} on {cfg.dataset.name}: {len(texts)} architectures, {len(cfg.seeds)} seed{'s' if len(cfg.seeds) != 1 else ''}, "
+              f"{len(left)} of {len(jobs)} trainings left", flush=True)
+        started = time.perf_counter()
+        for n, (job, metrics) in enumerate(results(left, options, plain(cfg.space), cfg.processes)):
+            add(job, metrics)
+            seconds = (time.perf_counter() - started) / (n + 1) * (len(left) - n - 1)
+            print(f"{n + 1}/{len(left)}  {job[0]}  seed {job[1]}  validation {metrics['val_accuracy']:.2f} %  test "
+                  f"{metrics['test_accuracy']:.2f} %  {seconds / 60:.1f} min left", flush=True)
+        write(output, space, texts, list(cfg.seeds), done, cfg.dataset.name)
+    print(f"written   {output}")
+
+
+def final_options(options: list[str]) -> DictConfig:
+    """train_final.py's options. Raises UsageError through `validate`."""
+    final = compose("final", overrides=options)
+    validate(final, "train_final")
+    return final
+
+
+def results(jobs: list[tuple[str, int]], options: list[str], space: dict[str, Any],
+            processes: int) -> Iterator[tuple[tuple[str, int], dict[str, float]]]:
+    """Each job with its metrics, as they come."""
+    if processes == 1:
+        for job in jobs:
+            yield job, train(job, options, space)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=start_worker, initargs=(os.getpid(),)) as pool:
+        try:
+            futures = {pool.submit(train, job, options, space): job for job in jobs}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def start_worker(parent: int) -> None:
+    """A worker knows the configs, and ends when the command that started it was killed."""
+    register()
+    GlobalHydra.instance().clear()
+    initialize_config_dir(str(CONF), version_base="1.3")
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) -> dict[str, float]:
+    """Trains one architecture from one seed, as train_final.py does, and tests it once."""
+    from supernet.app import compose as composed
+    from supernet.networks.measure import multiply_adds_of, parameters
+    from supernet.training.search import evaluate, fit_final
+
+    text, seed = job
+    cfg = final_options([*options, f"seed={seed}"])
+    space = composed.space_from(OmegaConf.create(space_node))
+    parts = composed.final_parts(cfg, space, space.parse(text))
+    started, last = time.perf_counter(), Last()
+    fit_final(parts.loop, cfg.epochs, last)
+    seconds = time.perf_counter() - started
+    with parts.loop.average.evaluated(list(parts.net.parameters())):
+        test = evaluate(parts.net, parts.task, parts.test, lambda: None, parts.loop.generators["net"], parts.loop.context)
+    return {"val_accuracy": last.record["val_accuracy"], "test_accuracy": test["accuracy"], "seconds": seconds,
+            "parameters": parameters(parts.net), "multiply_adds": multiply_adds_of(parts.net, parts.data.example(parts.device))}
+
+
+class Last:
+    """A recorder that keeps the last epoch's record."""
+
+    def __init__(self) -> None:
+        self.record: dict[str, Any] = {}
+
+    def step(self, items: int, totals: Any) -> None:
+        pass
+
+    def epoch(self, record: dict[str, Any], genotype: Any) -> None:
+        self.record = record
+
+
+@contextlib.contextmanager
+def journal(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[str, float]], Any]]:
+    """What is done already, and a function that adds to it, on the disk before it returns. Lines of other options (another `key`) are
+    left alone; a line that was cut off by a crash is passed over. Raises UsageError: another process works on it."""
+    import fcntl
+
+    try:
+        file = open(path, "a+b")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write here ({error.strerror})") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{path}: another process is working on this table") from None
+        file.seek(0)
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.write(b"\n")
+        done: dict[tuple[str, int], dict[str, float]] = {}
+        for line in data.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                if entry["key"] == key:
+                    done[entry["arch"], entry["seed"]] = entry["metrics"]
+
+        def add(job: tuple[str, int], metrics: dict[str, float]) -> None:
+            file.write(json.dumps({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics}).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            done[job] = metrics
+
+        yield done, add
+
+
+def write(output: Path, space: Any, texts: list[str], seeds: list[int], done: dict[tuple[str, int], dict[str, float]],
+          dataset: str) -> None:
+    from supernet.tables.files import write_table
+    from supernet.tables.table import Columns
+
+    columns: dict[str, list[float]] = {}
+    for name in METRICS:
+        columns[name] = [sum(done[text, seed][name] for seed in seeds) / len(seeds) for text in texts]
+    for name in ("parameters", "multiply_adds"):
+        columns[name] = [done[text, seeds[0]][name] for text in texts]
+    for name in METRICS:
+        for seed in seeds:
+            columns[f"{name}_seed{seed}"] = [done[text, seed][name] for text in texts]
+    write_table(output, space, texts, columns, {dataset: Columns("val_accuracy", "test_accuracy", "seconds")})
+
