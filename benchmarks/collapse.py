@@ -50,7 +50,7 @@ def search(name: str, options: argparse.Namespace) -> tuple[list[dict], float]:
 
     if finished() is None:
         command = [sys.executable, str(HERE / "train_search.py"), *METHODS[name], f"dataset.root={options.root}",
-                   f"evaluator.path={options.table}", f"output={options.folder}", f"name={label}", "resume=auto",
+                   f"table.path={options.table}", f"output={options.folder}", f"name={label}", "resume=auto",
                    *(f"{key}={value}" for key, value in SETTING.items())]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -39,7 +39,7 @@ def search(method: str, seed: int, options: argparse.Namespace) -> dict:
         return known
     schedule = SCHEDULE | OWN.get(method, {}) | ({"epochs": options.epochs} if options.epochs else {})
     command = [sys.executable, str(HERE / "train_search.py"), f"experiment={method}_nasbench201", f"dataset.root={options.root}",
-               f"evaluator.path={options.table}", f"output={options.folder}", f"name={method}", f"seed={seed}", "resume=auto",
+               f"table.path={options.table}", f"output={options.folder}", f"name={method}", f"seed={seed}", "resume=auto",
                *(f"{key}={value}" for key, value in schedule.items())]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)

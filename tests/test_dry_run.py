@@ -71,7 +71,7 @@ FAST = {"first order", "evaluation dominates"}
 @pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SEARCHES])
 def test_of_a_search(name):
     def make():
-        cfg = composed("search", overrides=[*TINY, "split.max_train=48", "split.max_val=48", "evaluator=none", *SEARCHES[name]])
+        cfg = composed("search", overrides=[*TINY, "split.max_train=48", "split.max_val=48", "table=none", *SEARCHES[name]])
         config.validate(cfg, "train_search")
         parts = compose.search_parts(cfg)
         loop = compose.search_stages(cfg, parts).loop

@@ -360,7 +360,7 @@ class Alarm(Monitor):
 
 
 TINY = ("split.max_train=40", "split.max_val=16", "space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3",
-        "channels=2", "batch_size=8", "evaluator=none", "threads=1")
+        "channels=2", "batch_size=8", "table=none", "threads=1")
 ALARM = ("+monitor.alarm={_target_:tests.test_monitors.Alarm,_partial_:true,n:4,back:2,retry:10}", "w_optimizer.weight_decay=3e-4")
 
 

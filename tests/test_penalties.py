@@ -291,7 +291,7 @@ def test_draws_and_the_simplex_meet_a_limit_too(priced, make, steps, lr, seed):
 
 TOY = ("space=toy", "protocol.final.layers=5", "protocol.final.channels=4", "layers=5", "channels=4", "split.max_train=128",
        "split.max_val=64", "batch_size=16", "epochs=50", "alpha_optimizer.lr=0.05", "alpha_optimizer.weight_decay=0", "cost=multiply_adds",
-       "evaluator=none", "threads=1")
+       "table=none", "threads=1")
 LIMIT = 60_000  # multiply-adds; the cheapest cell has 31,136 and the dearest 114,080
 
 

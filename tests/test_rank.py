@@ -31,7 +31,7 @@ from tests import helpers
 
 SPACE = toy.make()
 SEARCH = ["space=toy", "layers=3", "channels=2", "epochs=2", "split.max_train=64", "split.max_val=64", "keep_checkpoints=9", "name=toy"]
-RANK = [sys.executable, "-m", "supernet.rank", "evaluator.path=toy.csv", "threads=1", "calibration_batches=2", "resamples=50"]
+RANK = [sys.executable, "-m", "supernet.rank", "table.path=toy.csv", "threads=1", "calibration_batches=2", "resamples=50"]
 
 
 def command(*options, cwd):
@@ -141,7 +141,7 @@ def test_a_folder_that_is_no_search_is_named(run, tmp_path):
     with pytest.raises(UsageError, match="that search has no checkpoint"):
         search_of(settings(run=str(tmp_path)))
     options, found = search_of(settings(run=str(tmp_path), by=["synflow"]))
-    assert found == [] and options.split.max_val == 10 and options.evaluator is None
+    assert found == [] and options.split.max_val == 10 and options.table is None
 
 
 def saved(folder, step, value):

@@ -69,7 +69,7 @@ NEEDS = {  # what a choice cannot do without
 }
 PARTS = {"relaxation", "wrapper", "hypergradient", "penalty", "w_penalty", "monitor", "cost", "select", "final_select", "skip_dropout",
          "stage"}
-SMALL = ["layers=4", "channels=12", "batch_size=16", "split.max_train=16", "split.max_val=16", "threads=1", "evaluator=none",
+SMALL = ["layers=4", "channels=12", "batch_size=16", "split.max_train=16", "split.max_val=16", "threads=1", "table=none",
          "space.nodes=2"]
 
 

@@ -221,7 +221,7 @@ def test_edges_are_kept_whose_absence_costs_most():
 
 
 SMALL = ("split.max_train=48", "split.max_val=32", "space.nodes=2", "space.ops=[none,skip_connect,sep_conv_3x3,max_pool_3x3]",
-         "space.edges_per_node=1", "layers=3", "channels=4", "batch_size=16", "evaluator=none", "threads=1", "epochs=2")
+         "space.edges_per_node=1", "layers=3", "channels=4", "batch_size=16", "table=none", "threads=1", "epochs=2")
 
 
 def loop_of(*options):
@@ -320,7 +320,7 @@ def test_the_preset_searches_the_space_of_the_paper():
 @pytest.mark.parametrize("statistics", ["batch", "recalibrated"])
 def test_the_best_sample_is_the_best_of_all_architectures_where_all_are_drawn(statistics):
     cfg = composed("space=toy", "relaxation=uniform", "split.max_train=32", "split.max_val=64", "batch_size=16", "layers=3", "channels=4",
-                   "epochs=1", "evaluator=none", "threads=1")
+                   "epochs=1", "table=none", "threads=1")
     stages = compose.search_stages(cfg, compose.search_parts(cfg))
     fit_stages(stages, Records())
     loop = stages.loop
@@ -338,7 +338,7 @@ def test_the_best_sample_is_the_best_of_all_architectures_where_all_are_drawn(st
 @pytest.mark.equation("enas")
 def test_samples_of_what_was_learned_come_from_the_relaxation():
     cfg = composed("space=toy", "relaxation=controller", "hypergradient=reinforce", "split.max_train=32", "split.max_val=32",
-                   "batch_size=16", "layers=3", "channels=4", "epochs=1", "evaluator=none", "threads=1")
+                   "batch_size=16", "layers=3", "channels=4", "epochs=1", "table=none", "threads=1")
     loop = compose.search_stages(cfg, compose.search_parts(cfg)).loop
     with torch.no_grad():  # a controller that knows what it wants
         loop.search.relaxation.op_tanh = 50.0

@@ -257,7 +257,7 @@ def test_a_deeper_network_cannot_inherit():
 # ---- the search
 
 TINY = ("split.max_train=40", "split.max_val=16", "space.nodes=1",
-        "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3", "channels=4", "batch_size=8", "evaluator=none", "threads=1")
+        "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3", "channels=4", "batch_size=8", "table=none", "threads=1")
 STAGED = ("stage.keep=[3,2]", "stage.epochs=[2,1,2]")
 
 

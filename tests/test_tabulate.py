@@ -63,7 +63,7 @@ def test_the_table_of_a_resumed_run_is_complete_and_the_same_as_of_an_unbroken_o
 
 
 def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_path):
-    command("-c", f"import runpy,sys; sys.argv=['train_search.py',*{SEARCH!r},'evaluator.path=toy.csv.gz']; "
+    command("-c", f"import runpy,sys; sys.argv=['train_search.py',*{SEARCH!r},'table.path=toy.csv.gz']; "
             f"runpy.run_path({str(Path(__file__).parents[1] / 'train_search.py')!r}, run_name='__main__')", cwd=folder)
     (run,) = folder.glob("runs/*_search_*")
     records = Metrics.read(run / "metrics.jsonl")
@@ -80,7 +80,7 @@ def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_pat
     turned = lambda row: [repr(100 - float(v)) if i == place else v for i, v in enumerate(row)]
     (tmp_path / "toy.csv").write_text("\n".join(lines[:2] + [",".join(turned(line.split(","))) for line in lines[2:]]) + "\n")
     script = str(Path(__file__).parents[1] / "train_search.py")
-    command(script, *SEARCH, "evaluator.path=toy.csv", cwd=tmp_path)
+    command(script, *SEARCH, "table.path=toy.csv", cwd=tmp_path)
     (other,) = tmp_path.glob("runs/*_search_*")
     strip = lambda r: {k: v for k, v in r.items() if not k.startswith("table/") and k not in ("seconds", "items_per_s", "elapsed_s")}
     assert [strip(r) for r in Metrics.read(other / "metrics.jsonl")] == [strip(r) for r in records]
@@ -90,7 +90,7 @@ def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_pat
 
 def test_rank(folder):
     (run,) = folder.glob("runs/*_search_*")
-    done = command("-m", "supernet.rank", f"run={run}", "n=12", "evaluator.path=toy.csv.gz", "by=[shared_weights,parameters,naswot]",
+    done = command("-m", "supernet.rank", f"run={run}", "n=12", "table.path=toy.csv.gz", "by=[shared_weights,parameters,naswot]",
                    "checkpoints=all", "calibration_batches=2", "proxy_batch=16", "threads=1", "resamples=50", cwd=folder)
     assert done.stdout.count("Kendall tau") >= 4  # two epochs of shared weights, two proxies
     result = json.loads((run / "rank.json").read_text())
@@ -112,7 +112,7 @@ def test_rank(folder):
     (["-m", "supernet.rank", "options={space:toy}", "by=[magic]"], "by must list"),
     (["-m", "supernet.rank", "options={space:toy}", "by=[snip]"], "no table for space toy"),
     (["-m", "supernet.rank", "options={space:toy}", "by=[snip]", "n=2"], "n must be at least 3"),
-    (["-m", "supernet.rank", "options={space:toy}", "by=[snip]", "evaluator.path=x.csv"], "cannot read the table"),
+    (["-m", "supernet.rank", "options={space:toy}", "by=[snip]", "table.path=x.csv"], "cannot read the table"),
     (["-m", "supernet.tabulate", "space=darts"], "more than limit"),
     (["-m", "supernet.tabulate", "options={split.val_portion:0}"], "split.val_portion above 0"),
     (["-m", "supernet.tabulate", "options={epochs:x}"], "epochs"),

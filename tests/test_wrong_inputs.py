@@ -253,7 +253,7 @@ def test_parts(options, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = [o for o in TINY if "layers=8" not in options or not o.startswith("layers")]
     with pytest.raises((Mendable, HydraException)) as caught:
-        cfg = composed(*tiny, "channels=4", "threads=1", "evaluator=none", *options.split())
+        cfg = composed(*tiny, "channels=4", "threads=1", "table=none", *options.split())
         with composing():
             compose.search_stages(cfg, compose.search_parts(cfg))
     line = one_line(caught.value)

@@ -196,7 +196,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
-    table = None if cfg.evaluator is None else build(cfg.evaluator)(space)
+    table = None if cfg.table is None else build(cfg.table)(space)
     return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table, backend)
 
 

@@ -30,7 +30,7 @@ from supernet.space import Space
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
 NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers", "threads",
-                "evaluator", "checkpoint_cells"}
+                "table", "checkpoint_cells"}
 
 
 CONF = Path(__file__).resolve().parent.parent / "conf"  # the same folder as `conf/` of the project, also in an installed package
@@ -140,7 +140,7 @@ class SearchConfig(Common):
     cost: Any = None  # for the penalties and selections that ask for one
     select: Any = MISSING
     final_select: Any = None  # how the genotype is found at the end; null: by `select`
-    evaluator: Any = None
+    table: Any = None
     alpha_optimizer: Any = MISSING
     alpha_schedule: Any = MISSING
     alpha_begin: int = 0  # epochs of weights alone
@@ -168,7 +168,7 @@ class FinalConfig(Common):
 class RankConfig:
     run: str | None = None  # the folder of a search
     options: Any = None  # without a run: those of train_search.py that make the networks, {name: value}
-    evaluator: Any = MISSING
+    table: Any = MISSING
     by: list[str] = field(default_factory=lambda: ["shared_weights"])
     truth: str | None = None  # a data set of the table; null: the run's, else the first it has
     n: int = 100
@@ -396,7 +396,7 @@ def mendable_errors() -> Iterator[None]:
     except ValueError as error:  # Hydra's own for `group=null`, where the group has a default
         if "Config group override must be" not in str(error):
             raise
-        print("error: a group takes the name of a choice, got null (there is evaluator=none; --help lists the choices)", file=sys.stderr)
+        print("error: a group takes the name of a choice, got null (there is table=none; --help lists the choices)", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of `--help | head` has left; the interpreter must not find that out again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

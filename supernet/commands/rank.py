@@ -82,10 +82,10 @@ def main(cfg: DictConfig) -> None:
     with composing():
         options, checkpoints = search_of(cfg)
         parts = compose.search_parts(options)
-        table = compose.build(cfg.evaluator)(parts.space)
+        table = compose.build(cfg.table)(parts.space)
         if table is None:
-            raise UsageError(f"no table for space {parts.space.name}: pass evaluator.path=FILE, or put it under "
-                             f"{cfg.evaluator.get('folder', 'data/tables')}")
+            raise UsageError(f"no table for space {parts.space.name}: pass table.path=FILE, or put it under "
+                             f"{cfg.table.get('folder', 'data/tables')}")
         of = cfg.truth or (options.dataset.name if options.dataset.name in table.datasets else next(iter(table.datasets), "none"))
         column = table.dataset(of).test
     genotypes = drawn(parts.space, cfg.n, random.Random(cfg.seed))
@@ -143,7 +143,7 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
         found = checkpoint.all_files(folder.checkpoints)
         if not found and "shared_weights" in cfg.by:
             raise UsageError(f"run={cfg.run}: that search has no checkpoint")
-    options.evaluator, options.compile = None, "none"  # the command has its own table, and takes no steps
+    options.table, options.compile = None, "none"  # the command has its own table, and takes no steps
     options.compile = "none"  # it trains nothing
     options.device, options.threads = cfg.device, cfg.threads
     if cfg.max_val is not None:
