@@ -8,7 +8,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from supernet.app.config import NOT_COMPUTED, cli, composing, newest_genotype, plain, shows_errors, text, validate
+from supernet.app.checks import validate
+from supernet.app.command_line import cli, composing, shows_errors
+from supernet.app.options import newest_genotype, plain, text
+from supernet.app.schema import NOT_COMPUTED
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="final")
@@ -24,11 +27,13 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.networks.measure import multiply_adds_of, parameters
-    from supernet.report import summary as setup
+    from supernet.report.pictures import save_drawings
+    from supernet.report.summary import final_rows, save_genotype, save_summary, size_text
     from supernet.runs import checkpoint, dry_run
     from supernet.runs.folder import config_hash
     from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped, table
-    from supernet.training.search import evaluate, fit_final
+    from supernet.training.evaluate import evaluate
+    from supernet.training.final import fit_final
 
     # ---- compose: plain objects from the options; nothing is written yet
 
@@ -45,7 +50,7 @@ def main(cfg: DictConfig) -> None:
         rows = dry_run.report(net, lambda: loop.step(batch), evaluation=loop.evaluate_batch, example=data.example(device), item=data.item,
                               batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
                               remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
-        size = setup.size_text(cfg.layers, cfg.channels)
+        size = size_text(cfg.layers, cfg.channels)
         print(table([("final network", f"{cfg.genotype}, {size} (auxiliary head not counted)"), *rows]))
         return
 
@@ -60,7 +65,7 @@ def main(cfg: DictConfig) -> None:
               before_save=loop.guard.before_save, item=data.item, keep_checkpoints=cfg.keep_checkpoints)
     held_out = f"{len(split.val)} held out for validation" if loop.val else "none held out"
     lines.append(f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})")
-    lines.append(f"network {cfg.genotype}: {setup.size_text(cfg.layers, cfg.channels)}, {parameters(net) / 1e6:.3f} M parameters")
+    lines.append(f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(net) / 1e6:.3f} M parameters")
     lines.append(parts.backend.line)
     try:
         with run:
@@ -68,8 +73,8 @@ def main(cfg: DictConfig) -> None:
                 lines = run.resume() + lines
             run.begin(config_text=text(cfg), options=options, device=device, wandb=options["wandb"], lines=lines)
             split.save(folder.split)
-            setup.save_genotype(folder, genotype, space)
-            setup.save_drawings(folder, genotype, space)
+            save_genotype(folder, genotype, space)
+            save_drawings(folder, genotype, space)
 
             fit_final(loop, cfg.epochs, run)
 
@@ -80,7 +85,7 @@ def main(cfg: DictConfig) -> None:
             last = run.metrics.read(folder.metrics)[-1]
             count = multiply_adds_of(net, data.example(device))
             habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
-            rows = [*setup.final_rows(task, last, result, f"{parts.test.num_items} {data.item}s, {habit}",
+            rows = [*final_rows(task, last, result, f"{parts.test.num_items} {data.item}s, {habit}",
                                       f"{len(split.val)} {data.item}s" if loop.val else None),
                     ("parameters", f"{parameters(net) / 1e6:.6f} M"),
                     ("multiply-adds", f"{count / 1e6:.3f} M per {data.item}"),
@@ -90,7 +95,7 @@ def main(cfg: DictConfig) -> None:
             values = {f"test_{key}": value for key, value in result.items()} | {
                 f"test_{data.item}s": parts.test.num_items, "parameters": parameters(net), "multiply_adds": count,
                 "elapsed_s": run.elapsed(), "genotype": genotype.to_json()}
-            setup.save_summary(folder, f"Final training on {data.name}", rows, values)
+            save_summary(folder, f"Final training on {data.name}", rows, values)
             from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
             write_report(folder.path)

@@ -8,7 +8,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from supernet.app.config import NOT_COMPUTED, choices, cli, composing, plain, shows_errors, text, validate
+from supernet.app.checks import validate
+from supernet.app.command_line import cli, composing, shows_errors
+from supernet.app.options import choices, plain, text
+from supernet.app.schema import NOT_COMPUTED
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="search")
@@ -20,7 +23,18 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.networks.measure import parameters
-    from supernet.report import summary as setup
+    from supernet.report.pictures import pictures, save_drawings
+    from supernet.report.summary import (
+        cell_text,
+        cost_rows,
+        edge_tables,
+        save_genotype,
+        save_summary,
+        size_text,
+        skip_rows,
+        supernet_rows,
+        table_rows,
+    )
     from supernet.runs import dry_run
     from supernet.runs.folder import config_hash
     from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped, table
@@ -44,7 +58,7 @@ def main(cfg: DictConfig) -> None:
         rows = dry_run.report(parts.net, lambda: loop.step(*batches), evaluation=loop.evaluate_batch, example=data.example(device),
                               item=data.item, batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs, device=device,
                               remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels), **how)
-        print(table([("supernet", f"{space.name}, {setup.size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]))
+        print(table([("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]))
         return
 
     # ---- the run folder, new or resumed
@@ -56,10 +70,10 @@ def main(cfg: DictConfig) -> None:
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_search", hash_=hash_)
     run = Run(folder, "train_search", command_line(), hash_, stages.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
               before_save=lambda: stages.loop.guard.before_save(), item=data.item, keep_checkpoints=cfg.keep_checkpoints,
-              images=lambda genotype: setup.pictures(folder, genotype, space, stages.loop.search.relaxation.mean().detach()))
+              images=lambda genotype: pictures(folder, genotype, space, stages.loop.search.relaxation.mean().detach()))
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
-    lines.append(f"supernet {space.name}: {setup.size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters")
+    lines.append(f"supernet {space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters")
     lines.append(parts.backend.line)
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
@@ -78,14 +92,14 @@ def main(cfg: DictConfig) -> None:
             # ---- what was found
             loop = stages.loop
             genotype = loop.genotype()
-            setup.save_genotype(folder, genotype, space)
-            np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **setup.edge_tables(space))
-            setup.save_drawings(folder, genotype, space)
+            save_genotype(folder, genotype, space)
+            np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **edge_tables(space))
+            save_drawings(folder, genotype, space)
             last = (run.metrics.read(folder.metrics) or [None])[-1]
             known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
-            rows = [("genotype", genotype.digest), *setup.supernet_rows(parts.task, last, len(split.val), data.item),
-                    *setup.table_rows(known),
-                    *setup.skip_rows(genotype, space), *setup.cost_rows(loop.cost, genotype),
+            rows = [("genotype", genotype.digest), *supernet_rows(parts.task, last, len(split.val), data.item),
+                    *table_rows(known),
+                    *skip_rows(genotype, space), *cost_rows(loop.cost, genotype),
                     ("search time", f"{dry_run.duration(run.elapsed())} on {device}"),
                     ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
             if position.repeated:
@@ -94,7 +108,7 @@ def main(cfg: DictConfig) -> None:
                 rows.append(("ended early", f"after epoch {position.epoch}, with the genotype of epoch {loop.verdict.epoch + 1}: "
                              f"{loop.verdict.stopped}"))
             values = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}
-            setup.save_summary(folder, f"Search on {data.name}", rows, values)
+            save_summary(folder, f"Search on {data.name}", rows, values)
             from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
             write_report(folder.path)
@@ -106,7 +120,7 @@ def main(cfg: DictConfig) -> None:
         data.insert(0, f"dataset={cfg.dataset.name}")
     if space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
         data += [option for option in sys.argv[1:] if option.startswith("space")]
-    print(f"\n{setup.cell_text(genotype, space)}\n\n{table(rows)}\n\n"
+    print(f"\n{cell_text(genotype, space)}\n\n{table(rows)}\n\n"
           f"drawing   {folder.cell_png}\nreport    {folder.report}\n"
           f"retrain   python train_final.py genotype={folder.genotype} {' '.join(data)}")
 

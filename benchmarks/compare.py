@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from benchmarks import counting
 from ops import kernels
 from supernet.networks.measure import peak_memory
-from supernet.report import summary as setup
-from supernet.runs.environment import describe, resolve_device
-from supernet.tasks.classification import Batch
+from supernet.runs.device import prepare, resolve_device
+from supernet.runs.environment import describe
+from supernet.tasks.base import Batch
 
 SIDES = ("ours", "reference")
 SAME_LOSS = 1e-4  # relative, float32
@@ -177,7 +177,7 @@ def prepared(parser: argparse.ArgumentParser, options: argparse.Namespace) -> to
         parser.error(str(error))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-    setup.prepare(device, threads=getattr(options, "threads", 1), deterministic=False)
+    prepare(device, threads=getattr(options, "threads", 1), deterministic=False)
     try:
         options.backend = kernels.use(getattr(options, "backend", "plain"), device=device.type).name
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Time and memory of a training step of a final network beside the published one: `python -m benchmarks.final`, from the repository root.
 
 A published genotype, trained as DARTS trains it: drop path, auxiliary head, gradient clipping, SGD with momentum. Ours is the step of
-`train_final.py` (`supernet.training.search.FinalLoop`, channels_last). The reference is the network of quark0/darts (cnn/model.py) as
+`train_final.py` (`supernet.training.final.FinalLoop`, channels_last). The reference is the network of quark0/darts (cnn/model.py) as
 `tests/reference.py` writes it, NCHW, with the loop of its train.py without data loading and accuracies. Noise for images, float32. Losses
 are compared before anything is timed, without drop path, whose masks differ. Measured as in `benchmarks.search_step`.
 """
@@ -29,11 +29,14 @@ from benchmarks.compare import (
 )
 from benchmarks.sides import CLASSES, CLIP_NORM, W_OPTIMIZER, Sizes, noise, reference
 from supernet import genotype as genotypes
+from supernet.networks.build import final_normalisation, initial_weights
 from supernet.networks.measure import parameters
-from supernet.report import summary as setup
 from supernet.spaces import darts
-from supernet.tasks.classification import Batch, Classification
-from supernet.training.search import FinalLoop, Generators, Guard, Position, Totals
+from supernet.tasks.base import Batch
+from supernet.tasks.classification import Classification
+from supernet.training.final import FinalLoop
+from supernet.training.guard import Guard
+from supernet.training.records import Generators, Position, Totals
 
 AUXILIARY_WEIGHT = 0.4
 NAMES = {"train": "training step"}
@@ -63,8 +66,8 @@ def make_sides(genotype: str, sizes: Sizes, device: torch.device, dtype: torch.d
     space, found = darts.make(), genotypes.find(genotype)
     space.validate(found)
     candidates = space.candidates(found)
-    norm = setup.final_normalisation(pool_norm="search", bn_statistics="running")
-    with setup.initial_weights(0):
+    norm = final_normalisation(pool_norm="search", bn_statistics="running")
+    with initial_weights(0):
         net = space.network(candidates, layers=sizes.cells, channels=sizes.channels, num_classes=CLASSES, norm=norm, auxiliary=True,
                             image_size=(sizes.image_size, sizes.image_size)).to(dtype)
     published = reference.like(net, space.cells, candidates, sizes.channels, CLASSES, affine=True, pool_bn=False, auxiliary=True)

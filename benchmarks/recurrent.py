@@ -25,7 +25,7 @@ from supernet.genotype import Genotype
 from supernet.networks.recurrent import LanguageOutput
 from supernet.spaces import darts_rnn
 from supernet.tasks.language_model import LanguageModel
-from supernet.training.search import evaluate
+from supernet.training.evaluate import evaluate
 
 LR, LR_MINIMUM, CLIP, DROPOUT, LOOKS = 3e-3, 3e-4, 1.0, 0.1, 8
 

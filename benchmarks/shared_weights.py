@@ -15,21 +15,21 @@ import torch
 from benchmarks.compare import SAME_LOSS, begun, clock, parser_for, prepared, ratios, seconds, summary, where, write
 from benchmarks.sides import CLASSES, SPACES, Sizes, noise
 from supernet.evaluators.shared_weights import SharedWeights
+from supernet.networks.build import initial_weights, search_normalisation
 from supernet.networks.stacked import batch_norms, inherit
-from supernet.report import summary as setup
 from supernet.space import Space
 from supernet.tasks.classification import Classification
-from supernet.training.search import evaluate
+from supernet.training.evaluate import evaluate
 
 COMPARED = 3  # architectures at least whose losses must agree: one alone does not show that a stream leaves nothing behind
 
 
 def make_sides(space: Space, sizes: Sizes, calibration: int, batches: int, device: torch.device) -> dict[str, Any]:
     """Functions from genotypes to their losses."""
-    norm, task = setup.search_normalisation(pool_norm="search", bn_statistics="running"), Classification()
+    norm, task = search_normalisation(pool_norm="search", bn_statistics="running"), Classification()
 
     def make(candidates: Any) -> torch.nn.Module:
-        with setup.initial_weights(0):
+        with initial_weights(0):
             net = space.network(candidates, layers=sizes.cells, channels=sizes.channels, num_classes=CLASSES, norm=norm)
         return net.to(device, memory_format=torch.channels_last)
 

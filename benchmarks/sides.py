@@ -17,14 +17,15 @@ from benchmarks.compare import Side
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
+from supernet.networks.build import initial_weights, search_normalisation
 from supernet.relaxations.base import Relaxation
 from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.softmax import Softmax
-from supernet.report import summary as setup
 from supernet.space import Space
 from supernet.spaces import darts, nasbench201, robust
-from supernet.tasks.classification import Batch, Classification
+from supernet.tasks.base import Batch
+from supernet.tasks.classification import Classification
 from tests import reference
 
 STEPS = ("w", "alpha", "second")
@@ -157,9 +158,9 @@ def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.fl
 
 def supernet(space: Space, sizes: Sizes, how: Method, dtype: torch.dtype) -> nn.Module:
     """Ours on the host, initialised from seed 0."""
-    norm = setup.search_normalisation(pool_norm="search", bn_statistics="running")
+    norm = search_normalisation(pool_norm="search", bn_statistics="running")
     options: dict[str, Any] = {} if how.partial == 1 else {"partial": how.partial}
-    with setup.initial_weights(0):
+    with initial_weights(0):
         net = space.network(space.candidates(), layers=sizes.cells, channels=sizes.channels, num_classes=CLASSES, norm=norm,
                             image_size=(sizes.image_size, sizes.image_size), **options)
     return net.to(dtype)

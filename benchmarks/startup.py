@@ -73,7 +73,9 @@ def first_step(overrides: Sequence[str]) -> dict[str, Any]:
         from hydra import compose as hydra_compose
         from hydra import initialize_config_dir
 
-        from supernet.app.config import CONF, composing, register, validate
+        from supernet.app.checks import validate
+        from supernet.app.command_line import composing, register
+        from supernet.app.options import CONF
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"), composing():
         with phases("options"):

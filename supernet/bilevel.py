@@ -15,7 +15,7 @@ from supernet.networks.stacked import batch_norms
 from supernet.optim.optimizers import virtual_step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
 from supernet.relaxations.base import Noise, Relaxation
-from supernet.tasks.classification import Batch, Result, State, Task
+from supernet.tasks.base import Batch, Result, State, Task
 from supernet.weights import EdgeWeights
 
 ALPHA_NORM, TRAINING_LOSS = "alpha gradient's norm", "training loss"  # what a guard is told that it sees

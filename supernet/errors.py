@@ -3,3 +3,7 @@
 
 class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, never raised itself)
     """Its message is one line that says what was expected and what was seen; scripts show it without a traceback."""
+
+
+class UsageError(Mendable):
+    """An option is wrong."""

@@ -1,6 +1,6 @@
 """`python -m supernet.rank`; what it does is in `supernet/commands/rank.py`."""
 
-from supernet.app.config import cli
+from supernet.app.command_line import cli
 from supernet.commands.rank import main
 
 if __name__ == "__main__":

@@ -5,20 +5,11 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet.costs.base import (
-    Additive,
-    CostError,
-    Latency,
-    PeakMemory,
-    TableCost,
-    additive,
-    counted,
-    latency_table,
-    load_latency_table,
-    measured_latency,
-    measured_memory,
-    save_latency_table,
-)
+from supernet.costs.additive import Additive, additive, counted
+from supernet.costs.base import CostError
+from supernet.costs.latency_table import latency_table, load_latency_table, save_latency_table
+from supernet.costs.measured import Latency, PeakMemory, measured_latency, measured_memory
+from supernet.costs.table import TableCost
 from supernet.genotype import find
 from supernet.networks.measure import multiply_adds, multiply_adds_of, parameters
 from supernet.spaces import darts, darts_rnn, layerwise, nasbench201, nasbench_macro, robust, toy

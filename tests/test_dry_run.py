@@ -14,10 +14,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from supernet import genotype
-from supernet.app import compose, config
+from supernet.app import checks, command_line, compose
 from supernet.networks.measure import LiveBytes, live_tensors, peak_memory
 from supernet.runs import dry_run
-from supernet.training.search import fit_final, fit_supernet
+from supernet.training.final import fit_final
+from supernet.training.search import fit_supernet
 
 CPU = torch.device("cpu")
 TINY = ["device=cpu", "layers=3", "channels=8", "batch_size=16", "dataset.source.num_train=100", "dataset.source.num_test=32",
@@ -37,7 +38,7 @@ class Silent:
 
 @pytest.fixture(scope="module", autouse=True)
 def configs():
-    config.register()
+    command_line.register()
     with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
         yield
     GlobalHydra.instance().clear()
@@ -72,7 +73,7 @@ FAST = {"first order", "evaluation dominates"}
 def test_of_a_search(name):
     def make():
         cfg = composed("search", overrides=[*TINY, "split.max_train=48", "split.max_val=48", "table=none", *SEARCHES[name]])
-        config.validate(cfg, "train_search")
+        checks.validate(cfg, "train_search")
         parts = compose.search_parts(cfg)
         loop = compose.search_stages(cfg, parts).loop
         parts.net.drop_path_prob = cfg.drop_path_prob
@@ -118,7 +119,7 @@ def test_of_a_final_training(more):
 
     def make():
         cfg = composed("final", overrides=[*TINY, "genotype=darts_v2", "split.max_train=48", *more])
-        config.validate(cfg, "train_final")
+        checks.validate(cfg, "train_final")
         parts = compose.final_parts(cfg, compose.space_of(found), found)
         parts.net.drop_path_prob = cfg.drop_path_prob
         batch = next(iter(parts.loop.train))

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel
-from supernet.costs.base import additive
+from supernet.costs.additive import additive
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
 from supernet.hypergradients.implicit import neumann

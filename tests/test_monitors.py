@@ -22,7 +22,8 @@ from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.spaces import darts, nasbench201, toy
 from supernet.tasks.classification import Classification
-from supernet.training.search import History, SearchLoop, Verdict
+from supernet.training.records import History, Verdict
+from supernet.training.search import SearchLoop
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
 from tests.test_presets import composed, searched

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from supernet.costs.base import Additive, CostError, PeakMemory, additive, counted
+from supernet.costs.additive import Additive, additive, counted
+from supernet.costs.base import CostError
+from supernet.costs.measured import PeakMemory
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.penalties.alphas import BetaDecay, DirichletKL
 from supernet.penalties.cost import CostLimit, CostLinear, CostLog, CostPower
@@ -22,7 +24,7 @@ from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench_macro, robust, toy
-from supernet.training.search import Silent
+from supernet.training.records import Silent
 from supernet.weights import one_hot
 from tests.test_presets import searched
 

@@ -10,7 +10,7 @@ from supernet.hypergradients.first_order import first_order
 from supernet.networks.stacked import batch_norms
 from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.softmax import Softmax
-from supernet.report import summary as setup
+from supernet.runs.device import precision, prepare
 from supernet.spaces import darts, nasbench201
 from supernet.tasks.classification import Classification
 
@@ -24,7 +24,7 @@ def search(space, amp, relaxation=Softmax, hypergradient=first_order, **network)
     alphas = relaxation(space, torch.Generator().manual_seed(0))
     sgd, adam = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9), torch.optim.Adam(alphas.parameters(), lr=1e-3)
     return Bilevel(net, alphas, hypergradient, Classification(), sgd, adam, {"alpha": torch.Generator(), "net": torch.Generator()},
-                   clip_norm=5.0, context=setup.precision(amp, CPU))
+                   clip_norm=5.0, context=precision(amp, CPU))
 
 
 def batch(seed):
@@ -83,7 +83,7 @@ def test_tf32_is_one_switch_that_torch_can_read_back(tf32, monkeypatch):
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     benchmark = torch.backends.cudnn.benchmark
     try:
-        setup.prepare(torch.device("cuda"), threads=None, deterministic=False, tf32=tf32)
+        prepare(torch.device("cuda"), threads=None, deterministic=False, tf32=tf32)
         assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
         assert torch.backends.cudnn.allow_tf32 is tf32 and torch.backends.cuda.matmul.allow_tf32 is tf32
     finally:

@@ -9,7 +9,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from supernet.app import compose
-from supernet.app.config import CONF, register, validate
+from supernet.app.checks import validate
+from supernet.app.command_line import register
+from supernet.app.options import CONF
 from supernet.training.stages import fit_stages
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

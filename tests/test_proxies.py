@@ -10,8 +10,8 @@ from torch import nn
 from ops.op import BatchNorm, Normalisation
 from supernet.data.cifar10 import CIFAR10
 from supernet.evaluators.proxies import PROXIES, ZeroCost, grad_norm, jacob_cov, naswot, snip, synflow
+from supernet.networks.build import initial_weights
 from supernet.report.statistics import spearman
-from supernet.report.summary import initial_weights
 from supernet.spaces import darts, nasbench201, toy
 from supernet.tables.files import read_table
 from supernet.tasks.classification import Classification

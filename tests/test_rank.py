@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from supernet.app.compose import search_parts
-from supernet.app.config import UsageError
 from supernet.commands.rank import Ranking, drawn, estimate, line, loaded, proxies_of, search_of, write
+from supernet.errors import UsageError
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.report.figure import house_style
 from supernet.report.scatter import scatter

@@ -16,7 +16,8 @@ from supernet.report.draw import cell_layout, cells_svg, draw_cells, drawn_outpu
 from supernet.report.figure import with_ids
 from supernet.report.html import write_report
 from supernet.report.names import edge_names, op_family, op_label
-from supernet.report.summary import save_drawings, save_genotype
+from supernet.report.pictures import save_drawings
+from supernet.report.summary import save_genotype
 from supernet.runs.folder import RunFolder
 from supernet.space import CellSpec, Space
 

@@ -13,7 +13,8 @@ import torch
 
 from supernet.runs import environment
 from supernet.runs.checkpoint import save
-from supernet.runs.environment import describe, resolve_device
+from supernet.runs.device import resolve_device
+from supernet.runs.environment import describe
 from supernet.runs.folder import RunFolder, RunFolderError, config_hash, find_unfinished, to_json, write_json
 from supernet.runs.interrupt import Interrupt
 

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from supernet.app import config
+from supernet.app import checks, command_line
 from supernet.genotype import Genotype
 from supernet.runs.log import Metrics
 from tests import backends
@@ -30,7 +30,7 @@ def run(script, *options, cwd, check=True):
 
 @pytest.fixture(scope="module")
 def composer():
-    config.register()
+    command_line.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         yield lambda script, *overrides: compose(script, overrides=list(overrides))
     GlobalHydra.instance().clear()
@@ -82,7 +82,7 @@ def test_every_config_composes_and_builds(composer, group, choice, tmp_path, mon
         chosen, needs = f"[{choice}]" if group in LISTS else choice, NEEDS.get((group, choice), [])
         small = [o for o in SMALL if not (o.startswith("space.") and "space=toy" in needs)] if group in PARTS else []
         cfg = composer(script, *[f"{slot}={chosen}" for slot in slots], *small, *needs)
-        config.validate(cfg, f"train_{script}")
+        checks.validate(cfg, f"train_{script}")
         build(cfg.dataset.data), build(cfg.task), build(cfg.w_schedule)(0.1, 1, 10)
         import torch
 

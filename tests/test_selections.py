@@ -20,7 +20,7 @@ from supernet.select.sampled import Sampled
 from supernet.select.threshold import threshold
 from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench201
-from supernet.training.search import evaluate
+from supernet.training.evaluate import evaluate
 from supernet.training.stages import fit_stages, narrowed
 from supernet.weights import EdgeWeights, Weights
 from tests import planted

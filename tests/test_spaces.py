@@ -116,7 +116,7 @@ def test_restricted_supernets_equal_the_edge_by_edge_sum(name):
 
 
 def test_the_listed_example_is_a_space():
-    from supernet.app.config import CONF
+    from supernet.app.options import CONF
 
     options = yaml.safe_load((CONF / "space" / "listed.yaml").read_text())
     options.pop("_target_")

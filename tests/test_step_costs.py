@@ -8,7 +8,8 @@ from benchmarks.counting import addresses, kernels, saved_bytes
 from benchmarks.sides import Sizes, make_sides
 from supernet.relaxations.softmax import Softmax
 from supernet.spaces import darts
-from supernet.training.search import Guard, Position, Totals, Trajectory
+from supernet.training.guard import Guard
+from supernet.training.records import Position, Totals, Trajectory
 
 CPU = torch.device("cpu")
 SPACES = {"small": (darts.make(nodes=2), Sizes(cells=3, channels=4, batch=4, image_size=8)),

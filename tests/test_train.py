@@ -14,7 +14,10 @@ from supernet.hypergradients.base import constant
 from supernet.optim.schedules import Constant, Cosine, Exponential, Linear
 from supernet.spaces import darts
 from supernet.tasks.classification import Classification
-from supernet.training.search import Diverged, FinalLoop, Generators, Guard, Position, Totals, evaluate, fit_final
+from supernet.training.evaluate import evaluate
+from supernet.training.final import FinalLoop, fit_final
+from supernet.training.guard import Diverged, Guard
+from supernet.training.records import Generators, Position, Totals
 
 
 class Records(list):

@@ -246,7 +246,7 @@ def test_parts(options, told, tmp_path, monkeypatch):
     from hydra.errors import HydraException
 
     from supernet.app import compose
-    from supernet.app.config import composing, one_line
+    from supernet.app.command_line import composing, one_line
     from supernet.errors import Mendable
     from tests.test_presets import composed
 

@@ -1,6 +1,6 @@
 """From options to objects: what the scripts and the `python -m supernet....` commands build before any work starts.
 
-Besides those commands and `config.py` this is the only place that sees a config.
+Besides those commands and the rest of `app/` this is the only place that sees a config.
 """
 
 import inspect
@@ -18,33 +18,28 @@ from torch import Tensor, nn
 from ops import kernels
 from ops.kernels import Backend
 from ops.op import Normalisation
-from supernet.app.config import UsageError, as_space, asked, choices, stage_options
+from supernet.app.checks import as_space, stage_options
+from supernet.app.options import choices, named_on_command_line
 from supernet.bilevel import Bilevel, rehearse
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
+from supernet.errors import UsageError
 from supernet.genotype import Genotype, short
+from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.base import Relaxation
-from supernet.report import summary as setup
-from supernet.runs.environment import resolve_device
+from supernet.runs.device import precision, prepare, resolve_device
 from supernet.space import Candidates, Space
 from supernet.tables.table import Table
 from supernet.tables.yardstick import Yardstick
-from supernet.tasks.classification import Batch, Task
+from supernet.tasks.base import Batch, Task
+from supernet.training.final import FinalLoop
 from supernet.training.graphed import Capturing, Graphed, check_graphable
-from supernet.training.search import (
-    FinalLoop,
-    Generators,
-    Guard,
-    Position,
-    SearchLoop,
-    Totals,
-    first_nonfinite,
-    free_values,
-    no_yardstick,
-)
+from supernet.training.guard import Guard, first_nonfinite
+from supernet.training.records import Generators, Position, Totals
+from supernet.training.search import SearchLoop, free_values, no_yardstick
 from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 
 
@@ -89,7 +84,7 @@ def settle_sizes(cfg: DictConfig, space: Space) -> None:
     """Options that the space itself decides get their value, so that what is recorded and printed is what is built. Raises UsageError: the
     command line asks for another."""
     for name, value in space.sizes.items():
-        if asked(name) and cfg[name] != value:
+        if named_on_command_line(name) and cfg[name] != value:
             raise UsageError(f"{name} must be {value} in space {space.name}, got {cfg[name]}")
         cfg[name] = value
         if cfg.get("stage"):
@@ -97,7 +92,7 @@ def settle_sizes(cfg: DictConfig, space: Space) -> None:
     if len(rows := stage_options(cfg)) > 1:
         cfg.epochs = sum(row["epochs"] for row in rows)
     if not space.auxiliary_head and cfg.task.get("auxiliary_weight"):
-        if asked("task.auxiliary_weight"):
+        if named_on_command_line("task.auxiliary_weight"):
             raise UsageError(f"task.auxiliary_weight must be 0 in space {space.name}, whose networks have no such head, got "
                              f"{cfg.task.auxiliary_weight}")
         cfg.task.auxiliary_weight = 0.0
@@ -132,17 +127,17 @@ def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, n
     if cfg.checkpoint_cells:
         options["checkpoint_cells"] = True
     try:
-        with setup.initial_weights(cfg.seed):
+        with initial_weights(cfg.seed):
             net = space.network(candidates, norm=norm, channels=cfg.channels, layers=cfg.layers, **data.sizes, **options, **more)
     except TypeError as error:
         raise UsageError(f"space {space.name} builds no networks for {data.name} with these options (recurrent spaces need text, others "
                          f"images; checkpoint_cells is for stacks of cells): {error}") from error
-    return net.to(device, memory_format=setup.memory_format(cfg.channels_last))
+    return net.to(device, memory_format=memory_format(cfg.channels_last))
 
 
 def supernet(cfg: DictConfig, space: Space, data: Data, device: torch.device) -> nn.Module:
     """The network with all candidates of `space`, normalised as in a search."""
-    norm = setup.search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics, cfg.compat.bn_affine)
+    norm = search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics, cfg.compat.bn_affine)
     return network(cfg, space, space.candidates(), data, norm, device)
 
 
@@ -186,7 +181,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     device, cpu = resolve_device(cfg.device), torch.device("cpu")
     if cfg.compile == "graph" and device.type != "cuda":
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
-    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
+    prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device})
     backend = backend_of(cfg, device)
@@ -262,7 +257,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
     search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
                      build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
                      penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm,
-                     context=setup.precision(cfg.amp, parts.device))
+                     context=precision(cfg.amp, parts.device))
     graphed = None
     if before is not None and before.graphed is not None:
         before.graphed.release()
@@ -328,7 +323,7 @@ class FinalParts:
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
     device = resolve_device(cfg.device)
-    setup.prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
+    prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     backend = backend_of(cfg, device)
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
     settle_sizes(cfg, space)
@@ -337,7 +332,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     how = loading(cfg, device)
     loaders = data.final(how, split=cfg.split, generators=generators)
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
-    net = network(cfg, space, space.candidates(genotype), data, setup.final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
+    net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
                   device, **task.network_options())
     position = Position()
 
@@ -350,7 +345,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
-        position=position, context=setup.precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
+        position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
         shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
     return FinalParts(device, data, loaders, task, net, loop, test, backend)
 

@@ -17,7 +17,10 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from supernet.app.config import CONF, UsageError, composing, overrides, plain, shows_errors, validate
+from supernet.app.checks import validate
+from supernet.app.command_line import composing, shows_errors
+from supernet.app.options import CONF, overrides, plain
+from supernet.errors import UsageError
 from supernet.runs.interrupt import Interrupt
 
 if TYPE_CHECKING:
@@ -96,7 +99,7 @@ def main(cfg: DictConfig) -> None:
 
     scored: Scored = []
     with Interrupt() as interrupt:
-        for ranking, evaluate in asked(cfg, options, parts, checkpoints):
+        for ranking, evaluate in rankings(cfg, options, parts, checkpoints):
             estimate(ranking, evaluate, genotypes, lambda: interrupt.signal is not None)
             if ranking.estimates:
                 scored.append((ranking, ranking.scores(truth, np.random.default_rng(cfg.seed), cfg.resamples)))
@@ -163,7 +166,7 @@ def drawn(space: "Space", n: int, rng: random.Random) -> list["Genotype"]:
     return list(found)
 
 
-def asked(cfg: DictConfig, options: DictConfig, parts: "SearchParts", checkpoints: Sequence[Path]) -> Iterator[tuple[Ranking, Evaluate]]:
+def rankings(cfg: DictConfig, options: DictConfig, parts: "SearchParts", checkpoints: Sequence[Path]) -> Iterator[tuple[Ranking, Evaluate]]:
     """One ranking after the other, still empty, and what estimates its architectures. Raises UsageError, before the first where
     that is possible."""
     proxies = proxies_of(cfg, options, parts, [name for name in cfg.by if name != "shared_weights"])
@@ -218,7 +221,7 @@ def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names
 
     from supernet.app import compose
     from supernet.evaluators.proxies import ZeroCost
-    from supernet.report import summary as setup
+    from supernet.networks.build import final_normalisation
 
     if not names:
         return {}
@@ -232,7 +235,7 @@ def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names
     if have < cfg.proxy_batch:
         raise UsageError(f"proxy_batch must be at most the {have} validation images, got {cfg.proxy_batch}")
     images, labels = (torch.cat(part)[: cfg.proxy_batch] for part in zip(*batches))
-    norm = setup.final_normalisation(options.compat.pool_norm, options.compat.bn_statistics)
+    norm = final_normalisation(options.compat.pool_norm, options.compat.bn_statistics)
 
     def make(genotype: "Genotype") -> Any:
         return compose.network(options, parts.space, parts.space.candidates(genotype), parts.data, norm, parts.device)

@@ -21,7 +21,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from supernet.app.config import CONF, UsageError, composing, overrides, plain, register, shows_errors, validate
+from supernet.app.checks import validate
+from supernet.app.command_line import composing, register, shows_errors
+from supernet.app.options import CONF, overrides, plain
+from supernet.errors import UsageError
 
 METRICS = ("val_accuracy", "test_accuracy", "seconds")  # of each seed; the table also has their means
 
@@ -109,7 +112,8 @@ def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) 
     """Trains one architecture from one seed, as train_final.py does, and tests it once."""
     from supernet.app import compose as composed
     from supernet.networks.measure import multiply_adds_of, parameters
-    from supernet.training.search import evaluate, fit_final
+    from supernet.training.evaluate import evaluate
+    from supernet.training.final import fit_final
 
     text, seed = job
     cfg = final_options([*options, f"seed={seed}"])

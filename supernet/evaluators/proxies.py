@@ -19,7 +19,7 @@ from supernet.genotype import Genotype
 from supernet.networks.measure import multiply_adds_of, parameters
 from supernet.networks.stacked import batch_norms
 from supernet.space import Space
-from supernet.tasks.classification import Batch, Task
+from supernet.tasks.base import Batch, Task
 
 Proxy = Callable[[nn.Module, Batch, Task], float]
 RELUS = (F.relu, F.relu6)  # what makes codes

@@ -11,8 +11,8 @@ from ops.op import BatchNorm
 from supernet.genotype import Genotype
 from supernet.networks.stacked import batch_norms
 from supernet.space import Space
-from supernet.tasks.classification import Batch, Task
-from supernet.training.search import evaluate
+from supernet.tasks.base import Batch, Task
+from supernet.training.evaluate import evaluate
 from supernet.weights import EdgeWeights, one_hot
 
 Statistics = Literal["recalibrated", "batch", "running"]

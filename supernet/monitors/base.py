@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from supernet.bilevel import Bilevel
 from supernet.genotype import Genotype
 from supernet.space import Space
-from supernet.tasks.classification import Batch
+from supernet.tasks.base import Batch
 from supernet.weights import EdgeWeights
 
 PARAMETER_FREE = frozenset({"none", "skip_connect", "max_pool_3x3", "avg_pool_3x3", "identity"})

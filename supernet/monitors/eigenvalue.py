@@ -12,7 +12,7 @@ from supernet.bilevel import Bilevel, rewound
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Reaction, Signal
 from supernet.space import Space
-from supernet.tasks.classification import Batch
+from supernet.tasks.base import Batch
 
 
 def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:

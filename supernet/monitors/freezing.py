@@ -11,7 +11,7 @@ from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
 from supernet.networks.cell import MixedEdges
 from supernet.space import Space
-from supernet.tasks.classification import Batch
+from supernet.tasks.base import Batch
 
 
 class OpFreezing(Monitor):

@@ -1,69 +1,14 @@
-"""What both scripts do before and after their loop, on plain values."""
+"""What a run has found, as rows of text and as files."""
 
-import functools
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from ops.op import Normalisation
 from supernet.costs.base import Cost
 from supernet.genotype import Edge, Genotype
 from supernet.report.names import NAMINGS, Naming, choice_label
 from supernet.runs.folder import RunFolder, write_json
 from supernet.space import CellSpec, Space
-from supernet.tasks.classification import Task
-from supernet.weights import EdgeWeights
-
-
-def prepare(device: torch.device, *, threads: int | None, deterministic: bool, tf32: bool = False) -> None:
-    """Process-wide settings: CPU threads; on a GPU whether products of float32 may drop to TF32 (Torch's own default is yes for
-    convolutions, no for matrix products), and kernels that give the same bits again where asked for."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device.type == "cuda":
-        # Set like this: torch 2.13 refuses to read any of these back once single backends were set apart.
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = tf32
-    if deterministic and device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    elif device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-
-
-@contextmanager
-def initial_weights(seed: int) -> Iterator[None]:
-    """Within, modules initialise from `seed`: torch's initialisers take no generator. The global state is put back afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def search_normalisation(pool_norm: str, bn_statistics: str, affine: bool = False) -> Normalisation:
-    """As candidates of a supernet: not affine unless asked for; a norm after pools unless `never`."""
-    return Normalisation(affine=affine, after_pools=pool_norm != "never", running_statistics=bn_statistics == "running")
-
-
-def final_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
-    """As ops of a final network: affine; a norm after pools only if `always`."""
-    return Normalisation(affine=True, after_pools=pool_norm == "always", running_statistics=bn_statistics == "running")
-
-
-def precision(amp: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """`amp`, none or bf16, as a context around a network's forward pass. Weights stay in float32, and so do edge weights, batch norms' own
-    parameters and running statistics, and losses."""
-    if amp == "none":
-        return nullcontext
-    return functools.partial(torch.autocast, device.type, torch.bfloat16)
-
-
-def memory_format(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
+from supernet.tasks.base import Task
 
 
 def size_text(layers: int, channels: int) -> str:
@@ -79,32 +24,6 @@ def save_genotype(folder: RunFolder, genotype: Genotype, space: Space) -> None:
 def save_summary(folder: RunFolder, title: str, rows: list[tuple[str, str]], values: Mapping[str, Any]) -> None:
     """summary.json: the table for people, `values` for programs."""
     write_json(folder.summary, {"title": title, "rows": [list(row) for row in rows], "values": dict(values)})
-
-
-def save_drawings(folder: RunFolder, genotype: Genotype, space: Space) -> None:
-    from supernet.report.draw import draw_cells
-
-    outputs = {kind: spec.outputs for kind, spec in space.cells.items()}
-    inputs = {kind: spec.num_inputs for kind, spec in space.cells.items()}
-    for path in (folder.cell_svg, folder.cell_png):
-        draw_cells(genotype, path, outputs=outputs, num_inputs=inputs)
-
-
-def pictures(folder: RunFolder, genotype: Genotype, space: Space, weights: EdgeWeights) -> dict[str, Callable[[], Any]]:
-    """What a tracker shows of an epoch: the cells, and a heat map of the edge weights of each kind. Drawn when called."""
-
-    def cells() -> Path:
-        save_drawings(folder, genotype, space)
-        return folder.cell_png
-
-    def heat(kind: str) -> Any:
-        from supernet.report.curves import heat_map
-        from supernet.report.names import edge_names
-
-        spec = space.cells[kind]
-        return heat_map(weights[kind].ops.cpu().numpy(), edge_names(spec.edges, spec.num_inputs, kind), list(spec.ops))
-
-    return {"cells": cells} | {f"weights/{kind}": functools.partial(heat, kind) for kind in space.cells}
 
 
 def cell_text(genotype: Genotype, space: Space) -> str:

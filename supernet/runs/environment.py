@@ -30,17 +30,6 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
-def resolve_device(text: str) -> torch.device:
-    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`. Raises ValueError: not one of these, or not available."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {text!r}")
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = torch.device("cuda" if gpus else "cpu") if text == "auto" else torch.device(text)
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ValueError(f"device={text} is not available: torch {torch.__version__} sees {gpus} GPUs (device=cpu always works)")
-    return device
-
-
 def _gpu(device: torch.device) -> dict[str, Any]:
     driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return {

@@ -20,7 +20,7 @@ from supernet.runs.environment import describe
 from supernet.runs.folder import RunFolder, RunFolderError, Status, find_unfinished, write_json
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.log import Metrics, NoTracker, Progress, Tracker, TrackerError, open_tracker
-from supernet.training.search import Position, Stateful, Totals
+from supernet.training.records import Position, Stateful, Totals
 
 TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
 
@@ -31,7 +31,7 @@ class Interrupted(Exception):
 
 @dataclass
 class Run:
-    """Records a loop (it is a `supernet.training.search.Recorder`) into a run folder.
+    """Records a loop (it is a `supernet.training.records.Recorder`) into a run folder.
 
     `parts` is all that moves, by name; `position` is among them. Everything is restored by `resume`, after which the next
     step is the one that an unbroken run would take. Parts are looked up when their turn comes, in order: in a live mapping one may decide

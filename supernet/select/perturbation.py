@@ -13,7 +13,8 @@ from supernet.optim.schedules import Cosine
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
 from supernet.select.base import FinalSelection
 from supernet.space import Space
-from supernet.training.search import SearchLoop, evaluate
+from supernet.training.evaluate import evaluate
+from supernet.training.search import SearchLoop
 from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replaced
 
 Accuracy = Callable[[EdgeWeights], float]

@@ -23,7 +23,8 @@ def costs(space: Space, quantity: str, *, layers: int, channels: int, vocabulary
     import numpy as np
     import torch
 
-    from supernet.costs.base import FINAL, Additive
+    from supernet.costs.additive import Additive
+    from supernet.costs.base import FINAL
     from supernet.networks.measure import multiply_adds_of, parameters
 
     spec = space.cells["recurrent"]

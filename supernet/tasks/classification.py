@@ -1,46 +1,14 @@
-"""What a network is trained for: the loss of a batch, what is counted on it, and what one batch hands to the next."""
+"""Classification of images."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from supernet.tasks.base import Batch, Result, State, counted, single
 from supernet.weights import EdgeWeights
-
-Batch = tuple[Tensor, Tensor]  # inputs and targets, and what a data set adds
-State = Tensor | None  # what the next batch of the same stream goes on from; None at its start
-
-
-class Result(NamedTuple):
-    """`loss` to differentiate; `stats`, detached sums over the batch, all on the device: `loss`, `correct`, `count`; `state`,
-    detached, for the next batch of the stream (None where batches are independent)."""
-
-    loss: Tensor
-    stats: dict[str, Tensor]
-    state: State = None
-
-
-class Task(Protocol):
-    """`task(net, batch, weights, state=..., generator=...)` in training or evaluation mode, as the network is."""
-
-    streams: bool  # whether a batch goes on from the state that the one before it handed on
-
-    def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *, state: State = None,
-                 generator: torch.Generator | None = None) -> Result: ...
-
-    def network_options(self) -> dict[str, Any]:
-        """What the builder of a final network must know of the task."""
-
-    def metrics(self, means: Mapping[str, float]) -> dict[str, float]:
-        """`means` (`loss` an item, `accuracy` in percent) and what the field reports beside them."""
-
-    def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-        """The numbers that count, each a name and a text; the first is the headline."""
-
-    def lr_factor(self, batch: Batch) -> float:
-        """What the learning rate of w is multiplied by on this batch."""
 
 
 class Classification:
@@ -76,15 +44,3 @@ class Classification:
 
     def lr_factor(self, batch: Batch) -> float:
         return 1.0
-
-
-def counted(loss: Tensor, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """The sums of a batch from its mean `loss`, logits (..., K) and targets (...)."""
-    with torch.no_grad():
-        count = torch.full((), targets.numel(), device=targets.device)
-        return {"loss": loss.detach() * count, "correct": (logits.argmax(-1) == targets).sum(), "count": count}
-
-
-def single(logits: Tensor) -> Tensor:
-    """At least single precision, whatever the network computed in."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from supernet.data.text import TextBatch
-from supernet.tasks.classification import Result, State, counted, single
+from supernet.tasks.base import Result, State, counted, single
 from supernet.weights import EdgeWeights
 
 HEADLINES = {"character": "bits_per_character", "word": "perplexity"}

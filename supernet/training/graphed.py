@@ -15,7 +15,7 @@ from supernet.hypergradients.base import is_static, name_of
 from supernet.monitors.base import Monitor
 from supernet.optim.optimizers import check_static, make_static
 from supernet.relaxations.base import Noise, Relaxation
-from supernet.tasks.classification import Batch
+from supernet.tasks.base import Batch
 
 Outputs = dict[str, Tensor]
 

@@ -13,7 +13,8 @@ from supernet.genotype import Genotype
 from supernet.networks.measure import parameters
 from supernet.networks.stacked import inherit_widened, widened
 from supernet.space import Candidates, CellSpec, Mask, Space
-from supernet.training.search import Recorder, SearchLoop, Stateful, fit_supernet
+from supernet.training.records import Recorder, Stateful
+from supernet.training.search import SearchLoop, fit_supernet
 from supernet.weights import EdgeWeights, check_shapes
 
 

@@ -1,0 +1,60 @@
+"""Options as values: where their configs lie, what is chosen, how they are written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from supernet.errors import UsageError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"  # the same folder as `conf/` of the project, also in an installed package
+
+
+def overrides(options: dict[str, Any]) -> list[str]:
+    """Options given as a dict, `options={layers:5,split.val_portion:0.3}`, as Hydra's overrides."""
+    def shown(value: Any) -> str:
+        return "[" + ",".join(map(shown, value)) + "]" if isinstance(value, list) else json.dumps(value) if value is None else str(value)
+
+    return [f"{key}={shown(value)}" for key, value in options.items()]
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The options as plain, resolved dicts and lists."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def text(cfg: DictConfig) -> str:
+    """The options as YAML, resolved."""
+    return OmegaConf.to_yaml(cfg, resolve=True)
+
+
+def named_on_command_line(key: str) -> bool:
+    """Whether the command line itself names an option (a preset or a protocol may give it a value too)."""
+    return HydraConfig.initialized() and any(word.lstrip("+").partition("=")[0] == key for word in HydraConfig.get().overrides.task)
+
+
+def choices(group: str) -> list[str]:
+    """The configs of a group, by name."""
+    loader = GlobalHydra.instance().config_loader()
+    return loader.get_group_options(group)
+
+
+def newest_genotype(output: str, dataset: str) -> str:
+    """The genotype.json of the search on `dataset` under `output` that finished last. Raises UsageError where there is none."""
+    found = []
+    for path in Path(output).glob("*/run.json"):
+        genotype, config = path.with_name("genotype.json"), path.with_name("config.yaml")
+        try:
+            status, of = json.loads(path.read_text()), OmegaConf.select(OmegaConf.load(config), "dataset.name")
+        except (OSError, ValueError, YAMLError):
+            continue  # not a run of ours, or a damaged one
+        if (status.get("script"), status.get("status"), of) == ("train_search", "finished", dataset) and genotype.exists():
+            found.append((status.get("updated", ""), str(genotype)))
+    if not found:
+        raise UsageError(f"genotype=latest: no finished search on {dataset} under {output!r}; run train_search.py first, or pass "
+                         "genotype=FILE or a published name such as genotype=darts_v2")
+    return max(found)[1]

@@ -1,0 +1,166 @@
+"""The root options of the scripts and commands, by name, type and default. No torch is imported here, so that `--help` is quick."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+# What a run is called, where it is kept and how it is watched does not change what it computes.
+NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers", "threads",
+                "table", "checkpoint_cells"}
+
+
+@dataclass
+class Wandb:
+    mode: str = "auto"  # auto, online, offline, disabled
+    project: str = "supernet"
+    timeout_s: float = 20.0
+
+
+@dataclass
+class Compat:
+    """Where papers and official code differ; the defaults give the published numbers."""
+
+    scheduler_step: str = "end"  # end: epoch e trains at lr(e); start: at lr(e + 1), as ports to torch >= 1.1 do
+    bn_statistics: str = "running"  # running averages in evaluation (code), or the batch's own (paper)
+    bn_affine: bool = False  # whether the candidates' batch norms learn factors and offsets in the search (code: not)
+    pool_norm: str = "search"  # a batch norm after pools: in the search network only (code), always, or never
+    augment_val: bool = True  # alpha batches are augmented like training batches (code)
+
+
+@dataclass
+class Common:
+    dataset: Any = MISSING
+    protocol: Any = MISSING
+    task: Any = MISSING
+    w_optimizer: Any = MISSING
+    w_schedule: Any = MISSING
+    experiment: Any = None
+    seed: int = 0
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    eval_batch_size: int = 256
+    layers: int = MISSING
+    channels: int = MISSING
+    network: Any = None  # what else the builder of the space's networks takes, {name: value}
+    clip_norm: float | None = MISSING
+    lr_minimum: float = MISSING  # where a cosine or linear schedule ends
+    compat: Compat = field(default_factory=Compat)
+    device: str = "auto"  # auto, cpu, cuda, cuda:N
+    threads: int | None = None  # of the CPU; null: torch's choice
+    workers: int = 0  # processes that decode images which do not fit in memory
+    channels_last: bool = True
+    backend: str = "auto"  # auto, plain, native: whose kernels compute; native: channels_last, with a C++ compiler (CPU) or Triton (GPU)
+    deterministic: bool = False  # on a GPU: the same bits again, at some cost
+    amp: str = "none"  # none; bf16: networks compute in it where it is safe, weights, alphas and statistics stay in float32
+    tf32: bool = False  # on a GPU: products of float32 with 10 bits of mantissa, faster
+    compile: str = "none"  # of a search: none, graph (steps as CUDA graphs); of a final network: none, inductor (torch.compile)
+    checkpoint_cells: bool = False  # keep only cells' inputs for the backward pass and compute the rest again: less memory, more time
+    output: str = "runs"
+    name: str | None = None
+    resume: str = "never"  # never, auto, or a run's folder
+    dry_run: bool = False
+    log_every: int = 50  # steps between looks at the loss on a GPU
+    keep_checkpoints: int = 2  # the newest so many stay; with more of them `python -m supernet.rank checkpoints=all` looks back
+    checkpoint_every_s: float = 60.0  # seconds between checkpoints within an epoch
+    wandb: Wandb = field(default_factory=Wandb)
+
+
+@dataclass
+class SearchSplit:
+    mode: str = MISSING  # index_order, stratified, shuffled
+    train_portion: float = MISSING  # of the training images; the rest trains the alphas
+    max_train: int | None = None
+    max_val: int | None = None
+
+
+@dataclass
+class FinalSplit:
+    mode: str = MISSING
+    val_portion: float = MISSING  # of the training images, held out for validation; may be 0
+    max_train: int | None = None
+
+
+@dataclass
+class Staged:
+    """The stages of a search. Where an option is null, the root's is every stage's; one value is all stages', a list has one for each."""
+
+    keep: list[int] = field(default_factory=list)  # candidates that an edge keeps after each stage but the last; []: one stage
+    epochs: Any = None  # of each stage; `epochs` becomes their sum
+    layers: Any = None
+    channels: Any = None
+    alpha_begin: Any = None
+    skip_dropout: Any = None  # skip_dropout.prob
+    network: Any = None  # {name: value}
+    inherit: str = "none"  # weights: a stage goes on with the weights, alphas and optimizers of the one before; none: it starts anew
+    schedules: str = "stage"  # what learning rates, annealing and drop path run over: each stage, or the whole search
+
+
+@dataclass
+class SearchConfig(Common):
+    script: str = "search"  # whose half of the protocol is read
+    profile: Any = None
+    space: Any = MISSING
+    relaxation: Any = MISSING
+    wrapper: dict[str, Any] = field(default_factory=dict)  # of the relaxation, by name, the first innermost
+    hypergradient: Any = MISSING
+    penalty: dict[str, Any] = field(default_factory=dict)  # on the alpha loss, by name, in this order
+    w_penalty: dict[str, Any] = field(default_factory=dict)  # on the loss of the weights' step, by name
+    monitor: dict[str, Any] = field(default_factory=dict)  # by name
+    cost: Any = None  # for the penalties and selections that ask for one
+    select: Any = MISSING
+    final_select: Any = None  # how the genotype is found at the end; null: by `select`
+    table: Any = None
+    alpha_optimizer: Any = MISSING
+    alpha_schedule: Any = MISSING
+    alpha_begin: int = 0  # epochs of weights alone
+    alpha_every: int = 1  # steps of the weights for each of the alphas
+    alpha_clip_norm: float | None = None
+    drop_path_prob: float = 0.0  # of the supernet, reached in a straight line over the epochs
+    skip_dropout: Any = None  # of candidate skip connections, by epoch (a function)
+    stage: Staged = field(default_factory=Staged)
+    split: SearchSplit = field(default_factory=SearchSplit)
+    alpha_snapshots: int = 20  # of the alphas, an epoch, for the record
+
+
+@dataclass
+class FinalConfig(Common):
+    script: str = "final"
+    genotype: str = "latest"  # a file, a published name, or the newest search under `output`
+    space: Any = None  # null: the space that the genotype names
+    split: FinalSplit = field(default_factory=FinalSplit)
+    drop_path_prob: float = MISSING
+    average: Any = MISSING  # of the weights over training
+    report_test_every_epoch: bool = MISSING
+
+
+@dataclass
+class RankConfig:
+    run: str | None = None  # the folder of a search
+    options: Any = None  # without a run: those of train_search.py that make the networks, {name: value}
+    table: Any = MISSING
+    by: list[str] = field(default_factory=lambda: ["shared_weights"])
+    truth: str | None = None  # a data set of the table; null: the run's, else the first it has
+    n: int = 100
+    statistics: str = "recalibrated"  # recalibrated, batch, running
+    calibration_batches: int = 20
+    max_val: int | None = 1000  # validation images that an architecture is evaluated on
+    proxy_batch: int = 64
+    checkpoints: str = "last"  # last, all
+    resamples: int = 1000
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    output: str | None = None  # null: the run's folder, or `rank`
+
+
+@dataclass
+class TabulateConfig:
+    space: Any = MISSING
+    dataset: Any = MISSING
+    training: dict[str, Any] = field(default_factory=dict)  # options of train_final.py, for every training
+    options: Any = None  # further ones, {name: value}
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    processes: int = 1
+    limit: int = 20_000  # the largest space that is accepted
+    output: str | None = None  # null: data/tables/<space>.csv.gz

@@ -1,0 +1,102 @@
+"""The loop that trains a final network. It moves parts and tells a `Recorder`; it prints nothing itself."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from supernet.bilevel import Streams
+from supernet.optim.averaging import Average, NoAverage
+from supernet.optim.optimizers import set_lr
+from supernet.optim.schedules import Schedule
+from supernet.tasks.base import Batch, Task
+from supernet.training.evaluate import evaluate
+from supernet.training.guard import Guard
+from supernet.training.records import Generators, Position, Recorder, Stateful, Totals
+
+
+@dataclass
+class FinalLoop:
+    """What the training of a final network needs. `context` opens mixed precision around a forward pass."""
+
+    net: nn.Module
+    task: Task
+    optimizer: torch.optim.Optimizer
+    train: Any
+    val: Any
+    test: Any  # None: not looked at while training
+    lr: float
+    schedule: Schedule
+    drop_path_prob: float
+    clip_norm: float | None
+    generators: Generators
+    guard: Guard
+    totals: Totals
+    position: Position
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    call: nn.Module | None = None  # the compiled network, where it is not `net` itself
+    shift: int = 0
+    streams: Streams = field(default_factory=Streams)
+    average: Average = field(default_factory=NoAverage)
+
+    def parts(self) -> dict[str, Stateful]:
+        """All that moves, by the name it has in a checkpoint."""
+        return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
+                "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}
+
+    def evaluate_batch(self) -> None:
+        """One batch of an evaluation, to see what it takes; nothing where no images are held out."""
+        if self.val is not None:
+            evaluate(self.net, self.task, [next(iter(self.val))], lambda: None, self.generators["net"], self.context)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of the weights."""
+        with self.context():
+            net = self.net if self.call is None else self.call
+            state = self.streams.before("train", batch)
+            loss, stats, state = self.task(net, batch, state=state, generator=self.generators["net"])
+        self.guard("training loss", loss, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.average.after_step(list(self.net.parameters()))
+        self.streams.states["train"] = state
+        return stats
+
+
+def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
+    """Trains a final network from where `loop.position` stands. `loop.test`, where given, is evaluated after every epoch."""
+    position, steps = loop.position, len(loop.train)
+    for epoch in range(position.epoch, epochs):
+        started = time.perf_counter()
+        lr = loop.schedule(loop.lr, epoch + loop.shift, epochs)
+        loop.net.drop_path_prob = loop.drop_path_prob * epoch / epochs  # DARTS, train.py: 0 in the first epoch
+        loop.net.train()
+        done = position.step - epoch * steps
+        items = 0
+        for batch in loop.train:
+            set_lr(loop.optimizer, lr * loop.task.lr_factor(batch))
+            loop.totals.add(loop.step(batch))
+            position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
+            if done < steps:
+                recorder.step(batch[1].numel(), loop.totals)
+        loop.guard.look()
+        seconds = time.perf_counter() - started
+        record = {"epoch": epoch, "step": position.step, "lr": lr, "drop_path_prob": loop.net.drop_path_prob}
+        record |= {f"train_{k}": v for k, v in loop.task.metrics(loop.totals.means()).items()}
+        for name, batches in (("val", loop.val), ("test", loop.test)):
+            if batches is not None:
+                with loop.average.evaluated(list(loop.net.parameters())):
+                    means = evaluate(loop.net, loop.task, batches, lambda: None, loop.generators["net"], loop.context)
+                loop.guard.check(f"{name} loss", means["loss"])
+                record |= {f"{name}_{key}": value for key, value in means.items()}
+        loop.average.after_epoch(record.get("val_loss"))
+        loop.totals.reset()
+        position.epoch = epoch + 1
+        recorder.epoch(record | {"seconds": seconds, "items_per_s": items / seconds}, None)
