@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> None:
     genotype = genotypes.find(cfg.genotype)
 
     from supernet.app import compose
+    from supernet.app.build import space_from, space_of
     from supernet.networks.measure import multiply_adds_of, parameters
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import final_rows, save_genotype, save_summary, size_text
@@ -38,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     # ---- compose: plain objects from the options; nothing is written yet
 
     with composing():
-        space = compose.space_of(genotype) if cfg.space is None else compose.space_from(cfg.space)
+        space = space_of(genotype) if cfg.space is None else space_from(cfg.space)
         space.validate(genotype)
         parts = compose.final_parts(cfg, space, genotype)
     loop, net, task, data, device, split = parts.loop, parts.net, parts.task, parts.data, parts.device, parts.loaders.split

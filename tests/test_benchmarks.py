@@ -39,7 +39,7 @@ def test_search_step_writes_what_it_measures(tmp_path, capsys):
 def test_the_kernels_are_those_of_the_device(monkeypatch):
     asked = []
     monkeypatch.setattr(compare, "resolve_device", torch.device)
-    monkeypatch.setattr(compare.setup, "prepare", lambda *args, **options: None)
+    monkeypatch.setattr(compare, "prepare", lambda *args, **options: None)
     monkeypatch.setattr(compare.kernels, "use", lambda backend, **options: (asked.append((backend, options)), Backend("triton", ""))[1])
     parser = compare.parser_for("", rounds=1)
     options = parser.parse_args(["--device", "cuda:1", "--backend", "native"])

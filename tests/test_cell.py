@@ -118,7 +118,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(seed, norm
     inherit(final, supernet)
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     for mode in (True, False):
-        supernet.training.search(mode), final.train(mode)
+        supernet.train(mode), final.train(mode)
         reference.close(final(x), supernet(x, one_hot(space, genotype, dtype=torch.float64)), 1e-10)
 
 

@@ -125,7 +125,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(space, see
     supernet, final = build(space).double(), build(space, genotype).double()
     inherit(final, supernet)
     x = torch.randn(4, 3, 9, 9, dtype=torch.float64)
-    supernet.training.search(training), final.train(training)
+    supernet.train(training), final.train(training)
     ours = final(x, generator=torch.Generator().manual_seed(0))
     theirs = supernet(x, one_hot(space, genotype, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)

@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from supernet import genotype
 from supernet.app import checks, command_line, compose
+from supernet.app.build import space_of
 from supernet.networks.measure import LiveBytes, live_tensors, peak_memory
 from supernet.runs import dry_run
 from supernet.training.final import fit_final
@@ -120,7 +121,7 @@ def test_of_a_final_training(more):
     def make():
         cfg = composed("final", overrides=[*TINY, "genotype=darts_v2", "split.max_train=48", *more])
         checks.validate(cfg, "train_final")
-        parts = compose.final_parts(cfg, compose.space_of(found), found)
+        parts = compose.final_parts(cfg, space_of(found), found)
         parts.net.drop_path_prob = cfg.drop_path_prob
         batch = next(iter(parts.loop.train))
         return parts.loop, lambda: parts.loop.step(batch)

@@ -103,7 +103,7 @@ def test_final_network_computes_what_the_supernet_computes_at_one_hot(seed, norm
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     hot = one_hot(SPACE, genotype, dtype=torch.float64)
     for mode in (True, False):
-        torch.testing.assert_close(alone.train(mode)(x), supernet.training.search(mode)(x, hot), rtol=0, atol=1e-10)
+        torch.testing.assert_close(alone.train(mode)(x), supernet.train(mode)(x, hot), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("affine", [False, True])

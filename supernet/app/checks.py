@@ -6,7 +6,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.errors import UsageError
-from supernet.space import Space
 
 Check = tuple[str, Callable[[Any], bool], str]
 _POSITIVE = (lambda v: v >= 1, "at least 1")
@@ -131,10 +130,3 @@ def stage_options(cfg: DictConfig) -> list[dict[str, Any]]:
     if stage.inherit == "weights" and len({row.get("layers") for row in rows}) > 1:
         raise UsageError(f"stage.inherit=weights needs the same layers in every stage, got {[row['layers'] for row in rows]}")
     return rows
-
-
-def as_space(made: Any, target: str) -> Space:
-    """`made` itself. Raises UsageError: the function that the user named, `target`, returned something else."""
-    if type(made) is not Space:
-        raise UsageError(f"{target} must return a supernet.space.Space, got {type(made).__name__}")
-    return made

@@ -3,28 +3,25 @@
 Besides those commands and the rest of `app/` this is the only place that sees a config.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
-from hydra import compose
-from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ops import kernels
 from ops.kernels import Backend
 from ops.op import Normalisation
-from supernet.app.checks import as_space, stage_options
-from supernet.app.options import choices, named_on_command_line
+from supernet.app.build import build, space_from
+from supernet.app.checks import stage_options
+from supernet.app.options import named_on_command_line
 from supernet.bilevel import Bilevel, rehearse
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
 from supernet.errors import UsageError
-from supernet.genotype import Genotype, short
+from supernet.genotype import Genotype
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
@@ -41,43 +38,6 @@ from supernet.training.guard import Guard, first_nonfinite
 from supernet.training.records import Generators, Position, Totals
 from supernet.training.search import SearchLoop, free_values, no_yardstick
 from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
-
-
-def build(node: Any) -> Any:
-    """The object that a node of options describes, made from plain lists and dicts. Raises UsageError: a number, a truth value or a text is
-    none."""
-    check_types(node)
-    return instantiate(node, _convert_="all")
-
-
-# By annotation of a constructor: what a value may be, and how that is said. bool is an int to isinstance.
-_PLAIN = {int: ((int,), "a whole number"), float: ((int, float), "a number"), bool: ((bool,), "true or false"), str: ((str,), "a text")}
-_TYPES = _PLAIN | {kind | None: ((*types, type(None)), f"{what} or null") for kind, (types, what) in _PLAIN.items()}
-
-
-def check_types(node: Any) -> None:
-    """Holds options against the annotations of the constructor that they are for, where these are plain types. Raises UsageError."""
-    if not OmegaConf.is_dict(node) or "_target_" not in node:
-        return
-    parameters = _parameters(node._target_)
-    for key, value in node.items():
-        check_types(value)
-        types, what = _TYPES.get(parameters[key].annotation, (None, "")) if key in parameters else (None, "")
-        if types is not None and type(value) not in types:
-            raise UsageError(f"{node._get_full_key(key)} must be {what}, got {value}")
-
-
-def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
-    """Those of a function or class by its full name; none where it cannot be had, which `instantiate` will say better."""
-    module, _, name = target.rpartition(".")
-    try:
-        return inspect.signature(getattr(import_module(module), name)).parameters
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return {}
-
-
-def space_from(node: DictConfig) -> Space:
-    return as_space(build(node), node._target_)
 
 
 def settle_sizes(cfg: DictConfig, space: Space) -> None:
@@ -104,20 +64,6 @@ def of_stage(cfg: DictConfig, index: int) -> DictConfig:
     for key, value in stage_options(cfg)[index].items():
         OmegaConf.update(own, key, value, force_add=True)
     return own
-
-
-def space_of(genotype: Genotype) -> Space:
-    """The space that a genotype names, from its config and the genotype's arguments. Raises UsageError."""
-    known = choices("space")
-    if genotype.space not in known:
-        raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "
-                         "space=custom space._target_=your_module.make")
-    target = compose(config_name="search", overrides=[f"space={genotype.space}"]).space._target_
-    try:
-        # Called, not instantiated: a genotype's arguments are data, and must not name code to run.
-        return get_method(target)(**genotype.arguments)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"the genotype's arguments do not make a {short(genotype.space)} space: {error}") from error
 
 
 def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, norm: Normalisation, device: torch.device,

@@ -77,6 +77,7 @@ def main(cfg: DictConfig) -> None:
     import numpy as np
 
     from supernet.app import compose
+    from supernet.app.build import build
     from supernet.evaluators.proxies import PROXIES
 
     unknown = sorted(set(cfg.by) - {"shared_weights", *PROXIES})
@@ -85,7 +86,7 @@ def main(cfg: DictConfig) -> None:
     with composing():
         options, checkpoints = search_of(cfg)
         parts = compose.search_parts(options)
-        table = compose.build(cfg.table)(parts.space)
+        table = build(cfg.table)(parts.space)
         if table is None:
             raise UsageError(f"no table for space {parts.space.name}: pass table.path=FILE, or put it under "
                              f"{cfg.table.get('folder', 'data/tables')}")

@@ -34,9 +34,10 @@ METRICS = ("val_accuracy", "test_accuracy", "seconds")  # of each seed; the tabl
 def main(cfg: DictConfig) -> None:
     validate(cfg, "tabulate")
     from supernet.app import compose as composed
+    from supernet.app.build import space_from
 
     with composing():
-        space = composed.space_from(cfg.space)
+        space = space_from(cfg.space)
         if space.count() > cfg.limit:
             raise UsageError(f"space {space.name} has {space.count():,} architectures, more than limit={cfg.limit:,}")
         # what the command line says of the data set goes to every training, and the protocol follows the choice
@@ -111,13 +112,14 @@ def start_worker(parent: int) -> None:
 def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) -> dict[str, float]:
     """Trains one architecture from one seed, as train_final.py does, and tests it once."""
     from supernet.app import compose as composed
+    from supernet.app.build import space_from
     from supernet.networks.measure import multiply_adds_of, parameters
     from supernet.training.evaluate import evaluate
     from supernet.training.final import fit_final
 
     text, seed = job
     cfg = final_options([*options, f"seed={seed}"])
-    space = composed.space_from(OmegaConf.create(space_node))
+    space = space_from(OmegaConf.create(space_node))
     parts = composed.final_parts(cfg, space, space.parse(text))
     started, last = time.perf_counter(), Last()
     fit_final(parts.loop, cfg.epochs, last)
