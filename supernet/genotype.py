@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supernet.errors import Mendable
+from supernet.files import write_whole
 
 FORMAT = "supernet.genotype/1"
 MAX_FILE_BYTES = 1_000_000  # a genotype is a few kB; anything far larger is not one
@@ -81,9 +82,7 @@ class Genotype:
         """Writes the file at once or not at all. `notes` are further keys for readers; they are not part of the value."""
         text = json.dumps(self.to_json() | notes, indent=1) + "\n"
         text = re.sub(r"\[[^\[\]{}]*\]", lambda flat: json.dumps(json.loads(flat.group())), text)  # an edge a line
-        part = path.with_name(path.name + ".part")
-        part.write_text(text)
-        os.replace(part, path)
+        write_whole(path, text.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Genotype":

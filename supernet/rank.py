@@ -1,7 +1,6 @@
 """`python -m supernet.rank`; what it does is in `supernet/commands/rank.py`."""
 
-from supernet.app.command_line import cli
-from supernet.commands.rank import main
+from supernet.commands.rank import command
 
 if __name__ == "__main__":
-    cli(main)
+    command()

@@ -1,7 +1,6 @@
 """`python -m supernet.tabulate`; what it does is in `supernet/commands/tabulate.py`."""
 
-from supernet.app.command_line import cli
-from supernet.commands.tabulate import main
+from supernet.commands.tabulate import command
 
 if __name__ == "__main__":
-    cli(main)
+    command()

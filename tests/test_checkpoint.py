@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint, load, load_file, save
 
 
@@ -181,7 +180,7 @@ def test_a_failing_disk_leaves_the_earlier_checkpoint_and_no_part(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     save(tmp_path, {"step": 1}, name="step_1", keep=1)
-    monkeypatch.setattr(checkpoint.os, call, full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(CheckpointError, match="No space left on device") as error:
         save(tmp_path, {"step": 2}, name="step_2", keep=1)
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)

@@ -26,7 +26,7 @@ from supernet.relaxations.softmax import Softmax
 from supernet.relaxations.uniform import Uniform
 from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder
-from supernet.runs.log import Metrics
+from supernet.runs.journal import Journal
 from supernet.select.argmax import argmax
 from tests.helpers import run
 from tests.test_presets import searched
@@ -50,7 +50,7 @@ def test_one_command_line_composes_six_methods_and_its_cell_is_retrained(tmp_pat
     assert {"inner.inner.alpha.normal", "inner.beta.normal.0"} <= alphas, "Dirichlet within edge weights within the adversary"
     assert parts["net"]["cells.0.mixed.edges.0-2.sep_conv_3x3.body.pointwise1.weight"].shape == (2, 2, 1, 1), "8 channels, a quarter"
     assert parts["penalty_1"]["multiplier"] > 0, "the limit binds"
-    records = Metrics.read(folder.metrics)
+    records = Journal.read(folder.metrics)
     assert len(parts["monitor_eigenvalue"]["values"]) == 1 and records[0]["alpha_eigenvalue"] == parts["monitor_eigenvalue"]["values"][0]
     assert records[0]["cost/multiply_adds_expected"] > 1e6
     assert sum(line.startswith("decision ") for line in ended.err.splitlines()) == 6, "five edges and a node, both cells at once"

@@ -1,4 +1,5 @@
 import fcntl
+import hashlib
 import http.server
 import io
 import math
@@ -14,53 +15,85 @@ import time
 import numpy as np
 import pytest
 
-from supernet.runs.folder import RunFolderError
-from supernet.runs.log import Metrics, Progress, TrackerError, WandbTracker, open_tracker
+from supernet.runs.journal import Journal, JournalError, Mark
+from supernet.runs.log import Progress, TrackerError, WandbTracker, open_tracker
 
 # ---- metrics
 
 
 def test_records_come_back_with_all_their_digits(tmp_path):
-    metrics = Metrics(tmp_path / "metrics.jsonl")
+    metrics = Journal(tmp_path / "metrics.jsonl")
     records = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": 1e-300, "op": "sep_conv é\n", "row": [1, 2.5]}]
     for record in records:
         metrics.append(record)
-    assert Metrics.read(metrics.path) == records
+    assert Journal.read(metrics.path) == records
     assert metrics.path.read_bytes().count(b"\n") == 2
 
 
 def test_nan_and_infinities_become_null(tmp_path):
-    metrics = Metrics(tmp_path / "m")
+    metrics = Journal(tmp_path / "m")
     metrics.append({"a": math.nan, "b": [math.inf, {"c": -math.inf}]})
     assert metrics.path.read_text() == '{"a": null, "b": [null, {"c": null}]}\n'
 
 
 def test_cut_goes_back_to_a_position(tmp_path):
-    metrics = Metrics(tmp_path / "m")
-    assert metrics.position() == 0
+    metrics = Journal(tmp_path / "m")
+    start = metrics.mark()
+    assert start.size == 0
     metrics.append({"step": 1})
-    position = metrics.position()
+    mark = metrics.mark()
     metrics.append({"step": 2})
     metrics.path.write_bytes(metrics.path.read_bytes()[:-3])   # killed in the middle of a line
-    assert Metrics.read(metrics.path) == [{"step": 1}]
-    metrics.cut(position)
+    assert Journal.read(metrics.path) == [{"step": 1}]
+    metrics.cut(mark)
     metrics.append({"step": 2, "again": True})
-    assert Metrics.read(metrics.path) == [{"step": 1}, {"step": 2, "again": True}]
-    metrics.cut(0)
-    assert Metrics.read(metrics.path) == []
+    assert Journal.read(metrics.path) == [{"step": 1}, {"step": 2, "again": True}]
+    metrics.cut(start)
+    assert Journal.read(metrics.path) == []
 
 
 def test_cut_beyond_the_end_is_an_error(tmp_path):
-    metrics = Metrics(tmp_path / "m")
+    metrics = Journal(tmp_path / "m")
     metrics.append({})
-    with pytest.raises(RunFolderError, match="made at byte 100, but the file has only 3"):
-        metrics.cut(100)
+    with pytest.raises(JournalError, match="made at byte 100, but the file has only 3"):
+        metrics.cut(Mark(100, ""))
+
+
+def test_a_digit_that_changed_before_the_mark_is_an_error(tmp_path):
+    metrics = Journal(tmp_path / "m")
+    metrics.append({"loss": 1.5})
+    mark = metrics.mark()
+    metrics.append({"loss": 2.5})
+    metrics.path.write_bytes(metrics.path.read_bytes().replace(b"1.5", b"1.4"))
+    with pytest.raises(JournalError, match="sha256 differs"):
+        metrics.cut(mark)
+    assert metrics.path.read_bytes().count(b"\n") == 2
+
+
+def test_the_digest_that_is_kept_is_that_of_the_file(tmp_path):
+    metrics = Journal(tmp_path / "m")
+    for n in range(5):
+        metrics.append({"n": n})
+    metrics.path.write_bytes(metrics.path.read_bytes() + b"by another\n")
+    metrics.append({"n": 5})
+    data = metrics.path.read_bytes()
+    assert metrics.mark() == Journal(metrics.path).mark() == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_a_journal_is_held_by_one_process_and_its_torn_line_is_ended(tmp_path):
+    journal = Journal(tmp_path / "j")
+    (tmp_path / "j").write_bytes(b'{"a": 1}\n{"a": ')
+    with journal.held():
+        journal.append({"a": 2}, sync=True)
+        with pytest.raises(JournalError, match="another process is working on this"), Journal(tmp_path / "j").held():
+            pass
+    assert list(journal.readable(journal.path)) == [{"a": 1}, {"a": 2}]
 
 
 def test_a_broken_line_that_is_not_the_last_is_an_error(tmp_path):
     (tmp_path / "m").write_text('{"a": 1}\n{"a":\n{"a": 3}\n')
-    with pytest.raises(ValueError, match="line 2 is not JSON"):
-        Metrics.read(tmp_path / "m")
+    with pytest.raises(JournalError, match="line 2 is not JSON"):
+        Journal.read(tmp_path / "m")
 
 
 # ---- progress

@@ -15,7 +15,7 @@ import torch
 
 from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder
-from supernet.runs.log import Metrics
+from supernet.runs.journal import Journal
 from supernet.runs.run import TIME_FIELDS
 from tests.helpers import ROOT, At, Ended, Process, contents, only_error, run, run_unforked, start, until
 
@@ -52,7 +52,7 @@ def exactly(value):
 
 def outcome(folder: RunFolder) -> dict:
     """All that a run computed, by what it is; clocks and paths left out."""
-    found = {"metrics": [{k: v for k, v in record.items() if k not in TIME_FIELDS} for record in Metrics.read(folder.metrics)],
+    found = {"metrics": [{k: v for k, v in record.items() if k not in TIME_FIELDS} for record in Journal.read(folder.metrics)],
              "genotype": folder.genotype.read_text(), "drawing": folder.cell_svg.read_text(),
              "split": exactly(dict(np.load(folder.split)))}
     found |= {f"checkpoint: {name}": exactly(part) for name, part in checkpoint.load(folder.checkpoints).state["parts"].items()}

@@ -15,8 +15,9 @@ from supernet.runs import environment
 from supernet.runs.checkpoint import save
 from supernet.runs.device import resolve_device
 from supernet.runs.environment import describe
-from supernet.runs.folder import RunFolder, RunFolderError, config_hash, find_unfinished, to_json, write_json
+from supernet.runs.folder import RunFolder, RunFolderError, config_hash, find_unfinished, write_json
 from supernet.runs.interrupt import Interrupt
+from supernet.runs.journal import to_json
 
 # ---- folders
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from supernet.app import checks, command_line
 from supernet.genotype import Genotype
-from supernet.runs.log import Metrics
+from supernet.runs.journal import Journal
 from tests import backends
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +146,7 @@ def test_search_leaves_a_complete_run_folder(searched):
     names = {p.name for p in folder.iterdir()}
     assert names >= {"config.yaml", "run.json", "environment.json", "split.npz", "metrics.jsonl", "genotypes.jsonl", "checkpoints",
                      "genotype.json", "cell.svg", "cell.png", "alphas.npz", "summary.json", "report.html"}
-    records = Metrics.read(folder / "metrics.jsonl")
+    records = Journal.read(folder / "metrics.jsonl")
     assert [r["epoch"] for r in records] == [0, 1]
     assert {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "alpha_lr", "alpha_entropy/normal",
             "items_per_s"} <= set(records[0])
@@ -167,7 +167,7 @@ def test_the_found_cell_is_retrained_and_tested_once(searched):
     values = json.loads((final / "summary.json").read_text())["values"]
     assert values["test_images"] == 360 and 0 <= values["test_accuracy"] <= 100
     assert "of 360 images, read once, at the end" in done.stdout
-    assert not any("test_accuracy" in r for r in Metrics.read(final / "metrics.jsonl"))
+    assert not any("test_accuracy" in r for r in Journal.read(final / "metrics.jsonl"))
     assert Genotype.load(final / "genotype.json") == Genotype.load(folder / "genotype.json")
     assert {"weights.pt", "report.html", "cell.png"} <= {p.name for p in final.iterdir()}
 
@@ -176,7 +176,7 @@ def test_protocol_paper_reports_the_test_set_every_epoch_and_says_so(tmp_path):
     done = run("train_final.py", "genotype=darts_v1", "protocol=paper", *TINY, "epochs=2", "split.max_train=64", "batch_size=32",
                "drop_path_prob=0.2", cwd=tmp_path)
     (final,) = tmp_path.glob("runs/*_final_*")
-    assert all("test_accuracy" in r for r in Metrics.read(final / "metrics.jsonl"))
+    assert all("test_accuracy" in r for r in Journal.read(final / "metrics.jsonl"))
     assert "reported after every epoch" in done.stdout
 
 
@@ -190,8 +190,8 @@ def test_both_scripts_compute_in_bf16(searched, tmp_path):
     genotype, = tmp_path.glob("runs/*/genotype.json")
     options = [f"genotype={genotype}", "split.max_train=64", "epochs=1", "amp=bf16", "checkpoint_cells=true"]
     run("train_final.py", *TINY, *options, cwd=tmp_path)
-    losses = [Metrics.read(path / "metrics.jsonl")[0]["train_loss"] for path in tmp_path.glob("runs/*")]
-    plain = Metrics.read(searched[1] / "metrics.jsonl")[0]["train_loss"]
+    losses = [Journal.read(path / "metrics.jsonl")[0]["train_loss"] for path in tmp_path.glob("runs/*")]
+    plain = Journal.read(searched[1] / "metrics.jsonl")[0]["train_loss"]
     assert len(losses) == 2 and np.isfinite(losses).all() and plain not in losses
 
 

@@ -381,10 +381,10 @@ def test_a_selection_after_a_resume_finds_the_search_as_its_last_epoch_left_it(o
     for fresh in (False, True):
         other = compose.search_stages(cfg, compose.search_parts(cfg))
         if fresh:
-            for name, part in other.parts().items():  # of the search before
+            for name, part in other.stateful().items():  # of the search before
                 part.load_state_dict(kept[name])
         fit_stages(other, Records())
-        kept = {name: copy.deepcopy(part.state_dict()) for name, part in other.parts().items()}
+        kept = {name: copy.deepcopy(part.state_dict()) for name, part in other.stateful().items()}
         frozen = [p.requires_grad for p in other.loop.search.w]
         genotype = other.loop.genotype()
         ends.append((genotype, frozen, [p.detach().clone() for p in (*other.loop.search.w, *other.loop.search.alpha)]))

@@ -268,7 +268,7 @@ def staged(*options: str):
 
 
 def bits(search) -> dict:
-    return exactly({name: part.state_dict() for name, part in search.parts().items()})
+    return exactly({name: part.state_dict() for name, part in search.stateful().items()})
 
 
 @pytest.mark.parametrize("inherit", ["none", "weights"])
@@ -383,9 +383,9 @@ def test_a_loaded_state_builds_the_network_of_its_stage():
     stages.fit_supernet(search.loop, 2, Records())
     search.advance()
     stages.fit_supernet(search.loop, 1, Records())
-    saved = {name: part.state_dict() for name, part in search.parts().items()}
+    saved = {name: part.state_dict() for name, part in search.stateful().items()}
     _, other = staged("stage.inherit=weights", "stage.network={partial:[2,1,1]}")
-    for name, part in other.parts().items():
+    for name, part in other.stateful().items():
         part.load_state_dict(saved[name])
     assert bits(other) == bits(search) and other.index == 1
     fit_stages(search, Records())

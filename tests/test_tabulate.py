@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supernet.runs.log import Metrics
+from supernet.runs.journal import Journal
 from supernet.spaces import toy
 from supernet.tables.files import read_table
 
@@ -66,10 +66,10 @@ def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_pat
     command("-c", f"import runpy,sys; sys.argv=['train_search.py',*{SEARCH!r},'table.path=toy.csv.gz']; "
             f"runpy.run_path({str(Path(__file__).parents[1] / 'train_search.py')!r}, run_name='__main__')", cwd=folder)
     (run,) = folder.glob("runs/*_search_*")
-    records = Metrics.read(run / "metrics.jsonl")
+    records = Journal.read(run / "metrics.jsonl")
     table = read_table(folder / "toy.csv.gz", SPACE)
     best = table.column("test_accuracy").max()
-    for record, found in zip(records, Metrics.read(run / "genotypes.jsonl")):
+    for record, found in zip(records, Journal.read(run / "genotypes.jsonl")):
         genotype = SPACE.genotype({"cell": [_edge(row) for row in found["genotype"]["cells"]["cell"]]})
         assert record["table/digits/test_accuracy"] == table.value(genotype, "test_accuracy")
         assert record["table/digits/regret"] == pytest.approx(best - table.value(genotype, "test_accuracy"))
@@ -83,9 +83,9 @@ def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_pat
     command(script, *SEARCH, "table.path=toy.csv", cwd=tmp_path)
     (other,) = tmp_path.glob("runs/*_search_*")
     strip = lambda r: {k: v for k, v in r.items() if not k.startswith("table/") and k not in ("seconds", "items_per_s", "elapsed_s")}
-    assert [strip(r) for r in Metrics.read(other / "metrics.jsonl")] == [strip(r) for r in records]
+    assert [strip(r) for r in Journal.read(other / "metrics.jsonl")] == [strip(r) for r in records]
     assert (other / "genotype.json").read_bytes() == (run / "genotype.json").read_bytes()
-    assert Metrics.read(other / "metrics.jsonl")[-1]["table/digits/test_accuracy"] == 100 - records[-1]["table/digits/test_accuracy"]
+    assert Journal.read(other / "metrics.jsonl")[-1]["table/digits/test_accuracy"] == 100 - records[-1]["table/digits/test_accuracy"]
 
 
 def test_rank(folder):

@@ -3,7 +3,7 @@
 Besides those commands and the rest of `app/` this is the only place that sees a config.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,12 @@ from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
 from supernet.app.options import named_on_command_line
 from supernet.bilevel import Bilevel, rehearse
+from supernet.costs.base import Cost
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
 from supernet.errors import UsageError
 from supernet.genotype import Genotype
+from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
@@ -35,8 +37,8 @@ from supernet.tasks.base import Batch, Task
 from supernet.training.final import FinalLoop
 from supernet.training.graphed import Capturing, Graphed, check_graphable
 from supernet.training.guard import Guard, first_nonfinite
-from supernet.training.records import Generators, Position, Totals
-from supernet.training.search import SearchLoop, free_values, no_yardstick
+from supernet.training.records import Generators, Position, SearchRecords, Totals
+from supernet.training.search import SearchLoop, free_values, no_skip_dropout, no_yardstick
 from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 
 
@@ -107,6 +109,7 @@ class SearchParts:
     generators: Generators
     data: Data
     loaders: SearchLoaders
+    alpha_batches: Forever  # one stream over all stages
     space: Space
     task: Task
     net: nn.Module
@@ -138,25 +141,29 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
-    return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table, backend)
+    return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, task, net, relaxation, table, backend)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
     """The search that trains the parts, in one stage or several. Later stages replace the network and the relaxation of `parts`."""
     rows = stage_options(cfg)
     epochs = [row.get("epochs", cfg.epochs) for row in rows]
+    records = SearchRecords()
 
     def make(index: int, space: Space, before: SearchLoop | None) -> SearchLoop:
         own = of_stage(cfg, index)
-        if before is None:
-            loop = search_loop(own, parts)
-        else:
+        if before is not None:
+            before.release()
             parts.net = supernet(own, space, parts.data, parts.device)
             parts.relaxation = relaxed(own, space, parts.generators["alpha_init"]).to(parts.device)
-            loop = search_loop(own, parts, space=space, before=before)
+        loop = search_loop(own, parts, space, records)
         if len(rows) > 1:
             loop.first_epoch, loop.about = sum(epochs[:index]), {"stage": index + 1}
             loop.schedule_epochs = sum(epochs) if cfg.stage.schedules == "search" else None
+        if before is None:
+            rehearse_search(loop, build(own.w_optimizer))
+            if own.final_select is not None:
+                build(own.final_select).check(loop)
         return loop
 
     if len(rows) == 1:
@@ -178,53 +185,56 @@ def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None
         before = net
 
 
-def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = None, before: SearchLoop | None = None) -> SearchLoop:
-    """The search that trains the parts. space: that of the candidates that are left; the parts' by default. before: the loop of an earlier
-    stage, whose position, records and data it goes on with."""
-    net, relaxation, generators, whole = parts.net, parts.relaxation, parts.generators, parts.space
-    space = whole if space is None else space
-    hypergradient, w_optimizer, select = build(cfg.hypergradient), build(cfg.w_optimizer), build(cfg.select)
+def search_loop(cfg: DictConfig, parts: SearchParts, space: Space, records: SearchRecords) -> SearchLoop:
+    """The search that trains the parts among the architectures of `space`, which may be a narrowed one; what it selects is of the parts'
+    space. It goes on with the records, which the stages of a search share."""
+    whole, select = parts.space, build(cfg.select)
     final_select = None if cfg.final_select is None else build(cfg.final_select)
     cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
-    penalties = [build(node)(space, cost) for node in cfg.penalty.values()]
-    w_penalties = [build(node)(space) for node in cfg.w_penalty.values()]
     monitors = {name: build(node)(space) for name, node in cfg.monitor.items()}
-    position = Position() if before is None else before.position
-    alpha = list(relaxation.parameters())
-
-    def describe_divergence(batch: Batch) -> str:
-        with torch.no_grad():
-            weights = relaxation(generators["alpha"])
-        where = first_nonfinite(net, weights, batch, generator=generators["net"])
-        largest = max((p.abs().max().item() for p in alpha), default=0.0)
-        return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
-
-    guard = Guard(net, parts.device, cfg.log_every, position, describe_divergence)
-    search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
-                     build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
-                     penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm,
-                     context=precision(cfg.amp, parts.device))
-    graphed = None
-    if before is not None and before.graphed is not None:
-        before.graphed.release()
-    if cfg.compile == "graph":
-        check_graphable(search, monitors.values(), parts.data.example(parts.device))
-        graphed = Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device))
-    records = {} if before is None else {"trajectory": before.trajectory, "verdict": before.verdict}
-    loop = SearchLoop(
-        search, parts.loaders.train, Forever(parts.loaders.val) if before is None else before.alpha_batches, parts.loaders.val_eval,
-        lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr), schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space,
-        select=lambda weights: widen_genotype(whole, select(space, weights)), generators=generators, guard=guard,
-        totals=Totals(parts.device), position=position, snapshots=cfg.alpha_snapshots,
+    search = bilevel(cfg, parts, space, cost, records.position)
+    return SearchLoop(
+        search, parts.loaders.train, parts.alpha_batches, parts.loaders.val_eval, lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
+        schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space,
+        select=lambda weights: widen_genotype(whole, select(space, weights)),
+        finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)),
+        generators=parts.generators, guard=search.guard, totals=Totals(parts.device), position=records.position,
+        trajectory=records.trajectory, verdict=records.verdict, snapshots=cfg.alpha_snapshots,
         shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table),
         cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob, monitors=monitors,
-        **({} if cfg.skip_dropout is None else {"skip_dropout": build(cfg.skip_dropout)}), **records,
-        graphed=graphed, finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)))
-    if before is None:
-        rehearse_search(loop, w_optimizer)
-        if final_select is not None:
-            final_select.check(loop)
-    return loop
+        skip_dropout=no_skip_dropout if cfg.skip_dropout is None else build(cfg.skip_dropout),
+        graphed=captured(cfg, parts, search, monitors))
+
+
+def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None, position: Position) -> Bilevel:
+    """The step of a search, and the guard that looks at its numbers."""
+    net, relaxation = parts.net, parts.relaxation
+    alpha = list(relaxation.parameters())
+    search = Bilevel(
+        net, relaxation, build(cfg.hypergradient), parts.task, build(cfg.w_optimizer)(params=net.parameters()),
+        build(cfg.alpha_optimizer)(params=alpha) if alpha else None, parts.generators, clip_norm=cfg.clip_norm,
+        guard=Guard(net, parts.device, cfg.log_every, position, lambda batch: where_search_diverged(search, batch)),
+        penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
+        w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
+        context=precision(cfg.amp, parts.device))
+    return search
+
+
+def where_search_diverged(search: Bilevel, batch: Batch) -> str:
+    """What was not finite first on a batch, and what the search stood at."""
+    with torch.no_grad():
+        weights = search.relaxation(search.generators["alpha"])
+    where = first_nonfinite(search.net, weights, batch, generator=search.generators["net"])
+    largest = max((p.abs().max().item() for p in search.relaxation.parameters()), default=0.0)
+    return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
+
+
+def captured(cfg: DictConfig, parts: SearchParts, search: Bilevel, monitors: Mapping[str, Monitor]) -> Graphed | None:
+    """The steps of the search as CUDA graphs, where asked for. Raises ValueError: a part cannot be captured."""
+    if cfg.compile != "graph":
+        return None
+    check_graphable(search, monitors.values(), parts.data.example(parts.device))
+    return Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device))
 
 
 def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.optim.Optimizer]) -> None:
@@ -282,11 +292,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
                   device, **task.network_options())
     position = Position()
 
-    def describe_divergence(batch: Batch) -> str:
-        where = first_nonfinite(net, None, batch, generator=generators["net"])
-        return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
-
-    guard = Guard(net, device, cfg.log_every, position, describe_divergence)
+    guard = Guard(net, device, cfg.log_every, position, lambda batch: where_training_diverged(loop, batch))
     loop = FinalLoop(
         net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
@@ -294,6 +300,12 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
         shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
     return FinalParts(device, data, loaders, task, net, loop, test, backend)
+
+
+def where_training_diverged(loop: FinalLoop, batch: Batch) -> str:
+    """As `where_search_diverged`."""
+    where = first_nonfinite(loop.net, None, batch, generator=loop.generators["net"])
+    return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
 
 
 def example(parts: SearchParts | FinalParts) -> Tensor:

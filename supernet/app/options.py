@@ -1,6 +1,7 @@
 """Options as values: where their configs lie, what is chosen, how they are written."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,21 @@ def text(cfg: DictConfig) -> str:
 
 def named_on_command_line(key: str) -> bool:
     """Whether the command line itself names an option (a preset or a protocol may give it a value too)."""
-    return HydraConfig.initialized() and any(word.lstrip("+").partition("=")[0] == key for word in HydraConfig.get().overrides.task)
+    return any(word.lstrip("+").partition("=")[0] == key for word in own_overrides())
+
+
+def own_overrides() -> list[str]:
+    """The options that the command line names, as given; of a multirun those of this job."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def override(key: str, value: str) -> str:
+    """`key=value` as Hydra reads it, quoted where the value holds what its grammar would read otherwise."""
+    if re.fullmatch(r"[A-Za-z0-9_./:+%@-]+", value):
+        return f"{key}={value}"
+    # In quotes Hydra reads a backslash as itself unless a quote follows, and resolves ${...}.
+    escaped = re.sub(r"\\*(?=\"|$)", lambda found: 2 * found.group(), value).replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def choices(group: str) -> list[str]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from supernet.app.checks import validate
-from supernet.app.command_line import composing, shows_errors
+from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, overrides, plain
 from supernet.errors import UsageError
 from supernet.runs.interrupt import Interrupt
@@ -319,3 +319,7 @@ def write_page(output: Path, scored: Scored, truth: "np.ndarray", title: str) ->
     sections.append(page.section("Every architecture", page.grid(drawings)))
     (output / "rank.html").write_text(page.page("Does it rank?", sections), encoding="utf-8")
 
+
+def command() -> None:
+    """The console command."""
+    cli(main)

@@ -22,9 +22,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.checks import validate
-from supernet.app.command_line import composing, register, shows_errors
+from supernet.app.command_line import cli, composing, register, shows_errors
 from supernet.app.options import CONF, overrides, plain
 from supernet.errors import UsageError
+from supernet.runs.journal import Journal
 
 METRICS = ("val_accuracy", "test_accuracy", "seconds")  # of each seed; the table also has their means
 
@@ -56,7 +57,7 @@ def main(cfg: DictConfig) -> None:
     key = hashlib.sha256(json.dumps([space.fingerprint, plain(final)], sort_keys=True).encode()).hexdigest()[:16]
     texts = [space.text(g) for g in space.enumerate()]
     jobs = [(text, seed) for seed in cfg.seeds for text in texts]
-    with journal(output.with_name(output.name + ".journal"), key) as (done, add):
+    with kept(output.with_name(output.name + ".journal"), key) as (done, add):
         left = [job for job in jobs if job not in done]
         print(f"{space.name} on {cfg.dataset.name}: {len(texts)} architectures, {len(cfg.seeds)} seed{'s' if len(cfg.seeds) != 1 else ''}, "
               f"{len(left)} of {len(jobs)} trainings left", flush=True)
@@ -144,35 +145,19 @@ class Last:
 
 
 @contextlib.contextmanager
-def journal(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[str, float]], Any]]:
+def kept(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[str, float]], Any]]:
     """What is done already, and a function that adds to it, on the disk before it returns. Lines of other options (another `key`) are
-    left alone; a line that was cut off by a crash is passed over. Raises UsageError: another process works on it."""
-    import fcntl
-
-    try:
-        file = open(path, "a+b")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot write here ({error.strerror})") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{path}: another process is working on this table") from None
-        file.seek(0)
-        data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.write(b"\n")
+    left alone; a line that was cut off by a crash is passed over. Raises JournalError: another process works on it."""
+    journal = Journal(path)
+    with journal.held():
         done: dict[tuple[str, int], dict[str, float]] = {}
-        for line in data.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
+        for entry in journal.readable(path):
+            with contextlib.suppress(KeyError, TypeError):
                 if entry["key"] == key:
                     done[entry["arch"], entry["seed"]] = entry["metrics"]
 
         def add(job: tuple[str, int], metrics: dict[str, float]) -> None:
-            file.write(json.dumps({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics}).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            journal.append({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics}, sync=True)
             done[job] = metrics
 
         yield done, add
@@ -193,3 +178,7 @@ def write(output: Path, space: Any, texts: list[str], seeds: list[int], done: di
             columns[f"{name}_seed{seed}"] = [done[text, seed][name] for text in texts]
     write_table(output, space, texts, columns, {dataset: Columns("val_accuracy", "test_accuracy", "seconds")})
 
+
+def command() -> None:
+    """The console command."""
+    cli(main)

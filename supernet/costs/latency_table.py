@@ -1,7 +1,6 @@
 """Latency as a sum over edges: a table of single ops, measured alone, and its file."""
 
 import json
-import os
 import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from ops.op import Op
 from supernet.costs.additive import Additive, mixtures, some
 from supernet.costs.base import FINAL, CostError
 from supernet.costs.measured import Latency, median_ms
+from supernet.files import write_whole
 from supernet.networks.cell import MixedEdges
 from supernet.networks.chain import MixedLayer
 from supernet.space import Space
@@ -128,9 +128,7 @@ def save_latency_table(path: Path, cost: Additive, **notes: Any) -> None:
     data = {"format": LATENCY_FORMAT, "space": cost.space.name, "fingerprint": cost.space.fingerprint, "unit": cost.unit,
             "constant": cost.constant, "tables": {kind: table.tolist() for kind, table in cost.tables.items()},
             "machine": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": torch.get_num_threads(), **notes}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(data, indent=1) + "\n")
-    os.replace(part, path)
+    write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def load_latency_table(path: Path, space: Space) -> Additive:

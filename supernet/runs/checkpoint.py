@@ -1,9 +1,7 @@
 """Checkpoints that outlive a kill, a full disk and a flipped bit: written beside, named by their digest, verified when read."""
 
-import contextlib
 import hashlib
 import io
-import os
 import pickle
 import re
 from collections import OrderedDict
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.errors import Mendable
+from supernet.files import write_whole
 
 _FILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)\.(?P<sha256>[0-9a-f]{64})\.pt")
 
@@ -51,9 +50,9 @@ def save(folder: Path, state: Mapping[str, Any], *, name: str, keep: int = 2) ->
     path = folder / f"{name}.{hashlib.sha256(data).hexdigest()}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.pt.part"):
+        for leftover in folder.glob("*.part"):
             leftover.unlink()
-        _write(path, data)
+        write_whole(path, data)
         older = [old for old in _newest_first(folder) if _name(old) < name]
         for old in set(_newest_first(folder)) - {path, *older[: keep - 1]}:
             old.unlink()
@@ -65,7 +64,7 @@ def save(folder: Path, state: Mapping[str, Any], *, name: str, keep: int = 2) ->
 
 def save_file(path: Path, state: Mapping[str, Any]) -> None:
     """One file for others to read with `torch.load(path, weights_only=True)`, whole or not at all. Raises OSError."""
-    _write(path, _bytes(state))
+    write_whole(path, _bytes(state))
 
 
 def load(folder: Path) -> Loaded:
@@ -116,21 +115,6 @@ def _bytes(state: Mapping[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
-def _write(path: Path, data: memoryview) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _fsync_folder(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
 def _newest_first(folder: Path) -> list[Path]:
     paths = [path for path in folder.glob("*.pt") if _FILE.fullmatch(path.name)]
     return sorted(paths, key=lambda path: (_name(path), path.stat().st_mtime_ns), reverse=True)
@@ -151,12 +135,3 @@ def _check(value: Any, where: str) -> None:
     for key, child in _CHILDREN[kind](value):
         _check(key, f"a key of {where}")
         _check(child, f"{where}[{key!r}]")
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Makes a rename in the folder outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

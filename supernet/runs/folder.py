@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from supernet.errors import Mendable
+from supernet.files import write_whole
 from supernet.runs.checkpoint import has_checkpoint
+from supernet.runs.journal import to_json
 
 Status = Literal["running", "stopped", "finished", "failed"]
 
@@ -124,21 +126,11 @@ def config_hash(plain_config: Mapping[str, Any], ignore: Collection[str] = ()) -
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def to_json(data: Any, *, indent: int | None = None) -> str:
-    """Standard JSON: floats with all their digits, and null for NaN and infinities, which JSON cannot spell."""
-    plain = json.loads(json.dumps(data), parse_constant=lambda _: None)
-    return json.dumps(plain, indent=indent, allow_nan=False)
-
-
 def write_json(path: Path, data: Any) -> None:
     """Writes the whole file or leaves the old one. Raises RunFolderError: it cannot be written."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(to_json(data, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, (to_json(data, indent=1) + "\n").encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise RunFolderError(f"{path}: cannot write ({error.strerror or error})") from error
 
 

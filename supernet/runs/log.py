@@ -1,7 +1,6 @@
-"""Where a run's numbers go: `Metrics` (a file, always), `Progress` (one line on a terminal) and `Tracker` (W&B, where wanted)."""
+"""Where a run's numbers go beside its journals: `Progress` (one line on a terminal) and `Tracker` (W&B, where wanted)."""
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -12,48 +11,6 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from supernet.errors import Mendable
-from supernet.runs.folder import RunFolderError, to_json
-
-
-class Metrics:
-    """One JSON object a line. A checkpoint stores `position()`; resuming from it begins with `cut(position)`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Adds one line; NaN and infinities become null, which JSON cannot spell otherwise."""
-        with open(self.path, "ab") as file:
-            file.write(to_json(dict(record)).encode() + b"\n")
-
-    def position(self) -> int:
-        """Bytes so far. They are on the disk when this returns, so that no checkpoint knows more than the file."""
-        with open(self.path, "ab") as file:
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def cut(self, position: int) -> None:
-        """Drops what came after `position`. Raises RunFolderError: the file is missing, or shorter than that."""
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if size < position:
-            raise RunFolderError(f"{self.path}: the checkpoint was made at byte {position:,}, but the file has only {size:,}")
-        if size > position:
-            os.truncate(self.path, position)
-
-    @staticmethod
-    def read(path: Path) -> list[dict[str, Any]]:
-        """All records. A last line without its end is dropped (a kill in the middle of it).
-
-        Raises ValueError: another line is not JSON.
-        """
-        *lines, _torn = path.read_bytes().split(b"\n")
-        records = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{path}: line {number} is not JSON ({error})") from error
-        return records
 
 
 class Progress:

@@ -19,7 +19,8 @@ from supernet.runs.checkpoint import CheckpointError, has_checkpoint
 from supernet.runs.environment import describe
 from supernet.runs.folder import RunFolder, RunFolderError, Status, find_unfinished, write_json
 from supernet.runs.interrupt import Interrupt
-from supernet.runs.log import Metrics, NoTracker, Progress, Tracker, TrackerError, open_tracker
+from supernet.runs.journal import Journal, Mark
+from supernet.runs.log import NoTracker, Progress, Tracker, TrackerError, open_tracker
 from supernet.training.records import Position, Stateful, Totals
 
 TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
@@ -35,7 +36,7 @@ class Run:
 
     `parts` is all that moves, by name; `position` is among them. Everything is restored by `resume`, after which the next
     step is the one that an unbroken run would take. Parts are looked up when their turn comes, in order: in a live mapping one may decide
-    what those after it are (`supernet.training.stages.Parts`).
+    what those after it are (`supernet.training.stages.StatefulOfStage`).
     """
 
     folder: RunFolder
@@ -54,7 +55,7 @@ class Run:
     tracker: Tracker = field(default_factory=NoTracker)
 
     def __post_init__(self) -> None:
-        self.metrics, self.genotypes = Metrics(self.folder.metrics), Metrics(self.folder.genotypes)
+        self.metrics, self.genotypes = Journal(self.folder.metrics), Journal(self.folder.genotypes)
         self.interrupt = Interrupt()
         self.elapsed_s, self._since = 0.0, time.perf_counter()
         self._saved_at = time.perf_counter()
@@ -156,7 +157,7 @@ class Run:
         """Writes a checkpoint of every part, and of how far the records go."""
         self.before_save()
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
-                 "metrics": self.metrics.position(), "genotypes": self.genotypes.position(),
+                 "metrics": list(self.metrics.mark()), "genotypes": list(self.genotypes.mark()),
                  "parts": {name: part.state_dict() for name, part in self.parts.items()}}
         checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}",
                         keep=self.keep_checkpoints)
@@ -175,7 +176,7 @@ class Run:
                 reason = " ".join(str(error).split())[:150]
                 raise CheckpointError(f"{loaded.path}: {name!r} does not fit, so another version wrote it ({reason})") from error
         self.elapsed_s = state["elapsed_s"]
-        self.metrics.cut(state["metrics"]), self.genotypes.cut(state["genotypes"])
+        self.metrics.cut(Mark(*state["metrics"])), self.genotypes.cut(Mark(*state["genotypes"]))
         lines = loaded.skipped + [f"resuming {self.folder.path} at epoch {self.position.epoch}, step {self.position.step}"]
         if state["threads"] != torch.get_num_threads():
             lines.append(f"note: the checkpoint was written with {state['threads']} CPU threads, this process has "

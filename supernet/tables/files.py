@@ -4,12 +4,12 @@ import csv
 import gzip
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from supernet.files import write_whole
 from supernet.genotype import Edge, short
 from supernet.space import Space
 from supernet.tables.table import Columns, Table, TableError
@@ -60,10 +60,8 @@ def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping
     for text, *values in zip(texts, *columns.values(), strict=True):
         writer.writerow([text, *("" if np.isnan(v) else repr(float(v)) for v in values)])
     data = lines.getvalue().encode()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-        os.replace(part, path)
+        write_whole(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     except OSError as error:
         raise TableError(f"{path}: cannot write the table ({error.strerror or error})") from error
 

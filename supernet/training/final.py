@@ -43,7 +43,7 @@ class FinalLoop:
     streams: Streams = field(default_factory=Streams)
     average: Average = field(default_factory=NoAverage)
 
-    def parts(self) -> dict[str, Stateful]:
+    def stateful(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
                 "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -193,3 +193,12 @@ class Trajectory:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epochs, self.tables = list(state["epochs"]), {k: list(v) for k, v in state["tables"].items()}
+
+
+@dataclass
+class SearchRecords:
+    """What the stages of a search share: where it stands, its alphas over time, and what it has found."""
+
+    position: Position = field(default_factory=Position)
+    trajectory: Trajectory = field(default_factory=Trajectory)
+    verdict: Verdict = field(default_factory=Verdict)

@@ -31,6 +31,11 @@ def no_yardstick(genotype: Genotype) -> Mapping[str, float]:
     return {}
 
 
+def no_skip_dropout(epoch: int, epochs: int) -> float:
+    """Candidate skip connections stay whole."""
+    return 0.0
+
+
 @dataclass
 class SearchLoop:
     """What a search, or one stage of it, needs beside its `Bilevel`. `shift`: added to the epoch that the schedules see."""
@@ -54,7 +59,7 @@ class SearchLoop:
     alpha_begin: int = 0  # epochs of weights alone
     alpha_every: int = 1  # steps of w for each of alpha
     drop_path_prob: float = 0.0  # reached in a straight line over the epochs
-    skip_dropout: Callable[[int, int], float] = lambda epoch, epochs: 0.0  # of candidate skip connections, by epoch
+    skip_dropout: Callable[[int, int], float] = no_skip_dropout  # of candidate skip connections, by epoch
     monitors: Mapping[str, Monitor] = field(default_factory=dict)
     cost: Cost | None = None  # for a `finish` that asks for one
     finish: "Callable[[SearchLoop], Genotype] | None" = None  # how the genotype is found at the end; None: as after every epoch
@@ -80,6 +85,11 @@ class SearchLoop:
         """One batch of an evaluation, to see what it takes."""
         self.evaluate([next(iter(self.val))])
 
+    def release(self) -> None:
+        """Gives back what captured steps hold; the loop takes no step after that."""
+        if self.graphed is not None:
+            self.graphed.release()
+
     def learned(self) -> dict[str, Stateful]:
         """What training changes, by the name it has in a checkpoint."""
         s = self.search
@@ -88,7 +98,7 @@ class SearchLoop:
                 "memory": s.memory, **{f"penalty_{n}": penalty for n, penalty in enumerate(s.penalties)},
                 **{f"monitor_{name}": monitor for name, monitor in self.monitors.items()}}
 
-    def parts(self) -> dict[str, Stateful]:
+    def stateful(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         return {**self.learned(), "generators": self.generators, "train": self.train, "alpha_batches": self.alpha_batches,
                 "totals": self.totals, "position": self.position, "trajectory": self.trajectory, "verdict": self.verdict,
@@ -173,33 +183,40 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
                 recorder.step(batch[1].numel(), loop.totals)
         loop.guard.look()
         seconds = time.perf_counter() - started
-        mean = search.relaxation.mean().detach()
-        train = search.task.metrics(loop.totals.means())
-        val = loop.evaluate(loop.val)
-        loop.guard.check("validation loss", val["loss"])
-        loop.totals.reset()
-        position.epoch = epoch + 1
-        genotype = loop.select(mean)
-        loop.verdict.genotypes.append(genotype.to_json())
-        watched = {f"train_{k}": v for k, v in train.items()} | {f"val_{k}": v for k, v in val.items()}
-        watched |= free_values(loop.space, genotype, mean, loop.cost)
-        retry: Signal | None = None
-        for name, monitor in loop.monitors.items():
-            signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val, watched))
-            watched |= signal.values
-            if signal.warning is not None:
-                recorder.line(f"{name}: {signal.warning}")
-            if signal.stop is not None and loop.verdict.stopped is None:
-                loop.verdict.stop(signal.stop, signal.back)
-                recorder.line(f"{name}: {signal.stop}; the search ends with the genotype of epoch {loop.verdict.epoch + 1}")
-            retry = retry or (signal if signal.retry is not None else None)
-        if retry is not None and loop.verdict.stopped is None:
-            loop.go_back(retry.back, retry.retry)
-            recorder.line(f"back to what was learned until epoch {position.epoch}, with weight decay {retry.retry:g}")
-        else:
-            loop.remember(own)
-        recorder.epoch({"epoch": epoch, **loop.about, "step": position.step, "lr": lr, "alpha_lr": alpha_lr, **watched,
-                        **loop.yardstick(genotype), "seconds": seconds, "items_per_s": items / seconds}, genotype)
+        end_epoch(loop, epochs, {"lr": lr, "alpha_lr": alpha_lr}, {"seconds": seconds, "items_per_s": items / seconds})
+
+
+def end_epoch(loop: SearchLoop, epochs: int, rates: Mapping[str, float], speed: Mapping[str, float]) -> None:
+    """After the last step of an epoch: evaluates the supernet, selects a genotype, asks the monitors, does what they say, and tells the
+    recorder. rates, speed: what is recorded beside that."""
+    search, position, recorder = loop.search, loop.position, loop.recorder
+    epoch, own = position.epoch, position.epoch - loop.first_epoch
+    mean = search.relaxation.mean().detach()
+    train = search.task.metrics(loop.totals.means())
+    val = loop.evaluate(loop.val)
+    loop.guard.check("validation loss", val["loss"])
+    loop.totals.reset()
+    position.epoch = epoch + 1
+    genotype = loop.select(mean)
+    loop.verdict.genotypes.append(genotype.to_json())
+    watched = {f"train_{k}": v for k, v in train.items()} | {f"val_{k}": v for k, v in val.items()}
+    watched |= free_values(loop.space, genotype, mean, loop.cost)
+    retry: Signal | None = None
+    for name, monitor in loop.monitors.items():
+        signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val, watched))
+        watched |= signal.values
+        if signal.warning is not None:
+            recorder.line(f"{name}: {signal.warning}")
+        if signal.stop is not None and loop.verdict.stopped is None:
+            loop.verdict.stop(signal.stop, signal.back)
+            recorder.line(f"{name}: {signal.stop}; the search ends with the genotype of epoch {loop.verdict.epoch + 1}")
+        retry = retry or (signal if signal.retry is not None else None)
+    if retry is not None and loop.verdict.stopped is None:
+        loop.go_back(retry.back, retry.retry)
+        recorder.line(f"back to what was learned until epoch {position.epoch}, with weight decay {retry.retry:g}")
+    else:
+        loop.remember(own)
+    recorder.epoch({"epoch": epoch, **loop.about, "step": position.step, **rates, **watched, **loop.yardstick(genotype), **speed}, genotype)
 
 
 def free_values(space: Space, genotype: Genotype, mean: EdgeWeights, cost: Cost | None) -> dict[str, float]:

@@ -163,9 +163,9 @@ class Stages:
         return (f"stage {self.index + 1} of {len(self.plan)}: {self.plan[self.index].epochs} epochs, at most {most} candidates an edge, "
                 f"{parameters(self.loop.search.net) / 1e6:.3f} M parameters")
 
-    def parts(self) -> "Parts":
+    def stateful(self) -> "StatefulOfStage":
         """All that moves, by the name it has in a checkpoint."""
-        return Parts(self)
+        return StatefulOfStage(self)
 
     def state_dict(self) -> dict[str, Any]:
         return {"index": self.index, "candidates": {kind: [list(row) for row in mask] for kind, mask in self.candidates.items()}}
@@ -177,22 +177,22 @@ class Stages:
             self._enter(state["index"], candidates)
 
 
-class Parts(Mapping[str, Stateful]):
-    """The parts of the current stage, after `stage`, which says which one that is: once `stage` is loaded, the others are those of the loop
+class StatefulOfStage(Mapping[str, Stateful]):
+    """What moves in the current stage, after `stage`, which says which stage that is: once it is loaded, the others are those of the loop
     that it has built."""
 
     def __init__(self, stages: Stages):
         self.stages = stages
 
     def __getitem__(self, name: str) -> Stateful:
-        return self.stages if name == "stage" else self.stages.loop.parts()[name]
+        return self.stages if name == "stage" else self.stages.loop.stateful()[name]
 
     def __iter__(self) -> Iterator[str]:
         yield "stage"
-        yield from self.stages.loop.parts()
+        yield from self.stages.loop.stateful()
 
     def __len__(self) -> int:
-        return 1 + len(self.stages.loop.parts())
+        return 1 + len(self.stages.loop.stateful())
 
 
 def fit_stages(stages: Stages, recorder: Recorder) -> None:

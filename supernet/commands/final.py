@@ -1,0 +1,114 @@
+"""`python train_final.py`, `supernet-final`: trains an architecture from scratch and tests it once, at the end."""
+
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig
+
+from supernet.app.checks import validate
+from supernet.app.command_line import cli, composing, shows_errors
+from supernet.app.options import CONF, newest_genotype
+
+if TYPE_CHECKING:
+    from supernet.app.compose import FinalParts
+    from supernet.genotype import Genotype
+    from supernet.runs.run import Run
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="final")
+@shows_errors
+def main(cfg: DictConfig) -> None:
+    # Heavy imports wait until the options are known to be good.
+    validate(cfg, "train_final")
+    from supernet import genotype as genotypes
+
+    if cfg.genotype == "latest":
+        cfg.genotype = newest_genotype(cfg.output, cfg.dataset.name)
+    genotype = genotypes.find(cfg.genotype)
+
+    from supernet.app import compose
+    from supernet.app.build import space_from, space_of
+    from supernet.commands.training import Recorded
+    from supernet.report.pictures import save_drawings
+    from supernet.report.summary import save_genotype
+    from supernet.runs.run import table
+    from supernet.training.final import fit_final
+
+    # ---- compose: plain objects from the options; nothing is written yet
+    with composing():
+        space = space_of(genotype) if cfg.space is None else space_from(cfg.space)
+        space.validate(genotype)
+        parts = compose.final_parts(cfg, space, genotype)
+    loop = parts.loop
+    if cfg.dry_run:
+        print(table(dry_run_rows(cfg, parts)))
+        return
+
+    # ---- the run folder, new or gone on with; training, and the test
+    recorded = Recorded(cfg, "train_final", parts, stateful=loop.stateful(), position=loop.position, before_save=loop.guard.before_save,
+                        options={"genotype": genotype.to_json()})  # what is trained counts, not the name of its file
+    with recorded.begun(first_lines(cfg, parts)) as run:
+        save_genotype(run.folder, genotype, space)
+        save_drawings(run.folder, genotype, space)
+        fit_final(loop, cfg.epochs, run)
+        rows = tested(cfg, parts, genotype, run)
+    print(f"\n{table(rows)}\n\nweights   {run.folder.weights}\nreport    {run.folder.report}")
+
+
+def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
+    """Sizes, memory and time of the training, measured on a few of its steps."""
+    from supernet.report.summary import size_text
+    from supernet.runs import dry_run
+
+    loop = parts.loop
+    batch = next(iter(loop.train))
+    parts.net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
+    rows = dry_run.report(parts.net, lambda: loop.step(batch), evaluation=loop.evaluate_batch, example=parts.data.example(parts.device),
+                          item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(loop.train), epochs=cfg.epochs,
+                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
+    return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"), *rows]
+
+
+def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
+    """What a training says of itself before its first step."""
+    from supernet.networks.measure import parameters
+    from supernet.report.summary import size_text
+
+    data, split = parts.data, parts.loaders.split
+    held_out = f"{len(split.val)} held out for validation" if parts.loop.val else "none held out"
+    return [f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})",
+            f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters"]
+
+
+def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run") -> list[tuple[str, str]]:
+    """The test, read once, and what is said of it; weights, summary and report are written."""
+    from supernet.networks.measure import multiply_adds_of, parameters
+    from supernet.report.summary import final_rows, save_summary
+    from supernet.runs import checkpoint, dry_run
+    from supernet.training.evaluate import evaluate
+
+    loop, net, data, item, folder = parts.loop, parts.net, parts.data, parts.data.item, run.folder
+    with loop.average.evaluated(list(net.parameters())):
+        checkpoint.save_file(folder.weights, net.state_dict())
+        result = evaluate(net, parts.task, parts.test, lambda: None, loop.generators["net"], loop.context)
+    last = run.metrics.read(folder.metrics)[-1]
+    count = multiply_adds_of(net, data.example(parts.device))
+    habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
+    rows = [*final_rows(parts.task, last, result, f"{parts.test.num_items} {item}s, {habit}",
+                        f"{len(parts.loaders.split.val)} {item}s" if loop.val else None),
+            ("parameters", f"{parameters(net) / 1e6:.6f} M"), ("multiply-adds", f"{count / 1e6:.3f} M per {item}"),
+            ("genotype", f"{genotype.digest} ({cfg.genotype})"),
+            ("training time", f"{dry_run.duration(run.elapsed())} on {parts.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
+    values = {f"test_{key}": value for key, value in result.items()} | {
+        f"test_{item}s": parts.test.num_items, "parameters": parameters(net), "multiply_adds": count, "elapsed_s": run.elapsed(),
+        "genotype": genotype.to_json()}
+    save_summary(folder, f"Final training on {data.name}", rows, values)
+    from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
+
+    write_report(folder.path)
+    return rows
+
+
+def command() -> None:
+    """The console command."""
+    cli(main)

@@ -1,0 +1,136 @@
+"""`python train_search.py`, `supernet-search`: searches for an architecture.
+
+Trains a supernet by bilevel optimisation, selects a cell, writes genotype.json and a report.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from supernet.app.checks import validate
+from supernet.app.command_line import cli, composing, shows_errors
+from supernet.app.options import CONF, choices, override, own_overrides
+
+if TYPE_CHECKING:
+    from supernet.app.compose import SearchParts
+    from supernet.genotype import Genotype
+    from supernet.runs.run import Run
+    from supernet.training.stages import Stages
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="search")
+@shows_errors
+def main(cfg: DictConfig) -> None:
+    # Heavy imports wait until the options are known to be good.
+    validate(cfg, "train_search")
+    from supernet.app import compose
+    from supernet.commands.training import Recorded
+    from supernet.report.pictures import pictures
+    from supernet.runs.run import table
+    from supernet.training.stages import fit_stages
+
+    # ---- compose: plain objects from the options; nothing is written yet
+    with composing():
+        parts = compose.search_parts(cfg)
+        stages = compose.search_stages(cfg, parts)
+    if cfg.dry_run:
+        print(table(dry_run_rows(cfg, parts, stages)))
+        return
+
+    # ---- the run folder, new or gone on with; search
+    recorded = Recorded(cfg, "train_search", parts, stateful=stages.stateful(), position=stages.loop.position,
+                        before_save=lambda: stages.loop.guard.before_save(),
+                        images=lambda run, genotype: pictures(run.folder, genotype, parts.space,
+                                                              stages.loop.search.relaxation.mean().detach()))
+    with recorded.begun(first_lines(cfg, parts)) as run:
+        fit_stages(stages, run)
+        genotype, rows = found(cfg, parts, stages, run)
+    last_lines(cfg, parts, genotype, rows, run)
+
+
+def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> list[tuple[str, str]]:
+    """Sizes, memory and time of the search, measured on a few of its steps."""
+    from supernet.report.summary import size_text
+    from supernet.runs import dry_run
+
+    loop, space = stages.loop, parts.space
+    batches = (next(iter(loop.train)), next(loop.alpha_batches))
+    how = {} if loop.graphed is None else {"settling": loop.graphed.warm_up + 1, "graphs": True}
+    if parts.relaxation.samples(parts.generators["alpha"]):
+        how["steps"] = dry_run.DRAWS
+    parts.net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
+    rows = dry_run.report(parts.net, lambda: loop.step(*batches), evaluation=loop.evaluate_batch, example=parts.data.example(parts.device),
+                          item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(parts.loaders.train), epochs=cfg.epochs,
+                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels), **how)
+    return [("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]
+
+
+def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
+    """What a search says of itself before its first step."""
+    from supernet.networks.measure import parameters
+    from supernet.report.summary import size_text
+
+    data, split = parts.data, parts.loaders.split
+    lines = [f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
+             f"(split {split.digest}, {cfg.split.mode})",
+             f"supernet {parts.space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters"]
+    if parts.table is not None:
+        lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
+    if not any(True for _ in parts.relaxation.parameters()) and cfg.final_select is None:
+        lines.append("note: nothing learns which architecture is best here, so that the genotype is the first of equals; "
+                     "final_select=sampled picks one by the shared weights")
+    return lines
+
+
+def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -> tuple["Genotype", list[tuple[str, str]]]:
+    """The genotype, and what is said of it; both are written with the alphas, the drawings and the report."""
+    import numpy as np
+
+    from supernet.report import summary
+    from supernet.report.pictures import save_drawings
+    from supernet.runs import dry_run
+
+    loop, data, space, folder, position = stages.loop, parts.data, parts.space, run.folder, run.position
+    genotype = loop.genotype()
+    summary.save_genotype(folder, genotype, space)
+    np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **summary.edge_tables(space))
+    save_drawings(folder, genotype, space)
+    last = (run.metrics.read(folder.metrics) or [None])[-1]
+    known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
+    rows = [("genotype", genotype.digest), *summary.supernet_rows(parts.task, last, len(parts.loaders.split.val), data.item),
+            *summary.table_rows(known), *summary.skip_rows(genotype, space), *summary.cost_rows(loop.cost, genotype),
+            ("search time", f"{dry_run.duration(run.elapsed())} on {parts.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
+    if position.repeated:
+        rows.append(("gone back", f"over {position.repeated // len(parts.loaders.train)} epochs"))
+    if loop.verdict.stopped is not None:
+        rows.append(("ended early", f"after epoch {position.epoch}, with the genotype of epoch {loop.verdict.epoch + 1}: "
+                     f"{loop.verdict.stopped}"))
+    values: dict[str, Any] = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}
+    summary.save_summary(folder, f"Search on {data.name}", rows, values)
+    from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
+
+    write_report(folder.path)
+    return genotype, rows
+
+
+def last_lines(cfg: DictConfig, parts: "SearchParts", genotype: "Genotype", rows: list[tuple[str, str]], run: "Run") -> None:
+    """The architecture, the table, and the command that retrains it."""
+    from supernet.commands.training import command_beside
+    from supernet.report.summary import cell_text
+    from supernet.runs.run import table
+
+    own = own_overrides()
+    carried = [option for option in own if option.startswith(("dataset", "protocol"))]
+    if not any(option.startswith("dataset=") for option in carried):
+        carried.insert(0, override("dataset", cfg.dataset.name))
+    if parts.space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
+        carried += [option for option in own if option.startswith("space")]
+    retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *carried])
+    print(f"\n{cell_text(genotype, parts.space)}\n\n{table(rows)}\n\n"
+          f"drawing   {run.folder.cell_png}\nreport    {run.folder.report}\nretrain   {retrain}")
+
+
+def command() -> None:
+    """The console command."""
+    cli(main)

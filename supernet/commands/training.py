@@ -1,0 +1,78 @@
+"""What both scripts do around their loop: the run folder, new or gone on with; what is said first; how an interrupt ends."""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from omegaconf import DictConfig
+
+from ops.kernels import Backend
+from supernet.app.options import plain, text
+from supernet.app.schema import NOT_COMPUTED
+from supernet.data.base import Data
+from supernet.genotype import Genotype
+from supernet.runs.folder import config_hash
+from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped
+from supernet.training.records import Position, Stateful
+
+
+class Loaders(Protocol):
+    train: Any
+    split: Any
+
+
+class Composed(Protocol):
+    """What a search and a final training are composed of, as far as a run's record goes."""
+
+    device: torch.device
+    data: Data
+    loaders: Loaders
+    backend: Backend
+
+
+class Recorded:
+    """A run of a script about to begin: its folder, and the lines that it says first. `options` are those that its result depends on, as
+    plain data; `stateful`, `before_save` and `images` as in `Run`."""
+
+    def __init__(self, cfg: DictConfig, script: str, composed: Composed, *, stateful: Mapping[str, Stateful], position: Position,
+                 before_save: Callable[[], None], options: Mapping[str, Any] | None = None,
+                 images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {}):
+        self.cfg, self.composed, self.options = cfg, composed, plain(cfg) | dict(options or {})
+        # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data.
+        digest = config_hash(self.options | {"device": composed.device.type, "backend": composed.backend.name,
+                                             "split": composed.loaders.split.digest}, NOT_COMPUTED)
+        stem = f"{script.removeprefix('train_')}_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
+        folder, self.resuming, self.lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest)
+        self.run = Run(folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
+                       cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
+                       images=lambda genotype: images(self.run, genotype))
+
+    @contextlib.contextmanager
+    def begun(self, lines: Sequence[str]) -> Iterator[Run]:
+        """Within, the run is recorded, from where it stood. An interrupt ends the process, with a line that says how to go on."""
+        run, cfg = self.run, self.cfg
+        try:
+            with run:
+                before = run.resume() if self.resuming else []
+                run.begin(config_text=text(cfg), options=self.options, device=self.composed.device, wandb=self.options["wandb"],
+                          lines=[*before, *self.lines, *lines, self.composed.backend.line])
+                self.composed.loaders.split.save(run.folder.split)
+                yield run
+        except Interrupted:
+            print(stopped(run.position), file=sys.stderr)
+            sys.exit(run.interrupt.exit_code)
+
+
+def command_beside(script: str, options: Sequence[str]) -> str:
+    """The command that runs another script with these options, to be pasted into a shell in this working directory: the script that lies
+    beside the running one, or the console command of that name."""
+    here = Path(sys.argv[0])
+    beside = here.with_name(f"{script}.py")
+    words = ["python", str(beside)] if here.suffix == ".py" and beside.exists() else [f"supernet-{script.removeprefix('train_')}"]
+    return shlex.join([*words, *options])
+
+
