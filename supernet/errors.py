@@ -7,3 +7,7 @@ class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, ne
 
 class UsageError(Mendable):
     """An option is wrong."""
+
+
+class LeftAlone(Exception):  # noqa: N818  (nothing went wrong)
+    """What was asked for is done already. The message, one line, says where."""

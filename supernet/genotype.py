@@ -76,11 +76,15 @@ class Genotype:
                 raise GenotypeError(f"{origin}: {key!r} must be of type {kind.__name__}, got {short(data.get(key))}")
         cells = tuple(sorted((kind, tuple(sorted(_edges(rows, f"{origin}: cell {short(kind)}"))))
                              for kind, rows in data["cells"].items()))
-        return cls(data["space"], data["fingerprint"], cells, data["arguments"])
+        found = cls(data["space"], data["fingerprint"], cells, data["arguments"])
+        if data.get("digest", found.digest) != found.digest:
+            raise GenotypeError(f"{origin}: is not the genotype that was written (digest {short(data['digest'])}, read {found.digest}): "
+                                "the file was damaged, or edited, and one that is edited on purpose has no digest")
+        return found
 
     def save(self, path: Path, **notes: Any) -> None:
         """Writes the file at once or not at all. `notes` are further keys for readers; they are not part of the value."""
-        text = json.dumps(self.to_json() | notes, indent=1) + "\n"
+        text = json.dumps(self.to_json() | {"digest": self.digest} | notes, indent=1) + "\n"
         text = re.sub(r"\[[^\[\]{}]*\]", lambda flat: json.dumps(json.loads(flat.group())), text)  # an edge a line
         write_whole(path, text.encode())
 

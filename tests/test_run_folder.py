@@ -15,7 +15,7 @@ from supernet.runs import environment
 from supernet.runs.checkpoint import save
 from supernet.runs.device import resolve_device
 from supernet.runs.environment import describe
-from supernet.runs.folder import RunFolder, RunFolderError, config_hash, find_unfinished, write_json
+from supernet.runs.folder import RunFolder, RunFolderError, config_hash, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import to_json
 
@@ -72,8 +72,9 @@ def test_status_goes_from_running_to_finished_and_a_resumed_run_keeps_its_start(
     assert folder.status() is None
     folder.start(script="train_search", command="python train_search.py seed=1", config_hash="h")
     first = folder.status()
-    assert first == {"script": "train_search", "status": "running", "command": "python train_search.py seed=1", "config_hash": "h",
-                     "started": first["started"], "updated": first["updated"], "pid": os.getpid()}
+    assert first == {"format": "supernet.run/2", "script": "train_search", "status": "running", "command": "python train_search.py seed=1",
+                     "config_hash": "h", "started": first["started"], "updated": first["updated"], "pid": os.getpid(), "files": {},
+                     "sha256": first["sha256"]}
     folder.set_status("stopped")
     folder.start(script="train_search", command="again", config_hash="h")
     folder.set_status("finished")
@@ -157,7 +158,7 @@ def test_those_who_only_ask_keep_nobody_out(tmp_path):
             thread.join()
 
 
-# ---- find_unfinished
+# ---- earlier runs
 
 
 def made(output, *, stem="run", script="train_search", config="h", status="stopped", checkpoint=True):
@@ -165,25 +166,58 @@ def made(output, *, stem="run", script="train_search", config="h", status="stopp
     folder.start(script=script, command="", config_hash=config)
     folder.set_status(status)
     if checkpoint:
-        save(folder.checkpoints, {}, name="step_1")
+        save(folder.checkpoints, {"run": {"script": script, "status": "stopped", "config_hash": config}}, name="step_1")
     return folder
 
 
-def test_the_newest_run_that_can_go_on_is_found(tmp_path):
-    assert find_unfinished(tmp_path / "missing", "train_search", "h") is None
-    for other in ({"script": "train_final"}, {"config": "other"}, {"status": "finished"}, {"checkpoint": False}):
+def found(output):
+    return [[folder.path.name for folder in kind] for kind in earlier_runs(output, "train_search", "h")]
+
+
+def test_earlier_runs_of_the_same_options_are_told_apart(tmp_path):
+    assert found(tmp_path / "missing") == [[], [], []]
+    for other in ({"script": "train_final"}, {"config": "other"}, {"checkpoint": False}):
         made(tmp_path, **other)
     (tmp_path / "stranger").mkdir()
     (tmp_path / "stranger" / "run.json").write_text("[1, 2")
     (tmp_path / "notes.txt").write_text("")
-    assert find_unfinished(tmp_path, "train_search", "h") is None
+    assert found(tmp_path) == [[], [], []]
 
     older, newer = made(tmp_path, status="failed", stem="z"), made(tmp_path, status="running", stem="a")
-    assert find_unfinished(tmp_path, "train_search", "h").path == newer.path
+    assert found(tmp_path) == [[], [], [newer.path.name, older.path.name]]
     with newer.lock():
-        assert find_unfinished(tmp_path, "train_search", "h").path == older.path
+        assert found(tmp_path) == [[newer.path.name], [], [older.path.name]]
     newer.set_status("finished")
-    assert find_unfinished(tmp_path, "train_search", "h").path == older.path
+    assert found(tmp_path) == [[], [newer.path.name], [older.path.name]]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", None])
+def test_a_run_whose_run_json_is_damaged_is_known_by_its_checkpoint(tmp_path, damage):
+    folder = made(tmp_path)
+    if damage is None:
+        folder.run_json.write_bytes(folder.run_json.read_bytes().replace(b'"h"', b'"i"'))
+    else:
+        folder.run_json.write_bytes(damage)
+    assert found(tmp_path) == [[], [], [folder.path.name]]
+
+
+def test_a_final_file_that_changed_is_one_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.start(script="train_search", command="", config_hash="h")
+    folder.write(folder.config, b"seed: 1\n")
+    folder.verify(folder.config)
+    assert folder.options() == {"seed": 1}
+    folder.start(script="train_search", command="again", config_hash="h")  # gone on with: digests stay
+    folder.config.write_bytes(b"seed: 3\n")
+    with pytest.raises(RunFolderError, match="config.yaml: is not what was written .sha256 differs.") as error:
+        folder.options()
+    assert "\n" not in str(error.value)
+
+
+def test_differences_are_by_full_names():
+    there, here = {"seed": 1, "space": {"name": "darts", "ops": ["a"]}, "output": "x"}, {"seed": 1, "space": {"name": "s1"}, "output": "y"}
+    assert differences(there, here, {"output"}) == [("space.name", "darts", "s1"), ("space.ops", ["a"], "nothing")]
+    assert differences(there, there) == []
 
 
 def test_config_hash_depends_on_values_not_on_order_or_ignored_keys():
@@ -252,14 +286,15 @@ def test_devices(monkeypatch):
 # ---- interrupt
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_first_signal_only_sets_a_flag_and_handlers_are_put_back(number, code):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(handled_one) for handled_one in handled]
     with Interrupt() as interrupt:
         assert (interrupt.signal, interrupt.exit_code) == (None, 0)
         signal.raise_signal(number)
         assert (interrupt.signal, interrupt.exit_code) == (number, code)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(handled_one) for handled_one in handled] == before
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
@@ -295,6 +330,18 @@ def test_blocks_may_stand_in_one_another():
         with Interrupt() as inner:
             signal.raise_signal(signal.SIGTERM)
         assert (outer.signal, inner.signal) == (signal.SIGTERM, signal.SIGTERM)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupt.signal is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_it_does_nothing():

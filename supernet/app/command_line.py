@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -17,10 +18,12 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from supernet.app.options import CONF
+from supernet.app.options import CONF, of_multirun, own_overrides
 from supernet.app.schema import FinalConfig, RankConfig, SearchConfig, TabulateConfig
-from supernet.errors import Mendable, UsageError
+from supernet.errors import LeftAlone, Mendable, UsageError
 from supernet.genotype import short
+
+MENDABLE = (Mendable, HydraException, OmegaConfBaseException)  # what the user can mend, in one line
 
 
 def register() -> None:
@@ -54,25 +57,61 @@ def cli(main: Callable[[], Any]) -> None:
     register()
     with mendable_errors():
         check_flags()
-        main()
+        try:
+            main()
+        except Exception:
+            end_multirun()
+            raise
 
 
 def shows_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Ends the script at a mendable error before Hydra adds lines of its own."""
+    """Ends the script at a mendable error before Hydra adds lines of its own. In a multirun the other jobs run, whatever one of them meets;
+    then `end_multirun` lists what failed."""
 
     @functools.wraps(main)
     def wrapped(cfg: DictConfig) -> None:
-        with mendable_errors():
-            main(cfg)
+        if not of_multirun():
+            with mendable_errors(), leaving_alone():
+                main(cfg)
+            return
+        try:
+            with leaving_alone():
+                main(cfg)
+        except Exception as error:
+            job = " ".join(own_overrides())
+            if not issubclass(type(error), MENDABLE):
+                traceback.print_exc()
+            failed.append(f"{job}: {one_line(error)}")
+            print(f"error: {failed[-1]}; the other jobs go on", file=sys.stderr)
+            raise
 
     return wrapped
+
+
+@contextlib.contextmanager
+def leaving_alone() -> Iterator[None]:
+    """What is done already is said, and no failure."""
+    try:
+        yield
+    except LeftAlone as done:
+        print(done, file=sys.stderr)
+
+
+failed: list[str] = []  # jobs of this process's multirun that failed, each with its error
+
+
+def end_multirun() -> None:
+    """Lists the jobs that failed, and ends the process with exit code 2 where there are any."""
+    if failed:
+        print(f"error: {len(failed)} of the jobs failed:", *failed, sep="\n  ", file=sys.stderr)
+        sys.exit(2)
 
 
 @contextlib.contextmanager
 def mendable_errors() -> Iterator[None]:
     try:
         yield
-    except (Mendable, HydraException, OmegaConfBaseException) as error:
+    except MENDABLE as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except ValueError as error:  # Hydra's own for `group=null`, where the group has a default

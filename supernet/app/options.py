@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
@@ -41,6 +42,11 @@ def named_on_command_line(key: str) -> bool:
 def own_overrides() -> list[str]:
     """The options that the command line names, as given; of a multirun those of this job."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def of_multirun() -> bool:
+    """Whether this is a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def override(key: str, value: str) -> str:

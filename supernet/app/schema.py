@@ -6,8 +6,8 @@ from typing import Any
 from omegaconf import MISSING
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
-NOT_COMPUTED = {"output", "name", "resume", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers", "threads",
-                "table", "checkpoint_cells"}
+NOT_COMPUTED = {"output", "name", "resume", "extend", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers",
+                "threads", "table", "checkpoint_cells"}
 
 
 @dataclass
@@ -59,6 +59,7 @@ class Common:
     output: str = "runs"
     name: str | None = None
     resume: str = "never"  # never, auto, or a run's folder
+    extend: str | None = None  # the folder of a run that goes on for more epochs, in a folder of its own
     dry_run: bool = False
     log_every: int = 50  # steps between looks at the loss on a GPU
     keep_checkpoints: int = 2  # the newest so many stay; with more of them `python -m supernet.rank checkpoints=all` looks back
@@ -137,6 +138,7 @@ class FinalConfig(Common):
 @dataclass
 class RankConfig:
     run: str | None = None  # the folder of a search
+    trust: list[str] = field(default_factory=list)  # what the run's options may name beside what conf/ names, `my_space.make`
     options: Any = None  # without a run: those of train_search.py that make the networks, {name: value}
     table: Any = MISSING
     by: list[str] = field(default_factory=lambda: ["shared_weights"])

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, newest_genotype
+from supernet.errors import UsageError
 
 if TYPE_CHECKING:
     from supernet.app.compose import FinalParts
@@ -39,6 +40,8 @@ def main(cfg: DictConfig) -> None:
         space = space_of(genotype) if cfg.space is None else space_from(cfg.space)
         space.validate(genotype)
         parts = compose.final_parts(cfg, space, genotype)
+    if cfg.extend is not None and genotypes.Genotype.load(f"{cfg.extend}/genotype.json") != genotype:
+        raise UsageError(f"extend={cfg.extend}: that run trains another genotype")
     loop = parts.loop
     if cfg.dry_run:
         print(table(dry_run_rows(cfg, parts)))
@@ -46,6 +49,7 @@ def main(cfg: DictConfig) -> None:
 
     # ---- the run folder, new or gone on with; training, and the test
     recorded = Recorded(cfg, "train_final", parts, stateful=loop.stateful(), position=loop.position, before_save=loop.guard.before_save,
+                        rate=lambda: loop.rate(loop.position.epoch, cfg.epochs),
                         options={"genotype": genotype.to_json()})  # what is trained counts, not the name of its file
     with recorded.begun(first_lines(cfg, parts)) as run:
         save_genotype(run.folder, genotype, space)

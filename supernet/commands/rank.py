@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, overrides, plain
+from supernet.app.trust import check_targets
 from supernet.errors import UsageError
 from supernet.runs.interrupt import Interrupt
 
@@ -136,14 +136,14 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
         validate(options, "train_search")
     else:
         folder = RunFolder(Path(cfg.run))
-        if (folder.status() or {}).get("script") != "train_search" or not folder.config.exists():
+        if folder.known_status().get("script") != "train_search" or not folder.config.exists():
             raise UsageError(f"run={cfg.run}: expected the folder of a search, with run.json and config.yaml")
-        try:
-            options = OmegaConf.load(folder.config)
-        except (OSError, ValueError, YAMLError) as error:
-            raise UsageError(f"{folder.config}: cannot read the run's options ({' '.join(str(error).split())[:150]})") from error
-        if not OmegaConf.is_dict(options) or not {"space", "dataset", "split", "compat", "seed"} <= set(options):
+        folder.check_format()
+        found_options = folder.options()
+        if not {"space", "dataset", "split", "compat", "seed"} <= set(found_options):
             raise UsageError(f"{folder.config}: expected the options of a search")
+        check_targets(found_options, folder.config, cfg.trust)
+        options = OmegaConf.create(found_options)
         found = checkpoint.all_files(folder.checkpoints)
         if not found and "shared_weights" in cfg.by:
             raise UsageError(f"run={cfg.run}: that search has no checkpoint")

@@ -41,6 +41,7 @@ def main(cfg: DictConfig) -> None:
     # ---- the run folder, new or gone on with; search
     recorded = Recorded(cfg, "train_search", parts, stateful=stages.stateful(), position=stages.loop.position,
                         before_save=lambda: stages.loop.guard.before_save(),
+                        rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
                         images=lambda run, genotype: pictures(run.folder, genotype, parts.space,
                                                               stages.loop.search.relaxation.mean().detach()))
     with recorded.begun(first_lines(cfg, parts)) as run:

@@ -15,8 +15,8 @@ from supernet.app.options import plain, text
 from supernet.app.schema import NOT_COMPUTED
 from supernet.data.base import Data
 from supernet.genotype import Genotype
-from supernet.runs.folder import config_hash
-from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped
+from supernet.runs.folder import RunFolder, config_hash
+from supernet.runs.run import Interrupted, Run, choose_folder, command_line, extended_from, stopped
 from supernet.training.records import Position, Stateful
 
 
@@ -36,18 +36,24 @@ class Composed(Protocol):
 
 class Recorded:
     """A run of a script about to begin: its folder, and the lines that it says first. `options` are those that its result depends on, as
-    plain data; `stateful`, `before_save` and `images` as in `Run`."""
+    plain data; `stateful`, `before_save` and `images` as in `Run`; rate: the next epoch's learning rate.
+
+    Raises LeftAlone, RunFolderError as `choose_folder` and `extended_from`.
+    """
 
     def __init__(self, cfg: DictConfig, script: str, composed: Composed, *, stateful: Mapping[str, Stateful], position: Position,
-                 before_save: Callable[[], None], options: Mapping[str, Any] | None = None,
+                 before_save: Callable[[], None], rate: Callable[[], float], options: Mapping[str, Any] | None = None,
                  images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {}):
-        self.cfg, self.composed, self.options = cfg, composed, plain(cfg) | dict(options or {})
+        self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | dict(options or {})
         # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data.
         digest = config_hash(self.options | {"device": composed.device.type, "backend": composed.backend.name,
                                              "split": composed.loaders.split.digest}, NOT_COMPUTED)
         stem = f"{script.removeprefix('train_')}_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
-        folder, self.resuming, self.lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest)
-        self.run = Run(folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
+        ignored = {*NOT_COMPUTED, *(options or {})}  # what config.yaml holds in another form is not compared with it
+        self.source = None if cfg.extend is None else extended_from(RunFolder(Path(cfg.extend)), script, self.options, ignored)
+        self.choice = choose_folder("never" if self.source else cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest,
+                                    config=self.options, ignore=ignored)
+        self.run = Run(self.choice.folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
                        cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
                        images=lambda genotype: images(self.run, genotype))
 
@@ -57,9 +63,13 @@ class Recorded:
         run, cfg = self.run, self.cfg
         try:
             with run:
-                before = run.resume() if self.resuming else []
+                before = run.resume() if self.choice.resuming else []
+                if self.source is not None:
+                    before = run.extend(self.source)
+                    rates = [record["lr"] for record in run.metrics.read(run.folder.metrics)][-1:]
+                    before += [f"learning rate {rate:.4g} in its last epoch, {self.rate():.4g} in the next one" for rate in rates]
                 run.begin(config_text=text(cfg), options=self.options, device=self.composed.device, wandb=self.options["wandb"],
-                          lines=[*before, *self.lines, *lines, self.composed.backend.line])
+                          lines=[*before, *self.choice.lines, *lines, self.composed.backend.line])
                 self.composed.loaders.split.save(run.folder.split)
                 yield run
         except Interrupted:

@@ -10,14 +10,21 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import yaml
 
 from supernet.errors import Mendable
 from supernet.files import write_whole
-from supernet.runs.checkpoint import has_checkpoint
+from supernet.runs import checkpoint
+from supernet.runs.checkpoint import CheckpointError, has_checkpoint
 from supernet.runs.journal import to_json
 
 Status = Literal["running", "stopped", "finished", "failed"]
+FORMAT = "supernet.run/2"  # of the folder; the first one had no name, and its options name modules that have moved
+
+
+ABSENT = "nothing"
 
 
 class RunFolderError(Mendable, RuntimeError):
@@ -63,22 +70,84 @@ class RunFolder:
         return cls(path)
 
     def start(self, *, script: str, command: str, config_hash: str) -> None:
-        """Writes run.json with status `running`. A resumed run keeps the time at which it first started."""
-        started = (self.status() or {}).get("started", _now())
-        write_json(self.run_json, {"script": script, "status": "running", "command": command, "started": started,
-                                   "updated": _now(), "config_hash": config_hash, "pid": os.getpid()})
+        """Writes run.json with status `running`. A resumed run keeps the time at which it first started, and the digests of its files."""
+        before = self.known_status()
+        self._write_status({"format": FORMAT, "script": script, "status": "running", "command": command,
+                            "started": before.get("started", _now()), "updated": _now(), "config_hash": config_hash,
+                            "pid": os.getpid(), "files": before.get("files", {})})
 
     def set_status(self, status: Status) -> None:
         """Changes the status of a started run."""
-        write_json(self.run_json, {**(self.status() or {}), "status": status, "updated": _now()})
+        self._write_status({**(self.status() or {}), "status": status, "updated": _now()})
 
     def status(self) -> dict[str, Any] | None:
-        """What run.json says; None where there is no such file, or it is not ours to read."""
+        """What run.json says; None where there is no such file, or it is not ours, or no longer what was written."""
         try:
             data = json.loads(self.run_json.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return data if type(data) is dict else None
+        return data if type(data) is dict and data.get("sha256", "") in ("", _digest(data)) else None
+
+    def known_status(self) -> dict[str, Any]:
+        """The same; where run.json is gone or damaged, what the newest checkpoint knows of the run; {} where there is neither."""
+        status = self.status()
+        if status is None and has_checkpoint(self.checkpoints):
+            with contextlib.suppress(CheckpointError):
+                status = checkpoint.load(self.checkpoints).state.get("run")
+        return status or {}
+
+    def _write_status(self, status: dict[str, Any]) -> None:
+        status.pop("sha256", None)
+        write_json(self.run_json, status | {"sha256": _digest(status)})
+
+    def write(self, path: Path, data: bytes) -> None:
+        """A file that is final when it is written: whole, synced, its digest in run.json. Raises RunFolderError."""
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot write ({error.strerror or error})") from error
+        self.record(path)
+
+    def record(self, path: Path) -> None:
+        """Keeps the digest of a file that is final, for `verify`."""
+        status = self.status() or {}
+        files = {**status.get("files", {}), path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+        self._write_status({**status, "files": files, "updated": _now()})
+
+    def verify(self, path: Path) -> None:
+        """Raises RunFolderError: the file is missing, or not what was written; one whose digest nobody kept is taken as it is."""
+        known = (self.status() or {}).get("files", {}).get(path.name)
+        try:
+            seen = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot read ({error.strerror or error})") from error
+        if known is not None and seen != known:
+            raise RunFolderError(f"{path}: is not what was written (sha256 differs): the file was damaged or edited")
+
+    def options(self) -> dict[str, Any]:
+        """The options that the run was started with, as plain data: nothing in them is built or resolved. Raises RunFolderError."""
+        self.verify(self.config)
+        try:
+            found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RunFolderError(f"{self.config}: cannot read the run's options ({' '.join(str(error).split())[:150]})") from error
+        if type(found) is not dict:
+            raise RunFolderError(f"{self.config}: expected the options of a run")
+        return found
+
+    def check_format(self) -> None:
+        """Raises RunFolderError: an earlier version of the project wrote this run."""
+        status = self.known_status()
+        if status.get("format") != FORMAT:
+            raise RunFolderError(f"{self.path}: an earlier version of the project wrote this run, and its options name modules that have "
+                                 f"moved since: go on with it there{self._commit()}")
+
+    def _commit(self) -> str:
+        try:
+            commit = json.loads(self.environment.read_text(encoding="utf-8"))["git_commit"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return f" (commit {str(commit)[:40]})" if commit else ""
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -108,16 +177,47 @@ class RunFolder:
         return False
 
 
-def find_unfinished(output: Path, script: str, config_hash: str) -> RunFolder | None:
-    """The newest run of this script and configuration that can go on: unfinished, with a checkpoint, and nobody at work on it."""
+class Earlier(NamedTuple):
+    """The runs of one script and configuration under a folder, newest first: at work now, finished, and such that can go on."""
+
+    working: list[RunFolder]
+    finished: list[RunFolder]
+    unfinished: list[RunFolder]
+
+
+def earlier_runs(output: Path, script: str, config_hash: str) -> Earlier:
+    """Looks at every run under `output`. One whose run.json is gone or damaged is known by its checkpoints (`restore`)."""
     found = []
-    for path in output.glob("*/run.json"):
-        folder = RunFolder(path.parent)
-        status = folder.status() or {}
-        if (status.get("script"), status.get("config_hash")) == (script, config_hash) and status.get("status") != "finished":
-            found.append((status.get("started", ""), folder.path.name, folder))
-    newest_first = (folder for *_, folder in sorted(found, key=lambda row: row[:2], reverse=True))
-    return next((f for f in newest_first if has_checkpoint(f.checkpoints) and not f.is_locked()), None)
+    for path in sorted(output.glob("*")):
+        folder = RunFolder(path)
+        status = folder.known_status()
+        if (status.get("script"), status.get("config_hash")) == (script, config_hash):
+            found.append((str(status.get("started", "")), path.name, status.get("status"), folder))
+    earlier = Earlier([], [], [])
+    for *_, status, folder in sorted(found, key=lambda row: row[:2], reverse=True):
+        if folder.is_locked():
+            earlier.working.append(folder)
+        elif status == "finished":
+            earlier.finished.append(folder)
+        elif has_checkpoint(folder.checkpoints):
+            earlier.unfinished.append(folder)
+    return earlier
+
+
+def differences(there: Any, here: Any, ignore: Collection[str] = ()) -> list[tuple[str, Any, Any]]:
+    """The options that two plain configs do not share, by their full names, with both values (`ABSENT` where one has none)."""
+    if type(there) is not dict or type(here) is not dict:
+        return [] if there == here else [("", there, here)]
+    found = []
+    for key in sorted({*there, *here} - set(ignore)):
+        rows = differences(there.get(key, ABSENT), here.get(key, ABSENT))
+        found += [(f"{key}.{name}".rstrip("."), a, b) for name, a, b in rows]
+    return found
+
+
+def _digest(status: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in status.items() if key != "sha256"}
+    return hashlib.sha256(to_json(kept).encode()).hexdigest()
 
 
 def config_hash(plain_config: Mapping[str, Any], ignore: Collection[str] = ()) -> str:

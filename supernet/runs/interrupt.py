@@ -1,4 +1,4 @@
-"""Stopping between two steps: Ctrl-C and SIGTERM set a flag that the loop reads, so that a checkpoint comes before the exit."""
+"""Stopping between two steps: Ctrl-C, SIGTERM and SIGHUP set a flag that the loop reads, so that a checkpoint comes before the exit."""
 
 import signal
 import threading
@@ -6,10 +6,11 @@ from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """Within the block, the first SIGINT or SIGTERM only sets `signal`; a SIGINT after that raises KeyboardInterrupt at once.
+    """Within the block, the first SIGINT, SIGTERM or SIGHUP (its terminal was closed) only sets `signal`; a SIGINT after that raises
+    KeyboardInterrupt at once.
 
-    A job launcher may own SIGTERM: its handler is called as well, and all handlers are put back at the end. Python allows
-    handlers in the main thread only; in another one this does nothing.
+    A job launcher may own SIGTERM: its handler is called as well, and all handlers are put back at the end. Python allows handlers in the
+    main thread only; in another one this does nothing.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,8 @@ class Interrupt:
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_terminate)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: whoever started it wants it to go on
+                self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_terminate)
             self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
         return self
 

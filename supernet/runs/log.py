@@ -1,12 +1,14 @@
 """Where a run's numbers go beside its journals: `Progress` (one line on a terminal) and `Tracker` (W&B, where wanted)."""
 
 import contextlib
+import netrc
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -188,6 +190,8 @@ def _open_wandb(mode: str, timeout_s: float, **arguments: Any) -> tuple[Any, Cal
         import wandb
     except ImportError as error:
         raise TrackerError(f"the package wandb cannot be imported ({_one_line(error)})") from error
+    if mode == "online" and not has_key():
+        raise TrackerError("No API key configured (`wandb login`, or WANDB_API_KEY)")  # found out here: W&B would ask the network
     settings = {"silent": True, "console": "off"}
     try:
         with _keeping_exit_hooks():
@@ -198,6 +202,19 @@ def _open_wandb(mode: str, timeout_s: float, **arguments: Any) -> tuple[Any, Cal
         wandb.teardown(exit_code=1)  # else the service keeps the run id of the failed attempt in use
         raise TrackerError(_one_line(error)) from error
     return run, wandb.Image
+
+
+def has_key() -> bool:
+    """Whether W&B would find a key for its server: in the environment, or in the user's netrc file, where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    named = os.environ.get("NETRC")
+    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        with contextlib.suppress(OSError, ValueError, netrc.NetrcParseError):
+            if netrc.netrc(path).authenticators(host):
+                return True
+    return False
 
 
 @contextlib.contextmanager

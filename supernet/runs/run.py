@@ -5,19 +5,21 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from supernet.genotype import Genotype
+from supernet.errors import LeftAlone
+from supernet.files import write_whole
+from supernet.genotype import Genotype, short
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
 from supernet.runs.environment import describe
-from supernet.runs.folder import RunFolder, RunFolderError, Status, find_unfinished, write_json
+from supernet.runs.folder import FORMAT, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import Journal, Mark
 from supernet.runs.log import NoTracker, Progress, Tracker, TrackerError, open_tracker
@@ -53,6 +55,7 @@ class Run:
     item: str = "image"  # what the loop counts
     keep_checkpoints: int = 2
     tracker: Tracker = field(default_factory=NoTracker)
+    config_text: str = ""  # the options as YAML, set by `begin`
 
     def __post_init__(self) -> None:
         self.metrics, self.genotypes = Journal(self.folder.metrics), Journal(self.folder.genotypes)
@@ -99,9 +102,10 @@ class Run:
                                  item=self.item)
         self._since = self._saved_at = time.perf_counter()
         environment = describe(device)
-        if not self.position.step:  # a resumed run keeps the record of its start
-            self.folder.config.write_text(config_text)
+        if not self.folder.config.exists():  # a resumed run keeps the record of its start
+            self.folder.write(self.folder.config, config_text.encode())
             write_json(self.folder.environment, environment)
+        self.config_text = self.folder.config.read_text(encoding="utf-8")
         name = self.folder.path.name
         self.tracker, opened = open_tracker(wandb["mode"], project=wandb["project"], timeout_s=wandb["timeout_s"], name=name, run_id=name,
                                             folder=self.folder.path, config=options | {"environment": environment}, warn=self.line)
@@ -151,6 +155,37 @@ class Run:
         """Seconds of work in all, over every time the run was resumed."""
         return self.elapsed_s + time.perf_counter() - self._since
 
+    def extend(self, source: RunFolder) -> list[str]:
+        """Begins where the newest checkpoint of another run stands, with that run's records so far. `source` is only read."""
+        loaded = checkpoint.load(source.checkpoints)
+        for name, journal in (("metrics", self.metrics), ("genotypes", self.genotypes)):
+            theirs, mark = Journal(source.path / journal.path.name), Mark(*loaded.state[name])
+            theirs.verify(mark)
+            write_whole(journal.path, theirs.path.read_bytes()[: mark.size] if mark.size else b"")
+        self._restore(loaded)
+        return [*loaded.skipped, f"goes on from {source.path}, at epoch {self.position.epoch} of now {self.epochs}"]
+
+    def _restore(self, loaded: checkpoint.Loaded) -> None:
+        for name, part in self.parts.items():
+            if name not in loaded.state["parts"]:
+                raise CheckpointError(f"{loaded.path}: has no {name!r}, so it was written by another version of the project")
+            try:
+                part.load_state_dict(loaded.state["parts"][name])
+            except (RuntimeError, KeyError, ValueError) as error:
+                reason = " ".join(str(error).split())[:150]
+                raise CheckpointError(f"{loaded.path}: {name!r} does not fit, so another version wrote it ({reason})") from error
+        self.elapsed_s = loaded.state["elapsed_s"]
+
+    def _restore_files(self, config_text: str) -> list[str]:
+        """Writes config.yaml as the checkpoint knows it where it is gone or damaged."""
+        try:
+            if self.folder.config.read_text(encoding="utf-8") == config_text:
+                return []
+        except (OSError, ValueError):
+            pass
+        self.folder.write(self.folder.config, config_text.encode())
+        return [f"{self.folder.config} was damaged or gone: restored from the checkpoint"]
+
     # -- checkpoints
 
     def save(self) -> None:
@@ -158,6 +193,8 @@ class Run:
         self.before_save()
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
                  "metrics": list(self.metrics.mark()), "genotypes": list(self.genotypes.mark()),
+                 "run": {"format": FORMAT, "script": self.script, "status": "stopped", "config_hash": self.config_hash,
+                         "command": self.command, "started": (self.folder.status() or {}).get("started"), "config": self.config_text},
                  "parts": {name: part.state_dict() for name, part in self.parts.items()}}
         checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}",
                         keep=self.keep_checkpoints)
@@ -167,47 +204,98 @@ class Run:
         """Restores the newest good checkpoint and cuts the records back to it. Returns lines that say what was done."""
         loaded = checkpoint.load(self.folder.checkpoints)
         state = loaded.state
-        for name, part in self.parts.items():
-            if name not in state["parts"]:
-                raise CheckpointError(f"{loaded.path}: has no {name!r}, so it was written by another version of the project")
-            try:
-                part.load_state_dict(state["parts"][name])
-            except (RuntimeError, KeyError, ValueError) as error:
-                reason = " ".join(str(error).split())[:150]
-                raise CheckpointError(f"{loaded.path}: {name!r} does not fit, so another version wrote it ({reason})") from error
-        self.elapsed_s = state["elapsed_s"]
-        self.metrics.cut(Mark(*state["metrics"])), self.genotypes.cut(Mark(*state["genotypes"]))
-        lines = loaded.skipped + [f"resuming {self.folder.path} at epoch {self.position.epoch}, step {self.position.step}"]
+        if state["config_hash"] != self.config_hash:
+            raise CheckpointError(f"{loaded.path}: is of a run with other options, data or backend than these, so it does not belong here")
+        marks = Mark(*state["metrics"]), Mark(*state["genotypes"])
+        self.metrics.verify(marks[0]), self.genotypes.verify(marks[1])
+        self._restore(loaded)
+        self.metrics.cut(marks[0]), self.genotypes.cut(marks[1])
+        lines = [*loaded.skipped, *self._restore_files(state["run"]["config"]),
+                 f"resuming {self.folder.path} at epoch {self.position.epoch}, step {self.position.step}"]
         if state["threads"] != torch.get_num_threads():
             lines.append(f"note: the checkpoint was written with {state['threads']} CPU threads, this process has "
                          f"{torch.get_num_threads()}: rounding differs, so the run goes on but not to the same bits")
         return lines
 
 
-def choose_folder(resume: str, *, output: str, stem: str, script: str, hash_: str) -> tuple[RunFolder, bool, list[str]]:
-    """The folder to work in, whether it holds a run to go on with, and lines to show. Makes a new folder unless resuming.
+class Choice(NamedTuple):
+    """The folder to work in, whether it holds a run to go on with, and lines to show."""
 
-    Raises RunFolderError: `resume` names a folder that is not a run of this script with these options, or has no checkpoint.
+    folder: RunFolder
+    resuming: bool
+    lines: list[str]
+
+
+def choose_folder(resume: str, *, output: str, stem: str, script: str, hash_: str, config: Mapping[str, Any] | None = None,
+                  ignore: Collection[str] = ()) -> Choice:
+    """Makes a new folder unless there is something to go on with. config: the options now, to say which ones differ, `ignore` left out.
+
+    Raises LeftAlone: `resume=auto`, and a run of the same options is finished. Raises RunFolderError: `resume` names a folder that is not a
+    run of this script with these options, or has no checkpoint; with `resume=auto` another process works on the same run.
     """
-    unfinished = find_unfinished(Path(output), script, hash_)
-    if resume == "auto":
-        if unfinished is not None:
-            return unfinished, True, []
-        return RunFolder.create(Path(output), stem), False, [f"nothing to resume under {output}: starting anew"]
+    if resume not in ("auto", "never"):
+        return Choice(named_folder(RunFolder(Path(resume)), script, hash_, config or {}, ignore), True, [])
+    earlier = earlier_runs(Path(output), script, hash_)
     if resume == "never":
-        hint = [f"note: {unfinished.path} is unfinished and has the same options; resume=auto goes on with it"] if unfinished else []
-        return RunFolder.create(Path(output), stem), False, hint
-    folder = RunFolder(Path(resume))
-    status = folder.status()
-    if status is None:
-        raise RunFolderError(f"resume={resume}: expected never, auto or the folder of a run; no run.json there")
-    if status.get("script") != script or status.get("config_hash") != hash_:
-        raise RunFolderError(f"resume={resume}: that run is of {status.get('script')} with other options; its config.yaml lists them")
+        hint = [f"note: {run.path} is unfinished and has the same options; resume=auto goes on with it" for run in earlier.unfinished[:1]]
+        return Choice(RunFolder.create(Path(output), stem), False, hint)
+    if earlier.working:
+        folder = earlier.working[0]
+        process = folder.known_status().get("pid", "unknown")
+        raise RunFolderError(f"{folder.path}: another process, {process}, is at work on this run of the same options; wait for it, stop "
+                             "it, or pass resume=never for a second one")
+    if earlier.finished:
+        raise LeftAlone(f"{earlier.finished[0].path} is finished and has the same options: left alone (resume=never runs it again)")
+    if earlier.unfinished:
+        return Choice(earlier.unfinished[0], True, [])
+    return Choice(RunFolder.create(Path(output), stem), False, [f"nothing to resume under {output}: starting anew"])
+
+
+def named_folder(folder: RunFolder, script: str, hash_: str, config: Mapping[str, Any], ignore: Collection[str]) -> RunFolder:
+    """The folder itself, where it holds a run that these options can go on with. Raises RunFolderError."""
+    status = folder.known_status()
+    asked = f"resume={folder.path}"
+    if not status:
+        raise RunFolderError(f"{asked}: expected never, auto or the folder of a run; no run.json there")
+    folder.check_format()
+    if status.get("script") != script:
+        raise RunFolderError(f"{asked}: that run is of {status.get('script')}, not of {script}")
+    if status.get("config_hash") != hash_:
+        raise RunFolderError(f"{asked}: that run has other options: {different(folder, config, ignore)}")
     if status.get("status") == "finished":
-        raise RunFolderError(f"resume={resume}: that run is finished; there is nothing to go on with")
+        raise RunFolderError(f"{asked}: that run is finished; there is nothing to go on with (extend={folder.path} epochs=... makes it "
+                             "longer)")
     if not has_checkpoint(folder.checkpoints):
-        raise RunFolderError(f"resume={resume}: that run stopped before its first checkpoint")
-    return folder, True, []
+        raise RunFolderError(f"{asked}: that run stopped before its first checkpoint")
+    return folder
+
+
+def extended_from(folder: RunFolder, script: str, config: Mapping[str, Any], ignore: Collection[str]) -> RunFolder:
+    """The folder itself, where its run differs from these options by fewer epochs alone. Raises RunFolderError."""
+    status, asked = folder.known_status(), f"extend={folder.path}"
+    if status.get("script") != script:
+        raise RunFolderError(f"{asked}: expected the folder of a run of {script}, got one of {status.get('script', 'nothing')}")
+    folder.check_format()
+    if not has_checkpoint(folder.checkpoints):
+        raise RunFolderError(f"{asked}: that run has no checkpoint")
+    there = folder.options()
+    if rows := differences(there, config, {*ignore, "epochs"}):
+        raise RunFolderError(f"{asked}: only epochs may differ, and {different(folder, config, {*ignore, 'epochs'})} ({len(rows)} options)")
+    if config["epochs"] <= there["epochs"]:
+        raise RunFolderError(f"{asked}: pass epochs above the {there['epochs']} of that run, got {config['epochs']}")
+    return folder
+
+
+def different(folder: RunFolder, config: Mapping[str, Any], ignore: Collection[str] = (), *, most: int = 4) -> str:
+    """Which options of a run differ from `config`, as `epochs 50 there, 4 here`."""
+    try:
+        there = folder.options()
+    except RunFolderError as error:
+        return f"which ones cannot be said, {error}"
+    rows = [f"{key} {short(a)} there, {short(b)} here" for key, a, b in differences(there, config, ignore)]
+    if not rows:
+        return "the same ones, but another device, backend or data"
+    return "; ".join([*rows[:most], *([f"and {len(rows) - most} more"] if len(rows) > most else [])])
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int, item: str = "image") -> str:

@@ -48,6 +48,10 @@ class FinalLoop:
         return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
                 "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}
 
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch."""
+        return self.schedule(self.lr, epoch + self.shift, epochs)
+
     def evaluate_batch(self) -> None:
         """One batch of an evaluation, to see what it takes; nothing where no images are held out."""
         if self.val is not None:
@@ -75,7 +79,7 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
     position, steps = loop.position, len(loop.train)
     for epoch in range(position.epoch, epochs):
         started = time.perf_counter()
-        lr = loop.schedule(loop.lr, epoch + loop.shift, epochs)
+        lr = loop.rate(epoch, epochs)
         loop.net.drop_path_prob = loop.drop_path_prob * epoch / epochs  # DARTS, train.py: 0 in the first epoch
         loop.net.train()
         done = position.step - epoch * steps

@@ -136,6 +136,11 @@ class SearchLoop:
             monitor.before_epoch(search)
         search.net.drop_path_prob = self.drop_path_prob * scheduled / of
         set_skip_dropout(search.net, self.skip_dropout(own, epochs))
+        return self.rates(epoch, epochs)
+
+    def rates(self, epoch: int, epochs: int) -> tuple[float, float]:
+        """The learning rates of weights and alphas in an epoch of the search, in a stage of so many."""
+        scheduled, of = (epoch - self.first_epoch, epochs) if self.schedule_epochs is None else (epoch, self.schedule_epochs)
         lr, alpha_lr = (schedule(lr, scheduled + self.shift, of) for schedule, lr in zip(self.schedules, self.lr))
         return lr, alpha_lr
 

@@ -1,0 +1,36 @@
+"""Options that come from a file instead of a command line: they may name only what the project's own configs name."""
+
+import functools
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from supernet.app.options import CONF
+from supernet.errors import UsageError
+from supernet.genotype import short
+
+
+def check_targets(options: Any, origin: Path, trusted: Collection[str] = ()) -> None:
+    """Holds every `_target_` in the options of somebody's run against those that `conf/` names, and `trusted`, which the user has named
+    himself: a target is code that will run. Raises UsageError with the first other one."""
+    for key, target in targets(options):
+        if target not in trusted and target not in known_targets():
+            raise UsageError(f"{origin}: {key or 'the file'} names {short(target)}, which no config of this project names, and which would "
+                             f"run here; if it is yours, say so: trust=[{target}]")
+
+
+def targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every `_target_` in plain data, with the key that holds it."""
+    children = node.items() if type(node) is dict else enumerate(node) if type(node) is list else ()
+    for name, child in children:
+        if name == "_target_":
+            yield key, str(child)
+        yield from targets(child, f"{key}.{name}".lstrip("."))
+
+
+@functools.cache
+def known_targets() -> frozenset[str]:
+    """The targets in the configs that come with the project."""
+    return frozenset(target for path in CONF.rglob("*.yaml") for _, target in targets(yaml.safe_load(path.read_text(encoding="utf-8"))))
