@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from supernet.report.figure import house_style
 from supernet.report.scatter import scatter
 from supernet.report.statistics import kendall, precision_at, spearman
 from supernet.runs import checkpoint
-from supernet.runs.folder import RunFolder
+from supernet.runs.folder import RunFolder, RunFolderError
 from supernet.spaces import darts, toy
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns
@@ -122,7 +123,8 @@ def test_what_is_too_large_is_refused(run):
 
 
 def settings(**changed):
-    plain = {"run": None, "options": None, "by": ["shared_weights"], "checkpoints": "last", "device": "cpu", "threads": None, "max_val": 10}
+    plain = {"run": None, "options": None, "by": ["shared_weights"], "checkpoints": "last", "device": "cpu", "threads": None, "max_val": 10,
+             "trust": []}
     return OmegaConf.create(plain | changed)
 
 
@@ -132,9 +134,12 @@ def test_a_folder_that_is_no_search_is_named(run, tmp_path):
         search_of(settings(run=str(tmp_path)))
     other.start(script="train_search", command="", config_hash="")
     other.config.write_text("{space: [")
-    with pytest.raises(UsageError, match="cannot read the run's options"):
+    with pytest.raises(RunFolderError, match="cannot read the run's options"):
         search_of(settings(run=str(tmp_path)))
     other.config.write_text("- a\n- b\n")
+    with pytest.raises(RunFolderError, match="expected the options of a run"):
+        search_of(settings(run=str(tmp_path)))
+    other.config.write_text("a: 1\n")
     with pytest.raises(UsageError, match="expected the options of a search"):
         search_of(settings(run=str(tmp_path)))
     other.config.write_text((run / "config.yaml").read_text())
@@ -142,6 +147,23 @@ def test_a_folder_that_is_no_search_is_named(run, tmp_path):
         search_of(settings(run=str(tmp_path)))
     options, found = search_of(settings(run=str(tmp_path), by=["synflow"]))
     assert found == [] and options.split.max_val == 10 and options.table is None
+
+
+def test_options_of_a_strangers_run_name_nothing_but_what_the_project_names(run, tmp_path):
+    other = RunFolder(tmp_path)
+    other.start(script="train_search", command="", config_hash="")
+    text = (run / "config.yaml").read_text()
+    other.config.write_text(text.replace("supernet.spaces.toy.make", "os.system", 1))
+    assert other.config.read_text() != text
+    with pytest.raises(UsageError, match="space names 'os.system', which no config of this project names") as error:
+        search_of(settings(run=str(tmp_path), by=["synflow"]))
+    assert "\n" not in str(error.value)
+    search_of(settings(run=str(tmp_path), by=["synflow"], trust=["os.system"]))  # named by the user himself
+
+
+def test_a_run_of_an_earlier_version_is_named():
+    with pytest.raises(RunFolderError, match="an earlier version of the project wrote this run"):
+        search_of(settings(run=str(Path(__file__).parent / "earlier_run")))
 
 
 def saved(folder, step, value):

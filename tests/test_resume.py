@@ -181,7 +181,7 @@ def test_a_training_killed_twice_ends_as_an_unbroken_one(final_unbroken, tmp_pat
 def test_a_search_killed_between_changes_of_files_ends_as_an_unbroken_one(wanted, tmp_path):
     for every, at in [
         (EVERY_STEP, At(1, "/run.json")),  # before anything is recorded
-        (EVERY_STEP, At(8, ".pt.part")),  # before a checkpoint is written, in the second epoch
+        (EVERY_STEP, At(8, ".pt.")),  # before a checkpoint is written, in the second epoch
         (EVERY_EPOCH, At(1, "genotype.json")),  # before the second epoch is recorded
         (EVERY_EPOCH, At(1, "checkpoints/epoch_00002")),  # after it is recorded, before its checkpoint
         (EVERY_EPOCH, At(1, "alphas.npz")),  # after the last epoch
@@ -320,7 +320,7 @@ def test_ctrl_c_before_the_run_has_begun_is_one_line(tmp_path):
 def killed(tmp_path_factory) -> Path:
     """The folder of a search that was killed in its second epoch, with the checkpoints of two steps."""
     where = tmp_path_factory.mktemp("killed")
-    assert run("train_search", *SEARCH, EVERY_STEP, cwd=where, at=At(9, ".pt.part"), report=False).code == -signal.SIGKILL
+    assert run("train_search", *SEARCH, EVERY_STEP, cwd=where, at=At(9, ".pt."), report=False).code == -signal.SIGKILL
     return where
 
 
@@ -394,7 +394,8 @@ def test_a_finished_run_cannot_be_gone_on_with(again):
 def test_a_run_of_other_options_cannot_be_gone_on_with(broken_off, tmp_path, other):
     before = contents(tmp_path)
     line = only_error(run("train_search", *SEARCH, other, f"resume=runs/{broken_off.path.name}", cwd=tmp_path))
-    assert "other options" in line and "config.yaml" in line
+    key, _, value = other.partition("=")
+    assert "other options" in line and f"{key} " in line and "here" in line
     assert contents(tmp_path) == before
 
 
@@ -419,10 +420,89 @@ def test_two_processes_cannot_work_on_one_run(wanted, tmp_path):
     assert_same(outcome(finished(tmp_path)), wanted)
 
 
-def test_resume_auto_leaves_a_run_alone_that_is_at_work(broken_off, tmp_path):
-    before = contents(broken_off.path)
+def test_resume_auto_names_a_run_that_is_at_work_and_starts_no_second_one(broken_off, tmp_path):
     with open(broken_off.path / ".lock", "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        ended = run("train_search", *SEARCH, "resume=auto", "epochs=3", cwd=tmp_path, at=At(1, "metrics.jsonl"))
-    assert ended.code == -signal.SIGKILL and len(folders(tmp_path)) == 2
-    assert contents(broken_off.path) == before
+        before = contents(tmp_path)
+        line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path))
+        assert f"{broken_off.path.relative_to(tmp_path)}: another process" in line and str(broken_off.status()["pid"]) in line
+        assert contents(tmp_path) == before
+
+
+def test_resume_auto_leaves_a_finished_run_alone(again):
+    where = again[0].path.parents[1]
+    before = contents(where)
+    ended = run("train_search", *SEARCH, EVERY_EPOCH, "resume=auto", cwd=where)
+    told = f"{again[0].path.relative_to(where)} is finished and has the same options: left alone (resume=never runs it again)"
+    assert ended.code == 0 and ended.err.splitlines() == [told]
+    assert contents(where) == before
+
+
+# ---- records, options and status that were damaged
+
+
+def test_a_digit_of_the_records_that_changed_is_said_before_the_first_step(broken_off, tmp_path):
+    text = broken_off.metrics.read_text()
+    broken_off.metrics.write_text(text.replace('"train_loss": 2', '"train_loss": 3', 1))
+    assert broken_off.metrics.read_text() != text
+    line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path))
+    assert "metrics.jsonl" in line and "sha256 differs" in line
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, empty, Path.unlink])
+def test_options_and_status_that_are_damaged_are_restored_from_the_checkpoint(broken_off, unbroken, wanted, tmp_path, damage):
+    options = broken_off.config.read_text()
+    damage(broken_off.config), damage(broken_off.run_json)
+    ended = run("train_search", *SEARCH, "resume=auto", cwd=tmp_path)
+    assert ended.code == 0 and "config.yaml was damaged or gone: restored from the checkpoint" in ended.err, ended.err
+    assert_same(outcome(finished(tmp_path)), wanted)
+    assert broken_off.config.read_text() == options
+    assert broken_off.status().keys() == unbroken.status().keys()
+
+
+def test_a_checkpoint_of_another_run_is_refused(broken_off, tmp_path):
+    ended = run("train_search", *SEARCH, "seed=1", "epochs=1", "output=other", cwd=tmp_path, report=False)
+    assert ended.code == 0, ended.err
+    for path in checkpoints(broken_off):
+        path.unlink()
+    for path in tmp_path.glob("other/*/checkpoints/*.pt"):
+        shutil.copy(path, broken_off.checkpoints)
+    line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path))
+    assert "is of a run with other options" in line
+
+
+# ---- longer
+
+
+def test_a_finished_search_goes_on_for_more_epochs_in_a_folder_of_its_own(unbroken, wanted, tmp_path):
+    shutil.copytree(unbroken.path, tmp_path / "first")
+    before = contents(tmp_path / "first")
+    line = only_error(run("train_search", *SEARCH, "extend=first", cwd=tmp_path))
+    assert "pass epochs above the 3 of that run, got 3" in line
+    line = only_error(run("train_search", *SEARCH, "extend=first", "epochs=5", "seed=1", cwd=tmp_path))
+    assert "only epochs may differ, and seed 0 there, 1 here" in line
+    at = At(2, "checkpoints/epoch_00004")
+    assert run("train_search", *SEARCH, "extend=first", "epochs=5", EVERY_STEP, cwd=tmp_path, report=False, at=at).code == -signal.SIGKILL
+    ended = run("train_search", *SEARCH, "extend=first", "epochs=5", "resume=auto", cwd=tmp_path)
+    assert ended.code == 0 and "resuming" in ended.err, ended.err
+    folder = finished(tmp_path)
+    records = Journal.read(folder.metrics)
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3, 4]
+    assert [record["train_loss"] for record in records[:3]] == [record["train_loss"] for record in wanted["metrics"]]
+    assert records[3]["lr"] > records[2]["lr"]  # of a cosine over five epochs
+    assert contents(tmp_path / "first") == before
+
+    unkilled = tmp_path / "unkilled"
+    unkilled.mkdir()
+    ended = run("train_search", *SEARCH, "extend=../first", "epochs=5", cwd=unkilled)
+    assert f"learning rate {records[2]['lr']:.4g} in its last epoch, {records[3]['lr']:.4g} in the next one" in ended.err
+    assert_same(outcome(finished(unkilled)), outcome(folder))
+
+
+# ---- what an earlier version wrote
+
+
+def test_a_run_of_an_earlier_version_is_one_line(tmp_path):
+    shutil.copytree(ROOT / "tests" / "earlier_run", tmp_path / "old")
+    line = only_error(run("train_search", *SEARCH, "resume=old", cwd=tmp_path))
+    assert "an earlier version of the project wrote this run" in line and "commit 1c57be2" in line

@@ -1,6 +1,7 @@
 """The two scripts, end to end on real data, and every configuration."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,34 @@ def test_numbers_that_are_not_finite_stop_the_run_and_say_where(tmp_path, backen
 def test_multirun_makes_a_folder_a_job(tmp_path):
     run("train_search.py", "--multirun", *SEARCH, "epochs=1", "seed=1,2", cwd=tmp_path)
     assert sorted(p.name.split("_")[-1] for p in tmp_path.glob("runs/*_search_*")) == ["seed1", "seed2"]
+
+
+def test_a_job_of_a_multirun_that_fails_ends_no_other(tmp_path):
+    done = run("train_search.py", "--multirun", *SEARCH, "epochs=1", "batch_size=8,999,4", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert len(list(tmp_path.glob("runs/*/genotype.json"))) == 2
+    told = done.stderr.splitlines()[-2:]
+    assert told[0] == "error: 1 of the jobs failed:" and "batch_size=999" in told[1]
+
+
+def test_a_multirun_that_was_stopped_goes_on_with_what_is_left(tmp_path):
+    options = ("--multirun", *SEARCH, "epochs=1", "seed=1,2")
+    run("train_search.py", *SEARCH, "epochs=1", "seed=1", cwd=tmp_path)
+    done = run("train_search.py", *options, "resume=auto", cwd=tmp_path)
+    assert "is finished and has the same options: left alone" in done.stderr
+    assert sorted(p.name.split("_")[-1] for p in tmp_path.glob("runs/*_search_*")) == ["seed1", "seed2"]
+
+
+@pytest.mark.parametrize("multirun", [[], ["--multirun"]])
+def test_the_printed_command_retrains_as_it_stands(tmp_path, multirun):
+    source = "dataset.source._target_=supernet.data.digits.Digits"
+    done = run("train_search.py", *multirun, *SEARCH, "epochs=1", 'output="my runs/a=b, c"', source, cwd=tmp_path)
+    (command,) = [line.removeprefix("retrain   ") for line in done.stdout.splitlines() if line.startswith("retrain   ")]
+    assert "dataset.source._target_=" in command
+    command = command.replace("python ", f"{shlex.quote(sys.executable)} ", 1)
+    small = "epochs=1 layers=3 channels=4 batch_size=16 split.max_train=32 threads=1 wandb.mode=disabled output=final"
+    subprocess.run(f"{command} {small}", shell=True, check=True, cwd=tmp_path, capture_output=True, timeout=120)
+    assert list(tmp_path.glob("final/*/summary.json"))
 
 
 def test_a_space_from_a_file_in_the_working_directory(tmp_path):

@@ -16,6 +16,7 @@ from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
+from supernet.app.lone_images import refuse_lone_images
 from supernet.app.options import named_on_command_line
 from supernet.bilevel import Bilevel, rehearse
 from supernet.costs.base import Cost
@@ -140,6 +141,9 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
+    mean = relaxation.mean().detach()
+    refuse_lone_images(net, lambda net, x: net(x, mean, generator=torch.Generator(device)),
+                       {"split.max_train": loaders.train, "split.max_val": loaders.val}, data.example(device))
     table = None if cfg.table is None else build(cfg.table)(space)
     return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, task, net, relaxation, table, backend)
 
@@ -290,6 +294,8 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
                   device, **task.network_options())
+    refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
+                       {"split.max_train": loaders.train}, data.example(device))
     position = Position()
 
     guard = Guard(net, device, cfg.log_every, position, lambda batch: where_training_diverged(loop, batch))

@@ -75,6 +75,12 @@ class Loader:
     def num_items(self) -> int:
         return len(self.indices)
 
+    @property
+    def smallest_batch(self) -> int:
+        """Images in the smallest batch of a pass."""
+        rest = self.num_items % self.batch_size
+        return rest if rest and not self.drop_last else min(self.batch_size, self.num_items)
+
     def __len__(self) -> int:
         """Batches in a whole pass."""
         whole, rest = divmod(self.num_items, self.batch_size)
