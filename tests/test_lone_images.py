@@ -34,7 +34,8 @@ def searching(*options):
 
 
 @pytest.mark.parametrize("options", [
-    ["split.max_train=65", "batch_size=64", "task.auxiliary_weight=0.4"], ["split.max_train=8", "batch_size=1", "task.auxiliary_weight=0.4"],
+    ["split.max_train=65", "batch_size=64", "task.auxiliary_weight=0.4"],
+    ["split.max_train=8", "batch_size=1", "task.auxiliary_weight=0.4"],
 ])
 def test_a_last_batch_of_one_image_is_one_line(options):
     with pytest.raises(UsageError, match="(65 images in batches of 64 leave a last batch of one image|batch_size=1), and a batch norm"):
@@ -42,7 +43,8 @@ def test_a_last_batch_of_one_image_is_one_line(options):
 
 
 @pytest.mark.parametrize("options", [
-    ["split.max_train=64", "batch_size=64", "task.auxiliary_weight=0.4"], ["split.max_train=65", "batch_size=64", "task.auxiliary_weight=0"],
+    ["split.max_train=64", "batch_size=64", "task.auxiliary_weight=0.4"],
+    ["split.max_train=65", "batch_size=64", "task.auxiliary_weight=0"],
 ])
 def test_where_every_norm_sees_more_than_one_value_nothing_is_refused(options):
     training(*options)

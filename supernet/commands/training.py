@@ -45,14 +45,17 @@ class Recorded:
                  before_save: Callable[[], None], rate: Callable[[], float], options: Mapping[str, Any] | None = None,
                  images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {}):
         self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | dict(options or {})
-        # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data.
-        digest = config_hash(self.options | {"device": composed.device.type, "backend": composed.backend.name,
-                                             "split": composed.loaders.split.digest}, NOT_COMPUTED)
-        stem = f"{script.removeprefix('train_')}_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
         ignored = {*NOT_COMPUTED, *(options or {})}  # what config.yaml holds in another form is not compared with it
         self.source = None if cfg.extend is None else extended_from(RunFolder(Path(cfg.extend)), script, self.options, ignored)
-        self.choice = choose_folder("never" if self.source else cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest,
-                                    config=self.options, ignore=ignored)
+        # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data; a run that was made longer
+        # has had other learning rates than one that was as long from the start.
+        beside = {"device": composed.device.type, "backend": composed.backend.name, "split": composed.loaders.split.digest}
+        if self.source is not None:
+            beside["extends"] = self.source.known_status()["config_hash"]
+        digest = config_hash(self.options | beside, NOT_COMPUTED)
+        stem = f"{script.removeprefix('train_')}_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
+        self.choice = choose_folder(cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest, config=self.options,
+                                    ignore=ignored)
         self.run = Run(self.choice.folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
                        cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
                        images=lambda genotype: images(self.run, genotype))
@@ -64,7 +67,7 @@ class Recorded:
         try:
             with run:
                 before = run.resume() if self.choice.resuming else []
-                if self.source is not None:
+                if self.source is not None and not self.choice.resuming:
                     before = run.extend(self.source)
                     rates = [record["lr"] for record in run.metrics.read(run.folder.metrics)][-1:]
                     before += [f"learning rate {rate:.4g} in its last epoch, {self.rate():.4g} in the next one" for rate in rates]
