@@ -1,5 +1,7 @@
 """The mark of errors that whoever runs a script can mend."""
 
+from collections.abc import Collection
+
 
 class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, never raised itself)
     """Its message is one line that says what was expected and what was seen; scripts show it without a traceback."""
@@ -7,3 +9,11 @@ class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, ne
 
 class UsageError(Mendable):
     """An option is wrong."""
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """`; did you mean x?`, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
