@@ -30,9 +30,10 @@ def main(cfg: DictConfig) -> None:
     from supernet.networks.measure import multiply_adds_of, parameters
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import final_rows, save_genotype, save_summary, size_text
-    from supernet.runs import checkpoint, dry_run
+    from supernet.runs import dry_run
     from supernet.runs.folder import config_hash
     from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped, table
+    from supernet.runs.weights import save_weights
     from supernet.training.evaluate import evaluate
     from supernet.training.final import fit_final
 
@@ -81,7 +82,7 @@ def main(cfg: DictConfig) -> None:
 
             # ---- the test, read once
             with loop.average.evaluated(list(net.parameters())):
-                checkpoint.save_file(folder.weights, net.state_dict())
+                save_weights(folder.weights, net, data, genotype, hash_)
                 result = evaluate(net, task, parts.test, lambda: None, loop.generators["net"], loop.context)
             last = run.metrics.read(folder.metrics)[-1]
             count = multiply_adds_of(net, data.example(device))

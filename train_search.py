@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     from supernet.runs import dry_run
     from supernet.runs.folder import config_hash
     from supernet.runs.run import Interrupted, Run, choose_folder, command_line, stopped, table
+    from supernet.runs.weights import search_description
     from supernet.training.stages import fit_stages
 
     # ---- compose: plain objects from the options; nothing is written yet
@@ -70,6 +71,7 @@ def main(cfg: DictConfig) -> None:
     folder, resuming, lines = choose_folder(cfg.resume, output=cfg.output, stem=stem, script="train_search", hash_=hash_)
     run = Run(folder, "train_search", command_line(), hash_, stages.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
               before_save=lambda: stages.loop.guard.before_save(), item=data.item, keep_checkpoints=cfg.keep_checkpoints,
+              about=lambda: search_description(stages.loop.search.net, data, stages.loop.search.relaxation.mean()),
               images=lambda genotype: pictures(folder, genotype, space, stages.loop.search.relaxation.mean().detach()))
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
