@@ -19,14 +19,14 @@ supernet.use(threads=1, device="cpu")
 
 # Your data: float images (N, C, H, W), labels from 0. Here stripes in noise, whose class is their direction.
 draws = torch.Generator().manual_seed(0)
-labels = torch.arange(256) % 4
+labels = torch.arange(192) % 4
 y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
 waves = torch.stack([torch.sin(2 * (a * x + b * y)) for a, b in ((1, 0), (0, 1), (0.7, 0.7), (0.7, -0.7))])
-images = waves[labels][:, None] + 1.5 * torch.randn(256, 1, 8, 8, generator=draws)
-train, val = (images[:128], labels[:128]), (images[128:], labels[128:])  # the weights learn from the first, the alphas from the second
+images = waves[labels][:, None] + 1.5 * torch.randn(192, 1, 8, 8, generator=draws)
+train, val = (images[:96], labels[:96]), (images[96:], labels[96:])  # the weights learn from the first, the alphas from the second
 sizes = {"layers": 3, "channels": 4, "num_classes": 4, "in_channels": 1, "image_size": (8, 8)}
 
-space = supernet.space("darts", nodes=2)
+space = supernet.space("darts", nodes=2, ops=["none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"])
 with initial_weights(seed=0):
     net = space.network(space.candidates(), norm=search_normalisation("search", "running"), **sizes)
 relaxation = Softmax(space, draws)
@@ -35,8 +35,8 @@ search = Bilevel(net, relaxation, first_order, Classification(), torch.optim.SGD
 
 for epoch in range(EPOCHS):
     search.anneal(epoch / max(1, EPOCHS - 1), epoch)
-    for n in torch.randperm(128, generator=draws).split(BATCH):
-        m = torch.randperm(128, generator=draws)[:BATCH]
+    for n in torch.randperm(96, generator=draws).split(BATCH):
+        m = torch.randperm(96, generator=draws)[:BATCH]
         stats = search.step((train[0][n], train[1][n]), (val[0][m], val[1][m]))  # the alphas once, then the weights once
     print(f"epoch {epoch + 1}  loss of the last batch {stats['loss'] / stats['count']:.3f}")
 
