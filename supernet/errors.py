@@ -1,5 +1,7 @@
 """The mark of errors that whoever runs a script can mend."""
 
+from collections.abc import Collection
+
 
 class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, never raised itself)
     """Its message is one line that says what was expected and what was seen; scripts show it without a traceback."""
@@ -11,3 +13,11 @@ class UsageError(Mendable):
 
 class LeftAlone(Exception):  # noqa: N818  (nothing went wrong)
     """What was asked for is done already. The message, one line, says where."""
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """`; did you mean x?`, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

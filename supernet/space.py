@@ -37,11 +37,16 @@ class CellSpec:
 
     def __post_init__(self) -> None:
         want = sorted(self.edges, key=lambda e: (e[1], e[0]))
-        assert list(self.edges) == want, "edges must be ordered by destination, then source"
-        assert len(set(self.ops)) == len(self.ops), "op names must be unique"
-        for table in (self.present, self.selectable):
-            assert len(table) == len(self.edges) and all(len(row) == len(self.ops) for row in table)
-        assert len(self.keep) == self.num_nodes
+        if list(self.edges) != want:
+            raise ValueError(f"edges must be ordered by destination, then source, got {short(list(self.edges))}")
+        if len(set(self.ops)) != len(self.ops):
+            raise ValueError(f"op names must be unique, got {short(list(self.ops))}")
+        for name, table in (("present", self.present), ("selectable", self.selectable)):
+            if [len(row) for row in table] != [len(self.ops)] * len(self.edges):
+                raise ValueError(f"{name} must have {len(self.edges)} rows, one an edge, of {len(self.ops)} truth values, one an op; "
+                                 f"got rows of {short([len(row) for row in table])}")
+        if len(self.keep) != self.num_nodes:
+            raise ValueError(f"keep must be [fewest, most] for each of the {self.num_nodes} computed nodes, got {short(list(self.keep))}")
 
     @classmethod
     def full(cls, *, num_inputs: int, num_nodes: int, ops: Sequence[str], outputs: Sequence[int], keep: tuple[int, int] | None,
@@ -120,6 +125,18 @@ class CellSpec:
 
 
 Candidates = Mapping[str, Mask]  # kind -> which (edge, op) pairs a network holds
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a network was built from, as plain values: the space (`fingerprint` stands for what it allows), the candidates, and the
+    builder's arguments. A network made by `Space.network` knows its own as `net.built`, so that weights can be kept with it."""
+
+    space: str
+    arguments: Mapping[str, Any]
+    fingerprint: str
+    candidates: Candidates
+    sizes: Mapping[str, Any]
 
 
 def _itself(space: "Space", genotype: Genotype) -> Genotype:
@@ -208,7 +225,9 @@ class Space:
 
     def network(self, candidates: Candidates, **sizes: Any) -> Any:
         """The network that holds `candidates`; `sizes` are the builder's (channels, layers, num_classes, ...)."""
-        return self.build(self, candidates, **sizes)
+        net = self.build(self, candidates, **sizes)
+        net.built = Built(self.name, self.arguments, self.fingerprint, candidates, sizes)
+        return net
 
     def canonical(self, genotype: Genotype) -> Genotype:
         """The representative of the genotypes that compute the same function as this one; itself where none is defined."""

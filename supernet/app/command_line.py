@@ -1,14 +1,13 @@
 """The command line: a script's Hydra main, and every error that the user can mend as one line on stderr."""
 
 import contextlib
-import difflib
 import functools
 import io
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -20,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from supernet.app.options import CONF, of_multirun, own_overrides
 from supernet.app.schema import FinalConfig, RankConfig, SearchConfig, TabulateConfig
-from supernet.errors import LeftAlone, Mendable, UsageError
+from supernet.errors import LeftAlone, Mendable, UsageError, did_you_mean
 from supernet.genotype import short
 
 MENDABLE = (Mendable, HydraException, OmegaConfBaseException)  # what the user can mend, in one line
@@ -185,9 +184,3 @@ def _known_keys(script: str, overrides: Sequence[str]) -> list[str]:
             return list(flat(compose(name, [option for option in overrides if re.split("[@=]", option)[0] in groups])))
         except HydraException:  # the choices of several runs
             return list(flat(compose(name)))
-
-
-def did_you_mean(word: str, known: Collection[str]) -> str:
-    """`; did you mean x?`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -88,12 +88,13 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     """The test, read once, and what is said of it; weights, summary and report are written."""
     from supernet.networks.measure import multiply_adds_of, parameters
     from supernet.report.summary import final_rows, save_summary
-    from supernet.runs import checkpoint, dry_run
+    from supernet.runs import dry_run
+    from supernet.runs.weights import save_weights
     from supernet.training.evaluate import evaluate
 
     loop, net, data, item, folder = parts.loop, parts.net, parts.data, parts.data.item, run.folder
     with loop.average.evaluated(list(net.parameters())):
-        checkpoint.save_file(folder.weights, net.state_dict())
+        save_weights(folder.weights, net, data, genotype, run.config_hash)
         result = evaluate(net, parts.task, parts.test, lambda: None, loop.generators["net"], loop.context)
     last = run.metrics.read(folder.metrics)[-1]
     count = multiply_adds_of(net, data.example(parts.device))

@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
     from supernet.commands.training import Recorded
     from supernet.report.pictures import pictures
     from supernet.runs.run import table
+    from supernet.runs.weights import search_description
     from supernet.training.stages import fit_stages
 
     # ---- compose: plain objects from the options; nothing is written yet
@@ -42,6 +43,7 @@ def main(cfg: DictConfig) -> None:
     recorded = Recorded(cfg, "train_search", parts, stateful=stages.stateful(), position=stages.loop.position,
                         before_save=lambda: stages.loop.guard.before_save(),
                         rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
+                        about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean()),
                         images=lambda run, genotype: pictures(run.folder, genotype, parts.space,
                                                               stages.loop.search.relaxation.mean().detach()))
     with recorded.begun(first_lines(cfg, parts)) as run:

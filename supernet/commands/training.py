@@ -36,13 +36,14 @@ class Composed(Protocol):
 
 class Recorded:
     """A run of a script about to begin: its folder, and the lines that it says first. `options` are those that its result depends on, as
-    plain data; `stateful`, `before_save` and `images` as in `Run`; rate: the next epoch's learning rate.
+    plain data; `stateful`, `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate.
 
     Raises LeftAlone, RunFolderError as `choose_folder` and `extended_from`.
     """
 
     def __init__(self, cfg: DictConfig, script: str, composed: Composed, *, stateful: Mapping[str, Stateful], position: Position,
                  before_save: Callable[[], None], rate: Callable[[], float], options: Mapping[str, Any] | None = None,
+                 about: Callable[[], Mapping[str, Any]] = dict,
                  images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {}):
         self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | dict(options or {})
         ignored = {*NOT_COMPUTED, *(options or {})}  # what config.yaml holds in another form is not compared with it
@@ -57,7 +58,7 @@ class Recorded:
         self.choice = choose_folder(cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest, config=self.options,
                                     ignore=ignored)
         self.run = Run(self.choice.folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
-                       cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
+                       cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints, about=about,
                        images=lambda genotype: images(self.run, genotype))
 
     @contextlib.contextmanager

@@ -107,6 +107,11 @@ class Data(Protocol):
 
     def check(self) -> None: ...  # raises DataError unless the files are there and as they must be
 
+    def facts(self) -> dict[str, Any]:
+        """What who uses a trained network must know, as plain values that are kept with its weights; `kind` says which class of
+        `preprocess` reads them. Nothing is known where a data set does not say."""
+        return {}
+
     def example(self, device: torch.device) -> Tensor: ...  # one input of a network
 
     def search(self, loading: Any, *, split: Mapping[str, Any], augment_val: bool, generators: Mapping[str, torch.Generator]) -> Any: ...

@@ -33,6 +33,11 @@ class ImageData(Data):
     def check(self) -> None:
         self.source.check()
 
+    def facts(self) -> dict[str, Any]:
+        source = self.source
+        return {"kind": "images", "name": self.name, "class_names": list(source.class_names), "image_size": list(source.image_size),
+                "mean": list(source.mean), "std": list(source.std), "crop": self.augment.crop}
+
     def example(self, device: torch.device) -> Tensor:
         return torch.zeros(1, self.source.in_channels, *self.source.image_size, device=device)
 

@@ -20,6 +20,11 @@ UNKNOWN, END = "<unk>", "<eos>"  # words: not in the training part; the end of a
 SHORTEST, SPREAD, LONGER = 5, 5, 20  # of a drawn length: at least, standard deviation, at most so much above bptt [official DARTS code]
 
 
+def items_of(text: str, level: str) -> list[str]:
+    """`text` cut into characters, or into words with an end mark a line."""
+    return list(text) if level == "character" else [word for line in text.splitlines() for word in [*line.split(), END]]
+
+
 class TextBatch(NamedTuple):
     """inputs and targets (T, B) int64, targets one item ahead; `fresh` where the sequences begin, and no state goes before them."""
 
@@ -87,6 +92,9 @@ class Text(Data):
         if shortest < 2:
             raise DataError(f"{self.path}: each of the three parts needs at least 2 {self.item}s, the shortest has {shortest}")
 
+    def facts(self) -> dict[str, Any]:
+        return {"kind": "text", "name": self.name, "level": self.item, "class_names": list(self._vocabulary)}
+
     def example(self, device: torch.device) -> Tensor:
         return torch.zeros(1, 1, dtype=torch.int64, device=device)
 
@@ -129,8 +137,7 @@ class Text(Data):
         return torch.tensor([self._vocabulary.get(item, 0) for item in self._items(part)], dtype=torch.int64)
 
     def _items(self, part: str) -> list[str]:
-        text = self._texts[part]
-        return list(text) if self.item == "character" else [word for line in text.splitlines() for word in [*line.split(), END]]
+        return items_of(self._texts[part], self.item)
 
     @cached_property
     def _texts(self) -> dict[str, str]:

@@ -1,13 +1,18 @@
 """The device a run computes on, and the settings of the process that go with it."""
 
 import functools
+import math
 import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+
+from ops import kernels
+from supernet.errors import UsageError
 
 
 def resolve_device(text: str) -> torch.device:
@@ -44,3 +49,38 @@ def precision(amp: str, device: torch.device) -> Callable[[], AbstractContextMan
     if amp == "none":
         return nullcontext
     return functools.partial(torch.autocast, device.type, torch.bfloat16)
+
+
+class Using(NamedTuple):
+    """How this process computes from now on. `backend` is one line of text."""
+
+    device: torch.device
+    threads: int
+    backend: str
+
+
+def use(*, threads: int | None = 1, backend: str = "auto", device: str = "auto", deterministic: bool = False, tf32: bool = False) -> Using:
+    """Sets how this whole process computes, as `threads=1 backend=auto device=auto` do in the scripts. Call it once, before the first step.
+
+    threads: of the CPU, 1 unless asked for: beside other busy processes torch's own choice, a thread a core, makes the steps of a supernet
+    tens of times slower, since each of its many short operations waits for a thread that has no core (docs/library.md has the numbers).
+    None: as many as the cores that this process may use, which pays on an idle machine with large images.
+    backend: `auto`, `plain` or `native`, whose kernels compute. device: `auto`, `cpu`, `cuda` or `cuda:N`; what is returned is the device
+    to put networks and batches on. deterministic, tf32: as `prepare`. Raises UsageError, ValueError.
+    """
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise UsageError(f"threads must be a whole number of at least 1, or None, got {threads!r}")
+    on = resolve_device(device)
+    chosen = kernels.use(backend, device=on.type)
+    prepare(on, threads=usable_cores() if threads is None else threads, deterministic=deterministic, tf32=tf32)
+    return Using(on, torch.get_num_threads(), chosen.line)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than its container grants (torch counts the machine's)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()  # control group, version 2
+        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores

@@ -52,6 +52,7 @@ class Run:
     checkpoint_every_s: float
     images: Callable[[Genotype], Mapping[str, Callable[[], Any]]] = lambda genotype: {}  # an epoch's pictures, by name, for the tracker
     before_save: Callable[[], None] = lambda: None  # raises where the parts are not worth saving
+    about: Callable[[], Mapping[str, Any]] = dict  # plain values that say what a checkpoint's weights are of, for who loads them alone
     item: str = "image"  # what the loop counts
     keep_checkpoints: int = 2
     tracker: Tracker = field(default_factory=NoTracker)
@@ -195,7 +196,7 @@ class Run:
                  "metrics": list(self.metrics.mark()), "genotypes": list(self.genotypes.mark()),
                  "run": {"format": FORMAT, "script": self.script, "status": "stopped", "config_hash": self.config_hash,
                          "command": self.command, "started": (self.folder.status() or {}).get("started"), "config": self.config_text},
-                 "parts": {name: part.state_dict() for name, part in self.parts.items()}}
+                 "about": dict(self.about()), "parts": {name: part.state_dict() for name, part in self.parts.items()}}
         checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}",
                         keep=self.keep_checkpoints)
         self._saved_at = time.perf_counter()
