@@ -58,7 +58,8 @@ class Recorded:
         self.choice = choose_folder(cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest, config=self.options,
                                     ignore=ignored)
         self.run = Run(self.choice.folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
-                       cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints, about=about,
+                       cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
+                       about=about,
                        images=lambda genotype: images(self.run, genotype))
 
     @contextlib.contextmanager
