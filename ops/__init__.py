@@ -5,7 +5,7 @@ from functools import partial
 
 from ops.conv import dil_conv, factorised_conv, nor_conv, sep_conv
 from ops.op import Normalisation, Op
-from ops.simple import Noise, Zero, avg_pool, max_pool, skip
+from ops.simple import GaussianNoise, Zero, avg_pool, max_pool, skip
 
 OPS: dict[str, Callable[[int, int, Normalisation], Op]] = {
     "none": lambda channels, stride, norm: Zero(stride),
@@ -21,7 +21,7 @@ OPS: dict[str, Callable[[int, int, Normalisation], Op]] = {
     "nor_conv_3x3": partial(nor_conv, 3),
     "conv_3x1_1x3": partial(factorised_conv, 3),
     "conv_7x1_1x7": partial(factorised_conv, 7),
-    "noise": lambda channels, stride, norm: Noise(stride),
+    "noise": lambda channels, stride, norm: GaussianNoise(stride),
 }
 
 

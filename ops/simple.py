@@ -30,7 +30,7 @@ class Skip(Op):
         return Term(source.flow)
 
 
-class Noise(Op):
+class GaussianNoise(Op):
     """Independent standard normal samples of the input's shape (subsampled by the stride), drawn anew at every forward in
     training and evaluation; no parameters, no gradient to the input (space S4 of RobustDARTS, Zela et al. 2020)."""
 

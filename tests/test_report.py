@@ -15,7 +15,7 @@ from supernet.report.curves import SERIES_COLOURS, alpha_charts, heat_map, heat_
 from supernet.report.draw import cell_layout, cells_svg, draw_cells, drawn_outputs
 from supernet.report.figure import with_ids
 from supernet.report.html import write_report
-from supernet.report.names import edge_names, op_family, op_label
+from supernet.report.names import edge_labels, op_family, op_label
 from supernet.report.pictures import save_drawings
 from supernet.report.summary import save_genotype
 from supernet.runs.folder import RunFolder
@@ -157,7 +157,7 @@ def test_another_file_format_is_one_clear_error(tmp_path):
 
 
 def test_names():
-    assert edge_names([(0, 2), (1, 2), (2, 3)]) == ["c_{k-2} → 0", "c_{k-1} → 0", "0 → 1"]
+    assert edge_labels([(0, 2), (1, 2), (2, 3)]) == ["c_{k-2} → 0", "c_{k-1} → 0", "0 → 1"]
     assert [op_family(op) for op in OPS] == ["none", "pool", "pool", "skip", "conv", "conv", "dilated", "dilated"]
 
 

@@ -75,7 +75,7 @@ NAMINGS = {  # Naming() for all other kinds
 }
 
 
-def edge_names(edges: Sequence[tuple[int, int]], num_inputs: int | None = None, kind: str = "") -> list[str]:
+def edge_labels(edges: Sequence[tuple[int, int]], num_inputs: int | None = None, kind: str = "") -> list[str]:
     """Names of the rows of an (E, O) table from its (source, destination) pairs: `c_{k-2} → 0`, `0 → 1`; of a chain `layer 1`, ...
 
     `num_inputs` is the smallest destination unless given. Nodes are called as those of cells of this kind.
