@@ -11,7 +11,7 @@ from supernet.bilevel import Bilevel
 from supernet.hypergradients.first_order import first_order
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
-from supernet.relaxations.base import gumbel
+from supernet.relaxations.base import SoftmaxDraws, TableRelaxation, Wrapper, gumbel
 from supernet.relaxations.binary_gates import BinaryGates
 from supernet.relaxations.concrete import Concrete
 from supernet.relaxations.controller import Controller
@@ -29,7 +29,7 @@ from supernet.select.argmax import argmax
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts, robust, toy
 from supernet.tasks.classification import Classification
-from supernet.weights import EdgeWeights, Weights
+from supernet.weights import EdgeWeights, Weights, replaced
 
 TABLES = [Softmax, Sigmoid, GumbelHard, Concrete, ReinMax, Dirichlet, Simplex, BinaryGates]
 
@@ -74,6 +74,44 @@ def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, 
     for kind, alpha in relaxation.alpha.items():
         assert alpha.grad is not None and alpha.grad.abs().sum() > 0
         assert (alpha.grad[~torch.tensor(space.cells[kind].present)] == 0).all(), "an op that an edge lacks learns nothing"
+
+
+class Squared(TableRelaxation):
+    """Weights that are no softmax: squares over their sum."""
+
+    def op_weights(self, kind):
+        squares = (self.alpha[kind] ** 2).masked_fill(self.absent(kind), 0.0)
+        return squares / squares.sum(-1, keepdim=True)
+
+
+def test_one_method_says_what_is_trained_and_what_is_selected_from():
+    space = edges_space()
+    relaxation = alike(Squared(space, generator()), [1.0, -3.0, 2.0])  # by softmax the last op were the strongest
+    want = torch.tensor([1.0, 9.0, 4.0], dtype=torch.float64) / 14
+    for found in (relaxation(generator()), relaxation.mean(), relaxation.evaluated(generator())):
+        torch.testing.assert_close(found["cell"].ops, want.expand(3, 3), rtol=0, atol=1e-15)
+    assert [e.op for e in argmax(space, relaxation.mean())["cell"]] == ["b"] * 3
+
+
+@pytest.mark.parametrize("interface", [TableRelaxation, SoftmaxDraws])
+def test_a_relaxation_that_says_half_of_what_is_needed_is_not_made(interface):
+    """What says only how it draws were selected from by something else; what says only what it is selected from were trained under it."""
+    half = {TableRelaxation: "weights", SoftmaxDraws: "op_weights"}[interface]
+    made = type("Half", (interface,), {half: lambda self, of: None})
+    with pytest.raises(TypeError, match="abstract method"):
+        made(edges_space(), generator())
+
+
+def test_a_wrapper_says_once_what_it_changes():
+    class Halved(Wrapper):
+        def changed(self, weights):
+            return replaced(weights, lambda kind, w: {"ops": w.ops / 2})
+
+    inner = Softmax(edges_space(), generator())
+    wrapped = Halved(inner)
+    for found, whole in ((wrapped(generator()), inner(generator())), (wrapped.mean(), inner.mean()),
+                         (wrapped.evaluated(generator()), inner.evaluated(generator()))):
+        assert torch.equal(found["cell"].ops, whole["cell"].ops / 2)
 
 
 # ---- hard draws

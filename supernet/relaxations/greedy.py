@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supernet.relaxations.base import Noise, Relaxation, Wrapper
+from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.space import CellSpec, Space
 from supernet.weights import OPEN, PRUNED, EdgeWeights, decided
 
@@ -91,19 +91,10 @@ class Greedy(Wrapper):
         self.rows[kind][e] = row
         self.closed[kind][str(e)] = table[e].clone()
 
-    def weights(self, noise: Noise) -> EdgeWeights:
-        return self._decided(self.inner.weights(noise))
-
-    def mean(self) -> EdgeWeights:
-        return self._decided(self.inner.mean())
-
-    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
-        return self._decided(self.inner.evaluated(generator))
-
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor], generator: torch.Generator) -> EdgeWeights:
-        return self._decided(self.inner.for_w_step(draw, loss_of_weights, generator))
+        return self.changed(self.inner.for_w_step(draw, loss_of_weights, generator))
 
-    def _decided(self, weights: EdgeWeights) -> EdgeWeights:
+    def changed(self, weights: EdgeWeights) -> EdgeWeights:
         return decided(self.space, weights, self.rows)
 
 
