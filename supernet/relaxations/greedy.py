@@ -58,11 +58,11 @@ class Greedy(Wrapper):
             self.history = [*self.history, now][-self.length:]
 
     def _operations(self, kind: str, ops: Tensor) -> Tensor:
-        """(E, O): the weights without those of `none`; of closed edges as they were then."""
+        """(E, O): the weights of ops that contribute, without those of `none`; of closed edges as they were then."""
         spec = self.space.cells[kind]
         selectable = torch.tensor(spec.selectable, device=ops.device)
-        none = torch.tensor([op == "none" for op in spec.ops], device=ops.device)
-        table = ops.detach() * (selectable & ~none)
+        contributes = torch.tensor([self.space.op(op).contributes for op in spec.ops], device=ops.device)
+        table = ops.detach() * (selectable & contributes)
         for e, row in self.closed[kind].items():
             table[int(e)] = row.to(table)
         return table
