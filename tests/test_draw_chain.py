@@ -11,7 +11,7 @@ from supernet.report.draw import cell_layout, cells_svg, draw_cells, drawn_outpu
 from supernet.report.draw_chain import MAX_WIDTH, ROW_HEIGHT, chain_fills, chain_layout, text_width
 from supernet.report.names import NOTHING, choice_label, edge_labels, op_label
 from supernet.spaces import darts_rnn, layerwise, nasbench201, nasbench_macro
-from tests.test_report import overlap
+from tests.drawings import overlap
 
 RNN = [("sigmoid", 0), ("relu", 1), ("relu", 1), ("identity", 1), ("tanh", 2), ("sigmoid", 5), ("tanh", 3), ("relu", 5)]
 

@@ -155,6 +155,12 @@ def test_every_room_is_there():
     assert set(ORDER) - there == {"supernet"}, "ORDER names rooms that are gone"
 
 
+def test_no_file_of_tests_is_imported_by_another():
+    """What several of them build, run or compare is in builders.py, searches.py, runs.py and others beside them."""
+    found = [one for package in ("tests", "benchmarks", "supernet", "ops", "examples") for one in imports(ROOT, package)]
+    assert not [str(one) for one in found if one.module.startswith("tests.test_")]
+
+
 def tree(root: Path, **files: str) -> list[Import]:
     for name, text in files.items():
         path = root / "supernet" / f"{name.replace('__', '/')}.py"

@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet.bilevel import Bilevel
-from supernet.hypergradients.first_order import first_order
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
 from supernet.relaxations.base import SoftmaxDraws, TableRelaxation, Wrapper, gumbel
@@ -28,10 +26,12 @@ from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts, robust, toy
-from supernet.tasks.classification import Classification
 from supernet.weights import EdgeWeights, Weights, replaced
+from tests import groups
+from tests.builders import small_search
 
-TABLES = [Softmax, Sigmoid, GumbelHard, Concrete, ReinMax, Dirichlet, Simplex, BinaryGates]
+TABLES = [choice for choice in groups.choices("relaxation") if issubclass(groups.target("relaxation", choice), TableRelaxation)]
+NOT_NORMALISED = {"sigmoid"}  # those whose ops do not compete
 
 
 def generator(seed=0):
@@ -53,10 +53,10 @@ def alike(relaxation, row):
     return relaxation
 
 
-@pytest.mark.parametrize("make", TABLES)
+@pytest.mark.parametrize("choice", TABLES)
 @pytest.mark.parametrize("space", [darts.make(nodes=2), robust.s1(), toy.make()], ids=lambda s: s.name)
-def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, space):
-    relaxation = make(space, generator())
+def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(choice, space):
+    relaxation = groups.made("relaxation", choice)(space, generator())
     g = generator(1)
     noise = relaxation.noise(g)
     first, again, other = relaxation.weights(noise), relaxation.weights(noise), relaxation(g)
@@ -65,7 +65,7 @@ def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, 
         assert first[kind].ops.shape == absent.shape and (first[kind].ops >= 0).all()
         assert (first[kind].ops[absent] == 0).all() and (relaxation.mean()[kind].ops[absent] == 0).all()
         assert torch.equal(first[kind].ops, again[kind].ops) and first[kind].active == again[kind].active
-        if make is not Sigmoid:
+        if choice not in NOT_NORMALISED:
             torch.testing.assert_close(first[kind].ops.sum(1), torch.ones(len(absent)))
             torch.testing.assert_close(relaxation.mean()[kind].ops.sum(1), torch.ones(len(absent)))
     if noise:
@@ -383,22 +383,6 @@ def test_an_edge_with_one_op_keeps_it():
 
 
 # ---- wrappers
-
-
-def small_search(relaxation_of, seed=0, **network):
-    """A small DARTS supernet in float64 with a batch of random images, as a search."""
-    space = darts.make(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
-    torch.manual_seed(seed)
-    net = space.network(space.candidates(), layers=3, channels=4, num_classes=3, in_channels=2, image_size=(8, 8),
-                        norm=Normalisation(False, True), **network).double()
-    relaxation = relaxation_of(space, generator(seed)).double()
-    g = generator(seed + 1)
-    batch = (torch.randn(6, 2, 8, 8, generator=g, dtype=torch.float64), torch.randint(3, (6,), generator=g))
-    generators = {"alpha": generator(seed + 2), "net": generator(seed + 3)}
-    alpha = list(relaxation.parameters())
-    search = Bilevel(net, relaxation, first_order, Classification(), torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9),
-                     torch.optim.Adam(alpha, lr=3e-3) if alpha else None, generators)
-    return search, batch, space
 
 
 @pytest.mark.equation("pc_darts", "gaea_pc_darts")

@@ -24,9 +24,9 @@ from supernet.training.evaluate import evaluate
 from supernet.training.stages import fit_stages, narrowed
 from supernet.weights import EdgeWeights, Weights
 from tests import planted
-from tests.test_planted import TASK
-from tests.test_presets import Records, composed, searched
-from tests.test_resume import exactly
+from tests.planted import TASK
+from tests.runs import exactly
+from tests.searches import Records, composed, searched
 
 FAIR = darts.make(ops=darts.OPS[1:], edges_per_node=[0, 2])
 
