@@ -50,7 +50,7 @@ class Perturbation(FinalSelection):
     def __call__(self, loop: SearchLoop) -> Genotype:
         space, search, generator = loop.space, loop.search, loop.generators["alpha"]
         found = search.relaxation
-        settled = search.relaxation = Settled(found, space)
+        settled = search.relaxation = Decided(found, space)
         batches = list(loop.val)[: self.val_batches]
 
         def accuracy(weights: EdgeWeights) -> float:
@@ -90,7 +90,7 @@ class Perturbation(FinalSelection):
         loop.guard.look()
 
 
-class Settled(Wrapper):
+class Decided(Wrapper):
     """A relaxation of which some rows are decided for good: one op alone, or no edge."""
 
     def __init__(self, inner: Relaxation, space: Space):
