@@ -107,7 +107,7 @@ def sep_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
 
 
 def dil_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return SeparableOp(DilatedBody(channels, size, stride), norm(channels), DilatedBody.stages)
+    return SeparableOp(DilatedBody(channels, size, stride), norm(channels), DilatedBody.stages, family="dilated")
 
 
 def factorised_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:

@@ -1,6 +1,7 @@
 """Inverted residual blocks (MobileNetV2, Sandler et al. 2018, Sec. 3.3) as layers of a chain, which may change size and channels."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +11,6 @@ from ops.depthwise import Depthwise
 from ops.kernels.terms import Flow, Source, Term
 from ops.op import BatchNorm, Normalisation, Op
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "hard_swish": F.hardswish, "swish": F.silu,
-    "gelu": F.gelu,
-}
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # halve both sides; an odd last row or column is a window of its own
     "max_pool": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True), "avg_pool": lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
 }
@@ -43,8 +40,8 @@ class LayerOp(Op):
     there is where there is no body."""
 
     def __init__(self, body: nn.Module | None, norm: BatchNorm | None, shape_kept: bool):
-        super().__init__(body, norm=norm)
-        self.shape_kept = shape_kept
+        super().__init__(body, norm=norm, family="skip" if body is None else None)
+        self.shape_kept, self.passes_input = shape_kept, body is None
 
     def finish(self, shared: Tensor, scale: Tensor | None, generator: torch.Generator | None) -> Tensor:
         straight = shared if scale is None else shared * scale
@@ -67,3 +64,8 @@ def identity(channels_in: int, channels_out: int, stride: int, norm: Normalisati
     if stride == 1 and channels_in == channels_out:
         return LayerOp(None, None, True)
     return LayerOp(pointwise(channels_in, channels_out, stride), norm(channels_out), False)
+
+
+LAYERS: dict[str, Callable[[int, int, int, Normalisation], LayerOp]] = {  # whole layers by name: (channels in, out, stride, norm)
+    "identity": identity, "ir_3x3_e3": partial(inverted_residual, 3, 3), "ir_5x5_e6": partial(inverted_residual, 5, 6),
+}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ops.kernels import Norm, kernels_for
 from ops.kernels.terms import Flow, Source, Stage, Term
+from ops.traits import Family, OpTraits
 
 
 @dataclass(frozen=True)
@@ -121,21 +122,35 @@ class Op(nn.Module):
     """A candidate operation: `norm(body(prefix(x)))`, each part optional; (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)).
 
     `prefix` has no parameters and is hashable, so that operations which start with the same one (a ReLU, say) and read the
-    same node share its result. Any module becomes an operation as `Op(module)`.
+    same node share its result. Any module becomes an operation as `Op(module)`. family: by which drawings colour it; that of the class
+    unless given.
     """
 
     contributes = True  # False: the output is zero, and need not be computed
     draws = False  # True: random, so that each edge must have its own even though it has no parameters
     passes_input = False  # True: the output is the input itself, which drop path leaves alone
+    family: Family = "conv"
 
-    def __init__(self, body: nn.Module | None = None, *, prefix: Prefix = Identity(), norm: BatchNorm | None = None):
+    def __init__(self, body: nn.Module | None = None, *, prefix: Prefix = Identity(), norm: BatchNorm | None = None,
+                 family: Family | None = None):
         super().__init__()
         self.prefix, self.body, self.norm = prefix, body, norm
+        if family is not None:
+            self.family = family
 
     @cached_property
     def shareable(self) -> bool:
         """Whether the op is the same function on every edge that leaves a node: it neither learns nor draws."""
-        return not self.draws and next(self.parameters(), None) is None
+        return not self.draws and self.parameter_free
+
+    @property
+    def parameter_free(self) -> bool:
+        """Whether nothing of it is learned."""
+        return next(self.parameters(), None) is None
+
+    @property
+    def traits(self) -> OpTraits:
+        return OpTraits(self.family, self.parameter_free, self.passes_input, self.contributes)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         total = kernels_for(x).Sum()
@@ -162,8 +177,8 @@ class SeparableOp(Op):
     """An op that begins with a ReLU and whose body is separable convolutions: `stages(body)` gives their weights, for kernels that compute
     them together. They then call no module of the body."""
 
-    def __init__(self, body: nn.Module, norm: BatchNorm, stages: Callable[[Any], tuple[Stage, ...]]):
-        super().__init__(body, prefix=ReLU(), norm=norm)
+    def __init__(self, body: nn.Module, norm: BatchNorm, stages: Callable[[Any], tuple[Stage, ...]], family: Family | None = None):
+        super().__init__(body, prefix=ReLU(), norm=norm, family=family)
         self._stages = stages
 
     def term(self, source: Source) -> Term:

@@ -12,6 +12,7 @@ class Zero(Op):
     """`none`: the absence of an edge."""
 
     contributes = False
+    family = "none"
 
     def __init__(self, stride: int):
         super().__init__()
@@ -25,16 +26,18 @@ class Skip(Op):
     """The input itself."""
 
     passes_input = True
+    family = "skip"
 
     def term(self, source: Source) -> Term:
         return Term(source.flow)
 
 
-class Noise(Op):
+class GaussianNoise(Op):
     """Independent standard normal samples of the input's shape (subsampled by the stride), drawn anew at every forward in
     training and evaluation; no parameters, no gradient to the input (space S4 of RobustDARTS, Zela et al. 2020)."""
 
     draws = True
+    family = "other"
 
     def __init__(self, stride: int):
         super().__init__()
@@ -52,8 +55,8 @@ def skip(channels: int, stride: int, norm: Normalisation) -> Op:
 
 
 def max_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=MaxPool(size, stride), norm=norm(channels) if norm.after_pools else None)
+    return Op(prefix=MaxPool(size, stride), norm=norm(channels) if norm.after_pools else None, family="pool")
 
 
 def avg_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=AvgPool(size, stride), norm=norm(channels) if norm.after_pools else None)
+    return Op(prefix=AvgPool(size, stride), norm=norm(channels) if norm.after_pools else None, family="pool")

@@ -8,9 +8,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supernet.genotype import Edge, Genotype, GenotypeError, short
+
+if TYPE_CHECKING:
+    from ops.traits import OpTraits
 
 Mask = tuple[tuple[bool, ...], ...]  # (E, O), on the host
 
@@ -143,6 +146,12 @@ def _itself(space: "Space", genotype: Genotype) -> Genotype:
     return genotype
 
 
+def _describe(op: str) -> "OpTraits | None":
+    from ops import describe  # imports torch
+
+    return describe(op)
+
+
 @dataclass(frozen=True)
 class Space:
     """A set of genotypes, and the builder of their networks.
@@ -152,7 +161,8 @@ class Space:
     genotype)` maps the genotypes that compute one function to one of them, where the literature defines such an equality. `costs(space,
     quantity, **sizes)` counts `parameters` or `multiply_adds` of final networks, where these are no sums over the edges of stacked
     cells. `sizes` are options of the network that the space itself decides (a chain its number of layers); `auxiliary_head` says
-    whether final networks can have one.
+    whether final networks can have one. `describe(name)` is what is known of the op that `build` makes of a name, None for nothing:
+    `ops.describe` where it makes those of `ops`.
     """
 
     name: str
@@ -163,6 +173,7 @@ class Space:
     costs: Callable[..., Any] | None = field(default=None, repr=False)
     sizes: Mapping[str, int] = field(default_factory=dict)
     auxiliary_head: bool = True
+    describe: Callable[[str], "OpTraits | None"] = field(default=_describe, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -228,6 +239,12 @@ class Space:
         net = self.build(self, candidates, **sizes)
         net.built = Built(self.name, self.arguments, self.fingerprint, candidates, sizes)
         return net
+
+    def op(self, name: str) -> "OpTraits":
+        """The traits of an op, or what may be said of any."""
+        from ops.traits import OpTraits
+
+        return self.describe(name) or OpTraits()
 
     def canonical(self, genotype: Genotype) -> Genotype:
         """The representative of the genotypes that compute the same function as this one; itself where none is defined."""

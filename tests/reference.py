@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernet.networks.cell import edge_names
+from supernet.networks.cell import edge_keys
 from supernet.networks.residual import ResidualCellNetwork
 from supernet.networks.stacked import CellNetwork
 
@@ -192,7 +192,7 @@ class ReferenceBlock(nn.Module):
 
 
 def edges_side_by_side(cell, reference: ReferenceEdges) -> list[tuple[nn.Module, nn.Module]]:
-    return [(cell.mixed.edges[name][op], module) for name, ops in zip(edge_names(cell.spec), reference.ops) for op, module in ops.items()
+    return [(cell.mixed.edges[name][op], module) for name, ops in zip(edge_keys(cell.spec), reference.ops) for op, module in ops.items()
             if next(module.parameters(), None) is not None]
 
 

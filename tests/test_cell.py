@@ -10,29 +10,13 @@ from supernet.space import CellSpec, Space
 from supernet.spaces import darts
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import backends, reference
-
-SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)
+from tests.builders import FINAL, SEARCH, build, random_weights
 
 
 @pytest.fixture(params=["plain", "native"], autouse=True)
 def backend(request):
     with backends.using(request.param):
         yield request.param
-
-
-def build(space, candidates=None, *, layers=4, channels=4, norm=SEARCH, seed=0, **sizes):
-    torch.manual_seed(seed)
-    return space.network(candidates or space.candidates(), layers=layers, channels=channels, num_classes=5, norm=norm, **sizes).double()
-
-
-def random_weights(space, seed=1, active=False):
-    g = torch.Generator().manual_seed(seed)
-    kinds = {}
-    for kind, spec in space.cells.items():
-        table = torch.rand(len(spec.edges), len(spec.ops), generator=g, dtype=torch.float64).requires_grad_()
-        mask = tuple(map(tuple, (torch.rand(table.shape, generator=g) < 0.4).tolist())) if active else None
-        kinds[kind] = Weights(table, active=mask)
-    return EdgeWeights(kinds)
 
 
 def compare(net, ref, weights, x, y, tolerance=1e-10):

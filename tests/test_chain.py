@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ops.mobile import ACTIVATIONS
+from ops.activations import ACTIVATIONS
 from ops.op import Normalisation
 from supernet.networks.measure import multiply_adds, parameters
 from supernet.networks.stacked import inherit

@@ -1,6 +1,6 @@
 """Parts that know nothing of each other, put together: by one command line, and in any order."""
 
-import itertools
+import contextlib
 import json
 import random
 
@@ -10,27 +10,15 @@ import torch
 from supernet.genotype import Genotype
 from supernet.penalties.alphas import BetaDecay
 from supernet.penalties.layer_alignment import LayerAlignment
-from supernet.relaxations.auxiliary_skip import AuxiliarySkip
-from supernet.relaxations.binary_gates import BinaryGates
-from supernet.relaxations.concrete import Concrete
-from supernet.relaxations.controller import Controller
-from supernet.relaxations.dirichlet import Dirichlet
-from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.greedy import Greedy
-from supernet.relaxations.gumbel import GumbelHard
-from supernet.relaxations.perturbed import Adversarial, RandomPerturbed
-from supernet.relaxations.reinmax import ReinMax
-from supernet.relaxations.sigmoid import Sigmoid
-from supernet.relaxations.simplex import Simplex
-from supernet.relaxations.softmax import Softmax
-from supernet.relaxations.uniform import Uniform
 from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal
 from supernet.select.argmax import argmax
+from tests import groups
+from tests.builders import small_search
 from tests.helpers import run
-from tests.test_presets import searched
-from tests.test_relaxations import small_search
+from tests.searches import searched
 
 # As a user types it. No line of code is written for any pair of these.
 COMMAND = ["profile=smoke", "space.nodes=2", "relaxation=dirichlet", "wrapper=[edge_normalised,adversarial]", "network={partial:4}",
@@ -75,27 +63,24 @@ def test_searches_of_chains_take_the_published_cost_terms(preset):
     assert sizes[-1] < sizes[0] and len(genotype["layers"]) == 8
 
 
-WRAPPERS = {
-    "edges": lambda r, s, g: EdgeNormalised(r, s, g, form="simplex" if type(r) is Simplex else "softmax"),
-    "skip": AuxiliarySkip, "random": RandomPerturbed, "adversary": lambda r, s, g: Adversarial(r, s, g, steps=2),
-    "greedy": lambda r, s, g: Greedy(r, s, g, warm_up=0, every=1),
-}
-RELAXATIONS = [BinaryGates, Concrete, Controller, Dirichlet, GumbelHard, ReinMax, Sigmoid, Simplex, Softmax, Uniform]
+QUICK = {"adversarial": {"steps": 2}, "greedy": {"warm_up": 0, "every": 1}}  # options of wrappers, so that all act within three epochs
 
 
-@pytest.mark.parametrize("make", RELAXATIONS, ids=lambda make: make.__name__)
-def test_wrappers_compose_in_any_order_around_any_relaxation(make):
+@pytest.mark.parametrize("choice", groups.choices("relaxation"))
+def test_wrappers_compose_in_any_order_around_any_relaxation(choice):
     """Steps of alphas and weights on partial channels with auxiliary skips and a penalty of the weights; what is selected is valid."""
-    orders = random.Random(make.__name__).sample(list(itertools.permutations(WRAPPERS)), 2)
-    for names in orders:
+    wrappers, order = groups.choices("wrapper"), random.Random(choice)
+    for names in [order.sample(wrappers, len(wrappers)) for _ in range(2)]:
         def relaxation_of(space, g, names=names):
-            relaxation = make(space, g)
+            relaxation = groups.made("relaxation", choice)(space, g)
+            simplex = {"edge_normalised": {"form": "simplex"}} if relaxation.on_simplex else {}
             for name in names:
-                relaxation = WRAPPERS[name](relaxation, space, g)
+                relaxation = groups.made("wrapper", name, **QUICK.get(name, {}), **simplex.get(name, {}))(relaxation, space, g)
             return relaxation
 
         search, batch, space = small_search(relaxation_of, auxiliary_skip=True, partial=2)
-        if make not in (Controller, Uniform):
+        with contextlib.suppress(ValueError):
+            search.relaxation.tables()  # has none: no penalty on them
             search.penalties = [BetaDecay(space, weight=0.1)]
         search.w_penalties = [LayerAlignment(space)]
         for epoch in range(3):

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from supernet.data import cifar10, cifar100, fashion_mnist
+from supernet.data import cifar, cifar10, cifar100, fashion_mnist
 from supernet.data import download as download_module
 from supernet.data.augment import Augment
 from supernet.data.base import DataError, Images
@@ -241,7 +241,7 @@ def test_a_download_without_network_is_one_helpful_line(tmp_path, monkeypatch, s
 
 def test_nothing_is_downloaded_when_the_files_are_there(tmp_path, tiny_cifar, monkeypatch):
     make_cifar(tmp_path, binary, CIFAR10, tiny_cifar[CIFAR10])
-    monkeypatch.setattr(cifar10, "download", lambda *arguments: pytest.fail("downloaded"))
+    monkeypatch.setattr(cifar, "download", lambda *arguments: pytest.fail("downloaded"))
     CIFAR10(root=str(tmp_path), download=True).check()
 
 

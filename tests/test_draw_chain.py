@@ -9,9 +9,9 @@ import pytest
 from supernet.genotype import Edge, Genotype
 from supernet.report.draw import cell_layout, cells_svg, draw_cells, drawn_outputs, is_chain
 from supernet.report.draw_chain import MAX_WIDTH, ROW_HEIGHT, chain_fills, chain_layout, text_width
-from supernet.report.names import NOTHING, choice_label, edge_names, op_label
+from supernet.report.names import NOTHING, choice_label, edge_labels, op_label
 from supernet.spaces import darts_rnn, layerwise, nasbench201, nasbench_macro
-from tests.test_report import overlap
+from tests.drawings import overlap
 
 RNN = [("sigmoid", 0), ("relu", 1), ("relu", 1), ("identity", 1), ("tanh", 2), ("sigmoid", 5), ("tanh", 3), ("relu", 5)]
 
@@ -130,7 +130,7 @@ def test_recurrent_cells_name_what_they_read_and_number_their_nodes_from_the_inp
     assert {str(n) for n in range(9)} <= set(shown) and "input" not in shown
     assert any("h_t is the mean" in text for text in shown)
     assert drawn_outputs(genotype["recurrent"], 1, range(1, 9)) == list(range(1, 9))
-    assert edge_names([(0, 1), (0, 2), (1, 2)], 1, "recurrent") == ["0 → 1", "0 → 2", "1 → 2"]
+    assert edge_labels([(0, 1), (0, 2), (1, 2)], 1, "recurrent") == ["0 → 1", "0 → 2", "1 → 2"]
     space = darts_rnn.make(nodes=3)
     row = space.genotype({"recurrent": [Edge(n + 1, n, "tanh") for n in range(3)]})
     assert words(row) == words(row, space) and {"0", "1", "2", "3"} <= set(words(row))  # a row of nodes, yet no chain of layers
@@ -145,7 +145,7 @@ def test_recurrent_cells_are_laid_out_without_overlaps(seed):
 
 
 def test_rows_of_a_chain_are_called_layers():
-    assert edge_names([(0, 1), (1, 2), (2, 3)], 1) == ["layer 1", "layer 2", "layer 3"]
+    assert edge_labels([(0, 1), (1, 2), (2, 3)], 1) == ["layer 1", "layer 2", "layer 3"]
 
 
 def test_choices_are_named_without_their_decision_and_numbers_are_the_darker_the_larger():

@@ -31,8 +31,8 @@ from supernet.spaces import darts
 from supernet.tasks.classification import Classification
 from supernet.weights import EdgeWeights, Weights
 from tests import backends, reference
-from tests.test_cell import FINAL, SEARCH, random_weights
-from tests.test_cell import build as build_net
+from tests.builders import FINAL, SEARCH, random_weights
+from tests.builders import build as build_net
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import methods
 from supernet.runs.environment import describe
-from tests.test_planted import METHODS as PLANTED
+from tests.planted import METHODS as PLANTED
 
 HERE = Path(__file__).resolve().parent
 

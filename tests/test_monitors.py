@@ -26,8 +26,8 @@ from supernet.training.records import History, Verdict
 from supernet.training.search import SearchLoop
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
-from tests.test_presets import composed, searched
-from tests.test_resume import exactly
+from tests.runs import exactly
+from tests.searches import composed, searched
 
 F64 = torch.float64
 SPACE = darts.make(nodes=1, ops=("skip_connect", "sep_conv_3x3", "avg_pool_3x3"))

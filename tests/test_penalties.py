@@ -26,7 +26,7 @@ from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench_macro, robust, toy
 from supernet.training.records import Silent
 from supernet.weights import one_hot
-from tests.test_presets import searched
+from tests.searches import searched
 
 SPACES = [darts.make(nodes=2), robust.s1()]
 LOSS = torch.tensor(1.5, dtype=torch.float64)

@@ -7,54 +7,8 @@ makes a table of such reports.
 import pytest
 
 from tests import planted
-from tests.test_presets import searched
-
-EPOCHS, STEPS = 15, 15 * 8
-TASK = ["space=custom", "space._target_=tests.planted.make", "dataset=npz", "dataset.source.layout=NHW", "dataset.augment.pad=0",
-        "dataset.augment.flip=false", "split.mode=stratified", f"epochs={EPOCHS}", "batch_size=32", "channels=4", "layers=1", "threads=1",
-        "w_optimizer.lr=0.1", "w_optimizer.weight_decay=0", "lr_minimum=0.01"]
-ADAM = ["alpha_optimizer.lr=0.05", "alpha_optimizer.weight_decay=0"]
-METHODS = {
-    "darts_first_order": [],
-    "darts_second_order": ["hypergradient=finite_difference"],
-    "darts_unrolled": ["hypergradient=unrolled"],
-    "gdas": ["relaxation=gumbel"],
-    "snas": ["relaxation=concrete", "hypergradient=single_level"],
-    "fbnet": ["relaxation=concrete", "relaxation.decay=exponential", "relaxation.temperature=5", "relaxation.temperature_end=0.1"],
-    "reinmax": ["relaxation=reinmax"],
-    "pc_darts": ["wrapper=[edge_normalised]", "network={partial:2}"],
-    "p_darts": ["skip_dropout=p_darts", "select=limited_skips", "select.kinds=[cell]", "stage.keep=[2]", "stage.epochs=[7,8]",
-                "stage.layers=[1,2]", "stage.skip_dropout=[0,0.4]"],
-    "fair_darts": ["relaxation=sigmoid", "penalty=[zero_one]", "penalty.zero_one.weight=1", "select=threshold"],
-    "sdarts_rs": ["wrapper=[random_perturbed]"],
-    "sdarts_adv": ["wrapper=[adversarial]"],
-    "r_darts_l2": ["hypergradient=finite_difference", "w_optimizer.weight_decay=81e-4"],
-    "r_darts_dp": ["hypergradient=finite_difference", "drop_path_prob=0.2"],
-    "darts_es": ["hypergradient=finite_difference", "monitor=[eigenvalue]", "monitor.eigenvalue.stop=true"],
-    "darts_ada": ["hypergradient=finite_difference", "w_optimizer.weight_decay=3e-4", "monitor=[eigenvalue]",
-                  "monitor.eigenvalue.retry=10"],
-    "darts_minus": ["wrapper=[auxiliary_skip]", "network={auxiliary_skip:true}"],
-    "darts_pt": ["final_select=perturbation", "final_select.finetune_epochs=1"],
-    "dr_nas": ["relaxation=dirichlet"],
-    "dr_nas_progressive": ["relaxation=dirichlet", "stage.keep=[2]", "stage.epochs=[7,8]", "stage.network={partial:[2,1]}",
-                           "stage.inherit=weights", "stage.schedules=search"],
-    "oles": ["monitor=[op_freezing]"],
-    "beta_darts": ["penalty=[beta_decay]", "penalty.beta_decay.weight=1"],
-    "lambda_darts": ["w_penalty=[layer_alignment]", "layers=2"],  # one cell has nothing to align
-    "sgas": ["wrapper=[greedy]", "wrapper.greedy.warm_up=6", "wrapper.greedy.every=2"],
-    "gaea": ["relaxation=simplex", "hypergradient=single_level", "optimizer@alpha_optimizer=exponentiated_gradient",
-             "alpha_optimizer.lr=0.1"],
-    "gaea_pc_darts": ["relaxation=simplex", "wrapper=[edge_normalised]", "wrapper.edge_normalised.form=simplex", "network={partial:2}",
-                      "optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.lr=0.1"],
-    "idarts": ["hypergradient=neumann", "hypergradient.step=0.1"],
-    "conjugate_gradient": ["hypergradient=conjugate_gradient"],
-    "proxyless": ["relaxation=binary_gates"],
-    "spos": ["relaxation=uniform", "final_select=sampled", "final_select.n=30", "final_select.statistics=recalibrated"],
-    "random_ws": ["relaxation=uniform", "final_select=sampled", "final_select.n=30"],
-    "enas": ["relaxation=controller", "hypergradient=reinforce", "hypergradient.samples=4", "final_select=sampled", "final_select.n=20",
-             "final_select.source=relaxation"],
-}
-
+from tests.planted import ADAM, METHODS, STEPS, TASK
+from tests.searches import searched
 
 # Methods that solve fewer than four of five seeds, and why. Strict: one that comes to solve them fails its test until it is taken out.
 FEWER = {

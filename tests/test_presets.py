@@ -4,62 +4,17 @@ import itertools
 
 import pytest
 import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from supernet.app import compose
-from supernet.app.checks import validate
-from supernet.app.command_line import register
 from supernet.app.options import CONF
-from supernet.training.stages import fit_stages
+from tests.searches import composed, searched
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.val_batches=1", "split.max_train=32"],
            "darts_es": ["monitor.eigenvalue.iterations=2"], "darts_ada": ["monitor.eigenvalue.iterations=2"],
            "enas": ["hypergradient.samples=2", "final_select.n=5"], "random_ws": ["final_select.n=20"], "spos": ["final_select.n=20"]}
 NEEDS_TEXT = {name for name in PRESETS if name.endswith("_ptb")}
-
-
-class Records(list):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def step(self, items, totals):
-        pass
-
-    def line(self, text):
-        self.lines.append(text)
-
-    def working(self):
-        pass
-
-    def epoch(self, record, genotype):
-        self.append(record)
-
-
-def composed(*overrides):
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra_compose("search", overrides=list(overrides))
-        validate(cfg, "train_search")
-        return cfg
-
-
-def searched(*overrides):
-    cfg = composed(*overrides)
-    GlobalHydra.instance().clear()
-    threads = torch.get_num_threads()
-    try:
-        parts = compose.search_parts(cfg)
-        stages = compose.search_stages(cfg, parts)
-        records = Records()
-        fit_stages(stages, records)
-        return stages, records, stages.loop.genotype()
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name not in NEEDS_TEXT])

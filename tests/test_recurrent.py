@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ops.activations import ACTIVATIONS
 from ops.op import Normalisation
 from supernet.bilevel import Streams
-from supernet.networks.recurrent import ACTIVATIONS
 from supernet.networks.stacked import inherit
 from supernet.spaces import darts_rnn
 from supernet.tasks.language_model import LanguageModel

@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from ops.op import Normalisation
-from supernet.bilevel import Bilevel
-from supernet.hypergradients.first_order import first_order
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
-from supernet.relaxations.base import gumbel
+from supernet.relaxations.base import SoftmaxDraws, TableRelaxation, Wrapper, gumbel
 from supernet.relaxations.binary_gates import BinaryGates
 from supernet.relaxations.concrete import Concrete
 from supernet.relaxations.controller import Controller
@@ -28,10 +26,12 @@ from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts, robust, toy
-from supernet.tasks.classification import Classification
-from supernet.weights import EdgeWeights, Weights
+from supernet.weights import EdgeWeights, Weights, replaced
+from tests import groups
+from tests.builders import small_search
 
-TABLES = [Softmax, Sigmoid, GumbelHard, Concrete, ReinMax, Dirichlet, Simplex, BinaryGates]
+TABLES = [choice for choice in groups.choices("relaxation") if issubclass(groups.target("relaxation", choice), TableRelaxation)]
+NOT_NORMALISED = {"sigmoid"}  # those whose ops do not compete
 
 
 def generator(seed=0):
@@ -53,10 +53,10 @@ def alike(relaxation, row):
     return relaxation
 
 
-@pytest.mark.parametrize("make", TABLES)
+@pytest.mark.parametrize("choice", TABLES)
 @pytest.mark.parametrize("space", [darts.make(nodes=2), robust.s1(), toy.make()], ids=lambda s: s.name)
-def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, space):
-    relaxation = make(space, generator())
+def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(choice, space):
+    relaxation = groups.made("relaxation", choice)(space, generator())
     g = generator(1)
     noise = relaxation.noise(g)
     first, again, other = relaxation.weights(noise), relaxation.weights(noise), relaxation(g)
@@ -65,7 +65,7 @@ def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, 
         assert first[kind].ops.shape == absent.shape and (first[kind].ops >= 0).all()
         assert (first[kind].ops[absent] == 0).all() and (relaxation.mean()[kind].ops[absent] == 0).all()
         assert torch.equal(first[kind].ops, again[kind].ops) and first[kind].active == again[kind].active
-        if make is not Sigmoid:
+        if choice not in NOT_NORMALISED:
             torch.testing.assert_close(first[kind].ops.sum(1), torch.ones(len(absent)))
             torch.testing.assert_close(relaxation.mean()[kind].ops.sum(1), torch.ones(len(absent)))
     if noise:
@@ -74,6 +74,44 @@ def test_draws_are_weights_of_present_ops_and_repeat_under_the_same_noise(make, 
     for kind, alpha in relaxation.alpha.items():
         assert alpha.grad is not None and alpha.grad.abs().sum() > 0
         assert (alpha.grad[~torch.tensor(space.cells[kind].present)] == 0).all(), "an op that an edge lacks learns nothing"
+
+
+class Squared(TableRelaxation):
+    """Weights that are no softmax: squares over their sum."""
+
+    def op_weights(self, kind):
+        squares = (self.alpha[kind] ** 2).masked_fill(self.absent(kind), 0.0)
+        return squares / squares.sum(-1, keepdim=True)
+
+
+def test_one_method_says_what_is_trained_and_what_is_selected_from():
+    space = edges_space()
+    relaxation = alike(Squared(space, generator()), [1.0, -3.0, 2.0])  # by softmax the last op were the strongest
+    want = torch.tensor([1.0, 9.0, 4.0], dtype=torch.float64) / 14
+    for found in (relaxation(generator()), relaxation.mean(), relaxation.evaluated(generator())):
+        torch.testing.assert_close(found["cell"].ops, want.expand(3, 3), rtol=0, atol=1e-15)
+    assert [e.op for e in argmax(space, relaxation.mean())["cell"]] == ["b"] * 3
+
+
+@pytest.mark.parametrize("interface", [TableRelaxation, SoftmaxDraws])
+def test_a_relaxation_that_says_half_of_what_is_needed_is_not_made(interface):
+    """What says only how it draws were selected from by something else; what says only what it is selected from were trained under it."""
+    half = {TableRelaxation: "weights", SoftmaxDraws: "op_weights"}[interface]
+    made = type("Half", (interface,), {half: lambda self, of: None})
+    with pytest.raises(TypeError, match="abstract method"):
+        made(edges_space(), generator())
+
+
+def test_a_wrapper_says_once_what_it_changes():
+    class Halved(Wrapper):
+        def changed(self, weights):
+            return replaced(weights, lambda kind, w: {"ops": w.ops / 2})
+
+    inner = Softmax(edges_space(), generator())
+    wrapped = Halved(inner)
+    for found, whole in ((wrapped(generator()), inner(generator())), (wrapped.mean(), inner.mean()),
+                         (wrapped.evaluated(generator()), inner.evaluated(generator()))):
+        assert torch.equal(found["cell"].ops, whole["cell"].ops / 2)
 
 
 # ---- hard draws
@@ -345,22 +383,6 @@ def test_an_edge_with_one_op_keeps_it():
 
 
 # ---- wrappers
-
-
-def small_search(relaxation_of, seed=0, **network):
-    """A small DARTS supernet in float64 with a batch of random images, as a search."""
-    space = darts.make(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
-    torch.manual_seed(seed)
-    net = space.network(space.candidates(), layers=3, channels=4, num_classes=3, in_channels=2, image_size=(8, 8),
-                        norm=Normalisation(False, True), **network).double()
-    relaxation = relaxation_of(space, generator(seed)).double()
-    g = generator(seed + 1)
-    batch = (torch.randn(6, 2, 8, 8, generator=g, dtype=torch.float64), torch.randint(3, (6,), generator=g))
-    generators = {"alpha": generator(seed + 2), "net": generator(seed + 3)}
-    alpha = list(relaxation.parameters())
-    search = Bilevel(net, relaxation, first_order, Classification(), torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9),
-                     torch.optim.Adam(alpha, lr=3e-3) if alpha else None, generators)
-    return search, batch, space
 
 
 @pytest.mark.equation("pc_darts", "gaea_pc_darts")

@@ -15,11 +15,12 @@ from supernet.report.curves import SERIES_COLOURS, alpha_charts, heat_map, heat_
 from supernet.report.draw import cell_layout, cells_svg, draw_cells, drawn_outputs
 from supernet.report.figure import with_ids
 from supernet.report.html import write_report
-from supernet.report.names import edge_names, op_family, op_label
+from supernet.report.names import edge_labels, op_family, op_label
 from supernet.report.pictures import save_drawings
 from supernet.report.summary import save_genotype
 from supernet.runs.folder import RunFolder
 from supernet.space import CellSpec, Space
+from tests.drawings import overlap
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 EVIL = "<script>alert('x')</script>"
@@ -57,10 +58,6 @@ def genotypes() -> dict[str, Genotype]:
     spaces = {"darts": space(), "all_edges": space(keep=None), "two_nodes": space(2), "eight_nodes": space(8),
               "parallel": space(3, keep=(1, 4), parallel=2), "one_input": space(3, num_inputs=1, keep=None)}
     return {name: s.sample(rng) for name, s in spaces.items()} | {"chain": chain(20), "one_edge": chain(1)}
-
-
-def overlap(a, b, slack: float = 1e-6) -> bool:
-    return abs(a.x - b.x) < (a.width + b.width) / 2 - slack and abs(a.y - b.y) < (a.height + b.height) / 2 - slack
 
 
 def points_of(curve, each: int = 12):
@@ -157,7 +154,7 @@ def test_another_file_format_is_one_clear_error(tmp_path):
 
 
 def test_names():
-    assert edge_names([(0, 2), (1, 2), (2, 3)]) == ["c_{k-2} → 0", "c_{k-1} → 0", "0 → 1"]
+    assert edge_labels([(0, 2), (1, 2), (2, 3)]) == ["c_{k-2} → 0", "c_{k-1} → 0", "0 → 1"]
     assert [op_family(op) for op in OPS] == ["none", "pool", "pool", "skip", "conv", "conv", "dilated", "dilated"]
 
 

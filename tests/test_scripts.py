@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from supernet.app import checks, command_line
 from supernet.genotype import Genotype
 from supernet.runs.journal import Journal
-from tests import backends
+from tests import backends, groups
+from tests.groups import LISTS, NEEDS
 
 ROOT = Path(__file__).parent.parent
 TINY = ["layers=2", "channels=2", "threads=1", "wandb.mode=disabled"]
@@ -44,37 +45,16 @@ def searched(tmp_path_factory):
     return done, next(cwd.glob("runs/*_search_*"))
 
 
-def groups():
-    for folder in sorted((ROOT / "conf").iterdir()):
-        if folder.is_dir():
-            yield from ((folder.name, file.stem) for file in sorted(folder.glob("*.yaml")))
-
-
 SLOTS = {"optimizer": ["optimizer@w_optimizer"], "schedule": ["schedule@w_schedule"]}
 IN_FINAL = {"dataset", "protocol", "task", "optimizer", "schedule"}
-LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}
 ALPHA_ONLY = {("optimizer", "exponentiated_gradient")}
-NEEDS = {  # what a choice cannot do without
-    ("space", "custom"): ["space._target_=supernet.spaces.darts.make"], ("task", "language_model"): ["dataset=text"],
-    ("optimizer", "exponentiated_gradient"): ["relaxation=simplex", "alpha_optimizer.weight_decay=0"],
-    ("hypergradient", "reinforce"): ["relaxation=controller"], ("relaxation", "controller"): ["hypergradient=reinforce"],
-    ("relaxation", "simplex"): ["optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.weight_decay=0"],
-    ("wrapper", "auxiliary_skip"): ["network={auxiliary_skip:true}"],
-    ("stage", "p_darts"): ["skip_dropout=p_darts"], ("final_select", "within_cost"): ["final_select.limit=1e6", "cost=parameters"],
-    ("cost", "table"): ["space=toy", "cost.path=toy.csv", "cost.column=flops"],
-    ("cost", "latency_table"): ["space=toy", "cost.layers=3", "cost.channels=2"],
-    ("penalty", "cost_limit"): ["cost=parameters", "penalty.cost_limit.limit=1e6"], ("penalty", "cost_linear"): ["cost=parameters"],
-    ("penalty", "cost_log"): ["cost=multiply_adds"], ("penalty", "dirichlet_kl"): ["relaxation=dirichlet"],
-    ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
-    ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"],
-}
 PARTS = {"relaxation", "wrapper", "hypergradient", "penalty", "w_penalty", "monitor", "cost", "select", "final_select", "skip_dropout",
          "stage"}
 SMALL = ["layers=4", "channels=12", "batch_size=16", "split.max_train=16", "split.max_val=16", "threads=1", "table=none",
          "space.nodes=2"]
 
 
-@pytest.mark.parametrize("group, choice", list(groups()))
+@pytest.mark.parametrize("group, choice", groups.everything())
 def test_every_config_composes_and_builds(composer, group, choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build = lambda node: instantiate(node, _convert_="all")

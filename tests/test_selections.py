@@ -24,9 +24,9 @@ from supernet.training.evaluate import evaluate
 from supernet.training.stages import fit_stages, narrowed
 from supernet.weights import EdgeWeights, Weights
 from tests import planted
-from tests.test_planted import TASK
-from tests.test_presets import Records, composed, searched
-from tests.test_resume import exactly
+from tests.planted import TASK
+from tests.runs import exactly
+from tests.searches import Records, composed, searched
 
 FAIR = darts.make(ops=darts.OPS[1:], edges_per_node=[0, 2])
 
@@ -198,11 +198,11 @@ def test_perturbed_accuracies_use_the_statistics_of_each_batch_and_leave_the_sup
 @pytest.mark.equation("darts_pt")
 def test_edges_are_kept_whose_absence_costs_most():
     """Node by node, against the obvious: the accuracy without each edge, the lowest two kept."""
-    from supernet.select.perturbation import Settled
+    from supernet.select.perturbation import Decided
 
     space = darts.make(nodes=2, ops=("skip_connect", "sep_conv_3x3"))
     relaxation = Softmax(space, torch.Generator().manual_seed(0), init_scale=1.0)
-    settled = Settled(relaxation, space)
+    settled = Decided(relaxation, space)
     losses = torch.tensor([5.0, 1.0, 4.0, 9.0, 2.0])
 
     def accuracy(weights):  # each edge is worth something on its own

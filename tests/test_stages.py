@@ -29,8 +29,8 @@ from supernet.training import stages
 from supernet.training.stages import carry_over, fit_stages, narrowed, start_anew, strongest, widen_genotype
 from supernet.weights import EdgeWeights, Weights
 from tests.helpers import At, only_error, run
-from tests.test_presets import Records, composed, searched
-from tests.test_resume import assert_same, exactly, finished, go_on, outcome
+from tests.runs import assert_same, exactly, finished, go_on, outcome
+from tests.searches import Records, composed, searched
 
 NORM = Normalisation(affine=False, after_pools=True)
 SIZES = {"layers": 3, "channels": 12, "num_classes": 5, "norm": NORM, "image_size": (8, 8)}

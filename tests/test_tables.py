@@ -7,11 +7,12 @@ import time
 import numpy as np
 import pytest
 
+from supernet.commands.nats_import import main
 from supernet.evaluators.tabular import Tabular
 from supernet.genotype import Edge
 from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, toy
 from supernet.tables.files import open_table, read_table, write_table
-from supernet.tables.nats_import import import_api, main
+from supernet.tables.nats_import import import_api
 from supernet.tables.table import Columns, Table, TableError
 from supernet.tables.yardstick import Yardstick, expected_best_of
 from tests.shared import MACRO, NB201, needs
@@ -224,17 +225,19 @@ class FakeApi:
 
 def test_the_importer_writes_what_the_official_object_says(tmp_path):
     genotypes = [NB.sample(random.Random(seed)) for seed in range(4)]
-    import_api(FakeApi([NB.text(g) for g in genotypes]), tmp_path / "nats.csv.gz")
+    import_api(FakeApi([NB.text(g) for g in genotypes]), NB, tmp_path / "nats.csv.gz")
     imported = read_table(tmp_path / "nats.csv.gz", NB)
     assert imported.value(genotypes[2], "cifar10_val_12") == 2 + len("cifar10-valid")
     assert imported.value(genotypes[3], "cifar100_test_200") == 6
     assert np.isnan(imported.value(genotypes[1], "cifar10_train_time_200_s", missing="nan"))
     assert Tabular(imported, "cifar10")(genotypes[2])["seconds"] == pytest.approx(6)
     with pytest.raises(TableError, match="not of the topology"):
-        import_api(FakeApi(["|sep_conv~0|"]), tmp_path / "x.csv")
+        import_api(FakeApi(["|sep_conv~0|"]), NB, tmp_path / "x.csv")
 
 
 def test_the_importer_says_what_it_needs(tmp_path, capsys):
-    assert main([]) == 2 and "two arguments" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2 and "the following arguments are required: source, table" in capsys.readouterr().err
     assert main([str(tmp_path / "no"), "x.csv"]) == 2 and "no such file" in capsys.readouterr().err
     assert main([str(tmp_path), "x.csv"]) == 2 and "pip install nats_bench" in capsys.readouterr().err

@@ -248,7 +248,7 @@ def test_parts(options, told, tmp_path, monkeypatch):
     from supernet.app import compose
     from supernet.app.command_line import composing, one_line
     from supernet.errors import Mendable
-    from tests.test_presets import composed
+    from tests.searches import composed
 
     monkeypatch.chdir(tmp_path)
     tiny = [o for o in TINY if "layers=8" not in options or not o.startswith("layers")]

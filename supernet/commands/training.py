@@ -59,8 +59,7 @@ class Recorded:
                                     ignore=ignored)
         self.run = Run(self.choice.folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
                        cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
-                       about=about,
-                       images=lambda genotype: images(self.run, genotype))
+                       about=about, images=lambda genotype: images(self.run, genotype))
 
     @contextlib.contextmanager
     def begun(self, lines: Sequence[str]) -> Iterator[Run]:

@@ -1,20 +1,22 @@
-"""The two forms in which CIFAR-10 and CIFAR-100 are published, found under one root and read into the same tensors."""
+"""What CIFAR-10 and CIFAR-100 share: two published forms, found under one root and read into the same tensors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from supernet.data.base import DataError, Images, check_labels
+from supernet.data.download import download
 from supernet.data.pickled import read_pickle
 
 PIXELS = 3 * 32 * 32  # red, green and blue planes, row by row
 
 
 @dataclass(frozen=True)
-class Layout:
+class Form:
     """One published form: `folder` under the root holds the files `train` and `test`, each of so many records.
 
     `read(path, records)` gives pixels uint8 (records, 3072) and labels (records,). `record_bytes` is the size of a record in
@@ -74,25 +76,67 @@ def read_batch(label_key: bytes) -> Callable[[Path, int], tuple[np.ndarray, np.n
     return read
 
 
-def find(layouts: tuple[Layout, ...], root: Path, remedy: str) -> Layout:
-    """The first layout that is complete under `root`; `DataError` naming what is missing where, and the `remedy`."""
-    lacking = {layout: layout.missing(root) for layout in layouts}
-    for layout, names in lacking.items():
+def find(forms: tuple[Form, ...], root: Path, remedy: str) -> Form:
+    """The first form that is complete under `root`; `DataError` naming what is missing where, and the `remedy`."""
+    lacking = {form: form.missing(root) for form in forms}
+    for form, names in lacking.items():
         if not names:
-            layout.check_sizes(root)
-            return layout
+            form.check_sizes(root)
+            return form
     places = " and ".join(
-        f"{root / layout.folder} ({'no ' + ', '.join(names) if (root / layout.folder).is_dir() else 'no such directory'})"
-        for layout, names in lacking.items()
+        f"{root / form.folder} ({'no ' + ', '.join(names) if (root / form.folder).is_dir() else 'no such directory'})"
+        for form, names in lacking.items()
     )
     raise DataError(f"looked for the data set in {places}: {remedy}")
 
 
-def read_part(layout: Layout, root: Path, names: tuple[str, ...], records: int, num_classes: int) -> Images:
+def read_part(form: Form, root: Path, names: tuple[str, ...], records: int, num_classes: int) -> Images:
     """The records of the files `names`, in order."""
     pixels = np.empty((len(names), records, PIXELS), np.uint8)
     labels = np.empty((len(names), records), np.int64)
     for i, name in enumerate(names):
-        pixels[i], labels[i] = layout.read(root / layout.folder / name, records)
-        check_labels(torch.from_numpy(labels[i]), num_classes, str(root / layout.folder / name))
+        pixels[i], labels[i] = form.read(root / form.folder / name, records)
+        check_labels(torch.from_numpy(labels[i]), num_classes, str(root / form.folder / name))
     return Images(torch.from_numpy(pixels).view(-1, 3, 32, 32), torch.from_numpy(labels).view(-1))
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """An interface: a data set of this family, under `root`. Image i is torchvision's image i.
+
+    With `download`, `check()` fetches the python version where no form is complete. forms: how it is published, in the order in which they
+    are looked for. torchvision_name: of the class that fetches it. by_hand: how to get it without.
+    """
+
+    root: str = "data"
+    download: bool = False
+
+    name: ClassVar[str]
+    class_names: ClassVar[tuple[str, ...]]
+    num_classes: ClassVar[int]
+    mean: ClassVar[tuple[float, float, float]]
+    std: ClassVar[tuple[float, float, float]]
+    torchvision_name: ClassVar[str]
+    by_hand: ClassVar[str]
+    in_channels = 3
+    image_size = (32, 32)
+
+    @staticmethod
+    def forms() -> tuple[Form, ...]:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        if self.download and all(form.missing(Path(self.root)) for form in self.forms()):
+            download(self.torchvision_name, Path(self.root), self.by_hand)
+        self._found()
+
+    def train(self) -> Images:
+        form = self._found()
+        return read_part(form, Path(self.root), form.train, form.records_train, self.num_classes)
+
+    def test(self) -> Images:
+        form = self._found()
+        return read_part(form, Path(self.root), form.test, form.records_test, self.num_classes)
+
+    def _found(self) -> Form:
+        return find(self.forms(), Path(self.root), f"run with dataset.download=true, or {self.by_hand}")

@@ -1,7 +1,7 @@
 """A table as an evaluator: what a search would learn by training the architecture, at once (NAS-Bench-201, Dong & Yang 2020)."""
 
 from supernet.genotype import Genotype
-from supernet.tables.table import Isomorphic, Missing, Table
+from supernet.tables.table import IfMissing, Isomorphic, Table
 
 
 class Tabular:
@@ -10,7 +10,7 @@ class Tabular:
     missing, isomorphic: as in `Table.value`.
     """
 
-    def __init__(self, table: Table, dataset: str, *, missing: Missing = "error", isomorphic: Isomorphic = "own"):
+    def __init__(self, table: Table, dataset: str, *, missing: IfMissing = "error", isomorphic: Isomorphic = "own"):
         self.table, self.where, self.missing, self.isomorphic = table, table.dataset(dataset), missing, isomorphic
 
     def __call__(self, genotype: Genotype) -> dict[str, float]:

@@ -10,8 +10,6 @@ from supernet.space import Space
 from supernet.tasks.base import Batch
 from supernet.weights import EdgeWeights
 
-PARAMETER_FREE = frozenset({"none", "skip_connect", "max_pool_3x3", "avg_pool_3x3", "identity"})
-
 
 class Look(NamedTuple):
     """A search after an epoch. `val` gives the validation batches in order, not augmented; `weights` are the mean ones; `values` is what is
@@ -122,9 +120,9 @@ class Monitor:
 def shares(space: Space, genotype: Genotype, weights: EdgeWeights) -> dict[str, float]:
     """What costs nothing to know: the genotype's share of skip connections and of parameter-free ops among its edges, and by kind of cell
     the mean over edges of the gap between the two largest weights."""
-    ops = [edge.op for kind in space.cells for edge in genotype[kind]]
-    found = {"skip_share": ops.count("skip_connect") / max(1, len(ops)),
-             "parameter_free_share": sum(op in PARAMETER_FREE for op in ops) / max(1, len(ops))}
+    ops = [space.op(edge.op) for kind in space.cells for edge in genotype[kind]]
+    found = {"skip_share": sum(op.is_skip for op in ops) / max(1, len(ops)),
+             "parameter_free_share": sum(op.parameter_free for op in ops) / max(1, len(ops))}
     for kind, w in weights.items():
         if w.ops.shape[-1] > 1:
             top = w.ops.topk(2, -1).values

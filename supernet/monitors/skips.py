@@ -19,12 +19,13 @@ class SkipCount(Monitor):
         self.most, self.kinds, self.start_epoch = most, sorted(space.cells) if kind is None else [kind], start_epoch
         self.reaction, self.keeps = Reaction("skips", stop, retry, retry_until), int(retry is not None)
         self.gives = [f"skips/{kind}" for kind in self.kinds]
+        self.space = space
 
     def check(self, search: Bilevel, known: Collection[str]) -> None:
         self.reaction.check(search)
 
     def after_epoch(self, look: Look) -> Signal:
-        counts = {kind: sum(edge.op == "skip_connect" for edge in look.genotype[kind]) for kind in self.kinds}
+        counts = {kind: sum(self.space.op(edge.op).is_skip for edge in look.genotype[kind]) for kind in self.kinds}
         worst, why = max(counts, key=counts.__getitem__), None
         if counts[worst] >= self.most and look.epoch >= self.start_epoch:
             why = f"the {worst} cell holds {counts[worst]} skip connections"

@@ -38,7 +38,7 @@ class MixedEdges(nn.Module):
         self.bundles: dict[int, list[tuple[int, int, int, Op]]] = {}  # source -> (edge, column, destination, op)
         self.skips: dict[int, list[tuple[int, int, Op]]] = {}  # source -> (edge, destination, auxiliary skip)
         self.skip_dropout = 0.0
-        names = edge_names(spec)
+        names = edge_keys(spec)
         for e, (source, destination) in enumerate(spec.edges):
             stride = spec.stride if source < spec.num_inputs else 1
             for o, name in enumerate(spec.ops):
@@ -190,7 +190,7 @@ def has_auxiliary_skips(net: nn.Module) -> bool:
     return any(type(module) is MixedEdges and bool(module.skips) for module in net.modules())
 
 
-def edge_names(spec: CellSpec) -> list[str]:
+def edge_keys(spec: CellSpec) -> list[str]:
     """`source-destination` for each edge; the second of parallel edges gets `_1`, and so on."""
     names: list[str] = []
     for source, destination in spec.edges:

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.activations import ACTIVATIONS
 from ops.depthwise import Depthwise
 from ops.drop_path import drop_path_masks
-from ops.mobile import ACTIVATIONS, POOLS, LayerOp, pointwise
+from ops.mobile import POOLS, LayerOp, pointwise
 from ops.op import BatchNorm, Normalisation
 from supernet.networks.measure import multiply_adds_of, parameters
 from supernet.space import Candidates, CellSpec

@@ -7,13 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.activations import ACTIVATIONS
 from ops.op import BatchNorm, Normalisation
 from supernet.space import CellSpec, Mask
 from supernet.weights import EdgeWeights, Weights
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh, "relu": F.relu, "sigmoid": torch.sigmoid, "identity": lambda x: x,
-}
 INITIAL = 0.04  # weights start uniform in +-INITIAL [official code, INITRANGE]
 
 

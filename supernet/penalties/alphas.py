@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from supernet.costs.base import Cost
-from supernet.penalties.base import Constant, Penalty, checked_weight
+from supernet.penalties.base import Penalty, Replicated, checked_weight
 from supernet.relaxations.base import Relaxation, absent
 from supernet.space import Space
 from supernet.weights import EdgeWeights
@@ -21,7 +21,7 @@ class BetaDecay(Penalty):
 
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 25.0):
         self.weight, self.progress = checked_weight(weight), 0.0
-        self.absent = {kind: Constant(mask) for kind, mask in absent(space).items()}
+        self.absent = {kind: Replicated(mask) for kind, mask in absent(space).items()}
 
     def anneal(self, progress: float) -> None:
         self.progress = progress
@@ -39,7 +39,7 @@ class DirichletKL(Penalty):
     static = True
 
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 1e-3):
-        self.weight, self.present = checked_weight(weight), {kind: Constant(~mask) for kind, mask in absent(space).items()}
+        self.weight, self.present = checked_weight(weight), {kind: Replicated(~mask) for kind, mask in absent(space).items()}
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         rows = []

@@ -66,7 +66,7 @@ def checked_weight(weight: float) -> float:
     return weight
 
 
-class Constant:
+class Replicated:
     """A tensor that is needed on the device of others. It is copied there once: a copy from the host in every step would stop a GPU."""
 
     def __init__(self, value: Tensor):

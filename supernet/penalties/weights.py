@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from supernet.costs.base import Cost
-from supernet.penalties.base import Constant, Penalty, checked_weight
+from supernet.penalties.base import Penalty, Replicated, checked_weight
 from supernet.relaxations.base import Relaxation, absent
 from supernet.space import Space
 from supernet.weights import EdgeWeights
@@ -21,7 +21,7 @@ class ZeroOne(Penalty):
             raise ValueError(f"penalty.zero_one.form must be l1 or l2, got {form!r}")
         self.weight, self.form = checked_weight(weight), form
         # by number: to pick by a mask is to read it, which stops a GPU
-        self.present = {kind: Constant((~mask).flatten().nonzero().flatten()) for kind, mask in absent(space).items()}
+        self.present = {kind: Replicated((~mask).flatten().nonzero().flatten()) for kind, mask in absent(space).items()}
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         entries = torch.cat([w.ops.flatten(-2).index_select(-1, self.present[kind].on(w.ops.device)).flatten()

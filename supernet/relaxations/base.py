@@ -79,7 +79,9 @@ class Relaxation(nn.Module, ABC):
 
 
 class TableRelaxation(Relaxation):
-    """An interface for those whose parameters are one (E, O) table of alphas a kind of cell; its row-wise softmax is the mean.
+    """An interface for those whose parameters are one (E, O) table of alphas a kind of cell. `op_weights` says what a table stands for:
+    what is trained, where nothing is drawn, and what is evaluated and selected from. So both are the same unless a method says otherwise;
+    one that draws overrides `noise` and `weights` as well (`SoftmaxDraws` for draws by softmax(alpha)).
 
     init_scale: alphas start as `init_scale` times standard normal draws.
     """
@@ -98,18 +100,39 @@ class TableRelaxation(Relaxation):
         """(E, O): the alphas, and -inf where an edge does not have the op."""
         return self.alpha[kind].masked_fill(self.absent(kind), -torch.inf)
 
+    @abstractmethod
+    def op_weights(self, kind: str) -> Tensor:
+        """(E, O): the weights of a kind's ops without noise, differentiable in its alphas; 0 where an edge does not have the op."""
+
     def noise(self, generator: torch.Generator) -> Noise:
         return {}
 
+    def weights(self, noise: Noise) -> EdgeWeights:
+        return self.mean()
+
     def mean(self) -> EdgeWeights:
-        return EdgeWeights({kind: Weights(self.logits(kind).softmax(-1)) for kind in self.alpha})
+        return EdgeWeights({kind: Weights(self.op_weights(kind)) for kind in self.alpha})
 
     def tables(self) -> dict[str, Tensor]:
         return dict(self.alpha.items())
 
 
+class SoftmaxDraws(TableRelaxation):
+    """An interface for those that draw by p = softmax(alpha) over the ops that an edge has: p is what they evaluate and select from."""
+
+    def op_weights(self, kind: str) -> Tensor:
+        return self.logits(kind).softmax(-1)
+
+    @abstractmethod
+    def noise(self, generator: torch.Generator) -> Noise: ...
+
+    @abstractmethod
+    def weights(self, noise: Noise) -> EdgeWeights: ...
+
+
 class Wrapper(Relaxation):
-    """An interface for relaxations that hold another, `inner`, and pass on what they do not change."""
+    """An interface for relaxations that hold another, `inner`, and pass on what they do not change. `changed` is what one makes of edge
+    weights of `inner`, be they drawn, the mean or evaluated, so that what is selected from is what was trained."""
 
     keeps_static = False  # True: static where what it holds is
 
@@ -128,14 +151,17 @@ class Wrapper(Relaxation):
     def noise(self, generator: torch.Generator) -> Noise:
         return self.inner.noise(generator)
 
+    def changed(self, weights: EdgeWeights) -> EdgeWeights:
+        return weights
+
     def weights(self, noise: Noise) -> EdgeWeights:
-        return self.inner.weights(noise)
+        return self.changed(self.inner.weights(noise))
 
     def mean(self) -> EdgeWeights:
-        return self.inner.mean()
+        return self.changed(self.inner.mean())
 
     def evaluated(self, generator: torch.Generator) -> EdgeWeights:
-        return self.inner.evaluated(generator)
+        return self.changed(self.inner.evaluated(generator))
 
     def anneal(self, progress: float, epoch: int) -> None:
         self.inner.anneal(progress, epoch)

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supernet.relaxations.base import Noise, TableRelaxation, gumbel, mask_of
+from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel, mask_of
 from supernet.weights import EdgeWeights, Weights, replaced
 
 
-class BinaryGates(TableRelaxation):
+class BinaryGates(SoftmaxDraws):
     """For the alpha step two ops of each edge are drawn without replacement by p = softmax(alpha), and one of the two by their
     rescaled probabilities: its gate is 1. Both run, and the gradient of the loss with respect to a gate reaches the two alphas
     through the softmax over them (eq. 4 with the two paths of Sec. 3.2.1). After the update both are shifted together, so that the

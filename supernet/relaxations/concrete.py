@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from supernet.relaxations.base import Noise, TableRelaxation, gumbel
+from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel
 from supernet.weights import EdgeWeights, Weights
 
 
-class Concrete(TableRelaxation):
+class Concrete(SoftmaxDraws):
     """`weights = softmax((log softmax(alpha) + g) / temperature)`, g standard Gumbel noise: a soft draw, nearly one-hot when cold.
 
     The temperature falls epoch by epoch from `temperature` to `temperature_end`: `decay` is `linear` (SNAS [official code: 1 to 0.03])

@@ -55,12 +55,9 @@ class Dirichlet(TableRelaxation):
             found[kind] = Weights(gammas / gammas.sum(-1, keepdim=True))
         return EdgeWeights(found)
 
-    def mean(self) -> EdgeWeights:
-        found = {}
-        for kind, beta in self.alpha.items():
-            own = concentration(beta).masked_fill(self.absent(kind), 0.0)
-            found[kind] = Weights(own / own.sum(-1, keepdim=True))
-        return EdgeWeights(found)
+    def op_weights(self, kind: str) -> Tensor:
+        own = concentration(self.alpha[kind]).masked_fill(self.absent(kind), 0.0)
+        return own / own.sum(-1, keepdim=True)
 
 
 def gamma(shape: Tensor, normal: Tensor, uniform: Tensor, exponential: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from supernet.relaxations.base import Noise, Relaxation, Wrapper
+from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.space import Space
 from supernet.weights import EdgeWeights, replaced
 
@@ -38,15 +38,6 @@ class EdgeNormalised(Wrapper):
         """By kind, (E)."""
         return {kind: torch.cat([beta.softmax(0) if self.softmax else beta for beta in rows]) for kind, rows in self.beta.items()}
 
-    def weights(self, noise: Noise) -> EdgeWeights:
-        return self._with_edges(self.inner.weights(noise))
-
-    def mean(self) -> EdgeWeights:
-        return self._with_edges(self.inner.mean())
-
-    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
-        return self._with_edges(self.inner.evaluated(generator))
-
-    def _with_edges(self, weights: EdgeWeights) -> EdgeWeights:
+    def changed(self, weights: EdgeWeights) -> EdgeWeights:
         edges = self.edges()
         return replaced(weights, lambda kind, w: {"edges": edges[kind] if w.edges is None else edges[kind] * w.edges})

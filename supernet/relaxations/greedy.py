@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supernet.relaxations.base import Noise, Relaxation, Wrapper
+from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.space import CellSpec, Space
 from supernet.weights import OPEN, PRUNED, EdgeWeights, decided
 
@@ -58,11 +58,11 @@ class Greedy(Wrapper):
             self.history = [*self.history, now][-self.length:]
 
     def _operations(self, kind: str, ops: Tensor) -> Tensor:
-        """(E, O): the weights without those of `none`; of closed edges as they were then."""
+        """(E, O): the weights of ops that contribute, without those of `none`; of closed edges as they were then."""
         spec = self.space.cells[kind]
         selectable = torch.tensor(spec.selectable, device=ops.device)
-        none = torch.tensor([op == "none" for op in spec.ops], device=ops.device)
-        table = ops.detach() * (selectable & ~none)
+        contributes = torch.tensor([self.space.op(op).contributes for op in spec.ops], device=ops.device)
+        table = ops.detach() * (selectable & contributes)
         for e, row in self.closed[kind].items():
             table[int(e)] = row.to(table)
         return table
@@ -91,19 +91,10 @@ class Greedy(Wrapper):
         self.rows[kind][e] = row
         self.closed[kind][str(e)] = table[e].clone()
 
-    def weights(self, noise: Noise) -> EdgeWeights:
-        return self._decided(self.inner.weights(noise))
-
-    def mean(self) -> EdgeWeights:
-        return self._decided(self.inner.mean())
-
-    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
-        return self._decided(self.inner.evaluated(generator))
-
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor], generator: torch.Generator) -> EdgeWeights:
-        return self._decided(self.inner.for_w_step(draw, loss_of_weights, generator))
+        return self.changed(self.inner.for_w_step(draw, loss_of_weights, generator))
 
-    def _decided(self, weights: EdgeWeights) -> EdgeWeights:
+    def changed(self, weights: EdgeWeights) -> EdgeWeights:
         return decided(self.space, weights, self.rows)
 
 

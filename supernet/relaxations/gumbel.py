@@ -5,11 +5,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from supernet.relaxations.base import Noise, TableRelaxation, gumbel, linear, mask_of
+from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel, linear, mask_of
 from supernet.weights import EdgeWeights, Weights
 
 
-class GumbelHard(TableRelaxation):
+class GumbelHard(SoftmaxDraws):
     """A draw is exactly one-hot in argmax(log softmax(alpha) + g) and says which op is active, so that a network runs one op an edge.
     Its gradient is that of softmax((log softmax(alpha) + g) / temperature).
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from supernet.relaxations.base import Noise, TableRelaxation, gumbel
+from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel
 from supernet.weights import EdgeWeights, Weights
 
 
-class ReinMax(TableRelaxation):
+class ReinMax(SoftmaxDraws):
     """A draw D is one-hot with probabilities p = softmax(alpha). Its gradient is that of 2 q - p / 2, where q is the softmax whose
     value is (D + softmax(alpha / temperature)) / 2, moved by alpha: Heun's method, exact where the loss is quadratic in the weights
     (Theorem 3.1; at temperature 1), where straight-through is exact only where it is linear.

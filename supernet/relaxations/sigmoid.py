@@ -1,9 +1,9 @@
 """A sigmoid for each op, without competition between the ops of an edge (FairDARTS, Chu et al. 2020, eq. 3)."""
 
 import torch
+from torch import Tensor
 
-from supernet.relaxations.base import Noise, TableRelaxation
-from supernet.weights import EdgeWeights, Weights
+from supernet.relaxations.base import TableRelaxation
 
 
 class Sigmoid(TableRelaxation):
@@ -14,8 +14,5 @@ class Sigmoid(TableRelaxation):
 
     static = True
 
-    def weights(self, noise: Noise) -> EdgeWeights:
-        return self.mean()
-
-    def mean(self) -> EdgeWeights:
-        return EdgeWeights({kind: Weights(torch.sigmoid(self.logits(kind))) for kind in self.alpha})
+    def op_weights(self, kind: str) -> Tensor:
+        return torch.sigmoid(self.logits(kind))

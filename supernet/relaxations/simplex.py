@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from supernet.relaxations.base import Noise, TableRelaxation
-from supernet.weights import EdgeWeights, Weights
+from supernet.relaxations.base import TableRelaxation
 
 
 class Simplex(TableRelaxation):
@@ -30,8 +30,5 @@ class Simplex(TableRelaxation):
             uniform = torch.zeros_like(theta).masked_fill(self.absent(kind), -torch.inf).softmax(-1)
             theta.copy_(torch.where(total > 0, own / total, uniform))
 
-    def weights(self, noise: Noise) -> EdgeWeights:
-        return self.mean()
-
-    def mean(self) -> EdgeWeights:
-        return EdgeWeights({kind: Weights(theta.masked_fill(self.absent(kind), 0.0)) for kind, theta in self.alpha.items()})
+    def op_weights(self, kind: str) -> Tensor:
+        return self.alpha[kind].masked_fill(self.absent(kind), 0.0)

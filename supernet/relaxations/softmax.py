@@ -1,7 +1,8 @@
 """Softmax over the ops of each edge (DARTS, Liu et al. 2019, eq. 2)."""
 
-from supernet.relaxations.base import Noise, TableRelaxation
-from supernet.weights import EdgeWeights
+from torch import Tensor
+
+from supernet.relaxations.base import TableRelaxation
 
 
 class Softmax(TableRelaxation):
@@ -9,5 +10,5 @@ class Softmax(TableRelaxation):
 
     static = True
 
-    def weights(self, noise: Noise) -> EdgeWeights:
-        return self.mean()
+    def op_weights(self, kind: str) -> Tensor:
+        return self.logits(kind).softmax(-1)

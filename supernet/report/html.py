@@ -17,7 +17,7 @@ from supernet.report import page
 from supernet.report.curves import alpha_charts, heat_map_svg, line_chart
 from supernet.report.draw import cells_svg
 from supernet.report.figure import with_ids
-from supernet.report.names import edge_names, op_colours, op_label
+from supernet.report.names import edge_labels, op_colours, op_label
 
 MAX_ALPHA_POINTS = 20_000  # in all alpha plots together, about 25 bytes each
 MAX_EDGE_CHARTS = 120
@@ -156,7 +156,7 @@ def _alpha_tables(run: Path) -> dict[str, AlphaTable]:
 
 
 def _alpha_table(arrays: Mapping[str, np.ndarray], kind: str, most: int) -> AlphaTable:
-    edges = edge_names([(int(s), int(d)) for s, d in arrays[f"edges.{kind}"]], kind=kind)
+    edges = edge_labels([(int(s), int(d)) for s, d in arrays[f"edges.{kind}"]], kind=kind)
     note = f" (the first {most} of {len(edges)} edges)" if len(edges) > most else ""
     ops = [str(op) for op in arrays[f"ops.{kind}"]]
     return AlphaTable(arrays["epoch"], arrays[f"weights.{kind}"][:, :most], edges[:most], ops, note)
@@ -294,7 +294,7 @@ def _difference(old: Genotype, new: Genotype) -> str:
 def _edge_texts(kind: str, edges: Sequence[Edge], num_inputs: int, chosen: Counter[Edge]) -> list[str]:
     """Of all edges of a kind, those chosen: op and place."""
     pairs = [(e.source, e.destination) for e in edges]
-    names = dict(zip(pairs, edge_names(pairs, num_inputs, kind)))
+    names = dict(zip(pairs, edge_labels(pairs, num_inputs, kind)))
     return [f"{op_label(e.op)} {names[e.source, e.destination]}" for e in chosen.elements()]
 
 

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ops import describe
+from ops.traits import Family
+
 MAX_LABEL = 28  # characters; longer op names are cut
 
-# The first word found in an op's name decides its family; all else is a convolution.
-FAMILY_WORDS = (("none", "none"), ("zero", "none"), ("skip", "skip"), ("identity", "skip"), ("pool", "pool"), ("noise", "other"),
-                ("dil", "dilated"))
-FAMILY_COLOURS = {"conv": "#1f5fa8", "dilated": "#7a3fa0", "pool": "#b4530a", "skip": "#2e7d4f", "none": "#9a9a9a",
-                  "other": "#a3224a"}
+FAMILY_COLOURS: dict[Family, str] = {"conv": "#1f5fa8", "dilated": "#7a3fa0", "pool": "#b4530a", "skip": "#2e7d4f", "none": "#9a9a9a",
+                                     "activation": "#1f5fa8", "other": "#a3224a"}
+# Of ops that `ops` does not know (a genotype from elsewhere, a choice of a chain) the first word found in the name decides the family; all
+# else is taken for a convolution.
+GUESSES: tuple[tuple[str, Family], ...] = (("none", "none"), ("zero", "none"), ("skip", "skip"), ("identity", "skip"), ("pool", "pool"),
+                                           ("noise", "other"), ("dil", "dilated"))
 
 NODE_FILLS = {"input": "#dfe9f5", "computed": "#f4f4f4", "output": "#e3f1e3"}
 NOTHING = "\u2013"  # how a table shows a choice that does nothing
@@ -36,9 +40,10 @@ def choice_label(op: str, kind: str) -> str:
     return NOTHING if op.startswith("no_") else op_label(op.removeprefix(f"{kind}_"))
 
 
-def op_family(op: str) -> str:
-    """A key of FAMILY_COLOURS."""
-    return next((family for word, family in FAMILY_WORDS if word in op.lower()), "conv")
+def op_family(op: str) -> Family:
+    """A key of FAMILY_COLOURS: what the op says of itself, else a guess by its name."""
+    known = describe(op)
+    return known.family if known is not None else next((family for word, family in GUESSES if word in op.lower()), "conv")
 
 
 def op_colours(ops: Sequence[str]) -> dict[str, str]:
@@ -75,7 +80,7 @@ NAMINGS = {  # Naming() for all other kinds
 }
 
 
-def edge_names(edges: Sequence[tuple[int, int]], num_inputs: int | None = None, kind: str = "") -> list[str]:
+def edge_labels(edges: Sequence[tuple[int, int]], num_inputs: int | None = None, kind: str = "") -> list[str]:
     """Names of the rows of an (E, O) table from its (source, destination) pairs: `c_{k-2} → 0`, `0 → 1`; of a chain `layer 1`, ...
 
     `num_inputs` is the smallest destination unless given. Nodes are called as those of cells of this kind.

@@ -29,9 +29,9 @@ def pictures(folder: RunFolder, genotype: Genotype, space: Space, weights: EdgeW
 
     def heat(kind: str) -> Any:
         from supernet.report.curves import heat_map
-        from supernet.report.names import edge_names
+        from supernet.report.names import edge_labels
 
         spec = space.cells[kind]
-        return heat_map(weights[kind].ops.cpu().numpy(), edge_names(spec.edges, spec.num_inputs, kind), list(spec.ops))
+        return heat_map(weights[kind].ops.cpu().numpy(), edge_labels(spec.edges, spec.num_inputs, kind), list(spec.ops))
 
     return {"cells": cells} | {f"weights/{kind}": functools.partial(heat, kind) for kind in space.cells}

@@ -86,8 +86,8 @@ def metrics(record: Mapping[str, Any], part: str) -> dict[str, float]:
 def skip_rows(genotype: Genotype, space: Space) -> list[tuple[str, str]]:
     """The share of skip connections among the kept edges, by which the collapse of a search is told; nothing where the space has none."""
     edges: list[Edge] = [e for _, kept in genotype.cells for e in kept]
-    skips = sum(e.op == "skip_connect" for e in edges)
-    known = any("skip_connect" in spec.ops for spec in space.cells.values())
+    skips = sum(space.op(e.op).is_skip for e in edges)
+    known = any(space.op(op).is_skip for spec in space.cells.values() for op in spec.ops)
     return [("skip connections", f"{100 * skips / len(edges):.0f} % of the kept edges")] if known and edges else []
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from supernet.genotype import Genotype
-from supernet.select.argmax import argmax
+from supernet.select.argmax import argmax, strongest
 from supernet.space import Space
 from supernet.weights import EdgeWeights, replaced
 
@@ -19,18 +19,17 @@ def limited_skips(space: Space, weights: EdgeWeights, *, most: int = 2, kinds: S
     weights = weights.detach()
     tables = {kind: w.ops.clone() for kind, w in weights.items()}
     while True:
-        genotype = argmax(space, replaced(weights, lambda kind, w: {"ops": tables[kind]}))
-        over = [kind for kind in kinds if sum(e.op == "skip_connect" for e in genotype[kind]) > most]
+        limited = replaced(weights, lambda kind, w: {"ops": tables[kind]})
+        kept = strongest(space, limited)
+        skips = {kind: [(e, o) for e, o in kept[kind] if space.op(space.cells[kind].ops[o]).is_skip] for kind in kinds}
+        over = [kind for kind in kinds if len(skips[kind]) > most]
         if not over:
-            return genotype
+            return argmax(space, limited)
         for kind in over:
-            spec = space.cells[kind]
-            o = spec.ops.index("skip_connect")
-            rows = [spec.edges.index((e.source, e.destination)) for e in genotype[kind] if e.op == "skip_connect"]
-            strength = {e: tables[kind][..., e, o].mean().item() for e in rows}
-            left = [e for e in rows if strength[e] >= 0]
+            strength = {(e, o): tables[kind][..., e, o].mean().item() for e, o in skips[kind]}
+            left = [entry for entry in skips[kind] if strength[entry] >= 0]
             if not left:
-                edges = ", ".join(str(spec.edges[e]) for e in rows)
+                edges = ", ".join(str(space.cells[kind].edges[e]) for e, _ in skips[kind])
                 raise ValueError(f"edges {edges} of {kind!r} have no candidate but a skip connection; at most {most} may stand")
-            weakest = min(left, key=strength.__getitem__)
-            tables[kind][..., weakest, o] = -1.0
+            e, o = min(left, key=strength.__getitem__)
+            tables[kind][..., e, o] = -1.0

@@ -10,7 +10,7 @@ from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
 from supernet.optim.optimizers import set_lr
 from supernet.optim.schedules import Cosine
-from supernet.relaxations.base import Noise, Relaxation, Wrapper
+from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.select.base import FinalSelection
 from supernet.space import Space
 from supernet.training.evaluate import evaluate
@@ -50,7 +50,7 @@ class Perturbation(FinalSelection):
     def __call__(self, loop: SearchLoop) -> Genotype:
         space, search, generator = loop.space, loop.search, loop.generators["alpha"]
         found = search.relaxation
-        settled = search.relaxation = Settled(found, space)
+        settled = search.relaxation = Decided(found, space)
         batches = list(loop.val)[: self.val_batches]
 
         def accuracy(weights: EdgeWeights) -> float:
@@ -90,7 +90,7 @@ class Perturbation(FinalSelection):
         loop.guard.look()
 
 
-class Settled(Wrapper):
+class Decided(Wrapper):
     """A relaxation of which some rows are decided for good: one op alone, or no edge."""
 
     def __init__(self, inner: Relaxation, space: Space):
@@ -98,17 +98,11 @@ class Settled(Wrapper):
         self.space = space
         self.rows = {kind: [OPEN] * len(spec.edges) for kind, spec in space.cells.items()}
 
-    def weights(self, noise: Noise) -> EdgeWeights:
-        return decided(self.space, self.inner.weights(noise), self.rows)
-
-    def mean(self) -> EdgeWeights:
-        return decided(self.space, self.inner.mean(), self.rows)
-
-    def evaluated(self, generator: torch.Generator) -> EdgeWeights:
-        return decided(self.space, self.inner.evaluated(generator), self.rows)
+    def changed(self, weights: EdgeWeights) -> EdgeWeights:
+        return decided(self.space, weights, self.rows)
 
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: Callable[[EdgeWeights], Tensor], generator: torch.Generator) -> EdgeWeights:
-        return decided(self.space, self.inner.for_w_step(draw, loss_of_weights, generator), self.rows)
+        return self.changed(self.inner.for_w_step(draw, loss_of_weights, generator))
 
     def decide_op(self, kind: str, e: int, accuracy: Accuracy) -> None:
         allowed = [o for o, ok in enumerate(self.space.cells[kind].selectable[e]) if ok]

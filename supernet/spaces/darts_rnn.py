@@ -1,9 +1,12 @@
 """The recurrent cell space of DARTS (Liu et al. 2019, Sec. 2.1 and 3.1.2)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supernet.genotype import Edge
 from supernet.space import Candidates, CellSpec, Space
+
+if TYPE_CHECKING:
+    from ops.traits import OpTraits
 
 OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 MAX_NODES = 32
@@ -15,7 +18,16 @@ def make(*, nodes: int = 8) -> Space:
     if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
     spec = CellSpec.full(num_inputs=1, num_nodes=nodes, ops=OPS, outputs=range(1, 1 + nodes), keep=(1, 1), unselectable=("none",))
-    return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, costs=costs, sizes={"layers": 1}, auxiliary_head=False)
+    return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, costs=costs, sizes={"layers": 1}, auxiliary_head=False,
+                 describe=describe)
+
+
+def describe(op: str) -> "OpTraits | None":
+    """All ops but `none` are activations, `identity` too: an edge with it multiplies by its node's matrix, and is no skip connection."""
+    from ops import describe as of_ops
+    from ops.traits import OpTraits
+
+    return OpTraits("activation") if op != "none" else of_ops(op)
 
 
 def costs(space: Space, quantity: str, *, layers: int, channels: int, vocabulary: int) -> Any:

@@ -38,19 +38,17 @@ def costs(space: Space, quantity: str, **sizes: Any) -> Any:
 def build(space: Space, candidates: Candidates, *, layers: int, channels: int, norm: Any, num_classes: int, in_channels: int = 3,
           image_size: tuple[int, int] = (32, 32)) -> Any:
     """The published skeleton with `channels` in the stem. Raises ValueError: `layers` is not the benchmark's 8."""
-    from ops.mobile import identity, inverted_residual
+    from ops.mobile import LAYERS
     from supernet.networks.chain import ChainNetwork, Choices, MixedLayer
 
     if layers != sum(STAGES):
         raise ValueError(f"layers must be {sum(STAGES)} in space nasbench_macro, got {layers}")
-    factories = {"identity": identity, "ir_3x3_e3": lambda *shape: inverted_residual(3, 3, *shape),
-                 "ir_5x5_e6": lambda *shape: inverted_residual(5, 6, *shape)}
     shapes, width = [], channels
     for stage in STAGES:
         for n in range(stage):
             shapes.append((width, 2 * width, 2, norm) if n == 0 else (width, width, 1, norm))
             width = shapes[-1][1]
     choices = Choices(space.cells, candidates)
-    made = [MixedLayer({name: factories[name](*shape) for name in held}) for held, shape in zip(choices.of["layers"], shapes)]
+    made = [MixedLayer({name: LAYERS[name](*shape) for name in held}) for held, shape in zip(choices.of["layers"], shapes)]
     return ChainNetwork(choices, made, [{"layers": n} for n in range(layers)], in_channels=in_channels, stem=channels, last=width,
                         head=HEAD, num_classes=num_classes)

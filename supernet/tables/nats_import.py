@@ -1,27 +1,23 @@
-"""`python -m supernet.tables.nats_import <file or folder> <out.csv.gz>`: the official NATS-Bench topology object as a table of our own.
+"""The official NATS-Bench topology object as a table of our own; `python -m supernet.commands.nats_import` is the command."""
 
-Needs the package nats_bench and the benchmark's own files, which only their authors distribute.
-"""
-
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from supernet.space import Space
-from supernet.spaces import nasbench201
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns, TableError
 
 # by our name of the data set: the benchmark's names for what is searched on and what is tested on
 DATASETS = {"cifar10": ("cifar10-valid", "cifar10"), "cifar100": ("cifar100", "cifar100"),
             "imagenet16": ("ImageNet16-120", "ImageNet16-120")}
-Progress = Callable[[int, int], None]
+Tell = Callable[[int, int], None]  # how many architectures are done, of how many
 
 
-def columns_of(api: Any, space: Space, progress: Progress = lambda done, total: None) -> tuple[list[str], dict[str, list[float]]]:
+def columns_of(api: Any, space: Space, tell: Tell = lambda done, total: None) -> tuple[list[str], dict[str, list[float]]]:
     """The texts of all architectures in the order of the official index, and their columns. `api` is what `nats_bench.create` returns:
-    validation after 12 epochs, test accuracy after 200, mean over the runs; parameters, FLOPs (M), latency and training time.
+    validation after 12 epochs, test accuracy after 200, mean over the runs; parameters, FLOPs (M), latency and training time. space:
+    nasbench201.
 
     Raises TableError: an architecture that is not of NAS-Bench-201's topology space.
     """
@@ -41,40 +37,12 @@ def columns_of(api: Any, space: Space, progress: Progress = lambda done, total: 
                       "params_m": cost["params"], "flops_m": cost["flops"], "latency_s": cost["latency"]}
             for key, value in values.items():
                 columns.setdefault(f"{name}_{key}", []).append(float("nan") if value is None else float(value))
-        progress(index + 1, len(api))
+        tell(index + 1, len(api))
     return texts, columns
 
 
-def import_api(api: Any, out: Path, progress: Progress = lambda done, total: None) -> None:
+def import_api(api: Any, space: Space, out: Path, tell: Tell = lambda done, total: None) -> None:
     """Writes the table."""
-    space = nasbench201.make()
-    texts, columns = columns_of(api, space, progress)
+    texts, columns = columns_of(api, space, tell)
     datasets = {name: Columns(f"{name}_val_12", f"{name}_test_200", f"{name}_train_time_200_s", 12 / 200) for name in DATASETS}
     write_table(out, space, texts, columns, datasets)
-
-
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 2:
-        print("error: expected two arguments, the NATS-Bench file or folder and the table to write", file=sys.stderr)
-        return 2
-    source, out = map(Path, arguments)
-    if not source.exists():
-        print(f"error: {source}: no such file or folder", file=sys.stderr)
-        return 2
-    try:
-        from nats_bench import create
-    except ImportError:
-        print("error: the package nats_bench is needed to read its files: pip install nats_bench", file=sys.stderr)
-        return 2
-    try:
-        import_api(create(str(source), "tss", fast_mode=source.is_dir(), verbose=False), out,
-                   lambda done, total: print(f"{done}/{total}", flush=True) if done % 1000 == 0 else None)
-    except TableError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"written   {out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from supernet.errors import Mendable
 from supernet.genotype import Genotype, short
 from supernet.space import Space
 
-Missing = Literal["error", "nan"]
+IfMissing = Literal["error", "nan"]
 Isomorphic = Literal["own", "representative", "mean"]
 
 
@@ -88,7 +88,7 @@ class Table:
         self._more = dict
         return sorted(self._columns)
 
-    def value(self, genotype: Genotype, name: str, *, missing: Missing = "error", isomorphic: Isomorphic = "own") -> float:
+    def value(self, genotype: Genotype, name: str, *, missing: IfMissing = "error", isomorphic: Isomorphic = "own") -> float:
         """One number of an architecture.
 
         missing: raise TableError for a value that the table does not have, or return NaN. isomorphic: the architecture's own row (as

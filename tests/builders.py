@@ -1,0 +1,47 @@
+"""Networks, weights and steps of a search that tests of several files build. No configs: `searches.py` has what needs them."""
+
+import torch
+
+from ops.op import Normalisation
+from supernet.bilevel import Bilevel
+from supernet.hypergradients.first_order import first_order
+from supernet.spaces import darts
+from supernet.tasks.classification import Classification
+from supernet.weights import EdgeWeights, Weights
+
+SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)  # of networks
+
+
+def build(space, candidates=None, *, layers=4, channels=4, norm=SEARCH, seed=0, **sizes):
+    torch.manual_seed(seed)
+    return space.network(candidates or space.candidates(), layers=layers, channels=channels, num_classes=5, norm=norm, **sizes).double()
+
+
+def random_weights(space, seed=1, active=False):
+    g = torch.Generator().manual_seed(seed)
+    kinds = {}
+    for kind, spec in space.cells.items():
+        table = torch.rand(len(spec.edges), len(spec.ops), generator=g, dtype=torch.float64).requires_grad_()
+        mask = tuple(map(tuple, (torch.rand(table.shape, generator=g) < 0.4).tolist())) if active else None
+        kinds[kind] = Weights(table, active=mask)
+    return EdgeWeights(kinds)
+
+
+def small_search(relaxation_of, seed=0, **network):
+    """A small DARTS supernet in float64 with a batch of random images, as a search."""
+    space = darts.make(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
+    torch.manual_seed(seed)
+    net = space.network(space.candidates(), layers=3, channels=4, num_classes=3, in_channels=2, image_size=(8, 8),
+                        norm=Normalisation(False, True), **network).double()
+    relaxation = relaxation_of(space, _generator(seed)).double()
+    g = _generator(seed + 1)
+    batch = (torch.randn(6, 2, 8, 8, generator=g, dtype=torch.float64), torch.randint(3, (6,), generator=g))
+    generators = {"alpha": _generator(seed + 2), "net": _generator(seed + 3)}
+    alpha = list(relaxation.parameters())
+    search = Bilevel(net, relaxation, first_order, Classification(), torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9),
+                     torch.optim.Adam(alpha, lr=3e-3) if alpha else None, generators)
+    return search, batch, space
+
+
+def _generator(seed):
+    return torch.Generator().manual_seed(seed)
