@@ -1,4 +1,7 @@
-"""The mark of errors that whoever runs a script can mend."""
+"""The mark of errors that whoever runs a script can mend, and a hint for misspelt names."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, never raised itself)
@@ -7,3 +10,9 @@ class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, ne
 
 class UsageError(Mendable):
     """An option is wrong."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean x?`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

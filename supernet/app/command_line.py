@@ -1,13 +1,12 @@
 """The command line: a script's Hydra main, and every error that the user can mend as one line on stderr."""
 
 import contextlib
-import difflib
 import functools
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet.app.options import CONF
+from supernet.app.own_folder import choices_on_disk, join_own_folder
 from supernet.app.schema import FinalConfig, RankConfig, SearchConfig, TabulateConfig
-from supernet.errors import Mendable, UsageError
+from supernet.errors import Mendable, UsageError, did_you_mean
 from supernet.genotype import short
 
 
@@ -32,7 +32,8 @@ def register() -> None:
     store.store("final_schema", FinalConfig)
     store.store("rank_schema", RankConfig)
     store.store("tabulate_schema", TabulateConfig)
-    sys.path.append(os.getcwd())
+    OmegaConf.register_new_resolver("choices", lambda group: ", ".join(choices_on_disk(group)), replace=True)  # for texts of help
+    join_own_folder()
 
 
 def check_flags() -> None:
@@ -118,7 +119,7 @@ def one_line(error: BaseException) -> str:
     member = re.match(r"Could not load '(\w+)/(\w+)'", message)
     if member:  # of a list, wrapper=[a,b]
         name, seen = member.groups()
-        options = sorted(file.stem for file in (CONF / name).glob("*.yaml"))
+        options = choices_on_disk(name)
         return f"{name}=[{seen}]: no such choice, there are {', '.join(options)}{did_you_mean(seen, options)}"
     key = re.match(r"Could not override '([^']+)'", message)
     if key:
@@ -146,9 +147,3 @@ def _known_keys(script: str, overrides: Sequence[str]) -> list[str]:
             return list(flat(compose(name, [option for option in overrides if re.split("[@=]", option)[0] in groups])))
         except HydraException:  # the choices of several runs
             return list(flat(compose(name)))
-
-
-def did_you_mean(word: str, known: Collection[str]) -> str:
-    """`; did you mean x?`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
