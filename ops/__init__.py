@@ -26,7 +26,11 @@ OPS: dict[str, Callable[[int, int, Normalisation], Op]] = {
 
 
 def make_op(name: str, channels: int, stride: int, norm: Normalisation) -> Op:
-    """The operation `name` on `channels` channels. Raises ValueError for a name that is not in `OPS`."""
+    """The operation `name` on `channels` channels. Raises ValueError for a name that is not in `OPS`, and TypeError where its factory makes
+    something else."""
     if name not in OPS:
         raise ValueError(f"op must be one of {', '.join(OPS)}; got {name!r}")
-    return OPS[name](channels, stride, norm)
+    op = OPS[name](channels, stride, norm)
+    if not isinstance(op, Op):
+        raise TypeError(f"op {name!r}: its factory must return an ops.op.Op, and Op(module) is one, got {type(op).__name__}")
+    return op

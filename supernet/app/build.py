@@ -8,9 +8,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.options import choices
 from supernet.app.signatures import check_handed, check_options, seen, where
+from supernet.data.base import Data
 from supernet.errors import UsageError
 from supernet.genotype import Genotype, short
+from supernet.interfaces import check_interface
+from supernet.select.base import FinalSelection
 from supernet.space import Space
+from supernet.tasks.base import Task
+
+MADE = {"task": Task, "dataset.data": Data, "final_select": FinalSelection}  # what is made from options alone must be
 
 
 def build(node: Any) -> Any:
@@ -20,7 +26,10 @@ def build(node: Any) -> Any:
         raise UsageError(f"{where(node)} must be a node with a _target_, got {seen(node)}")
     check_options(node)
     check_handed(node)
-    return instantiate(node, _convert_="all")
+    made, key = instantiate(node, _convert_="all"), where(node)
+    if key in MADE:
+        check_interface(made, MADE[key], key)
+    return made
 
 
 def space_from(node: DictConfig) -> Space:

@@ -99,7 +99,9 @@ def composing() -> Iterator[None]:
     except (ValueError, TypeError, InstantiationException) as error:
         if os.environ.get("SUPERNET_TRACEBACK"):
             raise
-        raise UsageError(one_line(error)) from error
+        # a ValueError was written for the user; a TypeError may come from anywhere
+        hint = " (SUPERNET_TRACEBACK=1 shows where)" if type(error) is TypeError else ""
+        raise UsageError(one_line(error) + hint) from error
 
 
 def one_line(error: BaseException) -> str:
