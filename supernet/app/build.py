@@ -7,6 +7,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.options import choices
+from supernet.app.own_ops import register_own_ops
 from supernet.app.signatures import check_handed, check_options, seen, where
 from supernet.data.base import Data
 from supernet.errors import UsageError
@@ -33,6 +34,7 @@ def build(node: Any) -> Any:
 
 
 def space_from(node: DictConfig) -> Space:
+    register_own_ops()
     return as_space(build(node), node._target_)
 
 
@@ -45,6 +47,7 @@ def as_space(made: Any, target: str) -> Space:
 
 def space_of(genotype: Genotype) -> Space:
     """The space that a genotype names, from its config and the genotype's arguments. Raises UsageError."""
+    register_own_ops()
     known = choices("space")
     if genotype.space not in known:
         raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "
