@@ -1,5 +1,6 @@
 """Candidate operations. `OPS` maps an op's name, as papers spell it, to its factory `(channels, stride, norm) -> Op`."""
 
+import difflib
 from collections.abc import Callable
 from functools import partial
 
@@ -29,7 +30,8 @@ def make_op(name: str, channels: int, stride: int, norm: Normalisation) -> Op:
     """The operation `name` on `channels` channels. Raises ValueError for a name that is not in `OPS`, and TypeError where its factory makes
     something else."""
     if name not in OPS:
-        raise ValueError(f"op must be one of {', '.join(OPS)}; got {name!r}")
+        close = difflib.get_close_matches(name, OPS, n=1)
+        raise ValueError(f"op must be one of {', '.join(OPS)}; got {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
     op = OPS[name](channels, stride, norm)
     if not isinstance(op, Op):
         raise TypeError(f"op {name!r}: its factory must return an ops.op.Op, and Op(module) is one, got {type(op).__name__}")

@@ -11,9 +11,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+import ops
+from ops.op import Normalisation
 from supernet.app.command_line import register
 from supernet.app.options import CONF, choices
 from supernet.app.own_folder import choices_on_disk, own_conf
+from supernet.app.own_ops import register_own_ops
 from supernet.commands.rank import chosen_proxies
 from supernet.errors import UsageError
 from supernet.spaces import toy
@@ -100,6 +103,23 @@ def test_a_name_means_one_thing(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="conf/relaxation/gumbel.yaml: the package has a relaxation/gumbel too"):
         own_conf()
     assert "rename yours" in only_error(run("train_search", *TINY, cwd=tmp_path))
+
+
+def test_an_op_of_ones_own_has_no_name_of_ours_and_is_imported_when_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "op").mkdir(parents=True)
+    (tmp_path / "conf" / "op" / "se_conv.yaml").write_text("_target_: no_module_of_mine.op\n_partial_: true\n")
+    try:
+        register_own_ops()
+        with pytest.raises(ValueError, match="got 'se_cov'; did you mean se_conv?"):
+            ops.make_op("se_cov", 4, 1, Normalisation(True, False))
+        with pytest.raises(UsageError, match="there is no module 'no_module_of_mine'"):
+            ops.make_op("se_conv", 4, 1, Normalisation(True, False))
+        (tmp_path / "conf" / "op" / "skip_connect.yaml").write_text("_target_: no_module_of_mine.op\n")
+        with pytest.raises(UsageError, match="conf/op/skip_connect.yaml: there is an op skip_connect already"):
+            register_own_ops()
+    finally:
+        ops.OPS.pop("se_conv", None)
 
 
 @pytest.mark.parametrize("option, words", [
