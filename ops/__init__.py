@@ -1,6 +1,7 @@
 """Candidate operations. `OPS` maps an op's name, as papers spell it, to its factory `(channels, stride, norm) -> Op`; `describe` says what
 is known of the op that has a name."""
 
+import difflib
 from collections.abc import Callable
 from functools import partial
 
@@ -35,10 +36,15 @@ _TRIED: dict[str, tuple[Callable[..., Op], OpTraits]] = {}  # by name: the facto
 
 
 def make_op(name: str, channels: int, stride: int, norm: Normalisation) -> Op:
-    """The operation `name` on `channels` channels. Raises ValueError for a name that is not in `OPS`."""
+    """The operation `name` on `channels` channels. Raises ValueError for a name that is not in `OPS`, and TypeError where its factory makes
+    something else."""
     if name not in OPS:
-        raise ValueError(f"op must be one of {', '.join(OPS)}; got {name!r}")
-    return OPS[name](channels, stride, norm)
+        close = difflib.get_close_matches(name, OPS, n=1)
+        raise ValueError(f"op must be one of {', '.join(OPS)}; got {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+    op = OPS[name](channels, stride, norm)
+    if not isinstance(op, Op):
+        raise TypeError(f"op {name!r}: its factory must return an ops.op.Op, and Op(module) is one, got {type(op).__name__}")
+    return op
 
 
 def describe(name: str) -> OpTraits | None:

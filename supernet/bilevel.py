@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ops.op import BatchNorm
-from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score, Tensors, constant
+from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score, Tensors, constant, name_of
+from supernet.interfaces import InterfaceError, seen
 from supernet.networks.stacked import batch_norms
 from supernet.optim.optimizers import virtual_step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
@@ -47,25 +48,35 @@ def rewound(generator: torch.Generator | None) -> Iterator[torch.Generator | Non
 
 
 def rehearse(hypergradient: Hypergradient, make_optimizer: Callable[..., torch.optim.Optimizer], sampled: bool) -> None:
-    """Runs a hypergradient once on a problem of two numbers, so that one which cannot work with this optimizer, with draws that have no
-    log-probability, or with those that have nothing else, says so (ValueError) before any work starts. `sampled`: whether they have."""
-    w, alpha = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+    """Runs a hypergradient once on a problem of four numbers, so that one which cannot work with this optimizer, with draws that have no
+    log-probability, or with those that have nothing else, says so (ValueError) before any work starts; so does one whose gradients are not
+    those of the alphas (InterfaceError). `sampled`: whether they have."""
+    w = torch.ones(1, requires_grad=True)
+    alpha = torch.ones(1, requires_grad=True), torch.ones(2, requires_grad=True)
     optimizer = make_optimizer(params=[w])
 
+    def total() -> Tensor:
+        return alpha[0].sum() + alpha[1].sum()
+
     def train_loss() -> Tensor:
-        return (w * alpha).sum() ** 2
+        return (w * total()).sum() ** 2
 
     scored = []
 
     def score() -> Score:
         scored.append(True)
-        return Score(torch.ones(()), alpha.sum() if sampled else no_log_prob(), torch.ones(()))
+        return Score(torch.ones(()), total() if sampled else no_log_prob(), torch.ones(()))
 
     def problem() -> Problem:
-        return Problem((w,), (alpha,), train_loss, lambda: (w + alpha).sum() ** 2, lambda grads: virtual_step(optimizer, (w,), grads),
+        return Problem((w,), alpha, train_loss, lambda: (w + total()).sum() ** 2, lambda grads: virtual_step(optimizer, (w,), grads),
                        joint_loss=train_loss, score=score, again=problem, layered=lambda: Layered({}, {}, lambda own: w.sum()))
 
-    hypergradient(problem())
+    found = hypergradient(problem())
+    want = [tuple(a.shape) for a in alpha]
+    got = [tuple(g.shape) if isinstance(g, Tensor) else seen(g) for g in found] if isinstance(found, tuple | list) else seen(found)
+    if got != want:
+        raise InterfaceError(f"hypergradient {name_of(hypergradient)} must return one gradient for each tensor of problem.alpha, here "
+                             f"of shapes {want}, got {got}")
     if sampled and not scored:
         raise ValueError("draws of this relaxation have a log-probability and no gradient: pass hypergradient=reinforce")
 

@@ -1,6 +1,7 @@
-"""The mark of errors that whoever runs a script can mend."""
+"""The mark of errors that whoever runs a script can mend, and a hint for misspelt names."""
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Iterable
 
 
 class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, never raised itself)
@@ -15,9 +16,7 @@ class LeftAlone(Exception):  # noqa: N818  (nothing went wrong)
     """What was asked for is done already. The message, one line, says where."""
 
 
-def did_you_mean(word: str, known: Collection[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean x?`, or nothing."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import nn
 
 from ops.op import BatchNorm, Normalisation
+from supernet.app.build import build
+from supernet.app.options import CONF
 from supernet.data.cifar10 import CIFAR10
-from supernet.evaluators.proxies import PROXIES, ZeroCost, grad_norm, jacob_cov, naswot, snip, synflow
+from supernet.evaluators.proxies import ProxyError, ZeroCost, grad_norm, jacob_cov, naswot, snip, synflow
 from supernet.networks.build import initial_weights
 from supernet.report.statistics import spearman
 from supernet.spaces import darts, nasbench201, toy
@@ -18,6 +21,7 @@ from supernet.tasks.classification import Classification
 from tests.shared import NB201, needs
 
 NB = nasbench201.make()
+PROXIES = {path.stem: build(OmegaConf.load(path)[path.stem]) for path in sorted((CONF / "proxy").glob("*.yaml"))}
 CIFAR = "data"
 
 
@@ -108,7 +112,7 @@ def test_a_cell_without_a_path_has_no_flow_and_nothing_to_tell_images_apart_by()
     torch.manual_seed(0)
     genotype = NB.parse("|none~0|+|none~0|nor_conv_3x3~1|+|none~0|skip_connect~1|nor_conv_1x1~2|")
     net = NB.network(NB.candidates(genotype), norm=Normalisation(True, False), layers=3, channels=2, num_classes=3, image_size=(8, 8))
-    found = ZeroCost(NB, lambda genotype: net, (torch.randn(6, 3, 8, 8), torch.arange(6) % 3), Classification(), list(PROXIES))(genotype)
+    found = ZeroCost(lambda genotype: net, (torch.randn(6, 3, 8, 8), torch.arange(6) % 3), Classification(), PROXIES)(genotype)
     assert found["synflow"] == 0 and found["naswot"] == found["jacob_cov"] == -math.inf
     assert found["parameters"] > 0 and all(math.isfinite(found[name]) for name in ("grad_norm", "snip", "multiply_adds"))
 
@@ -137,9 +141,11 @@ def test_a_relu_counts_once_for_each_op_that_reads_it():
     assert shared == pytest.approx(np.linalg.slogdet(kernel.numpy())[1], rel=1e-9)
 
 
-def test_unknown_proxies_are_refused():
-    with pytest.raises(ValueError, match="proxies are synflow"):
-        ZeroCost(NB, None, None, None, ["magic"])
+@pytest.mark.parametrize("found, told", [(torch.ones(3), "got Tensor (3,)"), (torch.ones(()), "got Tensor ()"), (None, "got NoneType")])
+def test_what_is_no_number_is_refused_by_the_name_of_its_proxy(found, told):
+    with pytest.raises(ProxyError, match="proxy mine must return a number") as caught:
+        ZeroCost(lambda genotype: None, None, None, {"mine": lambda net, batch, task: found})(None)
+    assert told in str(caught.value)
 
 
 def published_cells(number):
@@ -182,7 +188,7 @@ def test_proxies_order_cells_as_the_published_values_do(name, cells):
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (source.mean, source.std))
     batch = ((images.pixels[:64] / 255 - mean) / std, images.labels[:64])
     table, rows, genotypes = published_cells(cells)
-    evaluate = ZeroCost(NB, full_size, batch, Classification(), [name])
+    evaluate = ZeroCost(full_size, batch, Classification(), {name: PROXIES[name]})
     ours, theirs = np.array([evaluate(genotype)[name] for genotype in genotypes]), table.column(f"c10_{name}")[rows]
     finite = np.isfinite(ours) & np.isfinite(theirs)
     assert finite.sum() > 0.8 * cells

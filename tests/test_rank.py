@@ -19,6 +19,7 @@ from torch import nn
 from supernet.app.compose import search_parts
 from supernet.commands.rank import Ranking, drawn, estimate, line, loaded, proxies_of, search_of, write
 from supernet.errors import UsageError
+from supernet.evaluators.proxies import naswot
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.report.figure import house_style
 from supernet.report.scatter import scatter
@@ -119,7 +120,7 @@ def test_what_is_too_large_is_refused(run):
         drawn(SPACE, 28, random.Random(0))
     options, _ = search_of(settings(run=str(run), max_val=None))
     with pytest.raises(UsageError, match="proxy_batch must be at most the 64 validation images, got 65"):
-        proxies_of(OmegaConf.create({"proxy_batch": 65}), options, search_parts(options), ["naswot"])
+        proxies_of(OmegaConf.create({"proxy_batch": 65}), options, search_parts(options), {"naswot": naswot})
 
 
 def settings(**changed):

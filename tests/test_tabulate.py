@@ -110,6 +110,8 @@ def test_rank(folder):
     (["-m", "supernet.rank", "run=nowhere"], "expected the folder of a search"),
     (["-m", "supernet.rank", "options={space:toy}"], "needs a trained supernet"),
     (["-m", "supernet.rank", "options={space:toy}", "by=[magic]"], "by must list"),
+    (["-m", "supernet.rank", "options={space:toy}", "by=[synflo]"], "got ['synflo']; did you mean synflow?"),
+    (["-m", "supernet.rank", "options={space:toy}", "by=[snip]", "proxy=[snip,naswot]"], "which by=['snip'] does not list"),
     (["-m", "supernet.rank", "options={space:toy}", "by=[snip]"], "no table for space toy"),
     (["-m", "supernet.rank", "options={space:toy}", "by=[snip]", "n=2"], "n must be at least 3"),
     (["-m", "supernet.rank", "options={space:toy}", "by=[snip]", "table.path=x.csv"], "cannot read the table"),

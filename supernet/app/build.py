@@ -1,8 +1,5 @@
 """From a node of options to the object that it describes. What does not fit the constructor is said by the option's name."""
 
-import inspect
-from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from hydra import compose
@@ -10,45 +7,34 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.options import choices
+from supernet.app.own_ops import register_own_ops
+from supernet.app.signatures import check_handed, check_options, seen, where
+from supernet.data.base import Data
 from supernet.errors import UsageError
 from supernet.genotype import Genotype, short
+from supernet.interfaces import check_interface
+from supernet.select.base import FinalSelection
 from supernet.space import Space
+from supernet.tasks.base import Task
+
+MADE = {"task": Task, "dataset.data": Data, "final_select": FinalSelection}  # what is made from options alone must be
 
 
 def build(node: Any) -> Any:
-    """The object that a node of options describes, made from plain lists and dicts. Raises UsageError: a number, a truth value or a text is
-    none."""
-    check_types(node)
-    return instantiate(node, _convert_="all")
-
-
-# By annotation of a constructor: what a value may be, and how that is said. bool is an int to isinstance.
-_PLAIN = {int: ((int,), "a whole number"), float: ((int, float), "a number"), bool: ((bool,), "true or false"), str: ((str,), "a text")}
-_TYPES = _PLAIN | {kind | None: ((*types, type(None)), f"{what} or null") for kind, (types, what) in _PLAIN.items()}
-
-
-def check_types(node: Any) -> None:
-    """Holds options against the annotations of the constructor that they are for, where these are plain types. Raises UsageError."""
+    """The object that a node of options describes, made from plain lists and dicts. Raises UsageError where the node cannot be that of an
+    object, and says whose it is: a class that is not there, an option that it does not take, one that it lacks."""
     if not OmegaConf.is_dict(node) or "_target_" not in node:
-        return
-    parameters = _parameters(node._target_)
-    for key, value in node.items():
-        check_types(value)
-        types, what = _TYPES.get(parameters[key].annotation, (None, "")) if key in parameters else (None, "")
-        if types is not None and type(value) not in types:
-            raise UsageError(f"{node._get_full_key(key)} must be {what}, got {value}")
-
-
-def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
-    """Those of a function or class by its full name; none where it cannot be had, which `instantiate` will say better."""
-    module, _, name = target.rpartition(".")
-    try:
-        return inspect.signature(getattr(import_module(module), name)).parameters
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return {}
+        raise UsageError(f"{where(node)} must be a node with a _target_, got {seen(node)}")
+    check_options(node)
+    check_handed(node)
+    made, key = instantiate(node, _convert_="all"), where(node)
+    if key in MADE:
+        check_interface(made, MADE[key], key)
+    return made
 
 
 def space_from(node: DictConfig) -> Space:
+    register_own_ops()
     return as_space(build(node), node._target_)
 
 
@@ -61,6 +47,7 @@ def as_space(made: Any, target: str) -> Space:
 
 def space_of(genotype: Genotype) -> Space:
     """The space that a genotype names, from its config and the genotype's arguments. Raises UsageError."""
+    register_own_ops()
     known = choices("space")
     if genotype.space not in known:
         raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from supernet.app.signatures import check_nested
 from supernet.errors import UsageError
 
 Check = tuple[str, Callable[[Any], bool], str]
@@ -71,6 +72,7 @@ def validate(cfg: DictConfig, script: str) -> None:
             continue
         if not _holds(holds, value):
             raise UsageError(f"{key} must be {rule}, got {value}")
+    check_nested(cfg)
     rows = stage_options(cfg)
     for key, holds, rule in _CHECKS:
         for n, row in enumerate(rows, 1):

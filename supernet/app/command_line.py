@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet.app.options import CONF, of_multirun, own_overrides
+from supernet.app.own_folder import choices_on_disk, join_own_folder
 from supernet.app.schema import FinalConfig, RankConfig, SearchConfig, TabulateConfig
 from supernet.errors import LeftAlone, Mendable, UsageError, did_you_mean
 from supernet.genotype import short
@@ -34,7 +35,8 @@ def register() -> None:
     store.store("final_schema", FinalConfig)
     store.store("rank_schema", RankConfig)
     store.store("tabulate_schema", TabulateConfig)
-    sys.path.append(os.getcwd())
+    OmegaConf.register_new_resolver("choices", lambda group: ", ".join(choices_on_disk(group)), replace=True)  # for texts of help
+    join_own_folder()
 
 
 def check_flags() -> None:
@@ -136,7 +138,9 @@ def composing() -> Iterator[None]:
     except (ValueError, TypeError, InstantiationException) as error:
         if os.environ.get("SUPERNET_TRACEBACK"):
             raise
-        raise UsageError(one_line(error)) from error
+        # a ValueError was written for the user; a TypeError may come from anywhere
+        hint = " (SUPERNET_TRACEBACK=1 shows where)" if type(error) is TypeError else ""
+        raise UsageError(one_line(error) + hint) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -156,7 +160,7 @@ def one_line(error: BaseException) -> str:
     member = re.match(r"Could not load '(\w+)/(\w+)'", message)
     if member:  # of a list, wrapper=[a,b]
         name, seen = member.groups()
-        options = sorted(file.stem for file in (CONF / name).glob("*.yaml"))
+        options = choices_on_disk(name)
         return f"{name}=[{seen}]: no such choice, there are {', '.join(options)}{did_you_mean(seen, options)}"
     key = re.match(r"Could not override '([^']+)'", message)
     if key:

@@ -18,6 +18,7 @@ from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
 from supernet.app.lone_images import refuse_lone_images
 from supernet.app.options import named_on_command_line
+from supernet.app.rehearsal import check_draws, check_interfaces, check_ops, check_scalar
 from supernet.bilevel import Bilevel, rehearse
 from supernet.costs.base import Cost
 from supernet.data.base import Data
@@ -245,6 +246,9 @@ def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.opti
     """Tries what a search is made of against each other, so that parts which do not fit say so (ValueError) before any work starts. Leaves
     the search as it is."""
     search, space = loop.search, loop.space
+    check_interfaces(search, loop.monitors, loop.cost)
+    check_ops(search.net, space)
+    check_draws(search.relaxation, space, torch.Generator(loop.generators["alpha"].device))
     with torch.no_grad():
         draw, mean = search.relaxation(torch.Generator(loop.generators["alpha"].device)), search.relaxation.mean()
     if any(w.skip is not None for w in draw.values()) and not has_auxiliary_skips(search.net):
@@ -258,7 +262,7 @@ def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.opti
     if search.penalties and not search.alpha:
         raise ValueError(f"penalties act on architecture parameters, and {type(search.relaxation).__name__} has none: pass penalty=[]")
     for penalty in search.penalties:
-        penalty(torch.ones(()), draw, search.relaxation)
+        check_scalar(f"penalty {type(penalty).__qualname__}", penalty(torch.ones(()), draw, search.relaxation))
     genotype = loop.select(mean)
     known = {*(f"{part}_{name}" for part in ("train", "val") for name in search.task.metrics({"loss": 1.0, "accuracy": 0.0})),
              *free_values(space, genotype, mean, loop.cost)}

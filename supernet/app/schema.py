@@ -141,7 +141,8 @@ class RankConfig:
     trust: list[str] = field(default_factory=list)  # what the run's options may name beside what conf/ names, `my_space.make`
     options: Any = None  # without a run: those of train_search.py that make the networks, {name: value}
     table: Any = MISSING
-    by: list[str] = field(default_factory=lambda: ["shared_weights"])
+    by: list[str] = field(default_factory=lambda: ["shared_weights"])  # and names of proxies
+    proxy: dict[str, Any] = field(default_factory=dict)  # by name; chosen here as well where their options are to change
     truth: str | None = None  # a data set of the table; null: the run's, else the first it has
     n: int = 100
     statistics: str = "recalibrated"  # recalibrated, batch, running

@@ -8,15 +8,16 @@ from typing import Any
 import yaml
 
 from supernet.app.options import CONF
+from supernet.app.own_folder import own_conf
 from supernet.errors import UsageError
 from supernet.genotype import short
 
 
 def check_targets(options: Any, origin: Path, trusted: Collection[str] = ()) -> None:
-    """Holds every `_target_` in the options of somebody's run against those that `conf/` names, and `trusted`, which the user has named
-    himself: a target is code that will run. Raises UsageError with the first other one."""
+    """Holds every `_target_` in the options of somebody's run against those that `conf/` names, the project's and the one where the user
+    stands, and `trusted`, which he has named himself: a target is code that will run. Raises UsageError with the first other one."""
     for key, target in targets(options):
-        if target not in trusted and target not in known_targets():
+        if target not in trusted and not any(target in named(folder) for folder in (CONF, own_conf()) if folder is not None):
             raise UsageError(f"{origin}: {key or 'the file'} names {short(target)}, which no config of this project names, and which would "
                              f"run here; if it is yours, say so: trust=[{target}]")
 
@@ -31,6 +32,6 @@ def targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 @functools.cache
-def known_targets() -> frozenset[str]:
-    """The targets in the configs that come with the project."""
-    return frozenset(target for path in CONF.rglob("*.yaml") for _, target in targets(yaml.safe_load(path.read_text(encoding="utf-8"))))
+def named(folder: Path) -> frozenset[str]:
+    """The targets in the configs of a folder."""
+    return frozenset(target for path in folder.rglob("*.yaml") for _, target in targets(yaml.safe_load(path.read_text(encoding="utf-8"))))

@@ -8,7 +8,7 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
-from supernet.app.options import CONF, overrides, plain
+from supernet.app.options import CONF, choices, overrides, plain
+from supernet.app.signatures import check_nested
 from supernet.app.trust import check_targets
-from supernet.errors import UsageError
+from supernet.errors import UsageError, did_you_mean
 from supernet.runs.interrupt import Interrupt
 
 if TYPE_CHECKING:
     import numpy as np
 
     from supernet.app.compose import SearchParts
+    from supernet.evaluators.proxies import Proxy
     from supernet.genotype import Genotype
     from supernet.space import Space
 
@@ -78,12 +80,9 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.app.build import build
-    from supernet.evaluators.proxies import PROXIES
 
-    unknown = sorted(set(cfg.by) - {"shared_weights", *PROXIES})
-    if unknown or not cfg.by:
-        raise UsageError(f"by must list some of shared_weights, {', '.join(PROXIES)}, got {list(cfg.by)}")
     with composing():
+        proxies = chosen_proxies(cfg)
         options, checkpoints = search_of(cfg)
         parts = compose.search_parts(options)
         table = build(cfg.table)(parts.space)
@@ -100,7 +99,7 @@ def main(cfg: DictConfig) -> None:
 
     scored: Scored = []
     with Interrupt() as interrupt:
-        for ranking, evaluate in rankings(cfg, options, parts, checkpoints):
+        for ranking, evaluate in rankings(cfg, options, parts, checkpoints, proxies):
             estimate(ranking, evaluate, genotypes, lambda: interrupt.signal is not None)
             if ranking.estimates:
                 scored.append((ranking, ranking.scores(truth, np.random.default_rng(cfg.seed), cfg.resamples)))
@@ -167,10 +166,33 @@ def drawn(space: "Space", n: int, rng: random.Random) -> list["Genotype"]:
     return list(found)
 
 
-def rankings(cfg: DictConfig, options: DictConfig, parts: "SearchParts", checkpoints: Sequence[Path]) -> Iterator[tuple[Ranking, Evaluate]]:
+def chosen_proxies(cfg: DictConfig) -> "dict[str, Proxy]":
+    """The proxies that `by` lists, by name: those of `proxy`, the others as their yaml describes them. Raises UsageError."""
+    from supernet.app.build import build
+
+    known = ["shared_weights", *sorted({*choices("proxy"), *cfg.proxy})]
+    unknown = [name for name in cfg.by if name not in known]
+    if unknown or not cfg.by:
+        raise UsageError(f"by must list some of {', '.join(known)}, got {list(cfg.by)}{did_you_mean(''.join(unknown[:1]), known)}")
+    idle = [name for name in cfg.proxy if name not in cfg.by]
+    if idle:
+        raise UsageError(f"proxy={list(cfg.proxy)} chooses {idle[0]}, which by={list(cfg.by)} does not list: pass by=[{idle[0]}]")
+
+    def node(name: str) -> DictConfig:
+        found = cfg if name in cfg.proxy else hydra.compose("rank", overrides=[f"proxy=[{name}]"])
+        check_nested(found)
+        if name not in found.proxy:
+            raise UsageError(f"proxy/{name}.yaml must have its lines under the name {name}, got {', '.join(map(str, found.proxy))}")
+        return found.proxy[name]
+
+    return {name: build(node(name)) for name in cfg.by if name != "shared_weights"}
+
+
+def rankings(cfg: DictConfig, options: DictConfig, parts: "SearchParts", checkpoints: Sequence[Path],
+             chosen: "Mapping[str, Proxy]") -> Iterator[tuple[Ranking, Evaluate]]:
     """One ranking after the other, still empty, and what estimates its architectures. Raises UsageError, before the first where
     that is possible."""
-    proxies = proxies_of(cfg, options, parts, [name for name in cfg.by if name != "shared_weights"])
+    proxies = proxies_of(cfg, options, parts, chosen)
     shared = shared_of(cfg, parts) if "shared_weights" in cfg.by else None
     for name in cfg.by:
         if name != "shared_weights":
@@ -216,15 +238,15 @@ def shared_of(cfg: DictConfig, parts: "SearchParts") -> Evaluate:
     return lambda genotypes: (found["accuracy"] for found in shared.stream(genotypes))
 
 
-def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names: Sequence[str]) -> dict[str, Evaluate]:
-    """The proxies of a network of the architecture alone, on the first validation images. Raises UsageError: there are too few."""
+def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", chosen: "Mapping[str, Proxy]") -> dict[str, Evaluate]:
+    """The chosen proxies of a network of the architecture alone, on the first validation images. Raises UsageError: there are too few."""
     import torch
 
     from supernet.app import compose
     from supernet.evaluators.proxies import ZeroCost
     from supernet.networks.build import final_normalisation
 
-    if not names:
+    if not chosen:
         return {}
     batches, have = [], 0
     for batch in parts.loaders.val_eval:
@@ -241,11 +263,11 @@ def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", names
     def make(genotype: "Genotype") -> Any:
         return compose.network(options, parts.space, parts.space.candidates(genotype), parts.data, norm, parts.device)
 
-    def proxy(name: str) -> Evaluate:
-        score = ZeroCost(parts.space, make, (images, labels), parts.task, [name])
+    def evaluate(name: str) -> Evaluate:
+        score = ZeroCost(make, (images, labels), parts.task, {name: chosen[name]})
         return lambda genotypes: (score(genotype)[name] for genotype in genotypes)
 
-    return {name: proxy(name) for name in names}
+    return {name: evaluate(name) for name in chosen}
 
 
 def estimate(ranking: Ranking, evaluate: Evaluate, genotypes: Sequence["Genotype"], stop: Callable[[], bool]) -> None:

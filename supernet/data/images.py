@@ -11,6 +11,7 @@ from supernet.data.augment import Augment
 from supernet.data.base import Data, Source
 from supernet.data.loader import FinalLoaders, Loader, Loading, SearchLoaders, final_loaders, search_loaders, test_loader
 from supernet.data.split import make_split
+from supernet.interfaces import check_interface
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class ImageData(Data):
     augment: Augment
 
     item = "image"
+
+    def __post_init__(self) -> None:
+        check_interface(self.source, Source, "dataset.source")
 
     @property
     def name(self) -> str:

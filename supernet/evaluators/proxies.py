@@ -1,7 +1,7 @@
 """Zero-cost proxies: scores of a network at initialisation, from one batch and no training.
 
 As Abdelfattah et al. 2021 ("Zero-cost proxies for lightweight NAS", Sec. 3.2) apply them to architectures. Each is a function of a
-network, a batch and a task; higher is meant to be better.
+network, a batch and a task, with a yaml in conf/proxy; higher is meant to be better.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,14 +15,18 @@ from torch.overrides import TorchFunctionMode
 
 from ops.kernels import on_plain_path
 from ops.op import Op, ReLU
+from supernet.errors import Mendable
 from supernet.genotype import Genotype
 from supernet.networks.measure import multiply_adds_of, parameters
 from supernet.networks.stacked import batch_norms
-from supernet.space import Space
 from supernet.tasks.base import Batch, Task
 
 Proxy = Callable[[nn.Module, Batch, Task], float]
 RELUS = (F.relu, F.relu6)  # what makes codes
+
+
+class ProxyError(Mendable, TypeError):
+    """A proxy gives something else than a number. The message is one line."""
 
 
 def synflow(net: nn.Module, batch: Batch, task: Task) -> float:
@@ -108,22 +112,23 @@ def num_multiply_adds(net: nn.Module, batch: Batch, task: Task) -> float:
     return float(multiply_adds_of(net, batch[0][:1]))
 
 
-PROXIES: dict[str, Proxy] = {"synflow": synflow, "naswot": naswot, "grad_norm": grad_norm, "snip": snip, "jacob_cov": jacob_cov,
-                             "parameters": num_parameters, "multiply_adds": num_multiply_adds}
-
-
 class ZeroCost:
-    """An evaluator: builds the network of a genotype by `make` (initialised alike for all of them) and scores it by `names`."""
+    """An evaluator: builds the network of a genotype by `make` (initialised alike for all of them) and scores it by `proxies`, by name."""
 
-    def __init__(self, space: Space, make: Callable[[Genotype], nn.Module], batch: Batch, task: Task, names: list[str]):
-        unknown = sorted(set(names) - set(PROXIES))
-        if unknown:
-            raise ValueError(f"proxies are {', '.join(PROXIES)}, got {', '.join(unknown)}")
-        self.space, self.make, self.batch, self.task, self.names = space, make, batch, task, names
+    def __init__(self, make: Callable[[Genotype], nn.Module], batch: Batch, task: Task, proxies: Mapping[str, Proxy]):
+        self.make, self.batch, self.task, self.proxies = make, batch, task, proxies
 
     def __call__(self, genotype: Genotype) -> dict[str, float]:
+        """Raises ProxyError."""
         net = self.make(genotype)
-        return {name: PROXIES[name](net, self.batch, self.task) for name in self.names}
+        return {name: _number(name, proxy(net, self.batch, self.task)) for name, proxy in self.proxies.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float):
+        shape = f" {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+        raise ProxyError(f"proxy {name} must return a number (of a tensor its .item()), got {type(value).__name__}{shape}")
+    return float(value)
 
 
 def _gradients(net: nn.Module, batch: Batch, task: Task) -> list[tuple[Tensor, Tensor]]:

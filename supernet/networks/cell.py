@@ -34,6 +34,7 @@ class MixedEdges(nn.Module):
 
     def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation, *, auxiliary_skip: bool = False):
         super().__init__()
+        self.channels = channels
         self.edges, self.shared, self.auxiliary = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.bundles: dict[int, list[tuple[int, int, int, Op]]] = {}  # source -> (edge, column, destination, op)
         self.skips: dict[int, list[tuple[int, int, Op]]] = {}  # source -> (edge, destination, auxiliary skip)

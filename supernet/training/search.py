@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from supernet.bilevel import Bilevel
 from supernet.costs.base import Cost, CostError
 from supernet.genotype import Genotype
+from supernet.interfaces import InterfaceError, seen
 from supernet.monitors.base import Look, Monitor, Signal, shares
 from supernet.networks.cell import MixedEdges
 from supernet.optim.optimizers import set_lr
@@ -209,6 +210,8 @@ def end_epoch(loop: SearchLoop, epochs: int, rates: Mapping[str, float], speed: 
     retry: Signal | None = None
     for name, monitor in loop.monitors.items():
         signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val, watched))
+        if not isinstance(signal, Signal):
+            raise InterfaceError(f"monitor.{name}: {type(monitor).__qualname__}.after_epoch must return a Signal, got {seen(signal)}")
         watched |= signal.values
         if signal.warning is not None:
             recorder.line(f"{name}: {signal.warning}")

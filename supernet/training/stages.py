@@ -10,6 +10,7 @@ from torch import Tensor
 
 from supernet.bilevel import Bilevel
 from supernet.genotype import Genotype
+from supernet.interfaces import InterfaceError, seen
 from supernet.networks.measure import parameters
 from supernet.networks.stacked import inherit_widened, widened
 from supernet.space import Candidates, CellSpec, Mask, Space
@@ -41,7 +42,9 @@ def narrowed(space: Space, candidates: Candidates) -> Space:
 
 
 def widen_genotype(space: Space, genotype: Genotype) -> Genotype:
-    """A genotype of a narrowed space as one of `space`."""
+    """A genotype of a narrowed space as one of `space`. Raises InterfaceError for anything else, which a selection may return."""
+    if not isinstance(genotype, Genotype):
+        raise InterfaceError(f"a selection must return a Genotype, which space.genotype(cells) makes, got {seen(genotype)}")
     return space.genotype(dict(genotype.cells))
 
 
