@@ -30,7 +30,8 @@ def training(*options):
 
 
 def searching(*options):
-    return compose.search_parts(hydra.compose("search", overrides=[*SEARCH, *options]))
+    cfg = hydra.compose("search", overrides=[*SEARCH, *options])
+    return compose.search_stages(cfg, compose.search_parts(cfg))
 
 
 @pytest.mark.parametrize("options", [

@@ -10,7 +10,7 @@ from supernet.app import compose
 from supernet.app.command_line import composing, one_line
 from supernet.errors import Mendable
 from supernet.interfaces import InterfaceError
-from tests.test_presets import composed, searched
+from tests.searches import composed, searched
 
 MINE = '''
 import torch

@@ -34,7 +34,7 @@ def build(node: Any) -> Any:
 
 
 def space_from(node: DictConfig) -> Space:
-    register_own_ops()
+    register_own_ops(build)
     return as_space(build(node), node._target_)
 
 
@@ -47,7 +47,7 @@ def as_space(made: Any, target: str) -> Space:
 
 def space_of(genotype: Genotype) -> Space:
     """The space that a genotype names, from its config and the genotype's arguments. Raises UsageError."""
-    register_own_ops()
+    register_own_ops(build)
     known = choices("space")
     if genotype.space not in known:
         raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "

@@ -142,9 +142,6 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
-    mean = relaxation.mean().detach()
-    refuse_lone_images(net, lambda net, x: net(x, mean, generator=torch.Generator(device)),
-                       {"split.max_train": loaders.train, "split.max_val": loaders.val}, data.example(device))
     table = None if cfg.table is None else build(cfg.table)(space)
     return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, task, net, relaxation, table, backend)
 
@@ -169,6 +166,9 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
             rehearse_search(loop, build(own.w_optimizer))
             if own.final_select is not None:
                 build(own.final_select).check(loop)
+            mean = parts.relaxation.mean().detach()
+            refuse_lone_images(parts.net, lambda net, x: net(x, mean, generator=torch.Generator(parts.device)),
+                               {"split.max_train": parts.loaders.train, "split.max_val": parts.loaders.val}, parts.data.example(parts.device))
         return loop
 
     if len(rows) == 1:

@@ -4,7 +4,9 @@ A name stands in genotypes, so that it must mean one function: its options are i
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -17,23 +19,21 @@ from supernet.errors import UsageError
 class OwnOp:
     """The factory of an op, made from its yaml when the first one is asked for, so that the modules of others are not imported."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, build: Callable[[Any], Any]):
+        self.path, self.build = path, build
 
     @functools.cached_property
     def factory(self) -> functools.partial[Op]:
-        from supernet.app.build import build
-
-        return build(OmegaConf.create({"op": OmegaConf.load(self.path)}).op)
+        return self.build(OmegaConf.create({"op": OmegaConf.load(self.path)}).op)
 
     def __call__(self, channels: int, stride: int, norm: Normalisation) -> Op:
         return self.factory(channels, stride, norm)
 
 
-def register_own_ops() -> None:
-    """Raises UsageError: one has the name of the package's."""
+def register_own_ops(build: Callable[[Any], Any]) -> None:
+    """build: makes an object from a node of options. Raises UsageError: one has the name of the package's."""
     own = own_conf()
     for path in sorted((own / "op").glob("*.yaml")) if own else ():
         if not isinstance(OPS.get(path.stem), OwnOp | None):
             raise UsageError(f"conf/op/{path.name}: there is an op {path.stem} already, and genotypes name it: give yours another name")
-        OPS[path.stem] = OwnOp(path)
+        OPS[path.stem] = OwnOp(path, build)
