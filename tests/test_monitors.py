@@ -198,6 +198,39 @@ def test_a_rise_needs_two_windows_and_is_a_warning_without_stop(monkeypatch):
         Eigenvalue(SPACE, window=0)
 
 
+WATCHED = ("split.max_train=64", "split.max_val=64", "space.nodes=1", "space.ops=[skip_connect,sep_conv_3x3]", "layers=3", "channels=2",
+           "batch_size=16", "table=none", "threads=1", "epochs=1", "monitor=[eigenvalue,layer_alignment]", "dataset.augment.pad=2")
+
+
+def test_what_is_watched_does_not_depend_on_how_the_supernet_is_evaluated():
+    """The eigenvalue and the alignment are those of a batch's own statistics, and came from plain batches of eval_batch_size."""
+    first, second, larger = (searched(*WATCHED, *options)[1][0] for options in (["eval_batch_size=64"], ["eval_batch_size=8"],
+                                                                               ["monitor.eigenvalue.batch_size=64"]))
+    for name in ("alpha_eigenvalue", "layer_alignment/reduce"):
+        assert first[name] == second[name]
+    assert first["alpha_eigenvalue"] != larger["alpha_eigenvalue"]
+
+
+def test_the_eigenvalue_is_of_a_batch_like_those_of_alpha(monkeypatch):
+    seen = []
+
+    def told(search, batch, *how):
+        seen.append(batch)
+        return Dominant(1.0, 0.0, 1)
+
+    monkeypatch.setattr(eigenvalue, "dominant_eigenvalue", told)
+    stages, _, _ = searched(*WATCHED, "epochs=3", "monitor.eigenvalue.every=1")
+    plain = [x for x, _ in stages.loop.val]
+    assert [x.shape[0] for x, _ in seen] == [16] * 3
+    images = torch.cat(plain).flatten(1)
+    as_they_are = [(x.flatten(1)[:, None] == images).all(-1).any(1).float().mean() for x, _ in seen]
+    assert max(as_they_are) < 0.5, "augmented as in training"
+    assert not torch.equal(seen[0][0], seen[1][0]), "another batch each time"
+    for monitor in (Eigenvalue, LayerAlignment):
+        with pytest.raises(ValueError, match="batch_size must be at least 1, or null for that of the search, got 0"):
+            monitor(SPACE, batch_size=0)
+
+
 # ---- gradients that part ways
 
 
