@@ -55,8 +55,8 @@ def skip(channels: int, stride: int, norm: Normalisation) -> Op:
 
 
 def max_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=MaxPool(size, stride), norm=norm(channels) if norm.after_pools else None, family="pool")
+    return Op(prefix=MaxPool(size, stride), norm=norm.after_pool(channels), family="pool")
 
 
 def avg_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=AvgPool(size, stride), norm=norm(channels) if norm.after_pools else None, family="pool")
+    return Op(prefix=AvgPool(size, stride), norm=norm.after_pool(channels), family="pool")

@@ -207,3 +207,36 @@ def test_drop_path_drops_edges_per_sample_and_keeps_the_mean():
     assert torch.equal(out, per_sample[:, None, None, None].expand_as(out))
     cell.eval()
     assert cell(x, None, None, 0.25, None).unique().tolist() == [11.0]
+
+
+@pytest.mark.equation("r_darts_dp")
+def test_drop_path_of_a_supernet_drops_whole_edges_skip_connections_and_what_passes_by_too():
+    """RobustDARTS and SNAS, model_search.py: `drop_path(mixed_op(h, weights))`."""
+    from supernet.networks.cell import Cell
+
+    spec = CellSpec.full(num_inputs=2, num_nodes=1, ops=("max_pool_3x3", "skip_connect"), outputs=(2,), keep=None)
+    x = [torch.full((4000, 4, 3, 3), 1.0), torch.full((4000, 4, 3, 3), 10.0)]
+    table = Weights(torch.tensor([[0.25, 0.75], [0.0, 1.0]], dtype=torch.float64), skip=torch.tensor(0.5, dtype=torch.float64))
+    for options, edge in (({}, 1.0), ({"auxiliary_skip": True}, 1.5), ({"partial": 2}, 1.0)):
+        cell = Cell(spec, ((True, True), (True, True)), 4, FINAL, **options)
+        out = cell([t.double() for t in x], table.scales(), None, 0.25, torch.Generator().manual_seed(0))
+        per_sample = out[:, 0, 1, 1]
+        want = {round(edge * v / 0.75, 4) for v in (0, 1, 10, 11)}
+        assert {round(v, 4) for v in per_sample.tolist()} == want, options
+        assert torch.allclose(out, per_sample[:, None, None, None].expand_as(out)), "all channels of an edge share its fate"
+        assert (per_sample > 0).double().mean().item() == pytest.approx(1 - 0.25**2, abs=0.02)
+        one = cell([t.double() for t in x], table.scales(), ((False, True), (False, False)), 0.25, torch.Generator().manual_seed(0))
+        assert (one[:, 0] == 0).any(), "a sampled path in a supernet is one of its edges, and no final network's"
+
+
+@pytest.mark.parametrize("partial", [1, 2])
+def test_drop_path_of_a_supernet_equals_the_obvious(partial):
+    space = darts.make(nodes=2)
+    net = build(space, partial=partial)
+    ref = reference.like(net, space.cells, space.candidates(), 4, 5, partial=partial)
+    net.drop_path_prob = ref.drop_path_prob = 0.4
+    weights, x = random_weights(space), torch.randn(64, 3, 8, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
+    found, wanted = (model(x, weights, generator=torch.Generator().manual_seed(3)) for model in (net, ref))
+    reference.close(found, wanted, 1e-10)
+    for w in weights.values():
+        reference.close(*(torch.autograd.grad(out.square().sum(), w.ops, retain_graph=True)[0] for out in (found, wanted)), 1e-9)

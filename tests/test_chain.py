@@ -202,6 +202,19 @@ def test_drop_path_acts_in_training_only_and_asks_for_a_generator(space):
         net(x)
 
 
+def test_drop_path_drops_the_blocks_of_all_choices_of_a_layer_together_and_no_shortcut():
+    layer = next(layer for layer in build(MACRO_SPACE).double().layers if all(op.shape_kept for op in layer.ops.values()))
+    channels = next(op.body for op in layer.ops.values() if op.body is not None).project.out_channels
+    x = torch.randn(256, channels, 4, 4, dtype=torch.float64)
+    row = {name: torch.tensor(0.5, dtype=torch.float64) for name in layer.ops}
+    whole = layer(x, {"layers": row}, 0.0, None)
+    dropped = layer(x, {"layers": row}, 0.25, torch.Generator().manual_seed(0))
+    shortcut = 0.5 * len(row) * x
+    factors = ((dropped - shortcut) / (whole - shortcut)).flatten(1)
+    assert torch.allclose(factors, factors[:, :1].expand_as(factors)), "one draw for all choices"
+    assert {round(v, 6) for v in factors[:, 0].tolist()} == {0.0, round(1 / 0.75, 6)}
+
+
 @pytest.mark.parametrize("options, message", [
     ({"stages": []}, "space.stages"), ({"stages": [[1, 0]]}, "space.stages"), ({"stages": [[1, 101]]}, "at most 100"),
     ({"kernels": [2]}, "space.kernels"), ({"expansions": [0]}, "space.expansions"), ({"widths": [101]}, "space.widths"),

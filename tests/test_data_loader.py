@@ -147,6 +147,17 @@ def test_a_break_loses_nothing_and_restart_gives_up_the_rest():
     assert len(list(loader)) == len(loader)
 
 
+def test_a_stream_apart_has_the_same_images_and_leaves_the_other_where_it_stands():
+    loader, untouched = (loader_of(numbered(20), indices=torch.arange(3, 13)) for _ in range(2))
+    for one in (loader, untouched):
+        next(iter(one))
+    for size, sizes in ((None, [4, 4, 2]), (6, [6, 4]), (50, [10])):
+        apart = list(loader.apart(size, torch.Generator().manual_seed(7)))
+        assert [len(y) for _, y in apart] == sizes and sorted(torch.cat([y for _, y in apart]).tolist()) == list(range(3, 13))
+        assert all(torch.equal(x[:, 0, 0, 0], y.float()) for x, y in apart)
+    assert_same_batches(loader, untouched)
+
+
 def test_forever_reshuffles_at_each_pass_and_resumes():
     endless, passes = Forever(random_loader()), random_loader()
     want = [batch for _ in range(3) for batch in passes]

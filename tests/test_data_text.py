@@ -33,6 +33,16 @@ def test_windows_follow_each_other_and_targets_are_one_ahead(random_lengths):
     assert not random_lengths or (len(set(lengths)) > 3 and min(lengths) >= 5 and max(lengths) <= 32)
 
 
+def test_a_stream_apart_reads_the_same_text_and_leaves_the_other_where_it_stands():
+    one, untouched = loader(), loader()
+    first = [next(iter(stream)) for stream in (one, untouched)]
+    same = list(one.apart(None, torch.Generator().manual_seed(0)))
+    assert torch.equal(same[0].inputs, first[0].inputs) and same[0].fresh
+    wide = list(one.apart(6, torch.Generator()))
+    assert wide[0].inputs.shape[1] == 6 and torch.equal(wide[0].inputs[0], torch.arange(6) * 100)
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(one, untouched, strict=True))
+
+
 @pytest.mark.parametrize("columns", [8, 13, 14, 26, 60])
 def test_drawn_lengths_never_run_over_the_end(columns):
     for seed in range(60):

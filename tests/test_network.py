@@ -4,8 +4,9 @@ import torch
 from ops import OPS, make_op
 from ops.op import BatchNorm, Normalisation
 from supernet import genotype as genotypes
+from supernet.networks.build import final_normalisation
 from supernet.spaces import darts
-from tests.reference import ReferenceNetwork
+from tests.reference import ReferenceNetwork, close, like
 
 SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)
 
@@ -30,6 +31,24 @@ def test_parameters_of_the_darts_supernet():
 @pytest.mark.parametrize("name, count", [("darts_v1", 3_169_414), ("darts_v2", 3_349_342)])
 def test_parameters_of_published_cells(name, count):
     assert parameters(final(name)) == count
+
+
+@pytest.mark.equation("dr_nas")
+def test_pools_of_dr_nas_final_network_have_a_norm_without_factors():
+    """Its operations.py: AvgPoolBN and MaxPoolBN, affine=False, in the search and in the final network."""
+    found = genotypes.find("drnas_cifar10")
+    space = darts.make(**found.arguments)
+    candidates, norm = space.candidates(found), final_normalisation("always", "running")
+    torch.manual_seed(0)
+    net = space.network(candidates, layers=3, channels=4, num_classes=10, norm=norm).double()
+    pools = [op for cell in net.cells for ops in (*cell.mixed.shared.values(), *cell.mixed.edges.values())
+             for name, op in ops.items() if "pool" in name]
+    assert pools and all(op.norm is not None and op.norm.weight is None for op in pools)
+    other = like(net, space.cells, candidates, 4, 10, affine=True, pool_bn=True)
+    x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    close(net(x), other(x), 1e-10)
+    close(net.eval()(x), other.eval()(x), 1e-10)
+    assert parameters(final("drnas_cifar10", norm=norm)) == parameters(final("drnas_cifar10"))
 
 
 def test_every_published_cell_builds_and_counts_like_the_reference():

@@ -25,6 +25,7 @@ from supernet.select.argmax import argmax
 from supernet.select.within_cost import WithinCost
 from supernet.spaces import darts, nasbench_macro, robust, toy
 from supernet.training.records import Silent
+from supernet.training.stages import narrowed, strongest
 from supernet.weights import one_hot
 from tests.searches import searched
 
@@ -99,6 +100,30 @@ def test_the_dirichlet_divergence_is_that_of_the_official_code(space):
         for beta in relaxation.alpha.values():
             beta.zero_()
     assert DirichletKL(space)(LOSS, relaxation.mean(), relaxation).abs() < 1e-12, "concentrations of 1 are the flat distribution"
+
+
+@pytest.mark.equation("dr_nas_progressive")
+def test_the_divergence_goes_on_counting_the_ops_that_a_stage_took_away():
+    """DrNAS' model_search.py and utils.py: pruned alphas become 0, and `_get_kl_reg` sums over all of them."""
+    space = SPACES[0]
+    old, wide = made(Dirichlet, space), DirichletKL(space, weight=0.01)
+    narrow = narrowed(space, strongest(space, old.mean().detach(), 2))
+    new, divergence = Dirichlet(narrow, torch.Generator()).double(), DirichletKL(narrow, weight=0.01)
+    new.load_state_dict(old.state_dict())
+    new.after_inherit()
+    divergence.load_state_dict(wide.state_dict())
+    total = 0.0
+    for kind in narrow.cells:
+        kept = present(narrow, kind)
+        alpha = torch.where(kept, old.alpha[kind], 0.0).detach()
+        assert torch.equal(new.alpha[kind], alpha) and (~kept).any()
+        flat = torch.distributions.Dirichlet(torch.ones_like(alpha))
+        total = total + torch.distributions.kl_divergence(torch.distributions.Dirichlet(F.elu(alpha) + 1), flat).sum()
+    found = divergence(LOSS, new.mean(), new)
+    torch.testing.assert_close(found, 0.01 * total)
+    assert not torch.allclose(DirichletKL(narrow, weight=0.01)(LOSS, new.mean(), new), found), "what begins with few ops counts these"
+    found.backward()
+    assert all(p.grad[~present(narrow, kind)].abs().min() > 0 for kind, p in new.alpha.items())
 
 
 @pytest.mark.equation("dr_nas")

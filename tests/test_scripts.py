@@ -117,6 +117,24 @@ def test_published_final_protocol(composer):
     assert composer("final", "dataset=cifar10", "protocol=paper").report_test_every_epoch is True
 
 
+@pytest.mark.equation("dr_nas")
+def test_the_protocol_of_dr_nas_has_norms_without_factors_after_pools(composer):
+    """DARTS-space/train.py and operations.py (AvgPoolBN, MaxPoolBN: affine=False) of DrNAS. Other protocols have no such norm."""
+    cfg = composer("final", "dataset=cifar10", "protocol=dr_nas")
+    assert (cfg.batch_size, cfg.drop_path_prob, cfg.compat.pool_norm, cfg.epochs) == (64, 0.3, "always", 600)
+    assert composer("final", "dataset=cifar10").compat.pool_norm == "search"
+    assert composer("final", "dataset=cifar10", "protocol=dr_nas", "compat.pool_norm=never").compat.pool_norm == "never"
+    assert composer("search", "experiment=dr_nas_cifar10").compat.pool_norm == "search"
+
+
+@pytest.mark.parametrize("preset", ["fair_darts_cifar10", "sdarts_rs_cifar10", "sdarts_adv_cifar10", "sdarts_rs_nasbench201",
+                                    "sdarts_adv_nasbench201"])
+def test_learning_rates_are_a_step_ahead_where_the_code_pins_a_torch_in_which_they_are(composer, preset):
+    """`scheduler.step()` begins each epoch there, which since torch 1.1 skips the first value."""
+    assert composer("search", f"experiment={preset}").compat.scheduler_step == "start"
+    assert composer("search", "experiment=darts_first_order_cifar10").compat.scheduler_step == "end"
+
+
 def test_an_option_wins_over_a_preset_and_a_preset_over_the_protocol(composer):
     cfg = composer("search", "experiment=darts_second_order_cifar10", "seed=3", "w_optimizer.lr=0.1")
     assert (cfg.seed, cfg.w_optimizer.lr, cfg.dataset.name) == (3, 0.1, "cifar10")

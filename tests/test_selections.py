@@ -13,6 +13,7 @@ from supernet.genotype import Edge
 from supernet.optim.schedules import Cosine, SkipDropout
 from supernet.relaxations.sigmoid import Sigmoid
 from supernet.relaxations.softmax import Softmax
+from supernet.select import perturbation
 from supernet.select.argmax import argmax
 from supernet.select.limited_skips import limited_skips
 from supernet.select.perturbation import Perturbation
@@ -252,7 +253,7 @@ def slowly(loop, order):
             norm.by_batch = True
         try:
             weights = EdgeWeights({k: Weights(t) for k, t in tables.items()})
-            return evaluate(net, loop.search.task, loop.val, lambda: weights, torch.Generator())["accuracy"]
+            return evaluate(net, loop.search.task, loop.drawn(None), lambda: weights, torch.Generator())["accuracy"]
         finally:
             for norm in loop.search.norms:
                 norm.by_batch = False
@@ -276,6 +277,7 @@ def slowly(loop, order):
 @pytest.mark.parametrize("seed", range(2))
 def test_perturbation_decides_as_the_procedure_written_out(seed):
     loop = loop_of(f"seed={seed}")
+    loop.drawn = lambda batch_size: loop.val  # the same for every question
     g = torch.Generator()
     g.set_state(loop.generators["alpha"].get_state())
     draws = {phase: {kind: torch.randperm(n, generator=g).tolist() for kind in sorted(loop.space.cells)}
@@ -285,6 +287,31 @@ def test_perturbation_decides_as_the_procedure_written_out(seed):
     assert Perturbation(finetune_epochs=0)(loop) == expected
     assert exactly(loop.search.net.state_dict()) == net, "questions leave weights and running statistics alone"
     assert type(loop.search.relaxation) is Softmax
+
+
+@pytest.mark.equation("darts_pt")
+def test_accuracies_of_perturbation_are_of_batches_like_those_of_alpha(monkeypatch):
+    """As the official code's, whose `proj_queue` is the queue of alpha: of the search's size, shuffled, augmented, another pass for every
+    question. They were plain ones of eval_batch_size, and batch statistics make that another number."""
+    loop, seen = loop_of("eval_batch_size=32", "dataset.augment.pad=2"), []
+
+    def told(net, task, batches, *how):
+        seen.append(list(batches))
+        return {"accuracy": 1.0}
+
+    monkeypatch.setattr(perturbation, "evaluate", told)
+    kept = loop.alpha_batches.state_dict()
+    Perturbation(finetune_epochs=0)(loop)
+    assert all([len(y) for _, y in batches] == [16, 16] for batches in seen) and len(seen) > 10
+    plain = torch.cat([x for x, _ in loop.val])
+    assert all(not torch.equal(torch.cat([x for x, _ in batches]).sum(0), plain.sum(0)) for batches in seen)
+    assert len({y.tolist().__str__() for ((_, y), _) in seen}) > 1, "in another order"
+    assert exactly(loop.alpha_batches.state_dict()) == exactly(kept), "alpha's own batches wait"
+    seen.clear()
+    Perturbation(finetune_epochs=0, batch_size=8, val_batches=3)(loop)
+    assert all([len(y) for _, y in batches] == [8, 8, 8] for batches in seen)
+    with pytest.raises(ValueError, match="final_select.batch_size must be at least 1"):
+        Perturbation(batch_size=0)
 
 
 def test_perturbation_tells_how_far_it_is_and_may_be_interrupted():

@@ -77,10 +77,25 @@ def test_an_edge_always_keeps_an_op_that_a_genotype_may_hold():
             assert set(rows) == {wanted}, kind
 
 
-def test_equals_are_kept_in_order_and_all_where_an_edge_has_no_more():
+def official_drop(row, k):
+    """`get_min_k` of P-DARTS' train_search.py."""
+    row, dropped = row.clone(), []
+    for _ in range(k):
+        dropped.append(int(row.numpy().argmin()))
+        row[dropped[-1]] = 1
+    return dropped
+
+
+@pytest.mark.equation("p_darts")
+def test_of_equals_the_first_are_dropped_as_in_p_darts_and_none_where_an_edge_has_no_more():
     mean = EdgeWeights({kind: Weights(torch.full((len(spec.edges), len(spec.ops)), 0.2)) for kind, spec in SMALL.cells.items()})
-    assert set(strongest(SMALL, mean, 2)["normal"]) == {(True, True, False, False, False)}
+    assert set(strongest(SMALL, mean, 2)["normal"]) == {(False, False, False, True, True)}
     assert strongest(SMALL, mean, 9) == dict(SMALL.candidates())
+    rows = torch.tensor([[0.2, 0.1, 0.2, 0.3, 0.2], [0.1, 0.1, 0.1, 0.1, 0.6], [0.4, 0.1, 0.1, 0.4, 0.0]])
+    tied = EdgeWeights({kind: Weights(rows[torch.arange(len(spec.edges)) % 3]) for kind, spec in SMALL.cells.items()})
+    for keep in (2, 3):
+        for n, kept in enumerate(strongest(SMALL, tied, keep)["normal"][:3]):
+            assert [o for o in range(5) if not kept[o]] == sorted(official_drop(rows[n], 5 - keep))
     layers = EdgeWeights({kind: Weights(torch.stack([w.ops, w.ops.flip(-1)])) for kind, w in mean.items()})
     assert strongest(SMALL, layers, 2) == strongest(SMALL, mean, 2)
 

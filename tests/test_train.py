@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ops.op import Normalisation
+from supernet.app import compose
 from supernet.data.augment import Augment
 from supernet.data.digits import Digits
 from supernet.data.loader import final_loaders
@@ -18,6 +19,7 @@ from supernet.training.evaluate import evaluate
 from supernet.training.final import FinalLoop, fit_final
 from supernet.training.guard import Diverged, Guard
 from supernet.training.records import Generators, Position, Totals
+from tests.test_presets import composed
 
 
 class Records(list):
@@ -64,6 +66,23 @@ def test_drop_path_rises_and_lr_falls_over_the_epochs():
     fit_final(final_loop(), 3, records)
     assert [r["drop_path_prob"] for r in records] == pytest.approx([0.0, 0.1, 0.2])
     assert [r["lr"] for r in records] == pytest.approx([0.05, 0.0375, 0.0125])
+
+
+@pytest.mark.equation("r_darts_dp")
+@pytest.mark.parametrize("rises, want", [("true", [0.0, 0.1, 0.2, 0.3, 0.4]), ("false", [0.4] * 5)])
+def test_drop_path_of_a_search_rises_to_its_end_in_the_last_epoch_or_is_constant(rises, want):
+    """RobustDARTS' train_search.py: p e / (E - 1); SNAS' model_search.py: p."""
+    cfg = composed("space.nodes=1", "layers=3", "channels=2", "split.max_train=64", "split.max_val=64", "batch_size=32", "threads=1",
+                   "table=none", "drop_path_prob=0.4", f"drop_path_rises={rises}")
+    loop = compose.search_stages(cfg, compose.search_parts(cfg)).loop
+    seen = []
+    for epoch in range(5):
+        loop.set_epoch(epoch, 5)
+        seen.append(loop.search.net.drop_path_prob)
+    assert seen == pytest.approx(want) and seen[-1] == 0.4
+    loop.set_epoch(0, 1)
+    assert loop.search.net.drop_path_prob == want[0], "one epoch is the first"
+    assert composed("experiment=r_darts_dp_cifar10").drop_path_rises and not composed("experiment=snas_cifar10").drop_path_rises
 
 
 def test_weights_that_broke_in_the_last_step_end_the_run():

@@ -134,7 +134,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
-                                                 "val": device})
+                                                 "val": device, "drawn": device})
     backend = backend_of(cfg, device)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
     settle_sizes(cfg, space)
@@ -168,7 +168,8 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
                 build(own.final_select).check(loop)
             mean = parts.relaxation.mean().detach()
             refuse_lone_images(parts.net, lambda net, x: net(x, mean, generator=torch.Generator(parts.device)),
-                               {"split.max_train": parts.loaders.train, "split.max_val": parts.loaders.val}, parts.data.example(parts.device))
+                               {"split.max_train": parts.loaders.train, "split.max_val": parts.loaders.val},
+                               parts.data.example(parts.device))
         return loop
 
     if len(rows) == 1:
@@ -199,14 +200,17 @@ def search_loop(cfg: DictConfig, parts: SearchParts, space: Space, records: Sear
     monitors = {name: build(node)(space) for name, node in cfg.monitor.items()}
     search = bilevel(cfg, parts, space, cost, records.position)
     return SearchLoop(
-        search, parts.loaders.train, parts.alpha_batches, parts.loaders.val_eval, lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
+        search, parts.loaders.train, parts.alpha_batches, parts.loaders.val_eval,
+        drawn=lambda batch_size: parts.loaders.val.apart(batch_size, parts.generators["drawn"]),
+        lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr),
         schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space,
         select=lambda weights: widen_genotype(whole, select(space, weights)),
         finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)),
         generators=parts.generators, guard=search.guard, totals=Totals(parts.device), position=records.position,
         trajectory=records.trajectory, verdict=records.verdict, snapshots=cfg.alpha_snapshots,
         shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table),
-        cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob, monitors=monitors,
+        cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob,
+        drop_path_rises=cfg.drop_path_rises, monitors=monitors,
         skip_dropout=no_skip_dropout if cfg.skip_dropout is None else build(cfg.skip_dropout),
         graphed=captured(cfg, parts, search, monitors))
 

@@ -1,5 +1,8 @@
 """Penalties on the alphas themselves: beta decay, and the divergence of DrNAS from the flat Dirichlet distribution."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,17 +37,32 @@ class BetaDecay(Penalty):
 
 class DirichletKL(Penalty):
     """`weight` times the sum over the edges of all kinds of KL(Dir(c) || Dir(1)), c the concentrations of relaxation=dirichlet (DrNAS, Chen
-    et al. 2021, eq. 6, with the divergence as the distance; official code, --reg_type kl, _get_kl_reg)."""
+    et al. 2021, eq. 6, with the divergence as the distance; official code, --reg_type kl, _get_kl_reg).
+
+    Counted are the ops that there were when the search began: after a stage has taken some away, theirs go on [official code, which sums
+    over all alphas, pruned ones from 0 on: `Dirichlet.after_inherit`]. They weigh nothing in the network, and move by this term alone.
+    """
 
     static = True
 
     def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 1e-3):
-        self.weight, self.present = checked_weight(weight), {kind: Replicated(~mask) for kind, mask in absent(space).items()}
+        self.weight = checked_weight(weight)
+        self._count({kind: ~mask for kind, mask in absent(space).items()})
+
+    def _count(self, ops: Mapping[str, Tensor]) -> None:
+        self.counted = {kind: Replicated(mask) for kind, mask in ops.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {kind: mask.on(torch.device("cpu")) for kind, mask in self.counted.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What a stage has counted, the next one counts."""
+        self._count(state)
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         rows = []
         for kind, concentration in relaxation.concentrations().items():
-            here = self.present[kind].on(concentration.device)
+            here = self.counted[kind].on(concentration.device)
             c = concentration.where(here, torch.ones_like(concentration))  # an op with concentration 1 that counts below as none
             total = (c * here).sum(-1)
             terms = ((c - 1) * (torch.digamma(c) - torch.digamma(total)[:, None]) - torch.lgamma(c)) * here

@@ -41,6 +41,13 @@ class Dirichlet(TableRelaxation):
             found[f"exponential_{kind}"] = torch.empty(beta.shape, **like).exponential_(generator=generator).to(beta.device)
         return found
 
+    def after_inherit(self) -> None:
+        """Those of ops that are candidates no more begin anew from 0, a concentration of 1 [official code, utils.py, prune]: no weight
+        depends on them, but a divergence does (`penalties.alphas.DirichletKL`)."""
+        with torch.no_grad():
+            for kind, beta in self.alpha.items():
+                beta.masked_fill_(self.absent(kind), 0.0)
+
     def concentrations(self) -> dict[str, Tensor]:
         return {kind: concentration(beta) for kind, beta in self.alpha.items()}
 

@@ -49,9 +49,9 @@ def widen_genotype(space: Space, genotype: Genotype) -> Genotype:
 
 
 def strongest(space: Space, mean: EdgeWeights, keep: int) -> Candidates:
-    """The `keep` candidates of each edge with the largest mean weight, all of an edge that has no more; of equals the first. `none` counts
-    among them, as in P-DARTS' official code; where only such unselectable ops would stay, the last of them gives way to the strongest
-    selectable one. Raises ValueError for `keep` below 1."""
+    """The `keep` candidates of each edge with the largest mean weight, all of an edge that has no more; of equals the last ones, since
+    P-DARTS' official code drops the first (train_search.py, get_min_k). `none` counts among them, as there; where only such unselectable
+    ops would stay, the weakest of them gives way to the strongest selectable one. Raises ValueError for `keep` below 1."""
     if keep < 1:
         raise ValueError(f"each edge must keep at least 1 candidate, got {keep}")
     check_shapes(space, mean)
@@ -66,7 +66,7 @@ def _table(ops: Tensor) -> list[list[float]]:
 
 
 def _strongest_of_edge(spec: CellSpec, e: int, row: Sequence[float], keep: int) -> tuple[bool, ...]:
-    order = sorted((o for o, present in enumerate(spec.present[e]) if present), key=lambda o: -row[o])
+    order = sorted((o for o, present in enumerate(spec.present[e]) if present), key=lambda o: (row[o], o), reverse=True)
     kept, allowed = order[:keep], [o for o in order if spec.selectable[e][o]]
     if allowed and not set(kept) & set(allowed):
         kept = [*kept[:-1], allowed[0]]
