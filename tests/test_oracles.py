@@ -40,7 +40,7 @@ from tests.official import (
     tables,
     tensor,
 )
-from tests.test_presets import composed
+from tests.searches import composed
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from supernet.training.evaluate import evaluate
 from supernet.training.final import FinalLoop, fit_final
 from supernet.training.guard import Diverged, Guard
 from supernet.training.records import Generators, Position, Totals
-from tests.test_presets import composed
+from tests.searches import composed
 
 
 class Records(list):
