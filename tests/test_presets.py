@@ -15,7 +15,8 @@ from supernet.app.options import CONF
 from supernet.training.stages import fit_stages
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.val_batches=1", "split.max_train=32"],
+SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.finetune_last=1", "final_select.val_batches=1",
+                        "split.max_train=32"],
            "darts_es": ["monitor.eigenvalue.iterations=2"], "darts_ada": ["monitor.eigenvalue.iterations=2"],
            "enas": ["hypergradient.samples=2", "final_select.n=5"], "random_ws": ["final_select.n=20"], "spos": ["final_select.n=20"]}
 NEEDS_TEXT = {name for name in PRESETS if name.endswith("_ptb")}
@@ -103,3 +104,8 @@ def test_presets_that_sample_draw_anew_for_the_weights(preset, hypergradient, mo
 def test_composes_as_published(preset):
     cfg = composed(f"experiment={preset}")
     assert cfg.epochs >= 25 and preset.rsplit("_", 1)[1] in ("cifar10", "nasbench201", "ptb")
+
+
+@pytest.mark.parametrize("preset", ["sdarts_rs_cifar10", "sdarts_adv_cifar10"])
+def test_sdarts_searches_seven_ops_without_none(preset):
+    assert "none" not in (ops := composed(f"experiment={preset}").space.ops) and len(ops) == 7
