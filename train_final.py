@@ -6,6 +6,7 @@
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from supernet.app.checks import validate
@@ -27,6 +28,7 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.app.build import space_from, space_of
+    from supernet.app.retraining import retraining_note, retraining_of
     from supernet.networks.measure import multiply_adds_of, parameters
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import final_rows, save_genotype, save_summary, size_text
@@ -67,14 +69,14 @@ def main(cfg: DictConfig) -> None:
     held_out = f"{len(split.val)} held out for validation" if loop.val else "none held out"
     lines.append(f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})")
     lines.append(f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(net) / 1e6:.3f} M parameters")
-    lines.append(parts.backend.line)
+    lines += [parts.backend.line, *retraining_note(cfg.genotype, HydraConfig.get().runtime.choices["protocol"])]
     try:
         with run:
             if resuming:
                 lines = run.resume() + lines
             run.begin(config_text=text(cfg), options=options, device=device, wandb=options["wandb"], lines=lines)
             split.save(folder.split)
-            save_genotype(folder, genotype, space)
+            save_genotype(folder, genotype, space, retraining_of(cfg.genotype))
             save_drawings(folder, genotype, space)
 
             fit_final(loop, cfg.epochs, run)

@@ -92,7 +92,7 @@ def main(cfg: DictConfig) -> None:
             # ---- what was found
             loop = stages.loop
             genotype = loop.genotype()
-            save_genotype(folder, genotype, space)
+            save_genotype(folder, genotype, space, cfg.retrain)
             np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **edge_tables(space))
             save_drawings(folder, genotype, space)
             last = (run.metrics.read(folder.metrics) or [None])[-1]
@@ -118,6 +118,8 @@ def main(cfg: DictConfig) -> None:
     data = [option for option in sys.argv[1:] if option.startswith(("dataset", "protocol"))]
     if not any(option.startswith("dataset=") for option in data):
         data.insert(0, f"dataset={cfg.dataset.name}")
+    if cfg.retrain is not None and not any(option.startswith("protocol") for option in data):
+        data.append(f"protocol={cfg.retrain}")
     if space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
         data += [option for option in sys.argv[1:] if option.startswith("space")]
     print(f"\n{cell_text(genotype, space)}\n\n{table(rows)}\n\n"
