@@ -255,8 +255,9 @@ class Space:
             cells[kind] = _parse_nodes(self.cells[kind], body)
         return self.genotype(cells)
 
-    # A node's part of a genotype is a multiset of (source, op), or a set where an edge holds several ops. Sources are independent but for the number of edges kept, so
-    # counting and uniform drawing multiply one small polynomial a source: the coefficient of x^t counts multisets of size t.
+    # A node's part of a genotype is a multiset of (source, op), or a set where one edge may hold several ops. Sources are independent
+    # but for the number of edges kept, so counting and uniform drawing multiply one small polynomial a source: the coefficient of x^t
+    # counts the choices of size t (`CellSpec.ways`).
 
     def count(self) -> int:
         """Number of genotypes, exactly."""

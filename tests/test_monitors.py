@@ -421,6 +421,11 @@ def test_a_search_goes_back_with_more_weight_decay(monkeypatch):
     stages.space.validate(genotype)
 
 
+def test_norms_and_biases_stay_without_decay_where_a_search_goes_back_with_more():
+    stages, _, _ = searched(*TINY, *ALARM, "epochs=4", "compat.bn_affine=true", "decay_norms_and_biases=false")
+    assert [group["weight_decay"] for group in stages.loop.search.w_optimizer.param_groups] == pytest.approx([3e-2, 0.0])
+
+
 @pytest.mark.equation("darts_ada")
 def test_the_official_ladder_of_weight_decays():
     """3e-4, 3e-3, 0.03 with the script's factor of ten; 3e-4 times 3 up to 243e-4 with the default of args.py."""

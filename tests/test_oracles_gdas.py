@@ -1,4 +1,4 @@
-"""GDAS in the DARTS space against numbers of the official code (tests/oracles/gdas_darts_space.npz), in float64, weights and noise given."""
+"""GDAS in the DARTS space against numbers of the official code (tests/oracles/gdas_darts_space.npz): weights and noise given, float64."""
 
 from pathlib import Path
 

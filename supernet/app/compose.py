@@ -3,7 +3,7 @@
 Besides those commands and the rest of `app/` this is the only place that sees a config.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from supernet.genotype import Genotype
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
+from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.base import Relaxation
 from supernet.runs.device import precision, prepare, resolve_device
@@ -81,10 +82,21 @@ def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, n
     return net.to(device, memory_format=memory_format(cfg.channels_last))
 
 
-def supernet(cfg: DictConfig, space: Space, data: Data, device: torch.device) -> nn.Module:
+def supernet(cfg: DictConfig, space: Space, data: Data, task: Task, device: torch.device) -> nn.Module:
     """The network with all candidates of `space`, normalised as in a search."""
     norm = search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics, cfg.compat.bn_affine)
-    return network(cfg, space, space.candidates(), data, norm, device)
+    return network(cfg, space, space.candidates(), data, norm, device, **task.network_options())
+
+
+def without_ops(space: Space, names: Sequence[str]) -> Space:
+    """The space that is searched when some ops take no part; itself where none is named. Raises UsageError."""
+    if not names:
+        return space
+    known = {op for spec in space.cells.values() for op in spec.ops}
+    if unknown := sorted(set(names) - known):
+        raise UsageError(f"exclude_ops names {unknown[0]!r}, which space {space.name} does not have; there are {', '.join(sorted(known))}")
+    return narrowed(space, {kind: tuple(tuple(held and op not in names for op, held in zip(spec.ops, row)) for row in spec.present)
+                            for kind, spec in space.cells.items()})
 
 
 def loading(cfg: DictConfig, device: torch.device) -> Loading:
@@ -108,6 +120,7 @@ class SearchParts:
     data: Data
     loaders: SearchLoaders
     space: Space
+    searched: Space  # `space` without the ops that take no part
     task: Task
     net: nn.Module
     relaxation: Relaxation
@@ -133,25 +146,27 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     backend = backend_of(cfg, device)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
     settle_sizes(cfg, space)
+    searched = without_ops(space, cfg.exclude_ops)
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
-    net = supernet(of_stage(cfg, 0), space, data, device)
-    relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
+    net = supernet(of_stage(cfg, 0), searched, data, task, device)
+    relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
-    return SearchParts(device, generators, data, loaders, space, task, net, relaxation, table, backend)
+    return SearchParts(device, generators, data, loaders, space, searched, task, net, relaxation, table, backend)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
     """The search that trains the parts, in one stage or several. Later stages replace the network and the relaxation of `parts`."""
     rows = stage_options(cfg)
     epochs = [row.get("epochs", cfg.epochs) for row in rows]
+    first = parts.searched.candidates() if cfg.exclude_ops else None
 
     def make(index: int, space: Space, before: SearchLoop | None) -> SearchLoop:
         own = of_stage(cfg, index)
         if before is None:
-            loop = search_loop(own, parts)
+            loop = search_loop(own, parts, space=space)
         else:
-            parts.net = supernet(own, space, parts.data, parts.device)
+            parts.net = supernet(own, space, parts.data, parts.task, parts.device)
             parts.relaxation = relaxed(own, space, parts.generators["alpha_init"]).to(parts.device)
             loop = search_loop(own, parts, space=space, before=before)
         if len(rows) > 1:
@@ -160,29 +175,28 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
         return loop
 
     if len(rows) == 1:
-        return Stages(parts.space, [Stage(cfg.epochs)], make)
+        return Stages(parts.space, [Stage(cfg.epochs)], make, candidates=first)
     hand_over = {"weights": carry_over, "none": start_anew}[cfg.stage.inherit]
     rehearse_stages(cfg, parts, hand_over is carry_over)
-    return Stages(parts.space, [Stage(n, keep) for n, keep in zip(epochs, [*cfg.stage.keep, None])], make, hand_over)
+    return Stages(parts.space, [Stage(n, keep) for n, keep in zip(epochs, [*cfg.stage.keep, None])], make, hand_over, candidates=first)
 
 
 def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None:
     """Builds the network of every stage with all candidates, and throws it away, so that one which cannot be built, or which cannot inherit
     from the one before, says so (ValueError, UsageError) before any work starts."""
-    narrowed(parts.space, parts.space.candidates())
+    narrowed(parts.searched, parts.searched.candidates())
     before = parts.net
     for index in range(1, len(stage_options(cfg))):
-        net = supernet(of_stage(cfg, index), parts.space, parts.data, torch.device("cpu"))
+        net = supernet(of_stage(cfg, index), parts.searched, parts.data, parts.task, torch.device("cpu"))
         if inherits:
             inherit_widened(net, before)
         before = net
 
 
-def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = None, before: SearchLoop | None = None) -> SearchLoop:
-    """The search that trains the parts. space: that of the candidates that are left; the parts' by default. before: the loop of an earlier
+def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space, before: SearchLoop | None = None) -> SearchLoop:
+    """The search that trains the parts. space: that of the candidates that are left. before: the loop of an earlier
     stage, whose position, records and data it goes on with."""
     net, relaxation, generators, whole = parts.net, parts.relaxation, parts.generators, parts.space
-    space = whole if space is None else space
     hypergradient, w_optimizer, select = build(cfg.hypergradient), build(cfg.w_optimizer), build(cfg.select)
     final_select = None if cfg.final_select is None else build(cfg.final_select)
     cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
@@ -200,9 +214,11 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
         return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
 
     guard = Guard(net, parts.device, cfg.log_every, position, describe_divergence)
-    search = Bilevel(net, relaxation, hypergradient, parts.task, w_optimizer(params=net.parameters()),
+    search = Bilevel(net, relaxation, hypergradient, parts.task,
+                     w_optimizer(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
                      build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
                      penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm,
+                     alpha_task=None if cfg.alpha_task is None else build(cfg.alpha_task),
                      context=precision(cfg.amp, parts.device))
     graphed = None
     if before is not None and before.graphed is not None:
@@ -288,7 +304,8 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
 
     guard = Guard(net, device, cfg.log_every, position, describe_divergence)
     loop = FinalLoop(
-        net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
+        net, task, build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
+        loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,

@@ -20,12 +20,13 @@ class Split:
 
     train: Tensor
     val: Tensor
+    shared: bool = False  # both sides are of all images
 
     def __post_init__(self) -> None:
         for side, positions in (("train", self.train), ("val", self.val)):
             if positions.dtype != torch.int64 or positions.ndim != 1:
                 raise DataError(f"split.{side} must be int64 (N,), got {positions.dtype} {tuple(positions.shape)}")
-        both = torch.cat([self.train, self.val])
+        both = torch.cat([self.train] if self.shared else [self.train, self.val])
         if len(both.unique()) != len(both) or (len(both) and int(both.min()) < 0):
             raise DataError(f"a split must hold each position once and none below 0, got {len(both)} positions that do not")
 

@@ -85,8 +85,9 @@ class CellNetwork(nn.Module):
     on each kept edge, and `weights=None` for ones.
 
     stem: `small`, `large` or `auto` (by the image's side). auxiliary: adds the auxiliary head. partial, auxiliary_skip: of a supernet's
-    cells (`cell.Cell`). last_norm: a batch norm with factors and a ReLU before the pooling (GDAS). checkpoint_cells: in training a cell keeps its inputs alone, and is computed again for the backward pass.
-    drop_path_prob: chance that an edge is dropped in training, set by the training loop; draws from the call's generator.
+    cells (`cell.Cell`). last_norm: a batch norm with factors and a ReLU before the pooling (GDAS). checkpoint_cells: in training a cell
+    keeps its inputs alone, and is computed again for the backward pass. drop_path_prob: chance that an edge is dropped in training, set
+    by the training loop; draws from the call's generator.
     """
 
     def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates, *, kinds: Sequence[str], channels: int, num_classes: int,

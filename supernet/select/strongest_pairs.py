@@ -6,8 +6,8 @@ from supernet.weights import EdgeWeights, check_shapes
 
 
 def strongest_pairs(space: Space, weights: EdgeWeights) -> Genotype:
-    """All pairs of an edge into a node and a selectable op of it are ranked by the op's weight, times the edge's own where there is one, and
-    a node keeps as many of them as the space allows, so that two may be of one edge [official code, search_model_gdas_nasnet.py,
+    """All pairs of an edge into a node and a selectable op of it are ranked by the op's weight, times the edge's own where there is one.
+    A node keeps as many of them as the space allows, so that two may be of one edge [official code, search_model_gdas_nasnet.py,
     genotype; the paper's text reads as DARTS' rule, `argmax`]. Of equals the first edge and the first op win.
 
     Raises ValueError for a space whose genotypes hold one op of an edge.
