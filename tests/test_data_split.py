@@ -115,8 +115,10 @@ def test_a_split_is_disjoint():
         Split(torch.tensor([0, 1]), torch.tensor([1, 2]))
 
 
-def test_all_images_may_be_on_both_sides():
+def test_all_images_may_be_on_both_sides(tmp_path):
     whole = shared_split(10, generator=torch.Generator())
+    whole.save(tmp_path / "split.npz")
+    assert (back := Split.load(tmp_path / "split.npz")).shared and back.digest == whole.digest
     assert whole.train.tolist() == whole.val.tolist() == list(range(10))
     some = shared_split(10, generator=torch.Generator().manual_seed(0), max_train=4, max_val=6)
     assert len(some.train) == 4 and len(some.val) == 6 and set(some.train.tolist()) < set(some.val.tolist())

@@ -190,6 +190,8 @@ def test_a_search_may_train_an_auxiliary_head_that_the_alphas_do_not_see():
     with torch.no_grad():
         loss = search.val_loss_under(batch, search.relaxation.mean())
         assert loss < search.w_loss(batch, search.relaxation.mean()).loss
+    with pytest.raises(UsageError, match="alpha_task.auxiliary_weight needs the head"):
+        built("experiment=enas_cifar10", *SMALL, "task.auxiliary_weight=0", "alpha_task.auxiliary_weight=0.4")
 
 
 @pytest.mark.equation("gaea")

@@ -146,7 +146,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     backend = backend_of(cfg, device)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
     settle_sizes(cfg, space)
-    searched = without_ops(space, cfg.exclude_ops)
+    searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     net = supernet(of_stage(cfg, 0), searched, data, task, device)
@@ -197,6 +197,9 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space, before: Se
     """The search that trains the parts. space: that of the candidates that are left. before: the loop of an earlier
     stage, whose position, records and data it goes on with."""
     net, relaxation, generators, whole = parts.net, parts.relaxation, parts.generators, parts.space
+    alpha_task = None if cfg.alpha_task is None else build(cfg.alpha_task)
+    if alpha_task is not None and alpha_task.network_options() and not parts.task.network_options():
+        raise UsageError("alpha_task.auxiliary_weight needs the head that task.auxiliary_weight brings, which is 0")
     hypergradient, w_optimizer, select = build(cfg.hypergradient), build(cfg.w_optimizer), build(cfg.select)
     final_select = None if cfg.final_select is None else build(cfg.final_select)
     cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
@@ -218,7 +221,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space, before: Se
                      w_optimizer(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
                      build(cfg.alpha_optimizer)(params=alpha) if alpha else None, generators, clip_norm=cfg.clip_norm, guard=guard,
                      penalties=penalties, w_penalties=w_penalties, alpha_clip_norm=cfg.alpha_clip_norm,
-                     alpha_task=None if cfg.alpha_task is None else build(cfg.alpha_task),
+                     alpha_task=alpha_task,
                      context=precision(cfg.amp, parts.device))
     graphed = None
     if before is not None and before.graphed is not None:
