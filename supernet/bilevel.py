@@ -154,6 +154,7 @@ class Bilevel:
     penalties: Sequence[Penalty] = ()
     w_penalties: Sequence[WeightPenalty] = ()
     alpha_clip_norm: float | None = None
+    alpha_task: Task | None = None  # what alpha descends on, where that is another loss than the weights'
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     net_draws: bool = True
 
@@ -177,9 +178,11 @@ class Bilevel:
     def net_generator(self) -> torch.Generator | None:
         return self.generators["net"] if self.net_draws else None
 
-    def _result(self, batch: Batch, stream: str, weights: EdgeWeights, generator: torch.Generator | None) -> Result:
+    def _result(self, batch: Batch, stream: str, weights: EdgeWeights, generator: torch.Generator | None, *,
+                of_alpha: bool = False) -> Result:
+        task = self.alpha_task if of_alpha and self.alpha_task is not None else self.task
         with self.context():
-            return self.task(self.net, batch, weights, state=self.streams.before(stream, batch), generator=generator)
+            return task(self.net, batch, weights, state=self.streams.before(stream, batch), generator=generator)
 
     def problem(self, train_batch: Batch, val_batch: Batch, noise: Noise | None = None) -> Problem:
         """The bilevel problem on two batches under one draw (`noise`, or a new one): every loss of it sees the same edge weights' noise
@@ -187,9 +190,9 @@ class Bilevel:
         if noise is None:
             noise = self.relaxation.noise(self.generators["alpha"])
 
-        def result(batch: Batch, stream: str, weights: EdgeWeights) -> Result:
+        def result(batch: Batch, stream: str, weights: EdgeWeights, of_alpha: bool = True) -> Result:
             with statistics_held(self.norms), rewound(self.net_generator) as generator:
-                found = self._result(batch, stream, weights, generator)
+                found = self._result(batch, stream, weights, generator, of_alpha=of_alpha)
             self._ahead[stream] = found.state
             return found
 
@@ -209,7 +212,7 @@ class Bilevel:
             return Score(stats["correct"] / stats["count"], weights.log_prob, weights.entropy)
 
         return Problem(
-            self.w, self.alpha, lambda: result(train_batch, "train", self.relaxation.weights(noise)).loss,
+            self.w, self.alpha, lambda: result(train_batch, "train", self.relaxation.weights(noise), of_alpha=False).loss,
             lambda: penalised(val_batch, "val"), lambda grads: virtual_step(self.w_optimizer, self.w, grads),
             joint_loss=lambda: penalised(train_batch, "train"), score=score, again=lambda: self.problem(train_batch, val_batch),
             layered=lambda: self._layered(noise, lambda weights: result(val_batch, "val", weights).loss), progress=self.progress,
@@ -233,9 +236,10 @@ class Bilevel:
             raise ValueError(f"layer alignment needs a network of cells that share alphas, got {type(self.net).__name__}")
 
     def val_loss_under(self, batch: Batch, weights: EdgeWeights) -> Tensor:
-        """The task's loss of a validation batch in training mode; generators, statistics and streams are left as they were."""
+        """What alpha descends on, without penalties, of a validation batch in training mode; generators, statistics and streams are left
+        as they were."""
         with statistics_held(self.norms), rewound(self.net_generator) as generator:
-            return self._result(batch, "val", weights, generator).loss
+            return self._result(batch, "val", weights, generator, of_alpha=True).loss
 
     def alpha_gradient(self, train_batch: Batch, val_batch: Batch, noise: Noise) -> tuple[Tensors, Tensor]:
         """The hypergradient under one draw, and the sum of its tensors' norms."""

@@ -26,6 +26,8 @@ class CellSpec:
     `edges[e] = (source, destination)`, ordered by destination, then source; a pair may stand more than once (parallel
     edges). `present[e][o]` says that op o is a candidate of edge e, `selectable` that a genotype may hold it. Each computed
     node keeps between `keep[i][0]` and `keep[i][1]` of its edges. `stride` is that of the edges that leave an input node.
+    `ops_per_edge`: how many different ops of one edge a genotype may hold, each of which counts as an edge that is kept; above 1 only
+    where no edges are parallel.
     """
 
     num_inputs: int
@@ -37,6 +39,7 @@ class CellSpec:
     keep: tuple[tuple[int, int], ...]
     outputs: tuple[int, ...]
     stride: int = 1
+    ops_per_edge: int = 1
 
     def __post_init__(self) -> None:
         want = sorted(self.edges, key=lambda e: (e[1], e[0]))
@@ -50,19 +53,21 @@ class CellSpec:
                                  f"got rows of {short([len(row) for row in table])}")
         if len(self.keep) != self.num_nodes:
             raise ValueError(f"keep must be [fewest, most] for each of the {self.num_nodes} computed nodes, got {short(list(self.keep))}")
+        if self.ops_per_edge > 1 and len(set(self.edges)) < len(self.edges):
+            raise ValueError(f"parallel edges hold one op each, got ops_per_edge={self.ops_per_edge} and {short(list(self.edges))}")
 
     @classmethod
     def full(cls, *, num_inputs: int, num_nodes: int, ops: Sequence[str], outputs: Sequence[int], keep: tuple[int, int] | None,
-             unselectable: Sequence[str] = (), stride: int = 1, parallel: int = 1) -> "CellSpec":
+             unselectable: Sequence[str] = (), stride: int = 1, parallel: int = 1, ops_per_edge: int = 1) -> "CellSpec":
         """Every node sees every earlier one through the same candidates. `keep=None` keeps all edges of a node."""
         edges = tuple((s, d) for d in range(num_inputs, num_inputs + num_nodes) for s in range(d) for _ in range(parallel))
-        incoming = [d * parallel for d in range(num_inputs, num_inputs + num_nodes)]
+        incoming = [d * parallel * ops_per_edge for d in range(num_inputs, num_inputs + num_nodes)]
         return cls(
             num_inputs, num_nodes, edges, tuple(ops),
             present=tuple((True,) * len(ops) for _ in edges),
             selectable=tuple(tuple(o not in unselectable for o in ops) for _ in edges),
             keep=tuple((n, n) if keep is None else (min(keep[0], n), min(keep[1], n)) for n in incoming),
-            outputs=tuple(outputs), stride=stride,
+            outputs=tuple(outputs), stride=stride, ops_per_edge=ops_per_edge,
         )
 
     @classmethod
@@ -110,11 +115,22 @@ class CellSpec:
         return [e for e, (_, d) in enumerate(self.edges) if d == node]
 
     def choices(self, node: int) -> dict[int, tuple[int, tuple[str, ...]]]:
-        """For each source of `node`: how many parallel edges there are, and the ops that a genotype may put on them."""
+        """For each source of `node`: how many edges from there a genotype may hold, and the ops that it may put on them."""
         rows: dict[int, list[int]] = {}
         for e in self.incoming(node):
             rows.setdefault(self.edges[e][0], []).append(e)
-        return {s: (len(es), tuple(o for i, o in enumerate(self.ops) if self.selectable[es[0]][i])) for s, es in rows.items()}
+        found = {}
+        for source, es in rows.items():
+            ops = tuple(o for i, o in enumerate(self.ops) if self.selectable[es[0]][i])
+            found[source] = (len(es) if self.ops_per_edge == 1 else min(self.ops_per_edge, len(ops)), ops)
+        return found
+
+    def ways(self, ops: int, taken: int) -> int:
+        """In how many ways `taken` edges from one source can hold some of `ops` ops: multisets, as parallel edges may hold the same; sets,
+        where one edge holds several."""
+        if not ops:
+            return int(taken == 0)
+        return math.comb(ops + taken - 1, taken) if self.ops_per_edge == 1 else math.comb(ops, taken)
 
     def rows(self, edges: Sequence[Edge]) -> list[tuple[int, int]]:
         """The table entries (e, o) that a genotype's edges occupy; parallel edges take their rows in order."""
@@ -122,7 +138,8 @@ class CellSpec:
         entries = []
         for edge in edges:
             e = next(i for i, pair in enumerate(self.edges) if pair == (edge.source, edge.destination) and i not in used)
-            used.add(e)
+            if self.ops_per_edge == 1:
+                used.add(e)
             entries.append((e, self.ops.index(edge.op)))
         return entries
 
@@ -178,7 +195,8 @@ class Space:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of all that decides which genotypes are valid and what they compute."""
-        specs = {kind: [s.num_inputs, s.num_nodes, s.edges, s.ops, s.present, s.selectable, s.keep, s.outputs, s.stride]
+        specs = {kind: [s.num_inputs, s.num_nodes, s.edges, s.ops, s.present, s.selectable, s.keep, s.outputs, s.stride,
+                        *([s.ops_per_edge] if s.ops_per_edge > 1 else [])]  # as before there was such a thing, where there is not
                  for kind, s in sorted(self.cells.items())}
         return hashlib.sha256(json.dumps([self.name, specs]).encode()).hexdigest()[:16]
 
@@ -208,9 +226,11 @@ class Space:
                 if not low <= len(kept) <= high:
                     want = str(low) if low == high else f"{low} to {high}"
                     raise GenotypeError(f"cell {kind!r}: node {node} must keep {want} edges, the genotype gives it {len(kept)}")
-                for source, (parallel, _) in spec.choices(node).items():
-                    if sum(e.source == source for e in kept) > parallel:
-                        raise GenotypeError(f"cell {kind!r}: at most {parallel} edge(s) {source} -> {node}, the genotype has more")
+                for source, (room, _) in spec.choices(node).items():
+                    if sum(e.source == source for e in kept) > room:
+                        raise GenotypeError(f"cell {kind!r}: at most {room} edge(s) {source} -> {node}, the genotype has more")
+                if spec.ops_per_edge > 1 and len(set(kept)) < len(kept):
+                    raise GenotypeError(f"cell {kind!r}: node {node} must keep different ops of one edge, the genotype has one twice")
 
     def _validate_edge(self, kind: str, spec: CellSpec, edge: Edge) -> None:
         where = f"cell {kind!r}, edge {edge.source} -> {edge.destination}"
@@ -272,8 +292,9 @@ class Space:
             cells[kind] = _parse_nodes(self.cells[kind], body)
         return self.genotype(cells)
 
-    # A node's part of a genotype is a multiset of (source, op). Sources are independent but for the number of edges kept, so
-    # counting and uniform drawing multiply one small polynomial a source: the coefficient of x^t counts multisets of size t.
+    # A node's part of a genotype is a multiset of (source, op), or a set where one edge may hold several ops. Sources are independent
+    # but for the number of edges kept, so counting and uniform drawing multiply one small polynomial a source: the coefficient of x^t
+    # counts the choices of size t (`CellSpec.ways`).
 
     def count(self) -> int:
         """Number of genotypes, exactly."""
@@ -336,10 +357,10 @@ def _node_counts(spec: CellSpec, i: int) -> tuple[list[int], list[list[int]]]:
     """(multisets of each allowed size, then per number of leading sources the polynomial of their product)."""
     low, high = spec.keep[i]
     partial = [[1] + [0] * high]
-    for parallel, ops in spec.choices(spec.nodes[i]).values():
-        own = [math.comb(len(ops) + t - 1, t) if ops or t == 0 else 0 for t in range(parallel + 1)]
+    for room, ops in spec.choices(spec.nodes[i]).values():
+        own = [spec.ways(len(ops), t) for t in range(room + 1)]
         last = partial[-1]
-        partial.append([sum(own[t] * last[k - t] for t in range(min(parallel, k) + 1)) for k in range(high + 1)])
+        partial.append([sum(own[t] * last[k - t] for t in range(min(room, k) + 1)) for k in range(high + 1)])
     return [partial[-1][k] for k in range(low, high + 1)], partial
 
 
@@ -350,11 +371,11 @@ def _sample_node(spec: CellSpec, i: int, rng: random.Random) -> list[Edge]:
     sources = list(spec.choices(spec.nodes[i]).items())
     edges = []
     for n in range(len(sources), 0, -1):  # the last source first: how many edges it takes, then which ops
-        source, (parallel, ops) = sources[n - 1]
-        take = _weighted([(math.comb(len(ops) + t - 1, t) if ops or t == 0 else 0) * partial[n - 1][left - t]
-                          for t in range(min(parallel, left) + 1)], rng)
-        picked = sorted(rng.sample(range(len(ops) + take - 1), take)) if take else []  # stars and bars: uniform multisets
-        edges += [Edge(spec.nodes[i], source, ops[p - k]) for k, p in enumerate(picked)]
+        source, (room, ops) = sources[n - 1]
+        take = _weighted([spec.ways(len(ops), t) * partial[n - 1][left - t] for t in range(min(room, left) + 1)], rng)
+        bars = spec.ops_per_edge == 1  # stars and bars: uniform multisets
+        picked = sorted(rng.sample(range(len(ops) + (take - 1 if bars else 0)), take)) if take else []
+        edges += [Edge(spec.nodes[i], source, ops[p - k if bars else p]) for k, p in enumerate(picked)]
         left -= take
     return edges
 
@@ -372,9 +393,9 @@ def _weighted(counts: list[int], rng: random.Random) -> int:
 def _all_nodes(spec: CellSpec, i: int) -> Iterator[list[Edge]]:
     low, high = spec.keep[i]
     node = spec.nodes[i]
-    per_source = [[[Edge(node, source, op) for op in combo] for t in range(parallel + 1)
-                   for combo in itertools.combinations_with_replacement(ops, t)]
-                  for source, (parallel, ops) in spec.choices(node).items()]
+    combinations = itertools.combinations_with_replacement if spec.ops_per_edge == 1 else itertools.combinations
+    per_source = [[[Edge(node, source, op) for op in combo] for t in range(room + 1) for combo in combinations(ops, t)]
+                  for source, (room, ops) in spec.choices(node).items()]
     for parts in itertools.product(*per_source):
         edges = list(itertools.chain(*parts))
         if low <= len(edges) <= high:
@@ -382,11 +403,17 @@ def _all_nodes(spec: CellSpec, i: int) -> Iterator[list[Edge]]:
 
 
 def _changes(spec: CellSpec, edges: tuple[Edge, ...]) -> Iterator[list[Edge]]:
+    for changed in _all_changes(spec, edges):
+        if spec.ops_per_edge == 1 or len(set(changed)) == len(changed):
+            yield changed
+
+
+def _all_changes(spec: CellSpec, edges: tuple[Edge, ...]) -> Iterator[list[Edge]]:
     for i, node in enumerate(spec.nodes):
         choices = spec.choices(node)
         kept = [e for e in edges if e.destination == node]
         rest = [e for e in edges if e.destination != node]
-        free = {s: parallel - sum(e.source == s for e in kept) for s, (parallel, _) in choices.items()}
+        free = {s: room - sum(e.source == s for e in kept) for s, (room, _) in choices.items()}
         for edge in kept:
             others = rest + [e for e in kept if e is not edge]
             yield from (others + [edge._replace(op=op)] for op in choices[edge.source][1] if op != edge.op)

@@ -50,8 +50,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class EdgeWeights(Mapping[str, Weights]):
-    """Weights by kind of cell; `log_prob` is the log-probability of a sampled draw, and `entropy` (nats, detached) that of the
-    distributions it was drawn from, where the relaxation gives them."""
+    """Weights by kind of cell; `log_prob` is the log-probability of a sampled draw, and `entropy` (nats) that of the distributions it was
+    drawn from, where the relaxation gives them, both differentiable."""
 
     kinds: Mapping[str, Weights]
     log_prob: Tensor | None = field(default=None)
@@ -81,7 +81,8 @@ class EdgeWeights(Mapping[str, Weights]):
     def detach(self) -> "EdgeWeights":
         """The same numbers without their history."""
         return EdgeWeights({k: replace(w, ops=w.ops.detach(), edges=None if w.edges is None else w.edges.detach())
-                            for k, w in self.kinds.items()}, None if self.log_prob is None else self.log_prob.detach(), self.entropy)
+                            for k, w in self.kinds.items()},
+                           *(None if value is None else value.detach() for value in (self.log_prob, self.entropy)))
 
 
 def replaced(weights: EdgeWeights, change: Callable[[str, Weights], Mapping[str, Any]]) -> EdgeWeights:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from supernet.data.base import DataError
+from supernet.data.shared import shared_split
 from supernet.data.split import ORDERS, Split, make_split
 
 
@@ -112,5 +113,17 @@ def test_errors_say_what_was_seen(change, message):
 def test_a_split_is_disjoint():
     with pytest.raises(DataError, match="each position once"):
         Split(torch.tensor([0, 1]), torch.tensor([1, 2]))
+
+
+def test_all_images_may_be_on_both_sides(tmp_path):
+    whole = shared_split(10, generator=torch.Generator())
+    whole.save(tmp_path / "split.npz")
+    assert (back := Split.load(tmp_path / "split.npz")).shared and back.digest == whole.digest
+    assert whole.train.tolist() == whole.val.tolist() == list(range(10))
+    some = shared_split(10, generator=torch.Generator().manual_seed(0), max_train=4, max_val=6)
+    assert len(some.train) == 4 and len(some.val) == 6 and set(some.train.tolist()) < set(some.val.tolist())
+    assert some.train.tolist() == sorted(some.train.tolist()) != list(range(4))
+    with pytest.raises(DataError, match="each position once"):
+        Split(torch.tensor([0, 0]), torch.tensor([0]), shared=True)
     with pytest.raises(DataError, match="must be int64"):
         Split(torch.tensor([0.0]), torch.tensor([1]))

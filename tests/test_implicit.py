@@ -274,6 +274,57 @@ def test_reinforce_moves_its_baseline_as_the_official_code_and_counts_entropy_as
     assert memory["baseline"].item() == pytest.approx(b2)
 
 
+@pytest.mark.equation("enas")
+def test_a_baseline_of_the_epoch_before_and_a_differentiated_entropy_are_those_of_autodl_projects():
+    """ENAS.py, train_controller, written out: `prev_baseline` is what the last sample of the epoch before left, None in the first epoch;
+    `reward` is not detached."""
+    alpha = torch.tensor([0.3], dtype=F64, requires_grad=True)
+    accuracies = [[0.5, 0.9, 0.4], [0.6, 0.2, 0.7], [0.1, 0.3, 0.8]]
+    memory, prev_baseline = {}, None
+    for epoch, row in enumerate(accuracies):
+        scores = iter(row)
+
+        def problem(scores=scores, epoch=epoch):
+            def score():
+                return Score(torch.tensor(next(scores), dtype=F64), 3.0 * alpha.sum().sin(), alpha.sum().exp())
+
+            return Problem((), (alpha,), lambda: 0, lambda: 0, lambda grads: (), again=lambda: problem(scores, epoch), score=score,
+                           memory=memory, progress=epoch / 2)
+
+        (found,) = reinforce(problem(), samples=3, baseline_decay=0.9, entropy_weight=0.1, baseline_update="epoch",
+                             differentiate_entropy=True)
+        losses = []
+        for accuracy in row:
+            log_prob, entropy, val_top1 = 3.0 * alpha.sum().sin(), alpha.sum().exp(), torch.tensor(accuracy, dtype=F64)
+            reward = val_top1 + 0.1 * entropy
+            baseline = val_top1 if prev_baseline is None else prev_baseline - (1 - 0.9) * (prev_baseline - reward)
+            losses.append(-1 * log_prob * (reward - baseline))
+        prev_baseline = baseline.item()
+        (expected,) = torch.autograd.grad(torch.stack(losses).mean(), alpha)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        assert memory["baseline"].item() == pytest.approx(prev_baseline)
+    with pytest.raises(ValueError, match="baseline_update must be draw or epoch, got 'step'"):
+        reinforce(problem(), baseline_update="step")
+
+
+@pytest.mark.equation("enas")
+def test_the_controllers_entropy_can_be_differentiated_beside_ops_that_are_never_chosen():
+    space = darts.make(nodes=1, ops=("none", "skip_connect", "avg_pool_3x3"))
+    controller = Controller(space, torch.Generator().manual_seed(0), hidden=4).double()
+    noise = controller.noise(torch.Generator().manual_seed(1))
+    p = controller.head["normal"].bias
+
+    def entropy(shift):
+        with torch.no_grad():
+            p.copy_(start + shift)
+        return controller.weights(noise).entropy
+
+    start = p.detach().clone()
+    (slope,) = torch.autograd.grad(entropy(0.0), p)
+    numeric = [(entropy(1e-6 * unit) - entropy(-1e-6 * unit)).item() / 2e-6 for unit in torch.eye(3, dtype=F64)]
+    assert torch.isfinite(slope).all() and slope.tolist() == pytest.approx(numeric, abs=1e-8) and slope.abs().max() > 1e-4
+
+
 def test_reinforce_refuses_draws_without_a_probability_before_any_work():
     with pytest.raises(ValueError, match="relaxation=controller"):
         rehearse(reinforce, lambda params: torch.optim.SGD(params, lr=0.1), sampled=False)

@@ -242,7 +242,7 @@ def ops_of(net):
 @pytest.mark.equation("oles")
 def test_freezing_averages_the_cosine_of_training_and_validation_gradients_by_op():
     search, (train, val) = small()
-    monitor = OpFreezing(SPACE, threshold=-2.0, count=3)
+    monitor = OpFreezing(SPACE, threshold=-2.0, count=3, agreement="cosine")
     monitor.before_epoch(search)
     cosines = {}
     for step in range(3):
@@ -265,8 +265,8 @@ def test_freezing_averages_the_cosine_of_training_and_validation_gradients_by_op
 @pytest.mark.equation("oles")
 def test_ops_below_the_threshold_are_not_trained_any_more_and_the_others_are():
     search, (train, val) = small()
-    measured = OpFreezing(SPACE, threshold=-2.0, count=2)
-    monitor = OpFreezing(SPACE, count=2)
+    measured = OpFreezing(SPACE, threshold=-2.0, count=2, agreement="cosine")
+    monitor = OpFreezing(SPACE, count=2, agreement="cosine")
     for m in (measured, monitor):
         m.before_epoch(search)
     for step in range(2):
@@ -298,7 +298,7 @@ def test_ops_below_the_threshold_are_not_trained_any_more_and_the_others_are():
 
 def test_a_search_that_went_back_to_before_it_froze_ops_trains_them_again():
     search, (train, val) = small()
-    monitor = OpFreezing(SPACE, threshold=2.0, count=1)  # every cosine is below
+    monitor = OpFreezing(SPACE, threshold=2.0, count=1, agreement="cosine")  # every cosine is below
     monitor.before_epoch(search)
     search.step(train, val)
     monitor.after_step(search, train, val, 0)
@@ -310,7 +310,7 @@ def test_a_search_that_went_back_to_before_it_froze_ops_trains_them_again():
 
 def test_freezing_may_only_watch_and_only_every_so_many_steps():
     search, (train, val) = small()
-    monitor = OpFreezing(SPACE, threshold=2.0, count=1, every=2, freeze=False)
+    monitor = OpFreezing(SPACE, threshold=2.0, count=1, every=2, freeze=False, agreement="cosine")
     monitor.before_epoch(search)
     for step in range(4):
         search.step(train, val)
@@ -318,6 +318,24 @@ def test_freezing_may_only_watch_and_only_every_so_many_steps():
         monitor.after_step(search, train, None if step == 2 else val, step)
         assert bool(monitor.means) == (step == 0)
     assert not monitor.frozen and all(p.requires_grad for p in search.net.parameters())
+
+
+@pytest.mark.equation("oles")
+def test_the_official_threshold_leaves_most_ops_in_training_and_would_freeze_all_by_the_cosine_itself():
+    search, _ = small()
+    options = composed("experiment=oles_cifar10").monitor.op_freezing
+    assert (options.agreement, options.threshold, options.count) == ("along_outputs", 0.4, 20)
+    official, plain = OpFreezing(SPACE), OpFreezing(SPACE, agreement="cosine", freeze=False)
+    for monitor in (official, plain):
+        monitor.before_epoch(search)
+    g = torch.Generator().manual_seed(1)
+    for step in range(21):
+        train, val = ((torch.randn(6, 2, 8, 8, generator=g, dtype=F64), torch.randint(3, (6,), generator=g)) for _ in range(2))
+        search.step(train, val)
+        for monitor in (official, plain):
+            monitor.after_step(search, train, val, step)
+    assert len(official.frozen) < 0.2 * len(official.means)
+    assert all(mean < plain.threshold for mean in plain.means.values())
 
 
 # ---- alignment, skips, shares
@@ -463,6 +481,11 @@ def test_a_search_goes_back_with_more_weight_decay(monkeypatch):
     assert len(loop.verdict.genotypes) == 6 and loop.position.step == 50 and loop.position.scheduled_step == 30
     assert max(loop.history.states) == 5 and min(loop.history.states) >= 3
     stages.space.validate(genotype)
+
+
+def test_norms_and_biases_stay_without_decay_where_a_search_goes_back_with_more():
+    stages, _, _ = searched(*TINY, *ALARM, "epochs=4", "compat.bn_affine=true", "decay_norms_and_biases=false")
+    assert [group["weight_decay"] for group in stages.loop.search.w_optimizer.param_groups] == pytest.approx([3e-2, 0.0])
 
 
 @pytest.mark.equation("darts_ada")

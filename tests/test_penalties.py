@@ -175,6 +175,8 @@ def test_published_forms_of_the_cost_term(priced):
 
     torch.testing.assert_close(total(CostLinear(space, cost, weight=0.01, reference=7.0)), LOSS + 0.01 * expected / 7)  # SNAS, eq. 12
     torch.testing.assert_close(total(CostLog(space, cost, alpha=0.2, beta=0.6)), LOSS * 0.2 * expected.log() ** 0.6)  # FBNet, eq. 2
+    torch.testing.assert_close(total(CostLog(space, cost, alpha=0.2, beta=0.6, form="factor")),
+                               LOSS * 0.2 * (expected**0.6).log())  # a re-implementation of FBNet, SupernetLoss
     target = 20_000.0  # ProxylessNAS' code, mul#log
     torch.testing.assert_close(total(CostLog(space, cost, alpha=0.2, beta=0.3, reference=target)),
                                LOSS * 0.2 * (expected.log() / torch.tensor(target, dtype=torch.float64).log()) ** 0.3)
@@ -205,6 +207,8 @@ def test_a_cost_term_that_cannot_be_computed_says_so_before_the_search(priced):
     small = Additive(space, "latency_table", "ms", 0.9, {"cell": np.eye(3)})  # the log of its least has no power of 0.6
     with pytest.raises(ValueError, match=r"the cost of every architecture must be above 1 \(ms\), got 0.9"):
         CostLog(space, small)
+    with pytest.raises(ValueError, match="form must be power or factor, got 'log'"):
+        CostLog(space, small, form="log")
     with pytest.raises(ValueError, match="reference must be above 1"):
         CostLog(space, Additive(space, "x", "ms", 2.0, {"cell": np.zeros((3, 3))}), reference=1.0)
 

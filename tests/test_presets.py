@@ -4,14 +4,20 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from supernet.app import compose
 from supernet.app.options import CONF
+from supernet.bilevel import statistics_held
+from supernet.errors import UsageError
+from supernet.spaces import nasbench201, toy
 from tests.searches import composed, searched
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.val_batches=1", "split.max_train=32"],
+SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.finetune_last=1", "final_select.val_batches=1",
+                        "split.max_train=32"],
            "darts_es": ["monitor.eigenvalue.iterations=2"], "darts_ada": ["monitor.eigenvalue.iterations=2"],
            "enas": ["hypergradient.samples=2", "final_select.n=5"], "random_ws": ["final_select.n=20"], "spos": ["final_select.n=20"]}
 NEEDS_TEXT = {name for name in PRESETS if name.endswith("_ptb")}
@@ -58,3 +64,113 @@ def test_presets_that_sample_draw_anew_for_the_weights(preset, hypergradient, mo
 def test_composes_as_published(preset):
     cfg = composed(f"experiment={preset}")
     assert cfg.epochs >= 25 and preset.rsplit("_", 1)[1] in ("cifar10", "nasbench201", "ptb")
+
+
+@pytest.mark.parametrize("preset", ["sdarts_rs_cifar10", "sdarts_adv_cifar10"])
+def test_sdarts_searches_seven_ops_without_none(preset):
+    assert "none" not in (ops := composed(f"experiment={preset}").space.ops) and len(ops) == 7
+
+
+# ---- values that the official scripts have, and the parts that they need
+
+PUBLISHED = {
+    "gaea_pc_darts_cifar10": {"alpha_begin": 0, "epochs": 50, "retrain": "pc_darts"},
+    "gaea_nasbench201": {"exclude_ops": ["none"], "split.shared": True, "epochs": 25, "w_schedule.over": 50, "channels": 24,
+                         "hypergradient._target_": "supernet.hypergradients.first_order.first_order"},
+    "proxyless_cifar10": {"epochs": 160, "alpha_begin": 40, "w_schedule.warm_up_epochs": 40, "w_schedule.warm_up_lr": 0.05,
+                          "w_optimizer.nesterov": True, "w_optimizer.lr": 0.025, "clip_norm": None, "lr_minimum": 0.0,
+                          "task.label_smoothing": 0.1, "alpha_task.label_smoothing": 0.0},
+    "enas_nasbench201": {"alpha_optimizer.betas": [0.0, 0.999], "alpha_optimizer.eps": 1e-3, "w_schedule.over": 10,
+                         "hypergradient.baseline_update": "epoch", "hypergradient.differentiate_entropy": True},
+    "enas_cifar10": {"layers": 8, "split.train_portion": 0.9, "w_optimizer.weight_decay": 2e-4, "alpha_optimizer.eps": 1e-3,
+                     "task.auxiliary_weight": 0.4, "alpha_task.auxiliary_weight": 0.0, "w_schedule.first": 10},
+    "gdas_cifar10": {"layers": 6, "network.last_norm": True, "space.ops_per_edge": 2, "compat.pool_norm": "never",
+                     "select._target_": "supernet.select.strongest_pairs.strongest_pairs"},
+    "spos_cifar10": {"clip_norm": None, "decay_norms_and_biases": False},
+    "fbnet_cifar10": {"penalty.cost_log.form": "factor", "epochs": 180, "batch_size": 1000, "lr_minimum": 0.0, "clip_norm": None,
+                      "w_schedule._target_": "supernet.optim.schedules.Cosine", "cost.channels": 32},
+    "snas_cifar10": {"alpha_optimizer._target_": "torch.optim.SGD", "alpha_optimizer.weight_decay": 0.0},
+    "pc_darts_cifar10": {"alpha_begin": 15, "retrain": "pc_darts"},
+    "p_darts_cifar10": {"retrain": "p_darts"},
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_presets_have_the_values_of_the_official_scripts(preset):
+    cfg = composed(f"experiment={preset}")
+    for key, value in PUBLISHED[preset].items():
+        assert OmegaConf.select(cfg, key) == value, key
+    assert "momentum" not in cfg.alpha_optimizer, "of alphas no preset has any"
+
+
+def built(*overrides):
+    cfg = composed(*overrides)
+    GlobalHydra.instance().clear()
+    parts = compose.search_parts(cfg)
+    return parts, compose.search_stages(cfg, parts)
+
+
+SMALL = ["profile=smoke", "epochs=1", "split.max_train=32", "split.max_val=32"]
+
+
+@pytest.mark.equation("proxyless")
+def test_alphas_may_descend_on_another_loss_than_the_weights():
+    """Without label smoothing: the plain cross entropy, here and there written out."""
+    parts, stages = built("experiment=proxyless_cifar10", *SMALL)
+    search = stages.loop.search
+    search.net.train()
+    (x, y), draw = next(stages.loop.alpha_batches), search.relaxation(torch.Generator().manual_seed(0)).detach()
+    with statistics_held(search.norms):
+        logits = search.net(x, draw)
+    smooth, plain = (F.cross_entropy(logits, y, label_smoothing=eps) for eps in (0.1, 0.0))
+    assert abs(smooth - plain) > 1e-3
+    torch.testing.assert_close(search.val_loss_under((x, y), draw), plain)
+    with statistics_held(search.norms):
+        torch.testing.assert_close(search.w_loss((x, y), draw).loss, smooth)
+    noise = search.relaxation.noise(search.generators["alpha"])
+    problem = search.problem((x, y), (x, y), noise)
+    torch.testing.assert_close(problem.train_loss() - problem.val_loss(), problem.train_loss() - problem.joint_loss())
+    assert abs(problem.train_loss() - problem.val_loss()) > 1e-3, "the inner problem keeps the weights' loss"
+
+
+@pytest.mark.equation("enas")
+def test_a_search_may_train_an_auxiliary_head_that_the_alphas_do_not_see():
+    parts, stages = built("experiment=enas_cifar10", *SMALL, "hypergradient.samples=2")
+    search = stages.loop.search
+    head = [p for name, p in search.net.named_parameters() if name.startswith("auxiliary_head")]
+    assert head and search.net.auxiliary_at == 2
+    batch = next(iter(stages.loop.train))
+    search.w_step(batch)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head)
+    with torch.no_grad():
+        loss = search.val_loss_under(batch, search.relaxation.mean())
+        assert loss < search.w_loss(batch, search.relaxation.mean()).loss
+    with pytest.raises(UsageError, match="alpha_task.auxiliary_weight needs the head"):
+        built("experiment=enas_cifar10", *SMALL, "task.auxiliary_weight=0", "alpha_task.auxiliary_weight=0.4")
+
+
+@pytest.mark.equation("gaea")
+def test_excluded_ops_take_no_part_and_genotypes_stay_those_of_the_space():
+    parts, stages = built("experiment=gaea_nasbench201", *SMALL, "split.max_train=null", "split.max_val=null")
+    column = parts.space.cells["cell"].ops.index("none")
+    weights = stages.loop.search.relaxation.mean()["cell"].ops
+    assert (weights[:, column] == 0).all() and torch.allclose(weights.sum(-1), torch.ones(6)) and weights.max() == 0.25
+    assert not any(row[column] for row in stages.candidates["cell"])
+    split = parts.loaders.split
+    assert split.train.tolist() == split.val.tolist() == list(range(1437)), "all images train both"
+    first, second = next(iter(stages.loop.train)), next(stages.loop.alpha_batches)
+    assert not torch.equal(first[1], second[1]), "in batches of their own"
+    genotype = stages.loop.genotype()
+    nasbench201.make().validate(genotype)
+    assert all(edge.op != "none" for edge in genotype["cell"])
+    with pytest.raises(UsageError, match="exclude_ops names 'zero', which space nasbench201 does not have; there are avg_pool_3x3"):
+        built("experiment=gaea_nasbench201", *SMALL, "exclude_ops=[zero]")
+    with pytest.raises(ValueError, match="must keep an op"):
+        built("space=toy", *SMALL, f"exclude_ops=[{','.join(toy.make().cells['cell'].ops)}]")
+
+
+def test_a_search_in_stages_may_leave_ops_out():
+    stages, _, genotype = searched("experiment=dr_nas_progressive_nasbench201", "profile=smoke", "exclude_ops=[avg_pool_3x3]")
+    nasbench201.make().validate(genotype)
+    column = nasbench201.OPS.index("avg_pool_3x3")
+    assert stages.index == 1 and not any(row[column] for row in stages.candidates["cell"])

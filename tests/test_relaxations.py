@@ -29,6 +29,7 @@ from supernet.spaces import darts, robust, toy
 from supernet.weights import EdgeWeights, Weights, replaced
 from tests import groups
 from tests.builders import small_search
+from tests.searches import composed
 
 TABLES = [choice for choice in groups.choices("relaxation") if issubclass(groups.target("relaxation", choice), TableRelaxation)]
 NOT_NORMALISED = {"sigmoid"}  # those whose ops do not compete
@@ -243,6 +244,19 @@ def test_an_exponential_temperature_falls_by_the_same_factor_every_epoch():
         temperatures.append(relaxation.temperature)
     assert temperatures[0] == 5.0 and temperatures[-1] == 0.091
     assert [b / a for a, b in itertools.pairwise(temperatures)] == pytest.approx([math.exp(-0.045)] * 89, rel=1e-3)  # FBNet's decay
+
+
+@pytest.mark.equation("fbnet")
+def test_a_temperature_may_rest_while_the_weights_warm_up():
+    """The numbers of the re-implementation that fbnet_cifar10 follows: 180 epochs, 10 without alphas, e^-0.045 after each other one."""
+    cfg = composed("experiment=fbnet_cifar10")
+    options = {name: value for name, value in cfg.relaxation.items() if not name.startswith("_")}
+    relaxation, temperature, epochs = Concrete(edges_space(), generator(), **options), 5.0, cfg.epochs
+    for epoch in range(epochs):
+        relaxation.anneal(epoch / (epochs - 1), epoch)
+        assert relaxation.temperature == pytest.approx(temperature, rel=2e-3)
+        temperature *= math.exp(-0.045) if epoch >= cfg.alpha_begin else 1.0
+    assert relaxation.temperature == options["temperature_end"] and (epochs, cfg.alpha_begin, options["rest"]) == (180, 10, 10)
 
 
 @pytest.mark.parametrize("shape", [0.05, 0.5, 1.0, 3.0, 20.0])
@@ -721,7 +735,7 @@ def test_gumbel_draws_have_the_right_mean_and_variance():
 
 
 @pytest.mark.parametrize("make, options", [
-    (GumbelHard, {"temperature": 0.0}), (Concrete, {"temperature_end": -1.0}), (Concrete, {"decay": "slow"}),
+    (GumbelHard, {"temperature": 0.0}), (Concrete, {"temperature_end": -1.0}), (Concrete, {"decay": "slow"}), (Concrete, {"rest": -1}),
     (ReinMax, {"temperature": 0.5}),
 ])
 def test_wrong_options_are_refused(make, options):

@@ -136,16 +136,17 @@ def test_a_search_killed_between_changes_of_files_ends_as_an_unbroken_one(wanted
 
 # What else moves in a search: each of these has a state of its own.
 STATEFUL = {
-    "controller and its baseline": ("relaxation=controller", "hypergradient=reinforce", "hypergradient.samples=2"),
+    "controller and its baseline": ("relaxation=controller", "hypergradient=reinforce", "hypergradient.samples=2",
+                                    "hypergradient.baseline_update=epoch", "hypergradient.differentiate_entropy=true"),
     "draws, edge weights, an adversary, a multiplier and a monitor": (
         "relaxation=dirichlet", "wrapper=[edge_normalised,adversarial]", "penalty=[beta_decay,cost_limit]", "cost=parameters",
         "penalty.cost_limit.limit=2e4", "monitor=[eigenvalue]", "monitor.eigenvalue.every=1", "monitor.eigenvalue.iterations=3"),
     "greedy decisions, frozen ops, aligned layers and drop path": (
         "wrapper=[greedy]", "wrapper.greedy.warm_up=0", "wrapper.greedy.every=1", "wrapper.greedy.criterion=2", "monitor=[op_freezing]",
-        "monitor.op_freezing.count=2", "monitor.op_freezing.threshold=0.3", "w_penalty=[layer_alignment]", "drop_path_prob=0.3",
+        "monitor.op_freezing.count=2", "monitor.op_freezing.threshold=0.75", "w_penalty=[layer_alignment]", "drop_path_prob=0.3",
         "layers=4"),
     "more regularisation, twice": ("monitor=[limits,op_freezing]", "monitor.limits.above={train_loss:0}", "monitor.limits.start_epoch=1",
-                                   "monitor.limits.retry=10", "monitor.op_freezing.count=3"),
+                                   "monitor.limits.retry=10", "monitor.op_freezing.count=3", "monitor.op_freezing.threshold=0.75"),
     "an early end": ("monitor=[skips,limits]", "monitor.limits.above={train_loss:0}", "monitor.limits.start_epoch=1",
                      "monitor.limits.stop=true"),
     "binary gates, an auxiliary skip and partial channels": (

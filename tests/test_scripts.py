@@ -115,6 +115,9 @@ def test_published_final_protocol(composer):
     for key, value in want.items():
         assert OmegaConf.select(cfg, key) == value, key
     assert composer("final", "dataset=cifar10", "protocol=paper").report_test_every_epoch is True
+    for protocol, batch_size in (("pc_darts", 96), ("p_darts", 128)):  # their train.py and train_cifar.py
+        cfg = composer("final", "dataset=cifar10", f"protocol={protocol}")
+        assert (cfg.batch_size, cfg.drop_path_prob, cfg.epochs, cfg.task.auxiliary_weight) == (batch_size, 0.3, 600, 0.4)
 
 
 @pytest.mark.equation("dr_nas")

@@ -157,14 +157,10 @@ def test_perturbation_finds_a_planted_op_that_argmax_misses(stripes):
     assert planted.solved(Perturbation(finetune_epochs=1)(loop))
 
 
-@pytest.mark.equation("darts_pt")
-@pytest.mark.parametrize("train_alpha", [True, False])
-def test_fine_tuning_follows_the_official_schedule(stripes, train_alpha):
-    """Between decisions, none after the last: learning rate cosine(0.1 lr -> minimum) over (decisions - 1) * epochs + 1, a fresh optimizer,
-    alphas trained or not."""
-    loop = trained(stripes, "alpha_optimizer.lr=0.05")
+def finetuned(loop, **options):
+    """The learning rates and whether alphas were trained, step by step, and how many momenta there were."""
     search, lrs, trains, momenta = loop.search, [], [], []
-    step, relaxation = search.step, search.relaxation
+    step = search.step
 
     def spied(train_batch, val_batch):
         lrs.append(search.w_optimizer.param_groups[0]["lr"])
@@ -173,14 +169,29 @@ def test_fine_tuning_follows_the_official_schedule(stripes, train_alpha):
         return step(train_batch, val_batch)
 
     search.step = spied
-    alphas = [p.detach().clone() for p in search.alpha]
-    Perturbation(finetune_epochs=2, lr_factor=0.1, lr_minimum=0.002, train_alpha=train_alpha)(loop)
-    decisions = 3  # three edges; the node keeps both of its own
-    steps = len(loop.train)
-    expected = [Cosine(0.002)(0.01, epoch, (decisions - 1) * 2 + 1) for epoch in range((decisions - 1) * 2) for _ in range(steps)]
-    assert lrs == pytest.approx(expected) and momenta[0] == 0 and momenta[-1] > 0 and set(trains) == {train_alpha}
-    assert train_alpha != all(torch.equal(p, q) for p, q in zip(alphas, search.alpha))
-    assert search.relaxation is relaxation
+    Perturbation(**options)(loop)
+    return lrs, trains, momenta
+
+
+@pytest.mark.equation("darts_pt")
+@pytest.mark.parametrize("train_alpha", [True, False])
+def test_fine_tuning_goes_on_at_a_constant_tenth_of_the_learning_rate_with_a_fresh_optimizer(stripes, train_alpha):
+    """Between decisions, none after the last; alphas trained or not."""
+    loop = trained(stripes, "alpha_optimizer.lr=0.05")
+    relaxation, alphas = loop.search.relaxation, [p.detach().clone() for p in loop.search.alpha]
+    lrs, trains, momenta = finetuned(loop, finetune_epochs=2, train_alpha=train_alpha)
+    pauses = 2  # three edges are decided; the node keeps both of its own
+    assert lrs == pytest.approx([0.1 * loop.lr[0]] * pauses * 2 * len(loop.train))
+    assert momenta[0] == 0 and momenta[-1] > 0 and set(trains) == {train_alpha}
+    assert train_alpha != all(torch.equal(p, q) for p, q in zip(alphas, loop.search.alpha))
+    assert loop.search.relaxation is relaxation
+
+
+@pytest.mark.equation("darts_pt")
+def test_fine_tuning_may_fall_along_a_cosine_and_be_shorter_before_the_last_decision(stripes):
+    loop = trained(stripes)
+    lrs, _, _ = finetuned(loop, finetune_epochs=2, finetune_last=1, schedule="cosine", lr_minimum=0.002)
+    assert lrs == pytest.approx([Cosine(0.002)(0.01, epoch, 4) for epoch in range(3) for _ in range(len(loop.train))])
 
 
 @pytest.mark.equation("darts_pt")
@@ -337,7 +348,9 @@ def test_perturbation_tells_how_far_it_is_and_may_be_interrupted():
 def test_the_preset_searches_the_space_of_the_paper():
     cfg = composed("experiment=darts_pt_cifar10")
     assert "none" not in cfg.space.ops and len(cfg.space.ops) == 7
-    assert (cfg.final_select.finetune_epochs, cfg.final_select.lr_factor, cfg.final_select.lr_minimum) == (5, 0.1, 0.001)
+    assert (cfg.final_select.finetune_epochs, cfg.final_select.finetune_last, cfg.final_select.lr_factor) == (5, None, 0.1)
+    assert cfg.final_select.schedule == "constant"
+    assert composed("experiment=darts_pt_nasbench201").final_select.finetune_last == 4
 
 
 # ---- the best of samples
@@ -418,7 +431,8 @@ def test_a_selection_after_a_resume_finds_the_search_as_its_last_epoch_left_it(o
     assert ends[0][:2] == ends[1][:2] and all(torch.equal(a, b) for a, b in zip(ends[0][2], ends[1][2], strict=True))
 
 
-@pytest.mark.parametrize("make", [lambda: Perturbation(finetune_epochs=-1), lambda: Perturbation(lr_factor=0), lambda: Sampled(n=0),
+@pytest.mark.parametrize("make", [lambda: Perturbation(finetune_epochs=-1), lambda: Perturbation(lr_factor=0),
+                                  lambda: Perturbation(finetune_last=-1), lambda: Perturbation(schedule="linear"), lambda: Sampled(n=0),
                                   lambda: Perturbation(val_batches=0), lambda: Sampled(source="alphas"), lambda: WithinCost(limit=0),
                                   lambda: Sampled(statistics="mean")])
 def test_wrong_options_of_a_final_selection_are_one_line(make):

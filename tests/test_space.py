@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from supernet.genotype import Edge, GenotypeError
+from supernet.genotype import Edge, Genotype, GenotypeError
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts
 
@@ -16,7 +16,8 @@ def tiny(**options):
 
 
 SPACES = {"two edges": tiny(keep=(2, 2)), "all edges": tiny(keep=None), "varying": tiny(keep=(0, 2)),
-          "parallel": tiny(keep=(2, 2), parallel=2)}
+          "parallel": tiny(keep=(2, 2), parallel=2), "two ops an edge": tiny(keep=(2, 2), ops_per_edge=2),
+          "up to two ops an edge": tiny(keep=(1, 3), ops_per_edge=2)}
 
 
 def test_golden_facts_of_the_darts_space():
@@ -84,6 +85,23 @@ def test_validate_says_what_is_wrong_in_one_line(change, message):
     assert "\n" not in str(error.value)
 
 
+def test_one_edge_may_hold_two_different_ops_where_the_space_says_so():
+    space = darts.make(ops_per_edge=2)
+    cells = {k: list(v) for k, v in darts.make().sample(random.Random(0)).cells}
+    cells["normal"][:2] = [Edge(2, 1, "sep_conv_3x3"), Edge(2, 1, "skip_connect")]
+    genotype = space.genotype(cells)
+    assert Genotype.from_json(genotype.to_json()) == genotype == space.parse(space.text(genotype))
+    row = space.cells["normal"].edges.index((1, 2))
+    held = [op for op, is_held in zip(darts.OPS, space.candidates(genotype)["normal"][row]) if is_held]
+    assert held == ["skip_connect", "sep_conv_3x3"]
+    with pytest.raises(GenotypeError, match="at most 1 edge"):
+        darts.make().genotype(cells)
+    cells["normal"][1] = cells["normal"][0]
+    with pytest.raises(GenotypeError, match="different ops of one edge"):
+        space.genotype(cells)
+    assert space.count() == math.prod(math.comb(7 * n, 2) for n in (2, 3, 4, 5)) ** 2
+
+
 def test_a_genotype_of_another_space_is_refused():
     with pytest.raises(GenotypeError, match="not of 'darts'"):
         darts.make().validate(darts.make(nodes=3).sample(random.Random(0)))
@@ -92,13 +110,15 @@ def test_a_genotype_of_another_space_is_refused():
 def test_fingerprint_depends_on_what_is_allowed_only():
     assert darts.make().fingerprint == darts.make(edges_per_node=[2, 2]).fingerprint
     changed = [darts.make(nodes=3), darts.make(edges_per_node=None), darts.make(none_selectable=True), darts.make(ops=darts.OPS[1:]),
-               darts.make(concat={"normal": [4, 5]}), darts.make(parallel=2)]
-    assert len({s.fingerprint for s in [darts.make(), *changed]}) == 7
+               darts.make(concat={"normal": [4, 5]}), darts.make(parallel=2), darts.make(ops_per_edge=2)]
+    assert len({s.fingerprint for s in [darts.make(), *changed]}) == 8
+    assert darts.make().fingerprint == "8238bd3fab420ec0", "genotypes that were saved stay valid"
 
 
 @pytest.mark.parametrize("options, message", [
     ({"nodes": 0}, "nodes must be 1 to 32, got 0"), ({"edges_per_node": 0}, "edges_per_node"), ({"ops": ["none"]}, "ops must be"),
     ({"concat": {"normal": [7]}}, "concat"), ({"parallel": 0}, "parallel"),
+    ({"ops_per_edge": 0}, "ops_per_edge must be at least 1"), ({"ops_per_edge": 2, "parallel": 2}, "ops_per_edge must be .* got 2 with"),
 ])
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):

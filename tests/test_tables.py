@@ -230,9 +230,20 @@ def test_the_importer_writes_what_the_official_object_says(tmp_path):
     assert imported.value(genotypes[2], "cifar10_val_12") == 2 + len("cifar10-valid")
     assert imported.value(genotypes[3], "cifar100_test_200") == 6
     assert np.isnan(imported.value(genotypes[1], "cifar10_train_time_200_s", missing="nan"))
-    assert Tabular(imported, "cifar10")(genotypes[2])["seconds"] == pytest.approx(6)
+    assert Tabular(imported, "cifar10")(genotypes[2])["seconds"] == pytest.approx(3)
+    assert Tabular(imported, "cifar100")(genotypes[2])["seconds"] == pytest.approx(6)
     with pytest.raises(TableError, match="not of the topology"):
         import_api(FakeApi(["|sep_conv~0|"]), NB, tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("name, short, seconds", [("cifar10", "c10", 3.0), ("cifar100", "c100", 6.0), ("imagenet16", "in16", 6.0)])
+def test_a_search_pays_for_the_images_that_its_validation_accuracy_comes_from(tmp_path, name, short, seconds):
+    """CIFAR-10's is one after training on 25,000 images; the column is the time of training on all 50,000, as CIFAR-100's is."""
+    (path := tmp_path / "nb.csv").write_text(f"index,arch,{short}_val_12,{short}_test_200,{short}_train_time_200_s\n"
+                                             f"0,{NB.text(NB.sample(random.Random(0)))},60,90,100\n")
+    table = read_table(path, NB)
+    assert Tabular(table, name)(table.genotype(0))["seconds"] == pytest.approx(seconds)
+    assert Yardstick(table)(table.genotype(0))[f"table/{name}/benchmark_seconds"] == pytest.approx(seconds)
 
 
 def test_the_importer_says_what_it_needs(tmp_path, capsys):

@@ -12,7 +12,8 @@ from supernet.data.digits import Digits
 from supernet.data.loader import final_loaders
 from supernet.data.split import make_split
 from supernet.hypergradients.base import constant
-from supernet.optim.schedules import Constant, Cosine, Exponential, Linear
+from supernet.optim.groups import weight_groups
+from supernet.optim.schedules import Constant, Cosine, CosineAfterWarmUp, CosineRestarts, Exponential, Linear
 from supernet.spaces import darts
 from supernet.tasks.classification import Classification
 from supernet.training.evaluate import evaluate
@@ -153,6 +154,52 @@ def test_schedules():
         sgd.step(), reference.step()
     assert Constant()(0.1, 7, 10) == 0.1 and Linear()(0.1, 5, 10) == pytest.approx(0.05)
     assert Exponential(0.97)(0.1, 2, 9) == pytest.approx(0.09409)
+
+
+def test_a_cosine_over_its_own_epochs_comes_back_up_as_torch_has_it():
+    sgd = torch.optim.SGD([torch.zeros(1)], lr=0.05)
+    reference = torch.optim.lr_scheduler.LambdaLR(sgd, lambda e: (5e-4 + (0.05 - 5e-4) * (1 + math.cos(math.pi * e / 10)) / 2) / 0.05)
+    found = []
+    for epoch in range(35):
+        assert Cosine(5e-4, over=10)(0.05, epoch, 250) == pytest.approx(sgd.param_groups[0]["lr"], rel=1e-9)
+        found.append(Cosine(5e-4, over=10)(0.05, epoch, 250))
+        sgd.step(), reference.step()
+    assert found[10] == pytest.approx(5e-4) and found[20] == pytest.approx(0.05) and found[30] == pytest.approx(5e-4)
+    assert Cosine(0.001, over=50)(0.025, 24, 25) == pytest.approx(Cosine(0.001)(0.025, 24, 50)), "a shorter run is stopped on the way"
+
+
+def test_a_cosine_restarts_as_torch_has_it():
+    sgd = torch.optim.SGD([torch.zeros(1)], lr=0.05)
+    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(sgd, 10, 2, 5e-4)
+    for epoch in range(150):
+        assert CosineRestarts(minimum=5e-4)(0.05, epoch, 150) == pytest.approx(sgd.param_groups[0]["lr"], rel=1e-9), epoch
+        sgd.step(), reference.step()
+
+
+def test_a_warm_up_has_a_cosine_of_its_own():
+    schedule = CosineAfterWarmUp(warm_up_epochs=40, warm_up_lr=0.05)
+    assert [schedule(0.025, e, 160) for e in (0, 20, 40, 100)] == pytest.approx([0.05, 0.025, 0.025, 0.0125])
+    assert schedule(0.025, 39, 160) < 1e-4 and schedule(0.025, 159, 160) < 1e-4
+    assert schedule(0.025, 1, 2) > 0.049, "a run that ends in its warm-up"
+    for make in (lambda: CosineAfterWarmUp(-1, 0.1), lambda: CosineAfterWarmUp(1, 0.0), lambda: CosineRestarts(first=0),
+                 lambda: Cosine(over=0)):
+        with pytest.raises(ValueError, match="must be"):
+            make()
+
+
+def test_norms_and_biases_may_be_left_out_of_the_decay():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    assert all(a is b for a, b in zip(weight_groups(net), net.parameters(), strict=True))
+    sgd = torch.optim.SGD(weight_groups(net, decay_norms_and_biases=False), lr=0.1, momentum=0.9, weight_decay=1e-2)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    sgd.step()
+    for name, p in net.named_parameters():
+        decays = name in ("0.weight", "3.weight")
+        torch.testing.assert_close(p.detach(), before[name] * (1 - 1e-3 if decays else 1))
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False))
+    assert len(weight_groups(plain, decay_norms_and_biases=False)) == 1, "no group is empty"
 
 
 @pytest.mark.parametrize("size", [(32, 64), (16, 8), (8, 8), (40, 24)])

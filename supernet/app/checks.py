@@ -78,8 +78,6 @@ def validate(cfg: DictConfig, script: str) -> None:
         for n, row in enumerate(rows, 1):
             if key in row and not _holds(holds, row[key]):
                 raise UsageError(f"stage.{key.removesuffix('.prob')} must be {rule}, got {row[key]} for stage {n}")
-    if script == "train_search" and cfg.task.get("auxiliary_weight"):
-        raise UsageError(f"task.auxiliary_weight must be 0 in a search (its network has no such head), got {cfg.task.auxiliary_weight}")
     if script in COMPILES:
         _validate_compile(cfg, COMPILES[script])
     if script == "train_final" and cfg.epochs < 1:

@@ -3,7 +3,7 @@
 Besides those commands and the rest of `app/` this is the only place that sees a config.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
+from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.base import Relaxation
 from supernet.runs.device import precision, prepare, resolve_device
@@ -85,10 +86,21 @@ def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, n
     return net.to(device, memory_format=memory_format(cfg.channels_last))
 
 
-def supernet(cfg: DictConfig, space: Space, data: Data, device: torch.device) -> nn.Module:
+def supernet(cfg: DictConfig, space: Space, data: Data, task: Task, device: torch.device) -> nn.Module:
     """The network with all candidates of `space`, normalised as in a search."""
     norm = search_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics, cfg.compat.bn_affine)
-    return network(cfg, space, space.candidates(), data, norm, device)
+    return network(cfg, space, space.candidates(), data, norm, device, **task.network_options())
+
+
+def without_ops(space: Space, names: Sequence[str]) -> Space:
+    """The space that is searched when some ops take no part; itself where none is named. Raises UsageError."""
+    if not names:
+        return space
+    known = {op for spec in space.cells.values() for op in spec.ops}
+    if unknown := sorted(set(names) - known):
+        raise UsageError(f"exclude_ops names {unknown[0]!r}, which space {space.name} does not have; there are {', '.join(sorted(known))}")
+    return narrowed(space, {kind: tuple(tuple(held and op not in names for op, held in zip(spec.ops, row)) for row in spec.present)
+                            for kind, spec in space.cells.items()})
 
 
 def loading(cfg: DictConfig, device: torch.device) -> Loading:
@@ -113,6 +125,7 @@ class SearchParts:
     loaders: SearchLoaders
     alpha_batches: Forever  # one stream over all stages
     space: Space
+    searched: Space  # `space` without the ops that take no part
     task: Task
     net: nn.Module
     relaxation: Relaxation
@@ -138,12 +151,13 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     backend = backend_of(cfg, device)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
     settle_sizes(cfg, space)
+    searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
-    net = supernet(of_stage(cfg, 0), space, data, device)
-    relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
+    net = supernet(of_stage(cfg, 0), searched, data, task, device)
+    relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
-    return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, task, net, relaxation, table, backend)
+    return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, searched, task, net, relaxation, table, backend)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
@@ -151,12 +165,13 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
     rows = stage_options(cfg)
     epochs = [row.get("epochs", cfg.epochs) for row in rows]
     records = SearchRecords()
+    first = parts.searched.candidates() if cfg.exclude_ops else None
 
     def make(index: int, space: Space, before: SearchLoop | None) -> SearchLoop:
         own = of_stage(cfg, index)
         if before is not None:
             before.release()
-            parts.net = supernet(own, space, parts.data, parts.device)
+            parts.net = supernet(own, space, parts.data, parts.task, parts.device)
             parts.relaxation = relaxed(own, space, parts.generators["alpha_init"]).to(parts.device)
         loop = search_loop(own, parts, space, records)
         if len(rows) > 1:
@@ -173,19 +188,19 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
         return loop
 
     if len(rows) == 1:
-        return Stages(parts.space, [Stage(cfg.epochs)], make)
+        return Stages(parts.space, [Stage(cfg.epochs)], make, candidates=first)
     hand_over = {"weights": carry_over, "none": start_anew}[cfg.stage.inherit]
     rehearse_stages(cfg, parts, hand_over is carry_over)
-    return Stages(parts.space, [Stage(n, keep) for n, keep in zip(epochs, [*cfg.stage.keep, None])], make, hand_over)
+    return Stages(parts.space, [Stage(n, keep) for n, keep in zip(epochs, [*cfg.stage.keep, None])], make, hand_over, candidates=first)
 
 
 def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None:
     """Builds the network of every stage with all candidates, and throws it away, so that one which cannot be built, or which cannot inherit
     from the one before, says so (ValueError, UsageError) before any work starts."""
-    narrowed(parts.space, parts.space.candidates())
+    narrowed(parts.searched, parts.searched.candidates())
     before = parts.net
     for index in range(1, len(stage_options(cfg))):
-        net = supernet(of_stage(cfg, index), parts.space, parts.data, torch.device("cpu"))
+        net = supernet(of_stage(cfg, index), parts.searched, parts.data, parts.task, torch.device("cpu"))
         if inherits:
             inherit_widened(net, before)
         before = net
@@ -219,13 +234,17 @@ def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None
     """The step of a search, and the guard that looks at its numbers."""
     net, relaxation = parts.net, parts.relaxation
     alpha = list(relaxation.parameters())
+    alpha_task = None if cfg.alpha_task is None else build(cfg.alpha_task)
+    if alpha_task is not None and alpha_task.network_options() and not parts.task.network_options():
+        raise UsageError("alpha_task.auxiliary_weight needs the head that task.auxiliary_weight brings, which is 0")
     search = Bilevel(
-        net, relaxation, build(cfg.hypergradient), parts.task, build(cfg.w_optimizer)(params=net.parameters()),
+        net, relaxation, build(cfg.hypergradient), parts.task,
+        build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
         build(cfg.alpha_optimizer)(params=alpha) if alpha else None, parts.generators, clip_norm=cfg.clip_norm,
         guard=Guard(net, parts.device, cfg.log_every, position, lambda batch: where_search_diverged(search, batch)),
         penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
         w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
-        context=precision(cfg.amp, parts.device))
+        alpha_task=alpha_task, context=precision(cfg.amp, parts.device))
     return search
 
 
@@ -308,7 +327,8 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
 
     guard = Guard(net, device, cfg.log_every, position, lambda batch: where_training_diverged(loop, batch))
     loop = FinalLoop(
-        net, task, build(cfg.w_optimizer)(params=net.parameters()), loaders.train, loaders.val,
+        net, task, build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
+        loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
 NOT_COMPUTED = {"output", "name", "resume", "extend", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers",
-                "threads", "table", "checkpoint_cells"}
+                "threads", "table", "checkpoint_cells", "retrain"}
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Common:
     dataset: Any = MISSING
     protocol: Any = MISSING
     task: Any = MISSING
+    decay_norms_and_biases: bool = True  # false: w_optimizer.weight_decay is of what has more than one dimension alone
     w_optimizer: Any = MISSING
     w_schedule: Any = MISSING
     experiment: Any = None
@@ -73,6 +74,7 @@ class SearchSplit:
     train_portion: float = MISSING  # of the training images; the rest trains the alphas
     max_train: int | None = None
     max_val: int | None = None
+    shared: bool = False  # all training images for the weights and for the alphas, each in batches of their own
 
 
 @dataclass
@@ -102,6 +104,7 @@ class SearchConfig(Common):
     script: str = "search"  # whose half of the protocol is read
     profile: Any = None
     space: Any = MISSING
+    exclude_ops: list[str] = field(default_factory=list)  # of the space's, left out of the search; genotypes stay those of the space
     relaxation: Any = MISSING
     wrapper: dict[str, Any] = field(default_factory=dict)  # of the relaxation, by name, the first innermost
     hypergradient: Any = MISSING
@@ -112,6 +115,7 @@ class SearchConfig(Common):
     select: Any = MISSING
     final_select: Any = None  # how the genotype is found at the end; null: by `select`
     table: Any = None
+    alpha_task: Any = None  # what the alphas are trained for; null: `task`
     alpha_optimizer: Any = MISSING
     alpha_schedule: Any = MISSING
     alpha_begin: int = 0  # epochs of weights alone
@@ -122,6 +126,7 @@ class SearchConfig(Common):
     skip_dropout: Any = None  # of candidate skip connections, by epoch (a function)
     stage: Staged = field(default_factory=Staged)
     split: SearchSplit = field(default_factory=SearchSplit)
+    retrain: str | None = None  # the protocol that the authors train such cells by, for train_final.py to name; null: the data set's
     alpha_snapshots: int = 20  # of the alphas, an epoch, for the record
 
 

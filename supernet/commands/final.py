@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from supernet.app.checks import validate
@@ -29,6 +30,7 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.app.build import space_from, space_of
+    from supernet.app.retraining import retraining_of
     from supernet.commands.training import Recorded
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import save_genotype
@@ -52,7 +54,7 @@ def main(cfg: DictConfig) -> None:
                         rate=lambda: loop.rate(loop.position.epoch, cfg.epochs),
                         options={"genotype": genotype.to_json()})  # what is trained counts, not the name of its file
     with recorded.begun(first_lines(cfg, parts)) as run:
-        save_genotype(run.folder, genotype, space)
+        save_genotype(run.folder, genotype, space, retraining_of(cfg.genotype))
         save_drawings(run.folder, genotype, space)
         fit_final(loop, cfg.epochs, run)
         rows = tested(cfg, parts, genotype, run)
@@ -75,13 +77,15 @@ def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
 
 def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
     """What a training says of itself before its first step."""
+    from supernet.app.retraining import retraining_note
     from supernet.networks.measure import parameters
     from supernet.report.summary import size_text
 
     data, split = parts.data, parts.loaders.split
     held_out = f"{len(split.val)} held out for validation" if parts.loop.val else "none held out"
     return [f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})",
-            f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters"]
+            f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters",
+            *retraining_note(cfg.genotype, HydraConfig.get().runtime.choices["protocol"])]
 
 
 def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run") -> list[tuple[str, str]]:

@@ -80,6 +80,7 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.app.build import build
+    from supernet.training.stages import widen_genotype
 
     with composing():
         proxies = chosen_proxies(cfg)
@@ -91,7 +92,7 @@ def main(cfg: DictConfig) -> None:
                              f"{cfg.table.get('folder', 'data/tables')}")
         of = cfg.truth or (options.dataset.name if options.dataset.name in table.datasets else next(iter(table.datasets), "none"))
         column = table.dataset(of).test
-    genotypes = drawn(parts.space, cfg.n, random.Random(cfg.seed))
+    genotypes = [widen_genotype(parts.space, g) for g in drawn(parts.searched, cfg.n, random.Random(cfg.seed))]
     truth = np.array([table.value(g, column, missing="nan") for g in genotypes])
     output = made(Path(cfg.output or cfg.run or "rank"))
     title = f"{len(genotypes)} of {parts.space.count():,} architectures of {parts.space.name} against {column} of {table.source}"

@@ -76,7 +76,7 @@ def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
 
     data, split = parts.data, parts.loaders.split
     lines = [f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
-             f"(split {split.digest}, {cfg.split.mode})",
+             f"(split {split.digest}, {'the same for both' if cfg.split.shared else cfg.split.mode})",
              f"supernet {parts.space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters"]
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
@@ -96,7 +96,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
 
     loop, data, space, folder, position = stages.loop, parts.data, parts.space, run.folder, run.position
     genotype = loop.genotype()
-    summary.save_genotype(folder, genotype, space)
+    summary.save_genotype(folder, genotype, space, cfg.retrain)
     np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **summary.edge_tables(space))
     save_drawings(folder, genotype, space)
     last = (run.metrics.read(folder.metrics) or [None])[-1]
@@ -127,6 +127,8 @@ def last_lines(cfg: DictConfig, parts: "SearchParts", genotype: "Genotype", rows
     carried = [option for option in own if option.startswith(("dataset", "protocol"))]
     if not any(option.startswith("dataset=") for option in carried):
         carried.insert(0, override("dataset", cfg.dataset.name))
+    if cfg.retrain is not None and not any(option.startswith("protocol") for option in carried):
+        carried.append(override("protocol", cfg.retrain))
     if parts.space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
         carried += [option for option in own if option.startswith("space")]
     retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *carried])

@@ -10,6 +10,7 @@ from torch import Tensor
 from supernet.data.augment import Augment
 from supernet.data.base import Data, Source
 from supernet.data.loader import FinalLoaders, Loader, Loading, SearchLoaders, final_loaders, search_loaders, test_loader
+from supernet.data.shared import shared_split
 from supernet.data.split import make_split
 from supernet.interfaces import check_interface
 
@@ -48,8 +49,11 @@ class ImageData(Data):
     def search(self, loading: Loading, *, split: Mapping[str, Any], augment_val: bool,
                generators: Mapping[str, torch.Generator]) -> SearchLoaders:
         images = self.source.train()
-        chosen = make_split(images.labels, mode=split["mode"], train_portion=split["train_portion"], max_train=split["max_train"],
-                            max_val=split["max_val"], generator=generators["split"])
+        limits = {"max_train": split["max_train"], "max_val": split["max_val"], "generator": generators["split"]}
+        if split.get("shared"):
+            chosen = shared_split(len(images), **limits)
+        else:
+            chosen = make_split(images.labels, mode=split["mode"], train_portion=split["train_portion"], **limits)
         return search_loaders(self.source, chosen, images=images, augment=self.augment, augment_val=augment_val,
                               generators=(generators["train"], generators["val"]), **vars(loading))
 

@@ -20,12 +20,13 @@ class Split:
 
     train: Tensor
     val: Tensor
+    shared: bool = False  # both sides are of all images
 
     def __post_init__(self) -> None:
         for side, positions in (("train", self.train), ("val", self.val)):
             if positions.dtype != torch.int64 or positions.ndim != 1:
                 raise DataError(f"split.{side} must be int64 (N,), got {positions.dtype} {tuple(positions.shape)}")
-        both = torch.cat([self.train, self.val])
+        both = torch.cat([self.train] if self.shared else [self.train, self.val])
         if len(both.unique()) != len(both) or (len(both) and int(both.min()) < 0):
             raise DataError(f"a split must hold each position once and none below 0, got {len(both)} positions that do not")
 
@@ -38,9 +39,9 @@ class Split:
         return sha.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
-        """Write `train`, `val` and the digest as an .npz file at exactly `path`."""
+        """Write `train`, `val`, the digest and whether the sides are shared as an .npz file at exactly `path`."""
         with open(path, "wb") as file:
-            np.savez(file, train=self.train.numpy(), val=self.val.numpy(), digest=np.array(self.digest))
+            np.savez(file, train=self.train.numpy(), val=self.val.numpy(), digest=np.array(self.digest), shared=np.array(self.shared))
 
     @staticmethod
     def load(path: Path) -> "Split":
@@ -48,9 +49,10 @@ class Split:
         try:
             with np.load(path, allow_pickle=False) as file:
                 train, val, digest = file["train"], file["val"], str(file["digest"])
+                shared = "shared" in file and bool(file["shared"])  # older files have no such entry
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} must be a split saved as .npz with train, val and digest: {error}") from error
-        split = Split(torch.from_numpy(train), torch.from_numpy(val))
+        split = Split(torch.from_numpy(train), torch.from_numpy(val), shared)
         if split.digest != digest:
             raise DataError(f"{path} says its digest is {digest}, but its positions have {split.digest}: the file was changed")
         return split

@@ -101,6 +101,8 @@ class Text(Data):
     def search(self, loading: Loading, *, split: Mapping[str, Any], augment_val: bool,
                generators: Mapping[str, torch.Generator]) -> SearchLoaders:
         """Training text trains w, validation text alpha, both in order; `split` limits their lengths."""
+        if split.get("shared"):
+            raise DataError("split.shared=true is for images; a text has a validation part of its own")
         chosen = TextSplit(self._encoded("train")[: split["max_train"]], self._encoded("valid")[: split["max_val"]])
         return SearchLoaders(
             train=self._loader(chosen.train, loading.batch_size, loading, generators["train"], self.random_lengths, "training"),

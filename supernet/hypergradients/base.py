@@ -14,7 +14,7 @@ Tensors = tuple[Tensor, ...]
 
 class Score(NamedTuple):
     """What a sampled architecture reached on the validation batch, a share in [0, 1], without gradients; the log-probability of the draw,
-    differentiable in alpha; and the entropy (nats) of the distributions that it was drawn from."""
+    and the entropy (nats) of the distributions that it was drawn from, both differentiable in alpha."""
 
     accuracy: Tensor
     log_prob: Tensor

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.conv import factorised_reduce, relu_conv_bn
@@ -84,14 +85,15 @@ class CellNetwork(nn.Module):
     on each kept edge, and `weights=None` for ones.
 
     stem: `small`, `large` or `auto` (by the image's side). auxiliary: adds the auxiliary head. partial, auxiliary_skip: of a supernet's
-    cells (`cell.Cell`). checkpoint_cells: in training a cell keeps its inputs alone, and is computed again for the backward pass.
-    drop_path_prob: chance that an edge is dropped in training, set by the training loop; draws from the call's generator.
+    cells (`cell.Cell`). last_norm: a batch norm with factors and a ReLU before the pooling (GDAS). checkpoint_cells: in training a cell
+    keeps its inputs alone, and is computed again for the backward pass. drop_path_prob: chance that an edge is dropped in training, set
+    by the training loop; draws from the call's generator.
     """
 
     def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates, *, kinds: Sequence[str], channels: int, num_classes: int,
                  norm: Normalisation, in_channels: int = 3, image_size: tuple[int, int] = (32, 32), stem: str = "auto",
                  stem_multiplier: int = 3, auxiliary: bool = False, partial: int = 1, auxiliary_skip: bool = False,
-                 checkpoint_cells: bool = False):
+                 last_norm: bool = False, checkpoint_cells: bool = False):
         super().__init__()
         if len(kinds) < 1 or channels < 2 or num_classes < 2:
             raise ValueError("a network needs layers >= 1, channels >= 2 and num_classes >= 2, "
@@ -119,6 +121,7 @@ class CellNetwork(nn.Module):
             if auxiliary and layer == auxiliary_at:
                 self.auxiliary_at = layer
                 self.auxiliary_head = AuxiliaryHead(last, num_classes, size, second_norm=stem == "small")
+        self.last_norm = BatchNorm(last, affine=True) if last_norm else None
         self.classifier = nn.Linear(last, num_classes)
 
     def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None,
@@ -140,6 +143,8 @@ class CellNetwork(nn.Module):
             before_last, last = last, state
             if auxiliary and layer == self.auxiliary_at:
                 extra = self.auxiliary_head(last)
+        if self.last_norm is not None:
+            last = F.relu(self.last_norm(last))
         logits = self.classifier(last.mean((2, 3)))
         if not auxiliary:
             return logits

@@ -19,12 +19,59 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from `start` to `minimum`, reached after the last epoch."""
+    """Half a cosine from `start` to `minimum`, reached after the last epoch, or after `over` epochs. A run that is shorter leaves the rest
+    out; a longer one goes back up along the cosine and down again (ENAS on NAS-Bench-201)."""
 
     minimum: float = 0.0
+    over: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.over is not None and self.over < 1:
+            raise ValueError(f"a cosine's over must be at least 1 epoch, or null for all, got {self.over}")
 
     def __call__(self, start: float, epoch: float, epochs: int) -> float:
-        return self.minimum + (start - self.minimum) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        over = epochs if self.over is None else self.over
+        return self.minimum + (start - self.minimum) * (1 + math.cos(math.pi * epoch / over)) / 2
+
+
+@dataclass(frozen=True)
+class CosineRestarts:
+    """Half cosines from `start` to `minimum` one after the other, the first over `first` epochs, each next `factor` times as long
+    (Loshchilov & Hutter 2017, Sec. 3; ENAS: 10 and 2)."""
+
+    first: int = 10
+    factor: int = 2
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.first < 1 or self.factor < 1:
+            raise ValueError(f"a cosine's first and factor must be at least 1, got {self.first} and {self.factor}")
+
+    def __call__(self, start: float, epoch: float, epochs: int) -> float:
+        length = self.first
+        while epoch >= length:
+            epoch, length = epoch - length, length * self.factor
+        return Cosine(self.minimum)(start, epoch, length)
+
+
+@dataclass(frozen=True)
+class CosineAfterWarmUp:
+    """A half cosine of its own in the first `warm_up_epochs`, from `warm_up_lr` to 0, then one from `start` to `minimum` over the epochs
+    that are left (ProxylessNAS: 40 and 0.05, while the alphas rest)."""
+
+    warm_up_epochs: int
+    warm_up_lr: float
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warm_up_epochs < 0 or self.warm_up_lr <= 0:
+            raise ValueError("a schedule's warm_up_epochs must be at least 0 and warm_up_lr positive, got "
+                             f"{self.warm_up_epochs} and {self.warm_up_lr}")
+
+    def __call__(self, start: float, epoch: float, epochs: int) -> float:
+        if epoch < self.warm_up_epochs:
+            return Cosine()(self.warm_up_lr, epoch, self.warm_up_epochs)
+        return Cosine(self.minimum)(start, epoch - self.warm_up_epochs, max(1, epochs - self.warm_up_epochs))
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,16 @@ class CostLinear(Penalty):
 
 class CostLog(Penalty):
     """Makes the loss `CE * alpha * log(E[cost])^beta`: FBNet's (Wu et al. 2019, eq. 2; cost in its own unit), and with `reference` the
-    official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`. Raises ValueError: a cost that may be 1 or less in
-    its unit, whose log has no such power."""
+    official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`. With `form=factor` it is `CE * alpha * beta *
+    log(E[cost])`, as re-implementations of FBNet read that equation (the log of the power). Raises ValueError: a cost that may be 1 or
+    less in its unit, whose log has no such power."""
 
-    def __init__(self, space: Space, cost: Cost | None, *, alpha: float = 0.2, beta: float = 0.6, reference: float | None = None):
+    def __init__(self, space: Space, cost: Cost | None, *, alpha: float = 0.2, beta: float = 0.6, reference: float | None = None,
+                 form: str = "power"):
+        if form not in ("power", "factor"):
+            raise ValueError(f"penalty.cost_log.form must be power or factor, got {form!r}")
         self.cost, self.alpha, self.beta, self.reference = _needed(space, cost, "cost_log"), alpha, beta, reference
+        self.is_power = form == "power"
         for what, value in (("the cost of every architecture", self.cost.least()), ("reference", reference)):
             if value is not None and value <= 1:
                 raise ValueError(f"penalty=cost_log takes a power of the log of the cost: {what} must be above 1 ({cost.unit}), got "
@@ -49,7 +54,7 @@ class CostLog(Penalty):
         size = self.cost.expected(relaxation.mean()).log()
         if self.reference is not None:
             size = size / torch.tensor(self.reference).log().to(size)
-        return loss * (self.alpha * size**self.beta - 1)
+        return loss * (self.alpha * (size**self.beta if self.is_power else self.beta * size) - 1)
 
 
 class CostPower(Penalty):

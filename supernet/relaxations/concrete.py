@@ -12,25 +12,30 @@ class Concrete(SoftmaxDraws):
     """`weights = softmax((log softmax(alpha) + g) / temperature)`, g standard Gumbel noise: a soft draw, nearly one-hot when cold.
 
     The temperature falls epoch by epoch from `temperature` to `temperature_end`: `decay` is `linear` (SNAS [official code: 1 to 0.03])
-    or `exponential`, by the same factor an epoch (FBNet, Wu et al. 2019, Sec. 3.4).
+    or `exponential`, by the same factor an epoch (FBNet, Wu et al. 2019, Sec. 3.4). Before epoch `rest` it stays where it starts
+    [re-implementation of FBNet: while the weights warm up].
     """
 
     static = True
 
     def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-2, init_mean: float = 0.0,
-                 temperature: float = 1.0, temperature_end: float = 0.03, decay: str = "linear"):
+                 temperature: float = 1.0, temperature_end: float = 0.03, decay: str = "linear", rest: int = 0):
         super().__init__(space, generator, init_scale=init_scale)
         if min(temperature, temperature_end) <= 0:
             raise ValueError(f"relaxation.temperature and temperature_end must be positive, got {temperature} and {temperature_end}")
         if decay not in ("linear", "exponential"):
             raise ValueError(f"relaxation.decay must be linear or exponential, got {decay!r}")
-        self.temperature, self.ends, self.decay = temperature, (temperature, temperature_end), decay
+        if rest < 0:
+            raise ValueError(f"relaxation.rest must be at least 0 epochs, got {rest}")
+        self.temperature, self.ends, self.decay, self.rest = temperature, (temperature, temperature_end), decay, rest
         with torch.no_grad():
             for alpha in self.alpha.values():
                 alpha += init_mean
 
     def anneal(self, progress: float, epoch: int) -> None:
         first, last = self.ends
+        if self.rest and epoch > 0:  # progress is epoch / last epoch
+            progress = max(0.0, (epoch - self.rest) / max(1.0, epoch / progress - self.rest))
         between = first + (last - first) * progress if self.decay == "linear" else first * (last / first) ** progress
         self.temperature = last if progress == 1 else between
 

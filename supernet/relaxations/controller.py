@@ -61,7 +61,7 @@ class Controller(Relaxation):
             log_p = scores.log_softmax(0)
             chosen = log_p.argmax() if generator is None else torch.multinomial(log_p.detach().exp(), 1, generator=generator)[0]
             log_probs.append(log_p[chosen])
-            entropies.append(torch.special.entr(log_p.detach().exp()).sum())
+            entropies.append(-(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum())  # with a gradient, also beside -inf
             return int(chosen)
 
         state = (torch.zeros_like(self.start), torch.zeros_like(self.start))

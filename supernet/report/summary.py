@@ -15,10 +15,12 @@ def size_text(layers: int, channels: int) -> str:
     return f"{layers} layer{'s' if layers != 1 else ''}, C={channels}"
 
 
-def save_genotype(folder: RunFolder, genotype: Genotype, space: Space) -> None:
-    """genotype.json, with what a drawing needs to know of the space."""
+def save_genotype(folder: RunFolder, genotype: Genotype, space: Space, retrain: str | None = None) -> None:
+    """genotype.json, with what a drawing needs to know of the space, and the protocol that such cells are trained by where that is not the
+    data set's own."""
     genotype.save(folder.genotype, outputs={kind: list(spec.outputs) for kind, spec in sorted(space.cells.items())},
-                  num_inputs={kind: spec.num_inputs for kind, spec in sorted(space.cells.items())})
+                  num_inputs={kind: spec.num_inputs for kind, spec in sorted(space.cells.items())},
+                  **({} if retrain is None else {"retrain": retrain}))
 
 
 def save_summary(folder: RunFolder, title: str, rows: list[tuple[str, str]], values: Mapping[str, Any]) -> None:

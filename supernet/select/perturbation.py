@@ -11,7 +11,7 @@ from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
 from supernet.monitors.base import checked_batch_size
 from supernet.optim.optimizers import set_lr
-from supernet.optim.schedules import Cosine
+from supernet.optim.schedules import Constant, Cosine
 from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.select.base import FinalSelection
 from supernet.space import Space
@@ -34,20 +34,27 @@ class Perturbation(FinalSelection):
     weights are not renormalised [official code].
 
     Fine-tuning goes on with the search: weights, and with `train_alpha` the alphas of what is not decided [official code; the paper speaks
-    of the supernet's weights]. The weights' optimizer starts anew, its learning rate falls as half a cosine from the search's times
-    `lr_factor` to `lr_minimum` [official code: 5 epochs (their default 10), 0.1, 0.001]. After the last decision there is none.
+    of the supernet's weights]. The weights' optimizer starts anew, its learning rate stays at the search's times `lr_factor` (`schedule`
+    constant [official code: 5 epochs, 0.1; a cosine to 0.001 is built there and never stepped]), or falls from there to `lr_minimum` as
+    that half cosine (`schedule` cosine). Before the last decision `finetune_last` epochs count instead [official code on NAS-Bench-201: 4,
+    since its 25 epochs end there]. After the last decision there is none.
     """
 
-    def __init__(self, *, finetune_epochs: int = 5, lr_factor: float = 0.1, lr_minimum: float = 0.001, val_batches: int | None = None,
-                 batch_size: int | None = None, statistics: str = "batch", train_alpha: bool = True):
-        if finetune_epochs < 0 or lr_factor <= 0 or lr_minimum < 0:
-            raise ValueError("final_select needs finetune_epochs and lr_minimum of at least 0 and lr_factor > 0, "
-                             f"got {finetune_epochs}, {lr_minimum} and {lr_factor}")
+    def __init__(self, *, finetune_epochs: int = 5, finetune_last: int | None = None, lr_factor: float = 0.1, schedule: str = "constant",
+                 lr_minimum: float = 0.001, val_batches: int | None = None, batch_size: int | None = None,
+                 statistics: str = "batch", train_alpha: bool = True):
+        finetune_last = finetune_epochs if finetune_last is None else finetune_last
+        if min(finetune_epochs, finetune_last) < 0 or lr_factor <= 0 or lr_minimum < 0:
+            raise ValueError("final_select needs finetune_epochs, finetune_last and lr_minimum of at least 0 and lr_factor > 0, "
+                             f"got {finetune_epochs}, {finetune_last}, {lr_minimum} and {lr_factor}")
+        if schedule not in ("constant", "cosine"):
+            raise ValueError(f"final_select.schedule must be constant or cosine, got {schedule!r}")
         if val_batches is not None and val_batches < 1:
             raise ValueError(f"final_select.val_batches must be at least 1, or null for all, got {val_batches}")
         if statistics not in ("batch", "running"):
             raise ValueError(f"final_select.statistics must be batch or running, got {statistics!r}")
-        self.finetune_epochs, self.lr_factor, self.lr_minimum, self.val_batches = finetune_epochs, lr_factor, lr_minimum, val_batches
+        self.finetune_epochs, self.finetune_last, self.val_batches = finetune_epochs, finetune_last, val_batches
+        self.lr_factor, self.lr_minimum, self.falls = lr_factor, lr_minimum, schedule == "cosine"
         self.batch_size = checked_batch_size(batch_size, "final_select.batch_size")
         self.by_batch, self.train_alpha = statistics == "batch", train_alpha
 
@@ -83,11 +90,13 @@ class Perturbation(FinalSelection):
         return settled.genotype()
 
     def _finetune(self, loop: SearchLoop, done: int, rounds: int) -> None:
+        """Between two decisions; `rounds` such pauses there are, `done` of them are over."""
         first = self.lr_factor * loop.lr[0]
-        schedule = Cosine(min(self.lr_minimum, first))
+        schedule = Cosine(min(self.lr_minimum, first)) if self.falls else Constant()
+        before, all_epochs = done * self.finetune_epochs, (rounds - 1) * self.finetune_epochs + self.finetune_last
         loop.search.net.train()
-        for epoch in range(self.finetune_epochs):
-            set_lr(loop.search.w_optimizer, schedule(first, done * self.finetune_epochs + epoch, rounds * self.finetune_epochs + 1))
+        for epoch in range(self.finetune_last if done == rounds - 1 else self.finetune_epochs):
+            set_lr(loop.search.w_optimizer, schedule(first, before + epoch, all_epochs + 1))
             for batch in loop.train:
                 loop.recorder.working()
                 loop.search.step(batch, next(loop.alpha_batches) if self.train_alpha and loop.search.alpha else None)

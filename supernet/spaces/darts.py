@@ -11,18 +11,23 @@ MAX_NODES = 32  # a genotype file says how many: a bound, so that it cannot ask 
 
 
 def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequence[int] | None = 2,
-         concat: Mapping[str, Sequence[int]] | None = None, none_selectable: bool = False, parallel: int = 1) -> Space:
+         concat: Mapping[str, Sequence[int]] | None = None, none_selectable: bool = False, parallel: int = 1,
+         ops_per_edge: int = 1) -> Space:
     """The space of cells with `nodes` intermediate nodes; nodes 0 and 1 are the outputs of the two cells before.
 
     edges_per_node: how many incoming edges a genotype keeps at a node, [fewest, most] where that may vary, None for all.
     concat: the nodes that each kind of cell concatenates; all intermediate ones unless given.
     none_selectable: whether a genotype may hold `none` (never in DARTS; SNAS's cells do).
-    parallel: how many edges may join the same two nodes (two in NASNet's cells).
+    parallel: how many edges may join the same two nodes (two in NASNet's cells), each with candidates and alphas of its own.
+    ops_per_edge: how many ops of one edge a genotype may hold (two in the official code of GDAS), each counting as an edge that is kept.
     """
     if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
     if parallel < 1:
         raise ValueError(f"space.parallel must be at least 1, got {parallel}")
+    if type(ops_per_edge) is not int or ops_per_edge < 1 or (ops_per_edge > 1 and parallel > 1):
+        raise ValueError("space.ops_per_edge must be at least 1, and 1 where space.parallel is above 1, got "
+                         f"{ops_per_edge} with space.parallel={parallel}")
     keep = (edges_per_node, edges_per_node) if type(edges_per_node) is int else edges_per_node
     if keep is not None and not (len(keep) == 2 and 0 <= keep[0] <= keep[1] and keep[1] >= 1):
         raise ValueError(f"space.edges_per_node must be a positive number, [fewest, most] or null, got {edges_per_node}")
@@ -37,12 +42,13 @@ def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequ
             raise ValueError(f"space.concat of {kind!r} must name nodes 2 to {1 + nodes}, got {list(chosen)}")
     cells = {
         kind: CellSpec.full(num_inputs=2, num_nodes=nodes, ops=ops, outputs=outputs[kind], keep=None if keep is None else tuple(keep),
-                            unselectable=() if none_selectable else ("none",), stride=stride, parallel=parallel)
+                            unselectable=() if none_selectable else ("none",), stride=stride, parallel=parallel,
+                            ops_per_edge=ops_per_edge)
         for kind, stride in (("normal", 1), ("reduce", 2))
     }
     arguments = {"nodes": nodes, "ops": list(ops), "edges_per_node": None if keep is None else list(keep),
                  "concat": {kind: list(chosen) for kind, chosen in outputs.items()}, "none_selectable": none_selectable,
-                 "parallel": parallel}
+                 "parallel": parallel, **({"ops_per_edge": ops_per_edge} if ops_per_edge > 1 else {})}
     return Space("darts", arguments, cells, build)
 
 

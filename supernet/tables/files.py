@@ -16,8 +16,11 @@ from supernet.tables.table import Columns, Table, TableError
 
 FORMAT = "supernet.table/1"
 SUFFIXES = (".csv.gz", ".csv", ".json.gz", ".json")
-# NATS-Bench: a search sees the validation accuracy after 12 of the 200 epochs, and pays for the training of those
-NASBENCH201 = {name: Columns(f"{short_name}_val_12", f"{short_name}_test_200", f"{short_name}_train_time_200_s", 12 / 200)
+# NATS-Bench: a search sees the validation accuracy after 12 of the 200 epochs, and pays for the training of those. On CIFAR-10 that
+# accuracy is one after training on half the images, 25,000, while the column is the time of training on all 50,000; on the others both
+# are of the same images. What the pass over the validation images takes is in no column, and not counted.
+NASBENCH201_SECONDS = {"cifar10": 12 / 200 / 2, "cifar100": 12 / 200, "imagenet16": 12 / 200}
+NASBENCH201 = {name: Columns(f"{short_name}_val_12", f"{short_name}_test_200", f"{short_name}_train_time_200_s", NASBENCH201_SECONDS[name])
                for name, short_name in (("cifar10", "c10"), ("cifar100", "c100"), ("imagenet16", "in16"))}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.space import Space
-from supernet.tables.files import write_table
+from supernet.tables.files import NASBENCH201_SECONDS, write_table
 from supernet.tables.table import Columns, TableError
 
 # by our name of the data set: the benchmark's names for what is searched on and what is tested on
@@ -44,5 +44,6 @@ def columns_of(api: Any, space: Space, tell: Tell = lambda done, total: None) ->
 def import_api(api: Any, space: Space, out: Path, tell: Tell = lambda done, total: None) -> None:
     """Writes the table."""
     texts, columns = columns_of(api, space, tell)
-    datasets = {name: Columns(f"{name}_val_12", f"{name}_test_200", f"{name}_train_time_200_s", 12 / 200) for name in DATASETS}
+    datasets = {name: Columns(f"{name}_val_12", f"{name}_test_200", f"{name}_train_time_200_s", NASBENCH201_SECONDS[name])
+                for name in DATASETS}
     write_table(out, space, texts, columns, datasets)

@@ -125,7 +125,8 @@ class SearchLoop:
             raise ValueError("a monitor sends the search back, and nothing that it had learned was kept")
         self.history.restore(healthy, self.learned())
         for group in self.search.w_optimizer.param_groups:
-            group["weight_decay"] = weight_decay
+            if group["weight_decay"] > 0:  # norms and biases may be a group without
+                group["weight_decay"] = weight_decay
         self.position.repeated += (self.position.epoch - 1 - healthy) * len(self.train)
         self.position.epoch = healthy + 1
         del self.verdict.genotypes[healthy + 1:]

@@ -126,18 +126,19 @@ Make = Callable[[int, Space, SearchLoop | None], SearchLoop]
 
 
 class Stages:
-    """A search in one stage or several. `loop` is the current one.
+    """A search in one stage or several. `loop` is the current one. candidates: those of the first stage, where not all of the space's.
 
     make(index, space, before): the loop of a stage on the narrowed `space`; where there is a loop `before`, it goes on with that one's
     position, records, data and generators. hand_over: what a stage takes from the one before, `carry_over` or `start_anew`.
     """
 
-    def __init__(self, space: Space, plan: Sequence[Stage], make: Make, hand_over: Callable[[Bilevel, Bilevel], None] = start_anew):
+    def __init__(self, space: Space, plan: Sequence[Stage], make: Make, hand_over: Callable[[Bilevel, Bilevel], None] = start_anew,
+                 candidates: Candidates | None = None):
         if not plan or any(stage.keep is None for stage in plan[:-1]) or plan[-1].keep is not None:
             raise ValueError(f"each stage but the last must say how many candidates are kept, got {list(plan)}")
         self.space, self.plan, self.make, self.hand_over = space, list(plan), make, hand_over
-        self.index, self.candidates = 0, space.candidates()
-        self.loop = make(0, space, None)
+        self.index, self.candidates = 0, space.candidates() if candidates is None else candidates
+        self.loop = make(0, space if candidates is None else narrowed(space, candidates), None)
 
     @property
     def epochs(self) -> int:
