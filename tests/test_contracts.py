@@ -71,7 +71,7 @@ def test_a_monitor_gives_what_it_announces_leaves_the_search_alone_and_its_state
     mean = search.relaxation.mean().detach()
     values = {"train_loss": 1.0, "val_loss": 1.0, **shares(loop.space, loop.genotype(), mean)}
     before = exactly([search.net.state_dict(), search.relaxation.state_dict(), [g.get_state() for g in search.generators.values()]])
-    signal = monitor.after_epoch(Look(0, 2, loop.genotype(), mean, search, loop.val, values))
+    signal = monitor.after_epoch(Look(0, 2, loop.genotype(), mean, search, loop.val, values, lambda batch_size: loop.val))
     assert set(signal.values) <= set(monitor.gives)
     assert all(value == value for value in signal.values.values()) and signal.stop is None and signal.retry is None, "it warns at most"
     assert before == exactly([search.net.state_dict(), search.relaxation.state_dict(), [g.get_state() for g in search.generators.values()]])

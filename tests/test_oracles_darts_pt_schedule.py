@@ -29,6 +29,7 @@ def learning_rates(space, monkeypatch, search_lr, **options):
                                    task=None, context=None, alpha=(1,))
     recorder = types.SimpleNamespace(working=lambda: None, line=lambda text: decided.append(len(lrs)))
     loop = types.SimpleNamespace(space=space, search=search, generators={"alpha": torch.Generator().manual_seed(0), "net": None}, val=[0],
+                                 drawn=lambda batch_size: [0],
                                  lr=(search_lr, 3e-4), train=Epoch(), recorder=recorder, alpha_batches=None,
                                  guard=types.SimpleNamespace(look=lambda: None))
     monkeypatch.setattr(perturbation, "evaluate", lambda *args: {"accuracy": 50.0})

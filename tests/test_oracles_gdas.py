@@ -15,7 +15,7 @@ from supernet.select.argmax import argmax
 from supernet.select.strongest_pairs import strongest_pairs
 from supernet.spaces import darts
 from supernet.weights import EdgeWeights, Weights, one_hot
-from tests.test_presets import composed
+from tests.searches import composed
 
 ORACLE = Path(__file__).parent / "oracles" / "gdas_darts_space.npz"
 KINDS = ("normal", "reduce")

@@ -213,7 +213,8 @@ def test_help_does_not_import_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "hypergradient: conjugate_gradient, finite_difference, first_order, neumann," in done.stdout
-    assert "w_penalty: layer_alignment" in done.stdout and "monitor: eigenvalue, layer_alignment, limits, op_freezing, skips" in done.stdout
+    assert "w_penalty: layer_alignment" in done.stdout
+    assert "monitor: eigenvalue, layer_alignment, limits, op_freezing, op_freezing_by_cosine, skips" in done.stdout
     assert "python train_search.py" in done.stdout
 
 

@@ -91,7 +91,7 @@ def test_ops_of_ones_own_count_by_what_they_are(own_ops):
     found = shares(space, genotype, one_hot(space, genotype))
     assert found["skip_share"] == 0.25 and found["parameter_free_share"] == 0.75
     assert skip_rows(genotype, space) == [("skip connections", "25 % of the kept edges")]
-    look = Look(0, 1, genotype, one_hot(space, genotype), None, (), {})
+    look = Look(0, 1, genotype, one_hot(space, genotype), None, (), {}, lambda batch_size: ())
     assert SkipCount(space, most=1).after_epoch(look).warning == "the cell cell holds 1 skip connections"
     assert [op_family(op) for op in ("wire", "shift", "nothing")] == ["skip", "pool", "none"]
 
