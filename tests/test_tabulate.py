@@ -119,6 +119,7 @@ def test_rank(folder):
     (["-m", "supernet.tabulate", "options={split.val_portion:0}"], "split.val_portion above 0"),
     (["-m", "supernet.tabulate", "options={epochs:x}"], "epochs"),
     (["-m", "supernet.tabulate", "seeds=[]"], "seeds must be"),
+    (["-m", "supernet.tabulate", "options=epochs:1", "options=layers:3"], "options must be {name: value, ...}, in quotes"),
 ])
 def test_wrong_options_are_one_line(options, message, tmp_path):
     done = command(*options, cwd=tmp_path, check=False)

@@ -54,6 +54,7 @@ _CHECKS: list[Check] = [
     ("proxy_batch", lambda v: v >= 2, "at least 2"),
     ("checkpoints", lambda v: v in ("last", "all"), "last or all"),
     ("resamples", lambda v: v >= 10, "at least 10"),
+    ("options", lambda v: v is None or OmegaConf.is_dict(v), "{name: value, ...}, in quotes where a shell reads it"),
     ("amp", lambda v: v in ("none", "bf16"), "none or bf16"),
 ]
 COMPILES = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}  # by script; the other commands take no steps of theirs

@@ -127,7 +127,7 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
     from supernet.runs.folder import RunFolder
 
     if (cfg.run is None) == (not cfg.options):
-        raise UsageError("rank needs the folder of a search, run=FOLDER, or options={space:...,dataset:...}, one of both")
+        raise UsageError("rank needs the folder of a search, run=FOLDER, or 'options={space:...,dataset:...}', one of both")
     found: list[Path] = []
     if cfg.run is None:
         if "shared_weights" in cfg.by:
