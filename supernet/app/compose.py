@@ -135,6 +135,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     settle_sizes(cfg, space)
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
+    task = task.for_classes(loaders.class_counts, device)
     net = supernet(of_stage(cfg, 0), space, data, device)
     relaxation = relaxed(cfg, space, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
@@ -277,6 +278,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     data.check()
     how = loading(cfg, device)
     loaders = data.final(how, split=cfg.split, generators=generators)
+    task = task.for_classes(loaders.class_counts, device)
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
                   device, **task.network_options())
