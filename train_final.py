@@ -19,14 +19,14 @@ from supernet.app.schema import NOT_COMPUTED
 def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_final")
-    from supernet import genotype as genotypes
+    from supernet import notation
+    from supernet.app.build import space_from, space_of
 
     if cfg.genotype == "latest":
         cfg.genotype = newest_genotype(cfg.output, cfg.dataset.name)
-    genotype = genotypes.find(cfg.genotype)
+    genotype = notation.find(cfg.genotype, None if cfg.space is None else space_from(cfg.space))
 
     from supernet.app import compose
-    from supernet.app.build import space_from, space_of
     from supernet.networks.measure import multiply_adds_of, parameters
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import final_rows, save_genotype, save_summary, size_text
@@ -65,6 +65,7 @@ def main(cfg: DictConfig) -> None:
     run = Run(folder, "train_final", command_line(), hash_, loop.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
               before_save=loop.guard.before_save, item=data.item, keep_checkpoints=cfg.keep_checkpoints)
     held_out = f"{len(split.val)} held out for validation" if loop.val else "none held out"
+    lines += parts.loaders.about
     lines.append(f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})")
     lines.append(f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(net) / 1e6:.3f} M parameters")
     lines.append(parts.backend.line)

@@ -71,6 +71,7 @@ def main(cfg: DictConfig) -> None:
     run = Run(folder, "train_search", command_line(), hash_, stages.parts(), position, cfg.epochs, steps, cfg.checkpoint_every_s,
               before_save=lambda: stages.loop.guard.before_save(), item=data.item, keep_checkpoints=cfg.keep_checkpoints,
               images=lambda genotype: pictures(folder, genotype, space, stages.loop.search.relaxation.mean().detach()))
+    lines += parts.loaders.about
     lines.append(f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
                  f"(split {split.digest}, {cfg.split.mode})")
     lines.append(f"supernet {space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters")
