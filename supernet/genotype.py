@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -91,19 +92,16 @@ class Genotype:
     @classmethod
     def load(cls, path: str | Path) -> "Genotype":
         """Reads a genotype file. Raises GenotypeError with one line for anything that is not one."""
-        path = Path(path)
+        return cls.from_text(read_text(path), str(path))
+
+    @classmethod
+    def from_text(cls, text: str, origin: str) -> "Genotype":
+        """From the text of a genotype file. Raises GenotypeError."""
         try:
-            size = path.stat().st_size
-            if size > MAX_FILE_BYTES:
-                raise GenotypeError(f"{path}: a genotype file has at most {MAX_FILE_BYTES:,} bytes, this one has {size:,}")
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise GenotypeError(f"{path}: cannot read the genotype ({error.strerror})") from error
+            data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            if isinstance(error, GenotypeError):
-                raise
-            raise GenotypeError(f"{path}: not a JSON file ({error})") from error
-        return cls.from_json(data, str(path))
+            raise GenotypeError(f"{origin}: not a JSON file ({error})") from error
+        return cls.from_json(data, origin)
 
 
 class Trial(NamedTuple):
@@ -112,6 +110,23 @@ class Trial(NamedTuple):
     genotype: Genotype
     metrics: dict[str, float]
     score: float
+
+
+def read_text(path: str | Path) -> str:
+    """The text of the small file at `path`. Raises GenotypeError: it is none (a pipe may never end), or not small."""
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise GenotypeError(f"{path}: cannot read the genotype (expected a file)")
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)  # whatever its size is said to be
+        if len(content) > MAX_FILE_BYTES:
+            raise GenotypeError(f"{path}: a genotype file has at most {MAX_FILE_BYTES:,} bytes, this one has {about.st_size:,}")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise GenotypeError(f"{path}: cannot read the genotype ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise GenotypeError(f"{path}: not a JSON file ({error})") from error
 
 
 def published_names() -> list[str]:

@@ -129,10 +129,11 @@ def test_streaming_draws_nothing_from_the_global_generator(folder):
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_damaged_file_is_one_line_even_from_a_worker(tmp_path):
-    for name in ("a", "b"):
+    for name, colour in (("a", 10), ("b", 200)):
         (tmp_path / "train" / name).mkdir(parents=True)
-        (tmp_path / "train" / name / "x.png").write_bytes(b"no image")
+        Image.new("RGB", (8, 8), (colour, 0, 0)).save(tmp_path / "train" / name / "x.png")
     loader = loader_of(Folder(str(tmp_path), resident_mb=0).train(), workers=1)
+    (tmp_path / "train" / "a" / "x.png").write_bytes(b"no image")  # after it was looked at
     with pytest.raises(DataError, match="x.png must be an image that can be decoded") as caught:
         list(loader)
     assert "\n" not in str(caught.value)

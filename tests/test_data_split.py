@@ -6,7 +6,7 @@ import torch
 
 from supernet.data.base import DataError
 from supernet.data.shared import shared_split
-from supernet.data.split import ORDERS, Split, make_split
+from supernet.data.split import ORDERS, Split, lacking, lend, make_split
 
 
 def generator(seed=0):
@@ -67,6 +67,65 @@ def test_each_image_of_a_class_is_equally_likely_to_train():
     for _ in range(1000):
         hits[make_split(labels, mode="stratified", train_portion=0.5, generator=source).train] += 1
     assert (hits / 1000 - 0.5).abs().max() < 0.08  # five standard deviations
+
+
+@pytest.mark.parametrize("portion, limits", [(0.95, {}), (0.05, {}), (0.5, {"max_train": 12, "max_val": 7}), (0.9, {"max_val": 6})])
+@pytest.mark.parametrize("seed", range(5))
+def test_stratified_has_every_class_on_both_sides_wherever_there_are_images_and_room(portion, limits, seed):
+    labels = labels_of(200, 2, 30, 3, 2, seed=seed)
+    split = make_split(labels, mode="stratified", train_portion=portion, generator=generator(seed), **limits)
+    plain = make_split(labels, mode="shuffled", train_portion=portion, generator=generator(seed), **limits)
+    assert (len(split.train), len(split.val)) == (len(plain.train), len(plain.val))  # nothing is lost
+    assert all((labels[side].bincount(minlength=5) > 0).all() for side in (split.train, split.val))
+    assert lacking(labels, split, "abcde", mode="stratified") == ()
+
+
+def test_a_limit_on_validation_leaves_the_training_side_as_it_is():
+    labels = labels_of(200, 2, 30, 3, 2)
+    free, limited = (make_split(labels, mode="stratified", train_portion=0.9, generator=generator(), max_val=limit) for limit in (None, 6))
+    assert torch.equal(free.train, limited.train) and set(limited.val.tolist()) <= set(free.val.tolist())
+
+
+def test_where_no_class_is_missing_nothing_is_exchanged():
+    labels = labels_of(50, 31, 7)
+    order = ORDERS["stratified"].of(labels, generator())
+    split = make_split(labels, mode="stratified", train_portion=0.5, generator=generator())
+    assert torch.equal(split.train, order[:44].sort().values)
+    poor, rich = lend(order[:44], order[44:], labels, keep=1)
+    assert poor.data_ptr() == order.data_ptr()
+
+
+@pytest.mark.parametrize("mode", ["index_order", "shuffled"])
+def test_a_side_without_a_class_is_refused_where_it_could_be_otherwise(mode):
+    labels = torch.tensor([0] * 40 + [1] * 40 + [2] * 2)
+    splits = (make_split(labels, mode=mode, train_portion=0.5, generator=generator(seed)) for seed in range(20))
+    split = next(s for s in splits if len(labels[s.train].unique()) < 3)
+    with pytest.raises(DataError, match=f"split.mode={mode} leaves the part that .* without class .*: pass split.mode=strat") as caught:
+        lacking(labels, split, ("ant", "bee", "cat"), mode=mode)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_side_without_a_class_is_said_where_it_cannot_be_otherwise():
+    labels = torch.tensor([0] * 40 + [1] * 40 + [2])
+    for mode in ORDERS:
+        split = make_split(labels[torch.randperm(81, generator=generator())], mode=mode, train_portion=0.5, generator=generator())
+        (note,) = lacking(labels[torch.randperm(81, generator=generator())], split, "abc", mode=mode)
+        assert "has no image of class 'c', for lack of images or room" in note
+    few = make_split(labels, mode="stratified", train_portion=0.5, generator=generator(), max_train=1)
+    assert "the part that trains (1 images) has no image of class" in lacking(labels, few, "abc", mode="stratified")[0]
+    whole = make_split(labels, mode="index_order", train_portion=1.0, generator=generator())
+    assert lacking(labels, whole, "abc", mode="index_order") == ()
+    assert lacking(labels, whole, "abcd", mode="index_order") == ("note: no training image has class 'd'",)
+
+
+def test_a_validation_part_of_its_own_is_not_divided():
+    labels = torch.cat([labels_of(10, 10), labels_of(4, 4)])
+    split = make_split(labels, mode="stratified", train_portion=0.5, generator=generator(), own_val=8, max_val=4)
+    assert split.train.tolist() == list(range(20)) and len(split.val) == 4 and int(split.val.min()) >= 20
+    assert labels[split.val].bincount().tolist() == [2, 2]
+    one = torch.cat([labels_of(10, 10), labels_of(8)])
+    split = make_split(one, mode="stratified", train_portion=0.5, generator=generator(), own_val=8)
+    assert "that validates (8 images) has no image of class 'b'" in lacking(one, split, "ab", mode="stratified", own_val=8)[0]
 
 
 def test_save_and_load_round_trip(tmp_path):

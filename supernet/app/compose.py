@@ -154,6 +154,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
+    task = task.for_classes(loaders.class_counts, device)
     net = supernet(of_stage(cfg, 0), searched, data, task, device)
     relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
@@ -318,6 +319,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     data.check()
     how = loading(cfg, device)
     loaders = data.final(how, split=cfg.split, generators=generators)
+    task = task.for_classes(loaders.class_counts, device)
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
                   device, **task.network_options())

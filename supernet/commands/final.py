@@ -10,10 +10,10 @@ from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, newest_genotype
 from supernet.errors import UsageError
+from supernet.genotype import Genotype
 
 if TYPE_CHECKING:
     from supernet.app.compose import FinalParts
-    from supernet.genotype import Genotype
     from supernet.runs.run import Run
 
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_final")
-    from supernet import genotype as genotypes
+    from supernet import notation
+    from supernet.app.build import space_from, space_of
 
     if cfg.genotype == "latest":
         cfg.genotype = newest_genotype(cfg.output, cfg.dataset.name)
-    genotype = genotypes.find(cfg.genotype)
+    genotype = notation.find(cfg.genotype, None if cfg.space is None else space_from(cfg.space))
 
     from supernet.app import compose
-    from supernet.app.build import space_from, space_of
     from supernet.app.retraining import retraining_of
     from supernet.commands.training import Recorded
     from supernet.report.pictures import save_drawings
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         space = space_of(genotype) if cfg.space is None else space_from(cfg.space)
         space.validate(genotype)
         parts = compose.final_parts(cfg, space, genotype)
-    if cfg.extend is not None and genotypes.Genotype.load(f"{cfg.extend}/genotype.json") != genotype:
+    if cfg.extend is not None and Genotype.load(f"{cfg.extend}/genotype.json") != genotype:
         raise UsageError(f"extend={cfg.extend}: that run trains another genotype")
     loop = parts.loop
     if cfg.dry_run:
@@ -83,7 +83,7 @@ def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
 
     data, split = parts.data, parts.loaders.split
     held_out = f"{len(split.val)} held out for validation" if parts.loop.val else "none held out"
-    return [f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})",
+    return [*parts.loaders.about, f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})",
             f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters",
             *retraining_note(cfg.genotype, HydraConfig.get().runtime.choices["protocol"])]
 

@@ -75,7 +75,7 @@ def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
     from supernet.report.summary import size_text
 
     data, split = parts.data, parts.loaders.split
-    lines = [f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
+    lines = [*parts.loaders.about, f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
              f"(split {split.digest}, {'the same for both' if cfg.split.shared else cfg.split.mode})",
              f"supernet {parts.space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters"]
     if parts.table is not None:

@@ -43,24 +43,29 @@ class Normalise:
 class Augment:
     """What is done to training images: random crop after padding with black, horizontal flip, Cutout.
 
-    `pad`: pixels of black on each side before the crop. `crop`: side of the square that is cut out; None keeps the image's size.
+    `pad`: pixels of black on each side before the crop; None: an eighth of the shorter side, as 4 of CIFAR's 32. `crop`: side of the
+    square that is cut out; None keeps the image's size.
     `flip`: mirror half of the images, left to right. `cutout`: side of the square set to zero after normalisation, even, 0 for
     none; its centre is uniform over the image and what reaches over the border is clipped (DeVries & Taylor 2017), so that the
     hole is often smaller than `cutout` squared.
     """
 
-    pad: int = 0
+    pad: int | None = 0
     flip: bool = False
     cutout: int = 0
     crop: int | None = None
 
     def __post_init__(self) -> None:
-        if self.pad < 0:
+        if self.pad is not None and self.pad < 0:
             raise DataError(f"augment.pad must be at least 0 pixels, got {self.pad}")
         if self.cutout < 0 or self.cutout % 2:
             raise DataError(f"augment.cutout must be an even side length in pixels, 0 for none, got {self.cutout}")
         if self.crop is not None and self.crop < 1:
             raise DataError(f"augment.crop must be a side length in pixels, or none, got {self.crop}")
+
+    def padding(self, height: int, width: int) -> int:
+        """Pixels of black on each side of images of this size."""
+        return min(height, width) // 8 if self.pad is None else self.pad
 
     def for_training(
         self, mean: tuple[float, ...], std: tuple[float, ...], *, device: torch.device, channels_last: bool = False
@@ -100,7 +105,7 @@ class TrainTransform:
 
     def draw(self, pixels: Tensor, generator: torch.Generator) -> Draw:
         batch, _, height, width = pixels.shape
-        pad = self.augment.pad
+        pad = self.augment.padding(height, width)
         high, wide = crop_size(self.augment.crop, height, width, pad)
 
         def below(bound: int) -> Tensor:
@@ -116,7 +121,7 @@ class TrainTransform:
 
     def apply(self, pixels: Tensor, draw: Draw) -> Tensor:
         batch, channels, height, width = pixels.shape
-        pad = self.augment.pad
+        pad = self.augment.padding(height, width)
         high, wide = crop_size(self.augment.crop, height, width, pad)
         y = torch.arange(high, device=pixels.device)
         x = torch.arange(wide, device=pixels.device)

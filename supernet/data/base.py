@@ -1,7 +1,7 @@
 """What a data set hands over: `Source`, and `Images` for one part of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,15 @@ class Part(Protocol):
     @property
     def resident(self) -> bool: ...  # whether all pixels are in memory, so that `read` costs a copy and no decoding
 
+    @property
+    def own_val(self) -> int: ...  # of the training part: so many at its end are a validation part that came with it
+
+    @property
+    def stored(self) -> str: ...  # as what pixels were found: `8 bits`, `16 bits`
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...  # what whoever uses them should know of how they were read, a line each
+
     def __len__(self) -> int: ...
 
     def read(self, indices: Tensor) -> Tensor: ...  # uint8 (B, C, H, W), for int64 (B,) on the device the images are on
@@ -36,6 +45,9 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
+    own_val: int = 0
+    stored: str = "8 bits"
+    notes: tuple[str, ...] = ()
     resident = True
 
     def __post_init__(self) -> None:
@@ -53,7 +65,7 @@ class Images:
         return self.pixels.index_select(0, indices)  # copies whole images, where indexing goes byte by byte
 
     def to(self, device: torch.device) -> "Images":
-        return Images(self.pixels.to(device), self.labels.to(device))
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
 
 class Source(Protocol):
@@ -83,7 +95,7 @@ class Source(Protocol):
     def check(self) -> None:
         """Before any work starts: raise `DataError` if files are missing (fetching them first where asked to)."""
 
-    def train(self) -> Part: ...
+    def train(self) -> Part: ...  # a validation part that came with the data follows behind, `own_val` images
 
     def test(self) -> Part: ...
 
@@ -97,7 +109,7 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
 class Data(Protocol):
     """A data set as the scripts see it. Loaders are streams whose position can be saved (`loader.Loader`)."""
 
-    item: str  # what is counted: image, character, word
+    item: str  # what is counted: image, character, word; loaders say in `about` what was read, for the head of a run
 
     @property
     def name(self) -> str: ...

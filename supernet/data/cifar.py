@@ -11,6 +11,7 @@ import torch
 from supernet.data.base import DataError, Images, check_labels
 from supernet.data.download import download
 from supernet.data.pickled import read_pickle
+from supernet.genotype import short
 
 PIXELS = 3 * 32 * 32  # red, green and blue planes, row by row
 
@@ -59,18 +60,17 @@ def read_batch(label_key: bytes) -> Callable[[Path, int], tuple[np.ndarray, np.n
         batch = read_pickle(path)
         for key in (b"data", label_key):
             if key not in batch:
-                raise DataError(f"{path} must hold {key.decode()!r}, got keys {sorted(batch)}")
-        pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[label_key])
-        if (
-            pixels.shape != (records, PIXELS)
-            or pixels.dtype != np.uint8
-            or labels.shape != (records,)
-            or labels.dtype.kind != "i"
-        ):
-            raise DataError(
-                f"{path} must hold {records} rows of {PIXELS} uint8 pixels and as many labels, "
-                f"got {pixels.dtype} {pixels.shape} and {labels.dtype} {labels.shape}"
-            )
+                raise DataError(f"{path} must hold {key.decode()!r}, got keys {short(list(batch)[:10])}")
+        pixels, labels = batch[b"data"], batch[label_key]
+        if type(pixels) is not np.ndarray or pixels.shape != (records, PIXELS):
+            seen = f"uint8 {pixels.shape}" if type(pixels) is np.ndarray else type(pixels).__name__
+            raise DataError(f"{path} must hold {records} rows of {PIXELS} uint8 pixels and as many labels, got {seen}")
+        # types before numpy sees them: a list may hold lists without end
+        if type(labels) is not list or len(labels) != records or not all(type(n) is int and 0 <= n < 2**31 for n in labels):
+            seen = f"{type(labels).__name__}{f' of {len(labels)}' if type(labels) is list else ''}"
+            raise DataError(f"{path} must hold {records} rows of {PIXELS} uint8 pixels and as many labels, a list of whole numbers, "
+                            f"got {seen}")
+        labels = np.array(labels, np.int64)
         return pixels, labels
 
     return read

@@ -87,15 +87,18 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     An idx file is four bytes (0, 0, 8 for uint8, the number of dimensions), the dimensions (big-endian uint32), and the values.
     """
     plain, packed = _forms(path)
+    header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
+    size = len(header) + math.prod(shape)
+    found = plain if plain.is_file() else packed
     try:
-        found, content = (plain, plain.read_bytes()) if plain.is_file() else (packed, gzip.decompress(packed.read_bytes()))
+        with (open(plain, "rb") if found == plain else gzip.open(packed)) as file:
+            content = file.read(size + 1)  # no more than it may hold: a small file can unpack to any size
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{packed} must be an undamaged gzip file: {error}") from error
-    header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
     if content[: len(header)] != header:
         seen = content[: len(header)].hex()
         raise DataError(f"{found} must start with the idx header of uint8 {shape}, {header.hex()}, got {seen}")
-    size = len(header) + math.prod(shape)
     if len(content) != size:
-        raise DataError(f"{found} must hold {size} bytes, got {len(content)}: it is damaged, fetch it again")
+        seen = "more" if len(content) > size else len(content)
+        raise DataError(f"{found} must hold {size} bytes, got {seen}: it is damaged, fetch it again")
     return np.frombuffer(bytearray(content), np.uint8, offset=len(header)).reshape(shape)  # a bytearray, to be writable

@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from supernet.data.augment import Augment
-from supernet.data.base import Data, Source
+from supernet.data.base import Data, DataError, Part, Source
+from supernet.data.describe import described
 from supernet.data.loader import FinalLoaders, Loader, Loading, SearchLoaders, final_loaders, search_loaders, test_loader
 from supernet.data.shared import shared_split
-from supernet.data.split import make_split
+from supernet.data.split import Split, lacking, make_split
 from supernet.interfaces import check_interface
 
 
 @dataclass(frozen=True)
 class ImageData(Data):
-    """The images of `source`, augmented in training by `augment`."""
+    """The images of `source`, augmented in training by `augment`. `sampling`: how batches that train are drawn (`sampling.SAMPLINGS`)."""
 
     source: Source
     augment: Augment
+    sampling: str = "shuffled"
 
     item = "image"
 
@@ -50,18 +52,28 @@ class ImageData(Data):
                generators: Mapping[str, torch.Generator]) -> SearchLoaders:
         images = self.source.train()
         limits = {"max_train": split["max_train"], "max_val": split["max_val"], "generator": generators["split"]}
+        if split.get("shared") and images.own_val:
+            raise DataError(f"split.shared=true trains weights and alphas on the same images, and data set {self.source.name} has "
+                            f"{images.own_val} of its own for validation: pass dataset.source.val=null to leave them out")
         if split.get("shared"):
             chosen = shared_split(len(images), **limits)
         else:
-            chosen = make_split(images.labels, mode=split["mode"], train_portion=split["train_portion"], **limits)
-        return search_loaders(self.source, chosen, images=images, augment=self.augment, augment_val=augment_val,
-                              generators=(generators["train"], generators["val"]), **vars(loading))
+            chosen = make_split(images.labels, mode=split["mode"], train_portion=split["train_portion"], own_val=images.own_val, **limits)
+        return search_loaders(self.source, chosen, images=images, augment=self.augment, augment_val=augment_val, sampling=self.sampling,
+                              generators=(generators["train"], generators["val"]), about=self._about(images, chosen, split["mode"]),
+                              **vars(loading))
 
     def final(self, loading: Loading, *, split: Mapping[str, Any], generators: Mapping[str, torch.Generator]) -> FinalLoaders:
         images = self.source.train()
         chosen = make_split(images.labels, mode=split["mode"], train_portion=1 - split["val_portion"], max_train=split["max_train"],
-                            generator=generators["split"])
-        return final_loaders(self.source, chosen, images=images, augment=self.augment, generator=generators["train"], **vars(loading))
+                            generator=generators["split"], own_val=images.own_val)
+        return final_loaders(self.source, chosen, images=images, augment=self.augment, generator=generators["train"],
+                             sampling=self.sampling, about=self._about(images, chosen, split["mode"]), **vars(loading))
+
+    def _about(self, images: Part, chosen: Split, mode: str) -> tuple[str, ...]:
+        """What was read. Raises DataError where the split leaves out a class without need."""
+        names = self.source.class_names
+        return (*described(self.source, images), *lacking(images.labels, chosen, names, mode=mode, own_val=images.own_val))
 
     def test(self, loading: Loading) -> Loader:
         return test_loader(self.source, batch_size=loading.eval_batch_size, augment=self.augment, device=loading.device,

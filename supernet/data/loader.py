@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from supernet.data.augment import Augment
 from supernet.data.base import DataError, Part, Source
+from supernet.data.sampling import sampling as make_draw
 from supernet.data.split import Split
 
 Batch = tuple[Tensor, Tensor]  # images float (B, C, H, W), labels int64 (B,)
@@ -20,8 +21,9 @@ NOT_AUGMENTED = Augment()
 class Loader:
     """The images at `indices` (int64 (N,)), in batches, on `device`: transformed, and cast to `dtype`.
 
-    A pass is one walk over all of them, in a fresh random order when `shuffle` is True. All randomness, orders and transforms
-    alike, comes from `generator`, which lives on `device`.
+    A pass is one walk over all of them, in a fresh random order when `shuffle` is True; with `sampling` balanced it is over as many, drawn
+    from every class equally (`sampling.SAMPLINGS`). All randomness, draws, orders and transforms alike, comes from `generator`, which
+    lives on `device`.
 
     The loader is a position in a stream, `position` being the batches of the pass that were handed out. Iterating goes on from
     there: after a `break`, or in another process after `load_state_dict`, the batches that remain are the same bit for bit. After
@@ -45,6 +47,7 @@ class Loader:
         device: torch.device | str,
         workers: int = 0,
         dtype: torch.dtype = torch.float32,
+        sampling: str = "shuffled",
     ) -> None:
         self.device = torch.device(device)
         if batch_size < 1 or workers < 0:
@@ -69,6 +72,7 @@ class Loader:
         self.workers = workers
         self.dtype = dtype
         self.position = 0
+        self._draw = make_draw(sampling, self.labels[self.indices])
         self._order = self.indices.new_empty(0)  # positions in `indices`, for this pass; empty before the first
 
     @property
@@ -131,7 +135,7 @@ class Loader:
 
     def _new_order(self) -> Tensor:
         if self.shuffle:
-            return torch.randperm(self.num_items, generator=self.generator, device=self.device)
+            return self._draw(self.generator)
         return torch.arange(self.num_items, device=self.device)
 
 
@@ -204,21 +208,26 @@ class Loading:
 
 @dataclass(frozen=True)
 class SearchLoaders:
-    """`train` for w, `val` (shuffled) for alpha, `val_eval` (in order, not augmented) to measure. A search has no test part."""
+    """`train` for w, `val` (shuffled) for alpha, `val_eval` (in order, not augmented) to measure. A search has no test part. `about`: what
+    was read, lines for people. `class_counts`: images of each class that train w; none where there are no classes."""
 
     train: Loader
     val: Loader
     val_eval: Loader
     split: Split
+    about: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class FinalLoaders:
-    """`train`, and `val` (in order, not augmented) or None when the split keeps nothing for it."""
+    """`train`, and `val` (in order, not augmented) or None when the split keeps nothing for it; the rest as of `SearchLoaders`."""
 
     train: Loader
     val: Loader | None
     split: Split
+    about: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
 
 
 def search_loaders(
@@ -236,6 +245,8 @@ def search_loaders(
     drop_last: bool = False,
     channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
+    sampling: str = "shuffled",
+    about: tuple[str, ...] = (),
 ) -> SearchLoaders:
     """Loaders of the training part; the test part is not read. `generators` are those of `train` and `val`, on `device`. `images`: the
     training part, where it was read already.
@@ -250,12 +261,14 @@ def search_loaders(
     training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
     common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
-    learning = {"batch_size": batch_size, "shuffle": True, "drop_last": drop_last, **common}
+    learning = {"batch_size": batch_size, "shuffle": True, "drop_last": drop_last, "sampling": sampling, **common}
     return SearchLoaders(
         train=Loader(images, split.train, transform=training, generator=generators[0], **learning),
         val=Loader(images, split.val, transform=training if augment_val else plain, generator=generators[1], **learning),
         val_eval=_eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common),
         split=split,
+        about=about,
+        class_counts=_class_counts(source, images, split),
     )
 
 
@@ -273,6 +286,8 @@ def final_loaders(
     drop_last: bool = False,
     channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
+    sampling: str = "shuffled",
+    about: tuple[str, ...] = (),
 ) -> FinalLoaders:
     """Loaders of the training part, for a network trained from scratch. `images`: that part, where it was read already."""
     _check_batch_size(batch_size, "training", split.train)
@@ -289,11 +304,11 @@ def final_loaders(
         generator=generator,
         shuffle=True,
         drop_last=drop_last,
+        sampling=sampling,
         **common,
     )
-    if len(split.val) == 0:
-        return FinalLoaders(train, None, split)
-    return FinalLoaders(train, _eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common), split)
+    val = _eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common) if len(split.val) else None
+    return FinalLoaders(train, val, split, about, _class_counts(source, images, split))
 
 
 def test_loader(
@@ -339,6 +354,10 @@ def _eval_loader(
         workers=workers,
         dtype=dtype,
     )
+
+
+def _class_counts(source: Source, images: Part, split: Split) -> tuple[int, ...]:
+    return tuple(torch.bincount(images.labels.cpu()[split.train], minlength=source.num_classes).tolist())
 
 
 def _check_batch_size(batch_size: int, side: str, positions: Tensor) -> None:

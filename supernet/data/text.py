@@ -107,12 +107,15 @@ class Text(Data):
         return SearchLoaders(
             train=self._loader(chosen.train, loading.batch_size, loading, generators["train"], self.random_lengths, "training"),
             val=self._loader(chosen.val, loading.batch_size, loading, generators["val"], False, "validation"),
-            val_eval=self._eval_loader(chosen.val, loading), split=chosen)
+            val_eval=self._eval_loader(chosen.val, loading), split=chosen, about=self._about())
 
     def final(self, loading: Loading, *, split: Mapping[str, Any], generators: Mapping[str, torch.Generator]) -> FinalLoaders:
         chosen = TextSplit(self._encoded("train")[: split["max_train"]], self._encoded("valid"))
         train = self._loader(chosen.train, loading.batch_size, loading, generators["train"], self.random_lengths, "training")
-        return FinalLoaders(train, self._eval_loader(chosen.val, loading), chosen)
+        return FinalLoaders(train, self._eval_loader(chosen.val, loading), chosen, self._about())
+
+    def _about(self) -> tuple[str, ...]:
+        return (f"a vocabulary of {len(self._vocabulary):,} {self.item}s, that of the training text",)
 
     def test(self, loading: Loading) -> "TextLoader":
         return self._eval_loader(self._encoded("test"), loading)

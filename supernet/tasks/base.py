@@ -1,6 +1,6 @@
 """What a network is trained for: the loss of a batch, what is counted on it, and what one batch hands to the next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -28,6 +28,9 @@ class Task(Protocol):
 
     def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *, state: State = None,
                  generator: torch.Generator | None = None) -> Result: ...
+
+    def for_classes(self, counts: Sequence[int], device: torch.device) -> "Task":
+        """The task on data with so many training images of each class (none where there are no classes), its tensors on `device`."""
 
     def network_options(self) -> dict[str, Any]:
         """What the builder of a final network must know of the task."""

@@ -1,36 +1,63 @@
 """Classification of images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from supernet.errors import UsageError
 from supernet.tasks.base import Batch, Result, State, counted, single
 from supernet.weights import EdgeWeights
 
 
 class Classification:
     """Cross-entropy. With `auxiliary_weight` a training batch adds that much of the auxiliary head's loss; reported losses and
-    accuracies are the main head's. `label_smoothing` acts in training only."""
+    accuracies are the main head's. `label_smoothing` and `class_weights` act in training only.
+
+    class_weights: a number for each class, at least 0, by which its images count; a batch's loss is the weighted mean. `balanced`: in
+    inverse proportion to the images of a class that train, N / (K n_k) with N images of K classes, n_k of class k.
+    """
 
     streams = False
 
-    def __init__(self, *, label_smoothing: float = 0.0, auxiliary_weight: float = 0.0):
-        self.label_smoothing, self.auxiliary_weight = label_smoothing, auxiliary_weight
+    def __init__(self, *, label_smoothing: float = 0.0, auxiliary_weight: float = 0.0, class_weights: str | Sequence[float] | None = None):
+        if class_weights is not None and class_weights != "balanced":
+            numbers = not isinstance(class_weights, str) and all(type(w) in (int, float) for w in class_weights)
+            if not (numbers and all(0 <= w < float("inf") for w in class_weights) and any(class_weights)):
+                raise UsageError("task.class_weights must be balanced, null, or a list of one number a class, at least 0 and not all 0, "
+                                 f"got {class_weights}")
+        self.label_smoothing, self.auxiliary_weight, self.class_weights = label_smoothing, auxiliary_weight, class_weights
+        self._weight: Tensor | None = None  # (K,), float32
+
+    def for_classes(self, counts: Sequence[int], device: torch.device) -> "Classification":
+        """Raises UsageError: as many weights as classes are needed."""
+        weights = balanced_weights(counts) if self.class_weights == "balanced" else self.class_weights
+        made = Classification(label_smoothing=self.label_smoothing, auxiliary_weight=self.auxiliary_weight, class_weights=weights)
+        if weights is not None:
+            if len(weights) != len(counts):
+                raise UsageError(f"task.class_weights must be one number for each of the {len(counts)} classes, got {len(weights)}")
+            made._weight = torch.tensor(weights, dtype=torch.float32, device=device)
+        return made
+
+    def _loss(self, logits: Tensor, targets: Tensor, training: bool) -> Tensor:
+        logits = single(logits)
+        if not training:
+            return F.cross_entropy(logits, targets)
+        weight = None if self._weight is None else self._weight.to(logits.dtype)
+        return F.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
 
     def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *, state: State = None,
                  generator: torch.Generator | None = None) -> Result:
         x, y = batch
-        smoothing = self.label_smoothing if net.training else 0.0
         if net.training and self.auxiliary_weight:
             logits, extra = net(x, weights, generator=generator, auxiliary=True)
-            reported = F.cross_entropy(single(logits), y, label_smoothing=smoothing)
-            loss = reported + self.auxiliary_weight * F.cross_entropy(single(extra), y, label_smoothing=smoothing)
+            reported = self._loss(logits, y, training=True)
+            loss = reported + self.auxiliary_weight * self._loss(extra, y, training=True)
         else:
             logits = net(x, weights, generator=generator)
-            loss = reported = F.cross_entropy(single(logits), y, label_smoothing=smoothing)
+            loss = reported = self._loss(logits, y, net.training)
         return Result(loss, counted(reported, logits, y))
 
     def network_options(self) -> dict[str, Any]:
@@ -44,3 +71,9 @@ class Classification:
 
     def lr_factor(self, batch: Batch) -> float:
         return 1.0
+
+
+def balanced_weights(counts: Sequence[int]) -> list[float]:
+    """N / (K n_k) of the K classes that have images; 1 of the others, which no loss meets."""
+    present = sum(count > 0 for count in counts)
+    return [sum(counts) / (present * count) if count else 1.0 for count in counts]

@@ -1,7 +1,7 @@
 """Language modelling as a task: the next character or word, sequences that go on from batch to batch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,9 @@ class LanguageModel:
         if net.training and self.temporal and len(out.raw) > 1:
             loss = loss + self.temporal * out.raw.diff(dim=0).square().mean()
         return Result(loss, counted(reported, out.logits, batch.targets), out.state)
+
+    def for_classes(self, counts: Sequence[int], device: torch.device) -> "LanguageModel":
+        return self
 
     def network_options(self) -> dict[str, Any]:
         return {}

@@ -1,0 +1,75 @@
+"""One image file as a square of 8 bits, whatever it was stored as."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from supernet.data.base import DataError
+from supernet.data.pixels import stored_as, to_8_bits
+
+MODES = {1: "L", 3: "RGB"}  # PIL's, by number of channels
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel, which PIL does not scale but clip
+ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+class Seen(NamedTuple):
+    """What a file held: `stored`, bits a channel; its size in pixels; whether anything of it is transparent; the largest value of
+    more than 8 bits."""
+
+    stored: str
+    width: int
+    height: int
+    transparent: bool
+    largest: float | None
+
+
+def decode(path: Path, side: int, channels: int, *, background: int = 255, white: float | None = None) -> Tensor:
+    """The image at `path` as uint8 (channels, side, side): short side resized to `side` (bilinear), then the centre square.
+
+    What is transparent is laid over a grey of `background`, 0..255. 16 bits and floats are scaled as `to_8_bits` says (`white`).
+    """
+    return look(path, side, channels, background=background, white=white)[0]
+
+
+def look(path: Path, side: int, channels: int, *, background: int = 255, white: float | None = None) -> tuple[Tensor, Seen]:
+    """As `decode`, with what the file held. Raises DataError naming the file."""
+    try:
+        with Image.open(path) as file:
+            image, seen = _as_8_bits(file, path, background, white)
+            square = _centre(image.convert(MODES[channels]), side)
+    except DataError:
+        raise
+    except Exception as error:  # of a damaged file PIL raises almost anything
+        raise DataError(f"{path} must be an image that can be decoded: {' '.join(str(error).split())}") from error
+    return torch.from_numpy(square.reshape(side, side, channels).transpose(2, 0, 1).copy()), seen
+
+
+def _as_8_bits(file: Image.Image, path: Path, background: int, white: float | None) -> tuple[Image.Image, Seen]:
+    width, height = file.size
+    if file.mode in DEEP:
+        values = np.asarray(file)
+        if file.mode == "I" and file.format == "PPM":  # PIL's mode for PGM of 16 bits, scaled by it to 0..65535
+            values = values.astype(np.uint16)
+        grey = to_8_bits(values, white, f"{path} (mode {file.mode})")
+        return Image.fromarray(grey), Seen(stored_as(values.dtype), width, height, False, float(values.max()))
+    raw = str(file.tile[0].args) if file.tile else ""  # before it is decoded: PIL keeps the high byte of 16 bits a colour
+    stored = "16 bits" if ";16" in raw else "1 bit" if file.mode == "1" else "8 bits"
+    if file.mode in ALPHA or "transparency" in file.info:
+        whole = file.convert("RGBA")
+        if whole.getchannel("A").getextrema()[0] < 255:
+            ground = Image.new("RGBA", whole.size, (background, background, background, 255))
+            return Image.alpha_composite(ground, whole), Seen(stored, width, height, True, None)
+    file.load()
+    return file, Seen(stored, width, height, False, None)
+
+
+def _centre(image: Image.Image, side: int) -> np.ndarray:
+    width, height = image.size
+    short = min(width, height)
+    image = image.resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return np.array(image.crop((left, top, left + side, top + side)))
