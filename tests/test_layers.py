@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 VALUES = ("errors", "files", "interfaces", "genotype", "space")  # plain values, without PyTorch
 ORDER = (*VALUES, "weights",
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
-         "notation", "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
+         "notation",  # cells in the words of others
+         "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
          "app", "commands", "rank", "tabulate", "supernet")  # options to objects; what is started; the package itself
 
