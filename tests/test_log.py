@@ -17,6 +17,7 @@ import pytest
 
 from supernet.runs.journal import Journal, JournalError, Mark
 from supernet.runs.log import Progress, TrackerError, WandbTracker, open_tracker
+from tests.helpers import until
 
 # ---- metrics
 
@@ -250,7 +251,8 @@ def test_offline_writes_a_run_that_can_be_synced_and_says_nothing(tmp_path, wand
     assert wandb.run.step == 7
     tracker.finish(0)
     [file] = (tmp_path / "run" / "wandb").glob("offline-run-*-abc123/run-abc123.wandb")
-    assert b"loss" in file.read_bytes() and str(file.parent) in text
+    until(lambda: b"loss" in file.read_bytes(), "the records")  # W&B's own process writes them, at times after `finish` returns
+    assert str(file.parent) in text
     assert list(file.parent.glob("files/media/images/cell_7_*.png"))
     assert capfd.readouterr() == ("", "")
 
