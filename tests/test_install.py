@@ -60,7 +60,7 @@ def test_an_installed_package_searches_and_trains_in_any_folder(installed, tmp_p
     printed = run(installed, "supernet-search", *SMALL, cwd=tmp_path)
     (retrain,) = [line for line in printed.splitlines() if line.startswith("retrain ")]
     assert retrain.split()[1] == "supernet-final"
-    run(installed, "supernet-final", *SMALL[:4], *SMALL[6:], cwd=tmp_path)
+    run(installed, "supernet-final", *SMALL[:4], *SMALL[6:], "batch_size=16", cwd=tmp_path)
     assert list(tmp_path.glob("runs/*_final_*/summary.json"))
     assert "does the supernet rank?" in run(installed, "supernet-rank", "--help", cwd=tmp_path).lower()
     assert "dataset: " in run(installed, "supernet-search", "--help", cwd=tmp_path)
