@@ -85,7 +85,7 @@ class Genotype:
 
     def save(self, path: Path, **notes: Any) -> None:
         """Writes the file at once or not at all. `notes` are further keys for readers; they are not part of the value."""
-        text = json.dumps(self.to_json() | {"digest": self.digest} | notes, indent=1) + "\n"
+        text = json.dumps(self.to_json() | {"digest": Genotype.from_json(self.to_json()).digest} | notes, indent=1) + "\n"
         text = re.sub(r"\[[^\[\]{}]*\]", lambda flat: json.dumps(json.loads(flat.group())), text)  # an edge a line
         write_whole(path, text.encode())
 

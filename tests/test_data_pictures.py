@@ -291,7 +291,7 @@ def test_damaged_archives_are_one_line(tmp_path):
 
 def test_a_damaged_split_is_one_line(tmp_path):
     for name, array in (("text", np.array(["a", "b"])), ("float", np.zeros(3)), ("big", np.arange(3, dtype=np.uint16))):
-        np.savez(tmp_path / name, train=array, val=np.arange(3), digest=np.array("0" * 16))
+        np.savez(tmp_path / name, train=array, val=np.arange(3), digest=np.array("0" * 16), shared=np.array(False))
         with pytest.raises(DataError, match="train must be int64"):
             Split.load(tmp_path / f"{name}.npz")
 

@@ -143,7 +143,7 @@ def test_the_digest_tells_the_sides_apart():
 
 def test_a_changed_or_foreign_file_is_refused(tmp_path):
     path = tmp_path / "split.npz"
-    np.savez(path, train=np.arange(3), val=np.arange(3, 5), digest=np.array("0" * 16))
+    np.savez(path, train=np.arange(3), val=np.arange(3, 5), digest=np.array("0" * 16), shared=np.array(False))
     with pytest.raises(DataError, match="the file was changed"):
         Split.load(path)
     path.write_bytes(b"not a split")

@@ -39,7 +39,7 @@ def look(path: Path, side: int, channels: int, *, background: int = 255, white: 
     """As `decode`, with what the file held. Raises DataError naming the file."""
     try:
         with Image.open(path) as file:
-            image, seen = _as_8_bits(file, path, background, white)
+            image, seen = as_8_bits(file, path, background, white)
             square = _centre(image.convert(MODES[channels]), side)
     except DataError:
         raise
@@ -48,15 +48,17 @@ def look(path: Path, side: int, channels: int, *, background: int = 255, white: 
     return torch.from_numpy(square.reshape(side, side, channels).transpose(2, 0, 1).copy()), seen
 
 
-def _as_8_bits(file: Image.Image, path: Path, background: int, white: float | None) -> tuple[Image.Image, Seen]:
+def as_8_bits(file: Image.Image, what: str | Path, background: int, white: float | None) -> tuple[Image.Image, Seen]:
+    """An opened image with 8 bits a channel and nothing transparent, and what it was. what: its name in messages. Raises DataError."""
     width, height = file.size
     if file.mode in DEEP:
         values = np.asarray(file)
         if file.mode == "I" and file.format == "PPM":  # PIL's mode for PGM of 16 bits, scaled by it to 0..65535
             values = values.astype(np.uint16)
-        grey = to_8_bits(values, white, f"{path} (mode {file.mode})")
+        grey = to_8_bits(values, white, f"{what} (mode {file.mode})")
         return Image.fromarray(grey), Seen(stored_as(values.dtype), width, height, False, float(values.max()))
-    raw = str(file.tile[0].args) if file.tile else ""  # before it is decoded: PIL keeps the high byte of 16 bits a colour
+    tiles = getattr(file, "tile", None)  # of one that was read from a file
+    raw = str(tiles[0].args) if tiles else ""  # before it is decoded: PIL keeps the high byte of 16 bits a colour
     stored = "16 bits" if ";16" in raw else "1 bit" if file.mode == "1" else "8 bits"
     if file.mode in ALPHA or "transparency" in file.info:
         whole = file.convert("RGBA")

@@ -43,7 +43,8 @@ class ImageData(Data):
     def facts(self) -> dict[str, Any]:
         source = self.source
         return {"kind": "images", "name": self.name, "class_names": list(source.class_names), "image_size": list(source.image_size),
-                "mean": list(source.mean), "std": list(source.std), "crop": self.augment.crop}
+                "mean": list(source.mean), "std": list(source.std), "crop": self.augment.crop,
+                "background": getattr(source, "background", 255), "white": getattr(source, "white", None)}  # of those that read files
 
     def example(self, device: torch.device) -> Tensor:
         return torch.zeros(1, self.source.in_channels, *self.source.image_size, device=device)

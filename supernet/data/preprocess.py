@@ -11,10 +11,8 @@ from torch import Tensor
 
 from supernet.data.augment import Augment
 from supernet.data.base import DataError
+from supernet.data.image_file import MODES, as_8_bits
 from supernet.data.text import UNKNOWN, items_of
-
-MODES = {1: "L", 3: "RGB"}  # PIL's, by number of channels
-EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}  # modes that `convert` does not clip
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -25,7 +23,8 @@ class ImagePreprocessing:
 
     A picture is a PIL image, a uint8 array (H, W) or (H, W, 3), or a uint8 tensor (C, H, W); also a list of them, or a uint8 tensor
     (N, C, H, W). One of another size is resized (bilinear) until it covers `image_size`, and cut to the centre; one of other channels
-    becomes grey or RGB. `crop`: side of the centre square that the network was trained on, None for all.
+    becomes grey or RGB; what is transparent lies on a grey of `background`, and 16 bits and floats are scaled (`white`), as files of the
+    data set were. `crop`: side of the centre square that the network was trained on, None for all.
     """
 
     mean: tuple[float, ...]
@@ -33,6 +32,8 @@ class ImagePreprocessing:
     image_size: tuple[int, int]
     crop: int | None = None
     device: torch.device = torch.device("cpu")
+    background: int = 255
+    white: float | None = None
 
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Tensor:
         many = isinstance(pictures, Sequence) or isinstance(pictures, Tensor) and pictures.dim() == 4
@@ -54,12 +55,10 @@ class ImagePreprocessing:
         return self._from_image(picture)
 
     def _from_image(self, image: Image.Image) -> Tensor:
-        if image.mode not in EIGHT_BITS:
-            raise DataError(f"a picture must have 8 bits a channel, got one of mode {image.mode}: scale it to 0..255 first")
         if len(self.mean) not in MODES:
             raise DataError(f"this network reads {len(self.mean)} channels: pictures must be uint8 tensors ({len(self.mean)}, "
                             f"{self.image_size[0]}, {self.image_size[1]})")
-        image = image.convert(MODES[len(self.mean)])
+        image = as_8_bits(image, "the picture", self.background, self.white)[0].convert(MODES[len(self.mean)])
         (width, height), (high, wide) = image.size, self.image_size
         if width * high >= height * wide:
             image = image.resize((high * width // height, high), Image.Resampling.BILINEAR)
@@ -104,7 +103,10 @@ def _images(facts: Mapping[str, Any], device: torch.device) -> ImagePreprocessin
         raise DataError(f"mean and std must be a number a channel and image_size [height, width], got {mean}, {std} and {size}")
     if crop is not None and not (type(crop) is int and crop > 0):
         raise DataError(f"crop must be a side in pixels or none, got {crop}")
-    return ImagePreprocessing(tuple(mean), tuple(std), tuple(size), crop, device)
+    background, white = facts["background"], facts["white"]
+    if not (type(background) is int and 0 <= background <= 255) or not (white is None or isinstance(white, int | float) and white > 0):
+        raise DataError(f"background must be 0 to 255 and white a positive number or none, got {background} and {white}")
+    return ImagePreprocessing(tuple(mean), tuple(std), tuple(size), crop, device, background, white)
 
 
 def _text(facts: Mapping[str, Any], device: torch.device) -> TextPreprocessing:
