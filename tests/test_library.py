@@ -18,7 +18,7 @@ from PIL import Image
 
 import supernet
 from ops.op import Normalisation
-from supernet.app import command_line
+from supernet import errors
 from supernet.data.augment import Augment
 from supernet.data.base import DataError
 from supernet.data.digits import Digits
@@ -408,7 +408,7 @@ def test_the_package_says_what_it_has_and_what_it_has_not():
     assert {"load", "space", "use", "Loaded"} <= set(dir(supernet)) and supernet.load.__doc__.startswith("The network of a run")
     with pytest.raises(AttributeError, match="has no attribute 'lood'"):
         supernet.lood  # noqa: B018
-    assert command_line.did_you_mean("nodess", ["nodes"]) == "; did you mean nodes?"
+    assert errors.did_you_mean("nodess", ["nodes"]) == "; did you mean nodes?"
 
 
 # ---- pre-processing
