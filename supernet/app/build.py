@@ -12,40 +12,71 @@ from omegaconf import DictConfig, OmegaConf
 from supernet.app.options import choices
 from supernet.errors import UsageError
 from supernet.genotype import Genotype, short
+from supernet.ranges import expected
 from supernet.space import Space
 
 
 def build(node: Any) -> Any:
     """The object that a node of options describes, made from plain lists and dicts. Raises UsageError: a number, a truth value or a text is
-    none."""
-    check_types(node)
+    none, and options alone say not what they are of."""
+    if not OmegaConf.is_dict(node) or "_target_" not in node:
+        key = node._get_full_key(None) if OmegaConf.is_config(node) else ""
+        raise UsageError(f"{key or 'a part'} must be the options of a part, its _target_ among them, got {shown(node)}")
+    check_options(node)
     return instantiate(node, _convert_="all")
 
 
-# By annotation of a constructor: what a value may be, and how that is said. bool is an int to isinstance.
-_PLAIN = {int: ((int,), "a whole number"), float: ((int, float), "a number"), bool: ((bool,), "true or false"), str: ((str,), "a text")}
-_TYPES = _PLAIN | {kind | None: ((*types, type(None)), f"{what} or null") for kind, (types, what) in _PLAIN.items()}
-
-
-def check_types(node: Any) -> None:
-    """Holds options against the annotations of the constructor that they are for, where these are plain types. Raises UsageError."""
-    if not OmegaConf.is_dict(node) or "_target_" not in node:
+def check_options(node: Any) -> None:
+    """Holds the options of all parts within a node against the signatures of their constructors, without making anything: what each may be
+    (`supernet.ranges`), and which there are. Raises UsageError."""
+    if OmegaConf.is_list(node):
+        for item in node:
+            check_options(item)
+    if not OmegaConf.is_dict(node):
         return
-    parameters = _parameters(node._target_)
-    for key, value in node.items():
-        check_types(value)
-        types, what = _TYPES.get(parameters[key].annotation, (None, "")) if key in parameters else (None, "")
-        if types is not None and type(value) not in types:
-            raise UsageError(f"{node._get_full_key(key)} must be {what}, got {value}")
+    for value in node.values():
+        check_options(value)
+    if "_target_" in node:
+        parameters, ranges = _parameters(node._target_)
+        if parameters is not None:
+            _check_part(node, parameters, ranges)
 
 
-def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
-    """Those of a function or class by its full name; none where it cannot be had, which `instantiate` will say better."""
+def _check_part(node: DictConfig, parameters: Mapping[str, inspect.Parameter], ranges: Mapping[str, Any]) -> None:
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for key, value in OmegaConf.to_container(node, resolve=True).items():
+        if key.startswith("_"):
+            continue  # Hydra's own: _target_, _partial_, _convert_
+        if key not in parameters:
+            if not takes_any:
+                own = ", ".join(name for name in parameters if name in node) or "none"
+                raise UsageError(f"there is no option {node._get_full_key(key)!r} with {node._target_}, which here has {own}")
+            continue
+        wrong = expected(ranges.get(key, parameters[key].annotation), value)
+        if wrong:
+            raise UsageError(f"{node._get_full_key(key)} must be {wrong}, got {shown(value)}")
+
+
+def _parameters(target: str) -> tuple[Mapping[str, inspect.Parameter] | None, Mapping[str, Any]]:
+    """Those of a function or class by its full name, and the ranges that we know of its numbers where it says none itself. None where it
+    cannot be had, which `instantiate` will say better."""
     module, _, name = target.rpartition(".")
     try:
-        return inspect.signature(getattr(import_module(module), name)).parameters
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return {}
+        made = getattr(import_module(module), name)
+        parameters = inspect.signature(made).parameters
+    except Exception:  # a module of the user's own may raise anything
+        return None, {}
+    if module.partition(".")[0] != "torch":
+        return parameters, {}
+    from supernet.optim.optimizers import TORCH_RANGES
+
+    return parameters, TORCH_RANGES.get(made, {})
+
+
+def shown(value: Any) -> str:
+    """What a message shows of an option's value."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def space_from(node: DictConfig) -> Space:

@@ -170,6 +170,10 @@ def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None
     """Builds the network of every stage with all candidates, and throws it away, so that one which cannot be built, or which cannot inherit
     from the one before, says so (ValueError, UsageError) before any work starts."""
     narrowed(parts.space, parts.space.candidates())
+    most = max(sum(row) for spec in parts.space.cells.values() for row in spec.present)
+    if cfg.stage.keep[0] >= most:
+        raise UsageError(f"stage.keep must begin below the {most} candidates that an edge of space {parts.space.name} has, got "
+                         f"{list(cfg.stage.keep)}")
     before = parts.net
     for index in range(1, len(stage_options(cfg))):
         net = supernet(of_stage(cfg, index), parts.space, parts.data, torch.device("cpu"))
@@ -192,10 +196,10 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
     position = Position() if before is None else before.position
     alpha = list(relaxation.parameters())
 
-    def describe_divergence(batch: Batch) -> str:
+    def describe_divergence(batch: Batch, otherwise: str) -> str:
         with torch.no_grad():
             weights = relaxation(generators["alpha"])
-        where = first_nonfinite(net, weights, batch, generator=generators["net"])
+        where = first_nonfinite(net, weights, batch, otherwise, generator=generators["net"])
         largest = max((p.abs().max().item() for p in alpha), default=0.0)
         return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
 
@@ -282,8 +286,8 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
                   device, **task.network_options())
     position = Position()
 
-    def describe_divergence(batch: Batch) -> str:
-        where = first_nonfinite(net, None, batch, generator=generators["net"])
+    def describe_divergence(batch: Batch, otherwise: str) -> str:
+        where = first_nonfinite(net, None, batch, otherwise, generator=generators["net"])
         return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
 
     guard = Guard(net, device, cfg.log_every, position, describe_divergence)

@@ -12,12 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from supernet.data.base import DataError, Images, Part
+from supernet.ranges import Channels, Finite, NonNegative, Positive, Side, ranged
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}  # PIL's, by number of channels
 IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}  # mean, std; grey: the mean over channels
 
 
+@ranged
 class Folder:
     """One directory a class, the same under `root`/train and `root`/test, in alphabetical order. `root`/test may be absent.
 
@@ -31,14 +33,12 @@ class Folder:
     def __init__(
         self,
         root: str,
-        image_size: int = 64,
-        in_channels: int = 3,
-        resident_mb: float = 1024,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        image_size: Side = 64,
+        in_channels: Channels = 3,
+        resident_mb: NonNegative = 1024,
+        mean: Sequence[Finite] | None = None,
+        std: Sequence[Positive] | None = None,
     ) -> None:
-        if image_size < 1:
-            raise DataError(f"image_size must be at least 1 pixel, got {image_size}")
         if in_channels not in MODES:
             raise DataError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}")
         self.root = Path(root)

@@ -32,6 +32,7 @@ class ImageData(Data):
 
     def check(self) -> None:
         self.source.check()
+        self.augment.check(*self.source.image_size)
 
     def example(self, device: torch.device) -> Tensor:
         return torch.zeros(1, self.source.in_channels, *self.source.image_size, device=device)

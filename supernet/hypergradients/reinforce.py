@@ -4,17 +4,17 @@ Sec. 2.2)."""
 import torch
 
 from supernet.hypergradients.base import Problem, Tensors, grad
+from supernet.ranges import Count, Finite, Fraction, ranged
 
 
-def reinforce(problem: Problem, *, samples: int = 10, baseline_decay: float = 0.99, entropy_weight: float = 1e-4) -> Tensors:
+@ranged
+def reinforce(problem: Problem, *, samples: Count = 10, baseline_decay: Fraction = 0.99, entropy_weight: Finite = 1e-4) -> Tensors:
     """The gradient of minus the expected reward: the mean over `samples` draws of -(R - b) d log p / d alpha.
 
     R is the accuracy on the validation batch, in [0, 1], plus `entropy_weight` times the draw's entropy, as a number; b is the moving mean
     of rewards, updated before it is subtracted, and 0 at the start [official code, micro_controller.py]. Needs a relaxation whose draws
     have a log-probability (relaxation=controller).
     """
-    if samples < 1 or not 0 <= baseline_decay < 1:
-        raise ValueError(f"hypergradient.samples must be at least 1 and baseline_decay in [0, 1), got {samples} and {baseline_decay}")
     losses = []
     for n in range(samples):
         found = (problem if n == 0 else problem.again()).score()

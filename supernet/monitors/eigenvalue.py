@@ -10,7 +10,8 @@ from torch import Tensor
 from ops.kernels import differentiable_twice
 from supernet.bilevel import Bilevel, rewound
 from supernet.hypergradients.base import grad
-from supernet.monitors.base import Look, Monitor, Reaction, Signal
+from supernet.monitors.base import Look, Monitor, Reaction, Retry, Signal
+from supernet.ranges import Count, Positive, Whole, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch
 
@@ -66,6 +67,7 @@ def dominant_eigenvalue(search: Bilevel, batch: Batch, iterations: int = 10) -> 
         search.net.train(training)
 
 
+@ranged
 class Eigenvalue(Monitor):
     """Computes it every `every` epochs on the first validation batch, by `iterations` of Lanczos' method on exact products.
 
@@ -77,13 +79,9 @@ class Eigenvalue(Monitor):
 
     gives = ("alpha_eigenvalue",)
 
-    def __init__(self, space: Space, *, every: int = 2, iterations: int = 10, window: int = 5, delta: int = 4, factor: float = 1.3,
-                 start_epoch: int = 10, stop: bool = False, retry: float | None = None, retry_until: float = 0.03):
-        for name, value in (("every", every), ("iterations", iterations), ("window", window), ("delta", delta)):
-            if value < 1:
-                raise ValueError(f"monitor.eigenvalue.{name} must be at least 1, got {value}")
-        if factor <= 0:
-            raise ValueError(f"monitor.eigenvalue.factor must be positive, got {factor}")
+    def __init__(self, space: Space, *, every: Count = 2, iterations: Count = 10, window: Count = 5, delta: Count = 4,
+                 factor: Positive = 1.3, start_epoch: Whole = 10, stop: bool = False, retry: Retry | None = None,
+                 retry_until: Positive = 0.03):
         self.every, self.iterations, self.spacing = every, iterations, every
         self.window, self.delta, self.factor, self.start_epoch = window, delta, factor, start_epoch
         self.reaction = Reaction("eigenvalue", stop, retry, retry_until)

@@ -10,10 +10,12 @@ from supernet.bilevel import Bilevel, rewound
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
 from supernet.networks.cell import MixedEdges
+from supernet.ranges import Count, Finite, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch
 
 
+@ranged
 class OpFreezing(Monitor):
     """The cosine between the gradients of the training and of the validation loss with respect to an op's weights, averaged over `count`
     steps; where the mean falls below `threshold` the op's weights are not trained any more (official code: 20 and 0.4).
@@ -26,9 +28,8 @@ class OpFreezing(Monitor):
 
     gives = ("frozen_share", "gradient_cosine")
 
-    def __init__(self, space: Space, *, threshold: float = 0.4, count: int = 20, every: int = 1, freeze: bool = True):
-        if count < 1 or every < 1:
-            raise ValueError(f"monitor.op_freezing.count and every must be at least 1, got {count} and {every}")
+    def __init__(self, space: Space, *, threshold: Finite = 0.4, count: Count = 20, every: Count = 1,
+                 freeze: bool = True):
         self.threshold, self.count, self.every, self.freeze = threshold, count, every, freeze
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self.means: dict[str, float] = {}

@@ -6,16 +6,16 @@ from supernet.bilevel import Bilevel, rewound, statistics_held
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
 from supernet.penalties.layer_alignment import alignment
+from supernet.ranges import Count, ranged
 from supernet.space import Space
 
 
+@ranged
 class LayerAlignment(Monitor):
     """Logs, by kind of cell, the mean cosine between the gradients of the validation loss with respect to each cell's own alphas, on the
     first validation batch, every `every` epochs."""
 
-    def __init__(self, space: Space, *, every: int = 1):
-        if every < 1:
-            raise ValueError(f"monitor.layer_alignment.every must be at least 1, got {every}")
+    def __init__(self, space: Space, *, every: Count = 1):
         self.every = every
         self.gives = [f"layer_alignment/{kind}" for kind in space.cells]
 

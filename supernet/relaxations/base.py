@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from supernet.ranges import NonNegative, ranged
 from supernet.space import Mask, Space
 from supernet.weights import EdgeWeights, Weights
 
@@ -78,13 +79,14 @@ class Relaxation(nn.Module, ABC):
         return {name.removeprefix("alpha."): p for name, p in self.named_parameters()}
 
 
+@ranged
 class TableRelaxation(Relaxation):
     """An interface for those whose parameters are one (E, O) table of alphas a kind of cell; its row-wise softmax is the mean.
 
     init_scale: alphas start as `init_scale` times standard normal draws.
     """
 
-    def __init__(self, space: Space, generator: torch.Generator, *, init_scale: float = 1e-3):
+    def __init__(self, space: Space, generator: torch.Generator, *, init_scale: NonNegative = 1e-3):
         super().__init__()
         self.alpha = make_alpha(space, init_scale, generator)
         for kind, mask in absent(space).items():

@@ -4,10 +4,12 @@ from typing import Any
 
 import torch
 
+from supernet.ranges import Finite, NonNegative, Positive, ranged
 from supernet.relaxations.base import Noise, TableRelaxation, gumbel
 from supernet.weights import EdgeWeights, Weights
 
 
+@ranged
 class Concrete(TableRelaxation):
     """`weights = softmax((log softmax(alpha) + g) / temperature)`, g standard Gumbel noise: a soft draw, nearly one-hot when cold.
 
@@ -17,11 +19,9 @@ class Concrete(TableRelaxation):
 
     static = True
 
-    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-2, init_mean: float = 0.0,
-                 temperature: float = 1.0, temperature_end: float = 0.03, decay: str = "linear"):
+    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: NonNegative = 1e-2, init_mean: Finite = 0.0,
+                 temperature: Positive = 1.0, temperature_end: Positive = 0.03, decay: str = "linear"):
         super().__init__(space, generator, init_scale=init_scale)
-        if min(temperature, temperature_end) <= 0:
-            raise ValueError(f"relaxation.temperature and temperature_end must be positive, got {temperature} and {temperature_end}")
         if decay not in ("linear", "exponential"):
             raise ValueError(f"relaxation.decay must be linear or exponential, got {decay!r}")
         self.temperature, self.ends, self.decay = temperature, (temperature, temperature_end), decay

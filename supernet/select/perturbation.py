@@ -10,6 +10,7 @@ from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
 from supernet.optim.optimizers import set_lr
 from supernet.optim.schedules import Cosine
+from supernet.ranges import Count, NonNegative, Positive, Whole, ranged
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
 from supernet.select.base import FinalSelection
 from supernet.space import Space
@@ -20,6 +21,7 @@ from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replac
 Accuracy = Callable[[EdgeWeights], float]
 
 
+@ranged
 class Perturbation(FinalSelection):
     """Edge by edge in a random order, in all kinds of cells at once: each op of the edge is masked in turn, the op whose absence costs the
     supernet most validation accuracy is kept, and the supernet is fine-tuned for `finetune_epochs`. Then node by node: of the edges into
@@ -35,13 +37,8 @@ class Perturbation(FinalSelection):
     `lr_factor` to `lr_minimum` [official code: 5 epochs (their default 10), 0.1, 0.001]. After the last decision there is none.
     """
 
-    def __init__(self, *, finetune_epochs: int = 5, lr_factor: float = 0.1, lr_minimum: float = 0.001, val_batches: int | None = None,
-                 statistics: str = "batch", train_alpha: bool = True):
-        if finetune_epochs < 0 or lr_factor <= 0 or lr_minimum < 0:
-            raise ValueError("final_select needs finetune_epochs and lr_minimum of at least 0 and lr_factor > 0, "
-                             f"got {finetune_epochs}, {lr_minimum} and {lr_factor}")
-        if val_batches is not None and val_batches < 1:
-            raise ValueError(f"final_select.val_batches must be at least 1, or null for all, got {val_batches}")
+    def __init__(self, *, finetune_epochs: Whole = 5, lr_factor: Positive = 0.1, lr_minimum: NonNegative = 0.001,
+                 val_batches: Count | None = None, statistics: str = "batch", train_alpha: bool = True):
         if statistics not in ("batch", "running"):
             raise ValueError(f"final_select.statistics must be batch or running, got {statistics!r}")
         self.finetune_epochs, self.lr_factor, self.lr_minimum, self.val_batches = finetune_epochs, lr_factor, lr_minimum, val_batches

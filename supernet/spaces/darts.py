@@ -1,17 +1,21 @@
 """The DARTS cell space (Liu et al. 2019, Sec. 2.1 and 3.1.1): normal and reduction cells of two inputs, stacked."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from supernet.genotype import short
+from supernet.ranges import Count, Range, Whole, ranged
 from supernet.space import Candidates, CellSpec, Space
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 MAX_NODES = 32  # a genotype file says how many: a bound, so that it cannot ask for a space that never ends
+Nodes = Annotated[int, Range(1, MAX_NODES)]
+Parallel = Annotated[int, Range(1, 16)]
 
 
-def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequence[int] | None = 2,
-         concat: Mapping[str, Sequence[int]] | None = None, none_selectable: bool = False, parallel: int = 1) -> Space:
+@ranged
+def make(*, nodes: Nodes = 4, ops: Sequence[str] = OPS, edges_per_node: Count | Sequence[Whole] | None = 2,
+         concat: Mapping[str, Sequence[Whole]] | None = None, none_selectable: bool = False, parallel: Parallel = 1) -> Space:
     """The space of cells with `nodes` intermediate nodes; nodes 0 and 1 are the outputs of the two cells before.
 
     edges_per_node: how many incoming edges a genotype keeps at a node, [fewest, most] where that may vary, None for all.
@@ -19,10 +23,6 @@ def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequ
     none_selectable: whether a genotype may hold `none` (never in DARTS; SNAS's cells do).
     parallel: how many edges may join the same two nodes (two in NASNet's cells).
     """
-    if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
-        raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
-    if parallel < 1:
-        raise ValueError(f"space.parallel must be at least 1, got {parallel}")
     keep = (edges_per_node, edges_per_node) if type(edges_per_node) is int else edges_per_node
     if keep is not None and not (len(keep) == 2 and 0 <= keep[0] <= keep[1] and keep[1] >= 1):
         raise ValueError(f"space.edges_per_node must be a positive number, [fewest, most] or null, got {edges_per_node}")

@@ -7,17 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from supernet.ranges import Fraction, NonNegative, ranged
 from supernet.tasks.base import Batch, Result, State, counted, single
 from supernet.weights import EdgeWeights
 
 
+@ranged
 class Classification:
     """Cross-entropy. With `auxiliary_weight` a training batch adds that much of the auxiliary head's loss; reported losses and
     accuracies are the main head's. `label_smoothing` acts in training only."""
 
     streams = False
 
-    def __init__(self, *, label_smoothing: float = 0.0, auxiliary_weight: float = 0.0):
+    def __init__(self, *, label_smoothing: Fraction = 0.0, auxiliary_weight: NonNegative = 0.0):
         self.label_smoothing, self.auxiliary_weight = label_smoothing, auxiliary_weight
 
     def __call__(self, net: nn.Module, batch: Batch, weights: EdgeWeights | None = None, *, state: State = None,
