@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supernet.errors import Mendable
+from supernet.files import read_text
 
 FORMAT = "supernet.genotype/1"
 MAX_FILE_BYTES = 1_000_000  # a genotype is a few kB; anything far larger is not one
@@ -90,15 +91,10 @@ class Genotype:
         """Reads a genotype file. Raises GenotypeError with one line for anything that is not one."""
         path = Path(path)
         try:
-            size = path.stat().st_size
-            if size > MAX_FILE_BYTES:
-                raise GenotypeError(f"{path}: a genotype file has at most {MAX_FILE_BYTES:,} bytes, this one has {size:,}")
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(read_text(path, MAX_FILE_BYTES))
         except OSError as error:
             raise GenotypeError(f"{path}: cannot read the genotype ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
-            if isinstance(error, GenotypeError):
-                raise
             raise GenotypeError(f"{path}: not a JSON file ({error})") from error
         return cls.from_json(data, str(path))
 

@@ -4,14 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException
 
 from supernet.errors import UsageError
+from supernet.files import FileError, read_text
 
 CONF = Path(__file__).resolve().parent.parent / "conf"  # the same folder as `conf/` of the project, also in an installed package
+
+MAX_OPTIONS_BYTES = 300_000  # a run's options are 5 kB; YAML is read at some 100 kB a second
+MAX_DEPTH = 50
 
 
 def overrides(options: dict[str, Any]) -> list[str]:
@@ -43,15 +48,38 @@ def choices(group: str) -> list[str]:
     return loader.get_group_options(group)
 
 
+def read_options(path: Path) -> DictConfig:
+    """Options from a YAML file, as `text` wrote them. Raises OSError (FileError with a line that says why): it cannot be read, is none, or
+    holds aliases, a few hundred bytes of which unfold to more than any memory, or lies too deep."""
+    try:
+        content = read_text(path, MAX_OPTIONS_BYTES)
+        depth = 0
+        for event in yaml.parse(content, Loader=yaml.SafeLoader):
+            if type(event) is yaml.AliasEvent:
+                raise FileError(path, f"options have no aliases, and line {event.start_mark.line + 1} holds *{event.anchor}"[:150])
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # PyYAML takes a minute for 5,000 brackets
+                raise FileError(path, f"options lie at most {MAX_DEPTH} deep, and line {event.start_mark.line + 1} goes deeper")
+        found = OmegaConf.create(content)
+    except (yaml.YAMLError, ValueError, RecursionError, OmegaConfBaseException) as error:
+        raise FileError(path, f"it must hold options as YAML ({' '.join(str(error).split())[:150]})") from error
+    if not OmegaConf.is_dict(found):
+        raise FileError(path, "it must hold options as YAML, {name: value}")
+    return found
+
+
 def newest_genotype(output: str, dataset: str) -> str:
     """The genotype.json of the search on `dataset` under `output` that finished last. Raises UsageError where there is none."""
     found = []
     for path in Path(output).glob("*/run.json"):
         genotype, config = path.with_name("genotype.json"), path.with_name("config.yaml")
         try:
-            status, of = json.loads(path.read_text()), OmegaConf.select(OmegaConf.load(config), "dataset.name")
-        except (OSError, ValueError, YAMLError):
+            status = json.loads(read_text(path, MAX_OPTIONS_BYTES))
+            of = OmegaConf.select(read_options(config), "dataset.name")
+        except (OSError, ValueError, RecursionError, OmegaConfBaseException):
             continue  # not a run of ours, or a damaged one
+        if type(status) is not dict:
+            continue
         if (status.get("script"), status.get("status"), of) == ("train_search", "finished", dataset) and genotype.exists():
             found.append((status.get("updated", ""), str(genotype)))
     if not found:

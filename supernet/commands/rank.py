@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf import DictConfig
 
 from supernet.app.checks import validate
 from supernet.app.command_line import composing, shows_errors
-from supernet.app.options import CONF, overrides, plain
+from supernet.app.options import CONF, overrides, plain, read_options
 from supernet.errors import UsageError
 from supernet.runs.interrupt import Interrupt
 
@@ -139,10 +138,10 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
         if (folder.status() or {}).get("script") != "train_search" or not folder.config.exists():
             raise UsageError(f"run={cfg.run}: expected the folder of a search, with run.json and config.yaml")
         try:
-            options = OmegaConf.load(folder.config)
-        except (OSError, ValueError, YAMLError) as error:
-            raise UsageError(f"{folder.config}: cannot read the run's options ({' '.join(str(error).split())[:150]})") from error
-        if not OmegaConf.is_dict(options) or not {"space", "dataset", "split", "compat", "seed"} <= set(options):
+            options = read_options(folder.config)
+        except OSError as error:
+            raise UsageError(f"{folder.config}: cannot read the run's options ({error.strerror or error})") from error
+        if not {"space", "dataset", "split", "compat", "seed"} <= set(options):
             raise UsageError(f"{folder.config}: expected the options of a search")
         found = checkpoint.all_files(folder.checkpoints)
         if not found and "shared_weights" in cfg.by:

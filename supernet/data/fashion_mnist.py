@@ -1,9 +1,7 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 training and 10,000 test images of clothes, grey, 28x28, ten classes."""
 
-import gzip
 import math
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 
 from supernet.data.base import DataError, Images, check_labels
 from supernet.data.download import download
+from supernet.files import gunzipped, read_bytes
 
 RECORDS = {"train": 60_000, "t10k": 10_000}  # by the first word of the file names
 BY_HAND = "put the four files of https://github.com/zalandoresearch/fashion-mnist (data/fashion, .gz or unpacked) there"
@@ -87,15 +86,17 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     An idx file is four bytes (0, 0, 8 for uint8, the number of dimensions), the dimensions (big-endian uint32), and the values.
     """
     plain, packed = _forms(path)
-    try:
-        found, content = (plain, plain.read_bytes()) if plain.is_file() else (packed, gzip.decompress(packed.read_bytes()))
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{packed} must be an undamaged gzip file: {error}") from error
     header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
+    size = len(header) + math.prod(shape)
+    found = plain if plain.is_file() else packed
+    try:
+        content = read_bytes(found, 2 * size + 1000)  # packed, what cannot be made smaller grows by a little
+        content = gunzipped(content, 2 * size, packed) if found == packed else content
+    except OSError as error:
+        raise DataError(f"{found}: cannot read the data set ({error.strerror or error}): it is damaged, fetch it again") from error
     if content[: len(header)] != header:
         seen = content[: len(header)].hex()
         raise DataError(f"{found} must start with the idx header of uint8 {shape}, {header.hex()}, got {seen}")
-    size = len(header) + math.prod(shape)
     if len(content) != size:
         raise DataError(f"{found} must hold {size} bytes, got {len(content)}: it is damaged, fetch it again")
     return np.frombuffer(bytearray(content), np.uint8, offset=len(header)).reshape(shape)  # a bytearray, to be writable

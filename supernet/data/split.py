@@ -1,7 +1,6 @@
 """The training part of a data set, divided into images for the network weights and images for the architecture."""
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,9 @@ import torch
 from torch import Tensor
 
 from supernet.data.base import DataError
+from supernet.files import DAMAGED, check_zip
+
+MAX_BYTES = 2**33  # of the positions in a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +48,10 @@ class Split:
     def load(path: Path) -> "Split":
         """What `save` wrote; `DataError` when the file is missing, is something else, or was changed."""
         try:
+            check_zip(path, MAX_BYTES)
             with np.load(path, allow_pickle=False) as file:
                 train, val, digest = file["train"], file["val"], str(file["digest"])
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, *DAMAGED) as error:
             raise DataError(f"{path} must be a split saved as .npz with train, val and digest: {error}") from error
         split = Split(torch.from_numpy(train), torch.from_numpy(val))
         if split.digest != digest:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from supernet.errors import Mendable
+from supernet.files import read_text
 from supernet.runs.checkpoint import has_checkpoint
 
+MAX_STATUS_BYTES = 1_000_000  # run.json has a few hundred
 Status = Literal["running", "stopped", "finished", "failed"]
 
 
@@ -73,8 +75,8 @@ class RunFolder:
     def status(self) -> dict[str, Any] | None:
         """What run.json says; None where there is no such file, or it is not ours to read."""
         try:
-            data = json.loads(self.run_json.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            data = json.loads(read_text(self.run_json, MAX_STATUS_BYTES))
+        except (OSError, ValueError, RecursionError):
             return None
         return data if type(data) is dict else None
 

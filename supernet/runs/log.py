@@ -12,7 +12,10 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from supernet.errors import Mendable
+from supernet.files import read_bytes
 from supernet.runs.folder import RunFolderError, to_json
+
+MAX_BYTES = 2**31  # of metrics.jsonl, which has a line an epoch
 
 
 class Metrics:
@@ -46,7 +49,7 @@ class Metrics:
 
         Raises ValueError: another line is not JSON.
         """
-        *lines, _torn = path.read_bytes().split(b"\n")
+        *lines, _torn = read_bytes(path, MAX_BYTES).split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
             try:
