@@ -48,7 +48,9 @@ def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise FileError(path, f"it has {size:,} bytes, and at most {limit:,} are read")
-        data = file.read(limit + 1)  # it may grow, and what /proc makes up has no size
+        data = file.read(size + 1)  # not `limit`: a read takes the memory that it asks for
+        while len(data) <= limit and (more := file.read(2**20)):  # it grows, or is one of those that /proc makes up, which tell no size
+            data += more
     if len(data) > limit:
         raise FileError(path, f"it has more than the {limit:,} bytes that are read")
     return data

@@ -104,6 +104,11 @@ def test_the_size_is_held_to_also_where_the_system_does_not_tell_it():
     assert read_bytes("/proc/self/comm", 100).endswith(b"\n")
 
 
+def test_a_large_limit_takes_no_memory(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert read_bytes(tmp_path / "file", 2**60) == b"abc" and read_bytes("/proc/self/status", 2**60).startswith(b"Name:")
+
+
 def test_text_that_is_none_is_told_by_its_place(tmp_path):
     (tmp_path / "file").write_bytes(b"abc\xff")
     with pytest.raises(FileError, match="it must be text in UTF-8, and is not at byte 3"):
