@@ -135,7 +135,7 @@ def test_a_folder_that_is_no_search_is_named(run, tmp_path):
     with pytest.raises(UsageError, match="cannot read the run's options"):
         search_of(settings(run=str(tmp_path)))
     other.config.write_text("- a\n- b\n")
-    with pytest.raises(UsageError, match="expected the options of a search"):
+    with pytest.raises(UsageError, match="it must hold options as YAML"):
         search_of(settings(run=str(tmp_path)))
     other.config.write_text((run / "config.yaml").read_text())
     with pytest.raises(UsageError, match="that search has no checkpoint"):
