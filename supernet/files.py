@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import yaml
-
 from supernet.errors import Mendable
 
 KIND = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
@@ -72,6 +70,8 @@ def read_text(path: str | os.PathLike, limit: int) -> str:
 def yaml_text(path: str | os.PathLike, limit: int) -> str:
     """The same of a file of YAML that is safe to make data of. Raises FileError: it is none, holds aliases, a few hundred bytes of which
     unfold to more than any memory, or lies too deep."""
+    import yaml  # few who import this module read any
+
     content, depth = read_text(path, limit), 0
     try:
         for event in yaml.parse(content, Loader=yaml.SafeLoader):

@@ -227,7 +227,7 @@ def test_the_eigenvalue_is_of_a_batch_like_those_of_alpha(monkeypatch):
     assert max(as_they_are) < 0.5, "augmented as in training"
     assert not torch.equal(seen[0][0], seen[1][0]), "another batch each time"
     for monitor in (Eigenvalue, LayerAlignment):
-        with pytest.raises(ValueError, match="batch_size must be at least 1, or null for that of the search, got 0"):
+        with pytest.raises(ValueError, match="batch_size must be at least 1, or null, got 0"):
             monitor(SPACE, batch_size=0)
 
 

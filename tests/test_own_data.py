@@ -7,7 +7,7 @@ from PIL import Image
 from supernet import notation
 from supernet.genotype import Genotype
 from tests.helpers import At, only_error, run
-from tests.test_resume import assert_same, finished, outcome
+from tests.runs import assert_same, finished, outcome
 
 CLASSES = ("ant", "bee", "cat", "dog")
 SMALL = ("space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3", "channels=2", "batch_size=8")

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import ops
 from ops.op import Normalisation
+from supernet.app.build import build
 from supernet.app.command_line import register
 from supernet.app.options import CONF, choices
 from supernet.app.own_folder import choices_on_disk, own_conf
@@ -110,14 +111,14 @@ def test_an_op_of_ones_own_has_no_name_of_ours_and_is_imported_when_it_is_asked_
     (tmp_path / "conf" / "op").mkdir(parents=True)
     (tmp_path / "conf" / "op" / "se_conv.yaml").write_text("_target_: no_module_of_mine.op\n_partial_: true\n")
     try:
-        register_own_ops()
+        register_own_ops(build)
         with pytest.raises(ValueError, match="got 'se_cov'; did you mean se_conv?"):
             ops.make_op("se_cov", 4, 1, Normalisation(True, False))
         with pytest.raises(UsageError, match="there is no module 'no_module_of_mine'"):
             ops.make_op("se_conv", 4, 1, Normalisation(True, False))
         (tmp_path / "conf" / "op" / "skip_connect.yaml").write_text("_target_: no_module_of_mine.op\n")
         with pytest.raises(UsageError, match="conf/op/skip_connect.yaml: there is an op skip_connect already"):
-            register_own_ops()
+            register_own_ops(build)
     finally:
         ops.OPS.pop("se_conv", None)
 

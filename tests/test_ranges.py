@@ -194,8 +194,8 @@ REFUSED = {  # options of train_search.py; what the line begins with
     "layers without end": ("layers=100000000000", "layers must be at least 1 and at most 10,000, got 100000000000"),
     "a batch of less than nothing": (("cost=latency", "cost.batch_size=-1"), "cost.batch_size must be at least 1"),
     "a constant that is none": (("relaxation=controller", "relaxation.tanh_constant=nan"), "relaxation.tanh_constant must be"),
-    "an option of another part": ("+w_schedule.decay=5", "there is no option 'w_schedule.decay' with supernet.optim.schedules.Cosine"),
-    "an option of a part without any": ("+select.most=5", "there is no option 'select.most' with supernet.select.argmax.argmax"),
+    "an option of another part": ("+w_schedule.decay=5", "w_schedule.decay: supernet.optim.schedules.Cosine has no such option"),
+    "an option of a part without any": ("+select.most=5", "select.most: supernet.select.argmax.argmax has no such option"),
     "a name that is a path": (("dataset=text", "dataset.name=a/b"), "dataset.name must be at most 100 printable characters without /"),
     "a stage that keeps nothing": (("stage=p_darts", "skip_dropout=p_darts", "stage.keep=[0]"), "stage.keep must be falling"),
     "a stage with layers for none": (("stage=p_darts", "skip_dropout=p_darts", "stage.layers=[5,-1,7]"), "stage.layers must be at least 1"),
@@ -213,7 +213,7 @@ def test_what_was_accepted_or_ended_in_a_traceback_is_refused_first(options, lin
 def test_options_that_have_lost_their_part_are_refused():
     """`average` stands for a node of the protocol; a key that is added to it takes its place."""
     cfg = compose("final", overrides=["+average.decay=5"])
-    with pytest.raises(UsageError, match=r"^average must be the options of a part, its _target_ among them, got \{'decay': 5\}$"):
+    with pytest.raises(UsageError, match="^average must be a node with a _target_, got the names decay$"):
         build(cfg.average)
 
 

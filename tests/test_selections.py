@@ -321,7 +321,7 @@ def test_accuracies_of_perturbation_are_of_batches_like_those_of_alpha(monkeypat
     seen.clear()
     Perturbation(finetune_epochs=0, batch_size=8, val_batches=3)(loop)
     assert all([len(y) for _, y in batches] == [8, 8, 8] for batches in seen)
-    with pytest.raises(ValueError, match="final_select.batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="^batch_size must be at least 1"):
         Perturbation(batch_size=0)
 
 
