@@ -3,21 +3,40 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
+# make install LOCK=requirements.lock installs nothing but files whose SHA-256 stands there; make lock writes it (UV: how uv is called).
+LOCK ?=
+UV ?= uv
+PIP = $(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install search final test test-slow methods lint clean
+.PHONY: install lock search final test test-slow methods lint clean
 install: $(INSTALLED)
 
-# torch comes first and alone, so that nothing installed later can bring in a second one.
-$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+# torch comes first and alone, so that nothing installed later can bring in a second one. With a lock, setuptools comes first, checked like the
+# rest: a package that comes as source is built with it, where pip would fetch one unseen.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "error: Python 3.11 or 3.12 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); pass PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch
-	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[scripts,test,lint]'
+ifeq ($(LOCK),)
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e '.[scripts,test,lint]'
+else
+	@awk '/^setuptools==/ {on = 1} on {print} on && !/\\$$/ {exit}' $(LOCK) > $(VENV)/setuptools.lock
+	$(PIP) --require-hashes --no-deps --only-binary :all: -r $(VENV)/setuptools.lock
+	$(PIP) --require-hashes --no-build-isolation -r $(LOCK)
+	$(PIP) --no-deps --no-build-isolation -e .
+endif
 	$(RUN) -m pip check
 	@touch $@
+
+# For all systems and both versions of Python. A build of torch that lies elsewhere: make lock OUT=cpu.lock UV_ARGS="--find-links FOLDER"
+OUT ?= requirements.lock
+UV_ARGS ?= --universal
+lock:
+	$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock' --no-emit-index-url --no-emit-find-links \
+	  $(UV_ARGS) --extra scripts --extra test --extra lint -c constraints.txt setup.cfg -o $(OUT)
 
 search: $(INSTALLED)
 	$(RUN) train_search.py $(ARGS)

@@ -84,7 +84,8 @@ def _ours(net: nn.Module, batch: Batch) -> Side:
     task = Classification(auxiliary_weight=AUXILIARY_WEIGHT)
     loop = FinalLoop(net, task, torch.optim.SGD(net.parameters(), **W_OPTIMIZER), None, None, None, lr=W_OPTIMIZER["lr"],
                      schedule=lambda lr, epoch, epochs: lr, drop_path_prob=0.0, clip_norm=CLIP_NORM, generators=generators,
-                     guard=Guard(net, device, 50, position, lambda batch: "of the benchmark"), totals=Totals(device), position=position)
+                     guard=Guard(net, device, 50, position, lambda batch, otherwise: "of the benchmark"), totals=Totals(device),
+                     position=position)
     return Side(net, (), (loop.optimizer,), (batch,), lambda: {"train": task(net, batch, generator=generators["net"]).loss},
                 {"train": lambda: loop.step(batch)})
 

@@ -1,8 +1,119 @@
-"""Writing files so that a kill, a full disk or a power cut leaves the old one or the whole new one."""
+"""Files that come from outside are read whole and with bounds: one that never ends, a pipe that nobody writes into, or one that unpacks to
+far more than it has, is refused in one line. Files of our own are written so that a kill, a full disk or a power cut leaves the old one or
+the whole new one."""
 
 import contextlib
+import errno
+import lzma
 import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from supernet.errors import Mendable
+
+KIND = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+# What the readers of packed files raise where these are damaged, and no OSError. `zipfile` for one that asks for what it cannot do.
+DAMAGED = (EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
+MAX_DEPTH = 50  # of YAML
+
+
+class FileError(Mendable, OSError):
+    """A file is not read. `strerror` says why, as that of any OSError; the message is one line with the file's name."""
+
+    def __init__(self, path: str | os.PathLike, why: str) -> None:
+        super().__init__(errno.EINVAL, why, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+@contextlib.contextmanager
+def _regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # does not wait until somebody writes into a pipe
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise FileError(path, f"it must be a regular file, and is {KIND.get(stat.S_IFMT(mode), 'none')}")
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
+
+
+def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
+    """What a regular file of at most `limit` bytes holds. Raises FileError where it is none or holds more, else OSError. Never waits for a
+    pipe."""
+    with _regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise FileError(path, f"it has {size:,} bytes, and at most {limit:,} are read")
+        data = file.read(size + 1)  # not `limit`: a read takes the memory that it asks for
+        while len(data) <= limit and (more := file.read(2**20)):  # it grows, or is one of those that /proc makes up, which tell no size
+            data += more
+    if len(data) > limit:
+        raise FileError(path, f"it has more than the {limit:,} bytes that are read")
+    return data
+
+
+def read_text(path: str | os.PathLike, limit: int) -> str:
+    """The same as text in UTF-8. Raises FileError where it is none."""
+    try:
+        return read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(path, f"it must be text in UTF-8, and is not at byte {error.start:,}") from error
+
+
+def yaml_text(path: str | os.PathLike, limit: int) -> str:
+    """The same of a file of YAML that is safe to make data of. Raises FileError: it is none, holds aliases, a few hundred bytes of which
+    unfold to more than any memory, or lies too deep."""
+    import yaml  # few who import this module read any
+
+    content, depth = read_text(path, limit), 0
+    try:
+        for event in yaml.parse(content, Loader=yaml.SafeLoader):
+            if type(event) is yaml.AliasEvent:
+                raise FileError(path, f"options have no aliases, and line {event.start_mark.line + 1} holds *{event.anchor}"[:150])
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # PyYAML takes a minute for 5,000 brackets
+                raise FileError(path, f"options lie at most {MAX_DEPTH} deep, and line {event.start_mark.line + 1} goes deeper")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise FileError(path, f"it must hold options as YAML ({' '.join(str(error).split())[:150]})") from error
+    return content
+
+
+def gunzipped(data: bytes, limit: int, path: str | os.PathLike) -> bytes:
+    """What the bytes of a gzip file unpack to, all its members. Raises FileError where it is damaged, or unpacks to more than `limit`."""
+    found, size = [], 0
+    try:
+        while data:
+            member = zlib.decompressobj(wbits=31)
+            found.append(member.decompress(data, limit + 1 - size))
+            size += len(found[-1])
+            if size > limit:
+                raise FileError(path, f"it unpacks to more than the {limit:,} bytes that are read")
+            if not member.eof:
+                raise FileError(path, "the gzip file is damaged: it ends too early")
+            data = member.unused_data.lstrip(b"\0")  # tapes are filled up with zeros
+    except zlib.error as error:
+        raise FileError(path, f"the gzip file is damaged ({error})") from error
+    return b"".join(found)
+
+
+def check_zip(path: str | os.PathLike, limit: int) -> None:
+    """Raises FileError where a zip file (an .npz file is one) is none, or unpacks to more than `limit` bytes; `zipfile` reads no more of an
+    entry than it says here. Else OSError."""
+    try:
+        with _regular(path) as file:
+            with zipfile.ZipFile(file) as packed:
+                size = sum(entry.file_size for entry in packed.infolist())
+    except DAMAGED as error:
+        raise FileError(path, f"it must be an undamaged zip file ({error})") from error
+    if size > limit:
+        raise FileError(path, f"it unpacks to {size:,} bytes, and at most {limit:,} are read")
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

@@ -4,15 +4,14 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from supernet import files
 from supernet.errors import Mendable
-from supernet.files import write_whole
 
 FORMAT = "supernet.genotype/1"
 MAX_FILE_BYTES = 1_000_000  # a genotype is a few kB; anything far larger is not one
@@ -87,7 +86,7 @@ class Genotype:
         """Writes the file at once or not at all. `notes` are further keys for readers; they are not part of the value."""
         text = json.dumps(self.to_json() | {"digest": Genotype.from_json(self.to_json()).digest} | notes, indent=1) + "\n"
         text = re.sub(r"\[[^\[\]{}]*\]", lambda flat: json.dumps(json.loads(flat.group())), text)  # an edge a line
-        write_whole(path, text.encode())
+        files.write_whole(path, text.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Genotype":
@@ -115,18 +114,9 @@ class Trial(NamedTuple):
 def read_text(path: str | Path) -> str:
     """The text of the small file at `path`. Raises GenotypeError: it is none (a pipe may never end), or not small."""
     try:
-        about = os.stat(path)
-        if not stat.S_ISREG(about.st_mode):
-            raise GenotypeError(f"{path}: cannot read the genotype (expected a file)")
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)  # whatever its size is said to be
-        if len(content) > MAX_FILE_BYTES:
-            raise GenotypeError(f"{path}: a genotype file has at most {MAX_FILE_BYTES:,} bytes, this one has {about.st_size:,}")
-        return content.decode("utf-8")
+        return files.read_text(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise GenotypeError(f"{path}: cannot read the genotype ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise GenotypeError(f"{path}: not a JSON file ({error})") from error
+        raise GenotypeError(f"{path}: cannot read the genotype ({error.strerror or error})") from error
 
 
 def published_names() -> list[str]:

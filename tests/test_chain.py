@@ -216,10 +216,10 @@ def test_drop_path_drops_the_blocks_of_all_choices_of_a_layer_together_and_no_sh
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"stages": []}, "space.stages"), ({"stages": [[1, 0]]}, "space.stages"), ({"stages": [[1, 101]]}, "at most 100"),
-    ({"kernels": [2]}, "space.kernels"), ({"expansions": [0]}, "space.expansions"), ({"widths": [101]}, "space.widths"),
-    ({"dropouts": [100]}, "space.dropouts"), ({"activations": ["step"]}, "space.activations"), ({"poolings": []}, "space.poolings"),
-    ({"kernels": ["3"]}, "space.kernels"), ({"widths": [50, 50]}, "space.widths"),
+    ({"stages": []}, "stages"), ({"stages": [[1, 0]]}, "stages"), ({"stages": [[1, 101]]}, "at most 100"),
+    ({"kernels": [2]}, "kernels"), ({"expansions": [0]}, "expansions"), ({"widths": [101]}, "widths"),
+    ({"dropouts": [100]}, "dropouts"), ({"activations": ["step"]}, "activations"), ({"poolings": []}, "poolings"),
+    ({"kernels": ["3"]}, "kernels"), ({"widths": [50, 50]}, "widths"),
 ])
 def test_options_of_the_layerwise_space_are_checked(options, message):
     with pytest.raises(ValueError, match=message):

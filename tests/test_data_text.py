@@ -97,10 +97,11 @@ def test_tiny_shakespeare_as_published():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"level": "byte"}, "level must be"), ({"bptt": 3}, "bptt must be"), ({"train_portion": 1.0}, "leave a test"),
+    ({"level": "byte"}, "level must be"), ({"bptt": 3}, "bptt must be"), ({"train_portion": 0.95}, "leave a test"),
+    ({"train_portion": 1.0}, "train_portion must be above 0 and below 1"),
     ({"path": "nowhere.txt"}, "no such text")])
 def test_wrong_options(options, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ValueError, match=message):
         Text(**{"name": "text", "path": "x"} | options).check()
 
 
@@ -109,5 +110,5 @@ def test_text_that_is_too_short_or_not_text(tmp_path):
     with pytest.raises(DataError, match="at least 2 characters"):
         Text(name="text", path=str(tmp_path / "short.txt")).check()
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match="must be text in UTF-8, and is not at byte 0"):
         Text(name="text", path=str(tmp_path / "binary.txt")).check()

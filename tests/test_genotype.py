@@ -51,7 +51,7 @@ def test_files_that_are_no_genotype(tmp_path, text, message):
 def test_a_huge_file_is_not_read(tmp_path):
     with open(tmp_path / "g.json", "wb") as f:
         f.truncate(100_000_000)
-    with pytest.raises(GenotypeError, match="at most 1,000,000 bytes, this one has 100,000,000"):
+    with pytest.raises(GenotypeError, match="it has 100,000,000 bytes, and at most 1,000,000 are read"):
         Genotype.load(tmp_path / "g.json")
 
 

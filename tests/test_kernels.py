@@ -3,8 +3,10 @@
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -485,7 +487,10 @@ def test_the_same_bits_again_and_with_two_threads_the_same_numbers():
 
 
 OTHER_PROCESSORS = """
+import signal
+import subprocess
 import sys
+import time
 import torch
 from ops import kernels
 from ops.kernels import build, native, plain
@@ -643,8 +648,7 @@ def test_several_processes_build_at_once(tmp_path):
         run = lambda _: subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
         done = list(pool.map(run, range(2)))
     assert [d.stdout.strip() for d in done] == ["native", "native"], done
-    (kept,) = (tmp_path / "supernet").iterdir()
-    assert kept.suffix == ".so"
+    assert sorted(kept.suffix for kept in (tmp_path / "supernet").iterdir()) == [".lock", ".so"]
 
 
 def test_without_a_compiler_the_plain_path_computes_and_says_so(monkeypatch):
@@ -664,8 +668,8 @@ def test_without_a_compiler_the_plain_path_computes_and_says_so(monkeypatch):
 def test_a_folder_that_cannot_be_written_breaks_nothing(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with build._folder() as (folder, kept):
-        assert not kept and folder.is_dir()
+    with build._folder() as folder:
+        assert folder.is_dir() and tmp_path not in folder.parents
 
 
 def test_a_compiler_may_be_called_by_several_words(monkeypatch):
@@ -679,13 +683,90 @@ def test_a_compiler_may_be_called_by_several_words(monkeypatch):
             build._compiler()
 
 
-def test_a_damaged_library_is_built_again(monkeypatch, tmp_path):
-    good = Path(build.library("float")._name)
-    path = tmp_path / good.name
-    path.write_bytes(b"not a library")
-    built = []
-    loaded = build._load(path, "float", rebuild=lambda: (built.append(1), path.write_bytes(good.read_bytes())))
-    assert built == [1] and loaded.supernet_real_bytes() == 4
+# As a command: a compiler that gives the library that it is told once the file `go` is there, and counts how often it was called.
+COMPILER = """#!/bin/sh
+[ "$1" = --version ] && echo one of its own kind && exit
+echo built >> "{calls}"
+until [ -e "{go}" ]; do sleep 0.05; done
+while [ "$1" != -o ]; do shift; done
+cp "{library}" "$2"
+"""
+
+# `build.py` alone, without torch, so that many processes start at once.
+BUILDS = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("build", sys.argv[1])
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+build.WORD_S = 0.5
+print(build.library("float").supernet_real_bytes())
+"""
+
+
+@pytest.fixture
+def builds(tmp_path):
+    """Starts a process that loads the library of numbers of type float from a cache of its own."""
+    compiler, calls, go = tmp_path / "compiler", tmp_path / "calls", tmp_path / "go"
+    calls.touch()
+    go.touch()
+    compiler.write_text(COMPILER.format(calls=calls, library=build.library("float")._name, go=go))
+    compiler.chmod(0o755)
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", BUILDS, build.__file__], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                start_new_session=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CXX": str(compiler)})
+
+    def start_building() -> subprocess.Popen:
+        """A process whose compiler is at work until `go` is there."""
+        go.unlink()
+        process = start()
+        while calls.stat().st_size == 0:
+            time.sleep(0.02)
+        return process
+
+    start.building, start.go = start_building, go.touch
+    start.calls = lambda: len(calls.read_text().split())
+    start.kept = lambda: sorted((tmp_path / "supernet").glob("*.so"))
+    return start
+
+
+def test_of_several_processes_one_builds_and_the_others_wait_for_it(builds):
+    first = builds.building()
+    others = [builds() for _ in range(5)]
+    for process in others:
+        assert process.stderr.readline() == f"waiting for the native kernels, which another process builds (process id {first.pid})\n"
+    builds.go()
+    assert [process.communicate(timeout=60) for process in (first, *others)] == [("4\n", "")] * 6
+    assert builds.calls() == 1
+
+
+def test_a_build_that_is_killed_leaves_nothing_that_others_wait_for(builds):
+    killed = builds.building()
+    os.killpg(killed.pid, signal.SIGKILL)  # with the compiler that it has called
+    killed.communicate()
+    builds.go()
+    assert builds().communicate(timeout=60) == ("4\n", "") and builds.calls() == 2
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1:]
+
+
+@pytest.mark.parametrize("damage", [lambda c: b"", lambda c: c[:4096], lambda c: c[: len(c) // 2], lambda c: c[:-1], flipped,
+                                    lambda c: c + b"0", lambda c: b"not a library"],
+                         ids=["empty", "a page", "half", "a byte less", "a bit flipped", "a byte more", "text"])
+def test_a_damaged_library_is_never_loaded_but_built_again(builds, damage):
+    builds().communicate(timeout=60)
+    (kept,) = builds.kept()
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    process = builds()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip(), builds.calls()) == (0, "4", 2), err
+    assert err == f"{kept}: the native kernels that were kept are damaged; they are built again\n"
+    assert kept.read_bytes() == whole and builds.kept() == [kept]
+    assert builds().communicate(timeout=60) == ("4\n", "") and builds.calls() == 2
 
 
 @pytest.mark.parametrize("option", ["device=cuda", "channels_last=false"])

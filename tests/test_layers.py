@@ -9,7 +9,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 
 # From low to high; a room (a folder or a module of `supernet/`) imports what stands before it. A new one is entered where it belongs.
-VALUES = ("errors", "files", "interfaces", "genotype", "space")  # plain values, without PyTorch
+VALUES = ("errors", "ranges", "files", "interfaces", "genotype", "space")  # plain values, without PyTorch
 ORDER = (*VALUES, "weights",
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others

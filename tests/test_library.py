@@ -352,7 +352,7 @@ def test_a_wrong_space_is_said_in_one_line(call, message):
 
 
 def test_a_wrong_value_of_an_argument_is_said_by_the_space():
-    with pytest.raises(ValueError, match="space.nodes must be 1 to 32, got 40"):
+    with pytest.raises(ValueError, match="nodes must be at least 1 and at most 32, got 40"):
         supernet.space("darts", nodes=40)
 
 

@@ -103,7 +103,7 @@ def test_inactive_edges_let_nothing_pass():
 def test_partial_must_divide_the_channels():
     with pytest.raises(ValueError, match="network.partial must divide"):
         cell_of("normal", partial=3)
-    with pytest.raises(ValueError, match="network.partial must be at least 1"):
+    with pytest.raises(ValueError, match="partial must be at least 1"):
         cell_of("normal", partial=0)
 
 

@@ -114,7 +114,7 @@ def test_dropout_draws_one_mask_a_sequence():
     assert (kept == kept[0]).all() and 0 < kept.double().mean() < 1
     with pytest.raises(ValueError, match="generator="):
         net(torch.randint(11, (2, 2)))
-    with pytest.raises(ValueError, match="dropout rates"):
+    with pytest.raises(ValueError, match="dropout_x must be at least 0 and below 1, got 1.0"):
         build(dropout_x=1.0)
 
 

@@ -351,7 +351,7 @@ def test_a_huge_gradient_does_not_leave_the_simplex():
 def test_mirror_descent_refuses_what_is_not_on_the_simplex():
     with pytest.raises(ValueError, match="relaxation=simplex"):
         ExponentiatedGradient(Softmax(toy.make(), generator(), init_scale=1.0).parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="weight_decay=0"):
+    with pytest.raises(ValueError, match="weight_decay must be 0, got 0.001"):
         ExponentiatedGradient(Simplex(toy.make(), generator()).parameters(), lr=0.1, weight_decay=1e-3)
 
 

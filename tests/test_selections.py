@@ -122,7 +122,7 @@ def test_the_dropout_of_skips_falls_as_in_the_official_code():
     for epoch in range(25):
         expected = 0.4 * (25 - epoch - 1) / 25 if epoch < 10 else 0.4 * 2.718281828459045 ** (-(epoch - 10) * 0.2)
         assert schedule(epoch, 25) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="skip_dropout.prob"):
+    with pytest.raises(ValueError, match="prob must be at least 0 and below 1"):
         SkipDropout(1.0)
 
 
@@ -321,7 +321,7 @@ def test_accuracies_of_perturbation_are_of_batches_like_those_of_alpha(monkeypat
     seen.clear()
     Perturbation(finetune_epochs=0, batch_size=8, val_batches=3)(loop)
     assert all([len(y) for _, y in batches] == [8, 8, 8] for batches in seen)
-    with pytest.raises(ValueError, match="final_select.batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="^batch_size must be at least 1"):
         Perturbation(batch_size=0)
 
 
@@ -436,6 +436,6 @@ def test_a_selection_after_a_resume_finds_the_search_as_its_last_epoch_left_it(o
                                   lambda: Perturbation(val_batches=0), lambda: Sampled(source="alphas"), lambda: WithinCost(limit=0),
                                   lambda: Sampled(statistics="mean")])
 def test_wrong_options_of_a_final_selection_are_one_line(make):
-    with pytest.raises(ValueError, match="final_select") as caught:
+    with pytest.raises(ValueError, match=" must be ") as caught:
         make()
     assert "\n" not in str(caught.value)

@@ -116,7 +116,8 @@ def test_fingerprint_depends_on_what_is_allowed_only():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"nodes": 0}, "nodes must be 1 to 32, got 0"), ({"edges_per_node": 0}, "edges_per_node"), ({"ops": ["none"]}, "ops must be"),
+    ({"nodes": 0}, "nodes must be at least 1 and at most 32, got 0"), ({"edges_per_node": 0}, "edges_per_node"),
+    ({"ops": ["none"]}, "ops must be"),
     ({"concat": {"normal": [7]}}, "concat"), ({"parallel": 0}, "parallel"),
     ({"ops_per_edge": 0}, "ops_per_edge must be at least 1"), ({"ops_per_edge": 2, "parallel": 2}, "ops_per_edge must be .* got 2 with"),
 ])

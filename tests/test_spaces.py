@@ -127,7 +127,7 @@ def test_the_listed_example_is_a_space():
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"inputs": 3}, "inputs must be 1"), ({"cells": {"cell": {}}}, "must hold normal and reduce"),
+    ({"inputs": 3}, "inputs must be at least 1 and at most 2, got 3"), ({"cells": {"cell": {}}}, "must hold normal and reduce"),
     ({"normal": {"edges": [], "keep": 1}}, "must have edges, keep and outputs"), ({"normal": 3}, "must have edges"),
     ({"edges": [[2, 0, ["skip_connect"]]]}, "from an earlier node"), ({"edges": [[0, 3, ["skip_connect"]]]}, "none into node 2"),
     ({"edges": [[0, 2, []]]}, "at least one of them selectable"), ({"edges": [[0, 2, ["none"]]]}, "at least one of them selectable"),

@@ -96,7 +96,7 @@ def test_what_the_loops_do_around_a_step_does_not_wait_either(monkeypatch):
     space = darts.make()
     relaxation = Softmax(space, torch.Generator().manual_seed(0))
     totals, position, trajectory = Totals(CPU), Position(), Trajectory()
-    guard = Guard(side.net, torch.device("cuda"), 50, position, lambda batch: "")  # looks as seldom as on a GPU
+    guard = Guard(side.net, torch.device("cuda"), 50, position, lambda batch, otherwise: "")  # looks as seldom as on a GPU
     with monkeypatch.context() as patch:
         refuse_reads(patch)
         for _ in range(49):

@@ -7,6 +7,7 @@ import torch
 
 from ops.op import Normalisation
 from supernet.app import compose
+from supernet.bilevel import ALPHA_NORM, TRAINING_LOSS
 from supernet.data.augment import Augment
 from supernet.data.digits import Digits
 from supernet.data.loader import final_loaders
@@ -18,7 +19,7 @@ from supernet.spaces import darts
 from supernet.tasks.classification import Classification
 from supernet.training.evaluate import evaluate
 from supernet.training.final import FinalLoop, fit_final
-from supernet.training.guard import Diverged, Guard
+from supernet.training.guard import Diverged, Guard, first_nonfinite
 from supernet.training.records import Generators, Position, Totals
 from tests.searches import composed
 
@@ -44,7 +45,7 @@ def final_loop(lr=0.05, call=None, task=None):
     net = space.network(space.candidates(genotype), layers=2, channels=2, num_classes=10, in_channels=1, image_size=(8, 8),
                         norm=Normalisation(True, False), auxiliary=True)
     position = Position()
-    guard = Guard(net, cpu, 50, position, lambda batch: "described")
+    guard = Guard(net, cpu, 50, position, lambda batch, otherwise: "described")
     sgd = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
     return FinalLoop(net, task or Classification(auxiliary_weight=0.4), sgd, loaders.train, loaders.val, None, lr, Cosine(),
                      drop_path_prob=0.3, clip_norm=5.0, generators=generators, guard=guard, totals=Totals(cpu), position=position,
@@ -106,13 +107,22 @@ def test_guard_refuses_to_save_what_is_not_finite():
 
 def test_guard_on_a_gpu_looks_now_and_then_but_names_the_first_bad_step():
     position = Position()
-    guard = Guard(torch.nn.Linear(1, 1), torch.device("cuda"), 4, position, lambda batch: f"batch {batch}")
+    guard = Guard(torch.nn.Linear(1, 1), torch.device("cuda"), 4, position, lambda batch, otherwise: f"batch {batch}, {otherwise}")
     for step, loss in enumerate([1.0, math.inf, math.nan]):
         position.step = step
         guard("training loss", torch.tensor(loss), step)
     position.step = 3
-    with pytest.raises(Diverged, match="training loss is inf in epoch 0, step 1 .* batch 1"):
+    with pytest.raises(Diverged, match="training loss is inf in epoch 0, step 1 .* batch 1, so it is the loss itself"):
         guard.look()
+
+
+def test_a_gradient_that_overflows_is_not_called_the_loss():
+    net, batch = final_loop().net, (torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
+    guard = Guard(net, torch.device("cpu"), 1, Position(), lambda batch, otherwise: first_nonfinite(net, None, batch, otherwise))
+    with pytest.raises(Diverged, match="gradient's norm is inf .* every output of the network is finite, so it is the gradient, which"):
+        guard(ALPHA_NORM, torch.tensor(math.inf), batch)
+    with pytest.raises(Diverged, match="training loss is inf .* every output of the network is finite, so it is the loss itself"):
+        guard(TRAINING_LOSS, torch.tensor(math.inf), batch)
 
 
 def test_generators_are_independent_of_each_other_and_resume():

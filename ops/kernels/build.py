@@ -3,10 +3,15 @@
 The library has a C interface and knows nothing of torch, so it takes seconds to build and fits every version. It is kept in
 `$XDG_CACHE_HOME/supernet`, or `~/.cache/supernet`, under a name that changes with the source, the compiler and the processor; where
 that folder cannot be written, in a temporary one for this process.
+
+The name ends with the SHA-256 of what the file holds. A file of other contents is never loaded: the loader maps a library without
+looking, and a page that is missing kills the process at its first use. Of several processes that need a library one builds it, and the
+others wait.
 """
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
@@ -14,7 +19,9 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +29,9 @@ SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 # What a compiler may not know, the most wanted first: the processor's own instructions, threads.
 TRIES = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ("-mcpu=native",), ())
-TIMEOUT_S = 300
+TIMEOUT_S = 900  # of one call of the compiler: it takes seconds, and hundreds where a busy machine leaves it little of a core
+WAIT_S = 1800  # for the process that builds; the system frees its lock when it ends, however it ends
+WORD_S = 2  # of waiting without a word
 
 
 class BuildError(RuntimeError):
@@ -42,14 +51,68 @@ def library(real: str) -> ctypes.CDLL:
 def _library(real: str) -> ctypes.CDLL | str:
     try:
         compiler = _compiler()
-        name = f"native-{real}-{_key(compiler)}.so"
-        with _folder() as (folder, kept):
-            path = folder / name
-            if not path.exists():
-                _build(compiler, real, path)
-            return _load(path, real, rebuild=(lambda: _build(compiler, real, path)) if kept else None)
-    except (BuildError, OSError, subprocess.SubprocessError) as error:
+        stem = f"native-{real}-{_key(compiler)}"
+        with _folder() as folder:
+            found = _kept_library(folder, stem)
+            if found is not None:
+                with contextlib.suppress(OSError, AttributeError):  # whole, yet what it was linked with may be gone
+                    return _checked(ctypes.CDLL(str(found)), real)
+            with _alone(folder / f"{stem}.lock"):
+                path = _kept_library(folder, stem)
+                if path is None or path == found:
+                    path = _build(compiler, real, folder, stem)
+                return _checked(ctypes.CDLL(str(path)), real)
+    except (BuildError, OSError, AttributeError, subprocess.SubprocessError) as error:
         return " ".join(str(error).split())[:300]
+
+
+def _kept_library(folder: Path, stem: str) -> Path | None:
+    """The file of that stem whose contents are those that its name says. What is damaged is removed."""
+    for path in sorted(folder.glob(f"{stem}.*.so")):
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            if path.name == _name(stem, path.read_bytes()):
+                return path
+            _say(f"{path}: the native kernels that were kept are damaged; they are built again")
+            path.unlink()
+    return None
+
+
+def _name(stem: str, content: bytes) -> str:
+    return f"{stem}.{hashlib.sha256(content).hexdigest()}.so"
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Within, no other process that builds the same is here. Says what it waits for. Raises BuildError after WAIT_S."""
+    with open(lock, "a+") as file:
+        began, said = time.monotonic(), False
+        while not _take(file.fileno()):
+            waited = time.monotonic() - began
+            if waited > WAIT_S:
+                raise BuildError(f"{lock}: another process has been building for {WAIT_S / 60:.0f} minutes")
+            if waited > WORD_S and not said:
+                said = True
+                file.seek(0)
+                _say(f"waiting for the native kernels, which another process builds (process id {file.read(20).strip() or 'unknown'})")
+            time.sleep(0.05)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: each builds its own, and leaves a whole file
+        return True
+    return True
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _compiler() -> tuple[str, ...]:
@@ -81,8 +144,8 @@ def _processor() -> str:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[tuple[Path, bool]]:
-    """A folder to build in, and whether it stays."""
+def _folder() -> Iterator[Path]:
+    """A folder to build in: one that stays, where there is a place for it."""
     home = os.environ.get("XDG_CACHE_HOME")
     try:
         folder = (Path(home) if home else Path.home() / ".cache") / "supernet"
@@ -91,15 +154,15 @@ def _folder() -> Iterator[tuple[Path, bool]]:
     except (OSError, RuntimeError):  # there is no home
         writable = False
     if writable:
-        yield folder, True
+        yield folder
         return
     with tempfile.TemporaryDirectory(prefix="supernet-") as temporary:  # what is loaded stays mapped after its file is gone
-        yield Path(temporary), False
+        yield Path(temporary)
 
 
-def _build(compiler: Sequence[str], real: str, path: Path) -> None:
-    """Written beside and renamed: of several processes that build at once each leaves a whole file."""
-    handle, part = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".part", dir=path.parent)
+def _build(compiler: Sequence[str], real: str, folder: Path, stem: str) -> Path:
+    """Written beside, brought to the disk and renamed: what stands under the name is whole, also after a power cut."""
+    handle, part = tempfile.mkstemp(prefix=f"{stem}.", suffix=".part", dir=folder)
     os.close(handle)
     try:
         for extra in TRIES:
@@ -107,8 +170,11 @@ def _build(compiler: Sequence[str], real: str, path: Path) -> None:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
             if done.returncode == 0:
                 os.chmod(part, 0o755)
+                path = folder / _name(stem, Path(part).read_bytes())
+                _sync(part)
                 os.replace(part, path)
-                return
+                _sync(folder)
+                return path
         why = done.stderr.strip().splitlines() or [str(done.returncode)]
         raise BuildError(f"{shlex.join(compiler)} failed: {why[-1]}")
     finally:
@@ -116,14 +182,12 @@ def _build(compiler: Sequence[str], real: str, path: Path) -> None:
             os.unlink(part)
 
 
-def _load(path: Path, real: str, rebuild) -> ctypes.CDLL:
+def _sync(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        return _checked(ctypes.CDLL(str(path)), real)
-    except (OSError, AttributeError):
-        if rebuild is None:
-            raise
-        rebuild()  # a damaged file
-        return _checked(ctypes.CDLL(str(path)), real)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checked(found: ctypes.CDLL, real: str) -> ctypes.CDLL:

@@ -1,62 +1,67 @@
 """What options must hold alone and together, checked before a file or data is touched."""
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from supernet.app.signatures import check_nested
+from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
+from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Whole, expected
 
-Check = tuple[str, Callable[[Any], bool], str]
-_POSITIVE = (lambda v: v >= 1, "at least 1")
-_CHECKS: list[Check] = [
-    ("seed", lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
-    ("epochs", lambda v: v >= 0, "at least 0"),
-    *((key, *_POSITIVE) for key in ("batch_size", "eval_batch_size", "layers", "log_every", "keep_checkpoints")),
-    ("channels", lambda v: v >= 2, "at least 2"),
-    ("clip_norm", lambda v: v is None or v > 0, "positive, or null for no clipping"),
-    ("threads", lambda v: v is None or v >= 1, "at least 1, or null"),
-    ("workers", lambda v: v >= 0, "at least 0"),
-    ("backend", lambda v: v in ("auto", "plain", "native"), "auto, plain or native"),
-    ("checkpoint_every_s", lambda v: v >= 0, "at least 0"),
-    ("wandb.mode", lambda v: v in ("auto", "online", "offline", "disabled"), "auto, online, offline or disabled"),
-    ("wandb.timeout_s", lambda v: v > 0, "positive"),
-    ("compat.scheduler_step", lambda v: v in ("end", "start"), "end or start"),
-    ("compat.bn_statistics", lambda v: v in ("running", "batch"), "running or batch"),
-    ("compat.pool_norm", lambda v: v in ("search", "always", "never"), "search, always or never"),
-    ("split.mode", lambda v: v in ("index_order", "stratified", "shuffled"), "index_order, stratified or shuffled"),
-    ("split.train_portion", lambda v: 0 < v < 1, "between 0 and 1, neither included (the rest trains the alphas)"),
-    ("split.val_portion", lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    ("split.max_train", lambda v: v is None or v >= 1, "at least 1, or null"),
-    ("split.max_val", lambda v: v is None or v >= 1, "at least 1, or null"),
-    ("lr_minimum", lambda v: v >= 0, "at least 0"),
-    ("w_optimizer.lr", lambda v: v > 0, "positive"),
-    ("w_optimizer.weight_decay", lambda v: v >= 0, "at least 0"),
-    ("alpha_optimizer.lr", lambda v: v > 0, "positive"),
-    ("alpha_snapshots", *_POSITIVE),
-    ("alpha_begin", lambda v: v >= 0, "at least 0"),
-    ("alpha_every", *_POSITIVE),
-    ("alpha_clip_norm", lambda v: v is None or v > 0, "positive, or null for no clipping"),
-    ("skip_dropout.prob", lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    ("stage.keep", lambda v: all(1 <= b < a for a, b in zip([float("inf"), *v], v)), "falling numbers of at least 1"),
-    ("stage.inherit", lambda v: v in ("weights", "none"), "weights or none"),
-    ("stage.schedules", lambda v: v in ("stage", "search"), "stage or search"),
-    ("drop_path_prob", lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    ("task.auxiliary_weight", lambda v: v >= 0, "at least 0"),
-    ("task.label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    ("seeds", lambda v: v and len(set(v)) == len(v) and all(0 <= s < 2**63 for s in v), "distinct numbers of at least 0, at least one"),
-    ("processes", *_POSITIVE), ("limit", *_POSITIVE),
-    ("n", lambda v: v >= 3, "at least 3"),
-    ("statistics", lambda v: v in ("recalibrated", "batch", "running"), "recalibrated, batch or running"),
-    ("calibration_batches", *_POSITIVE),
-    ("max_val", lambda v: v is None or v >= 1, "at least 1, or null"),
-    ("proxy_batch", lambda v: v >= 2, "at least 2"),
-    ("checkpoints", lambda v: v in ("last", "all"), "last or all"),
-    ("resamples", lambda v: v >= 10, "at least 10"),
-    ("options", lambda v: v is None or OmegaConf.is_dict(v), "{name: value, ...}, in quotes where a shell reads it"),
-    ("amp", lambda v: v in ("none", "bf16"), "none or bf16"),
-]
+# What options may be that no constructor takes by itself: those of the schemas. A part's own are in its signature.
+OPTIONS: Mapping[str, Any] = {
+    "seed": Seed,
+    "epochs": Whole,
+    "batch_size": Count,
+    "eval_batch_size": Count,
+    "layers": Layers,
+    "channels": Annotated[int, Range(2, 65_536)],
+    "clip_norm": Positive | None,  # null for no clipping
+    "lr_minimum": NonNegative,
+    "threads": Annotated[int, Range(1, 4096)] | None,
+    "workers": Annotated[int, Range(0, 1024)],
+    "backend": Literal["auto", "plain", "native"],
+    "amp": Literal["none", "bf16"],
+    "log_every": Count,
+    "keep_checkpoints": Count,
+    "checkpoint_every_s": NonNegative,
+    "wandb.mode": Literal["auto", "online", "offline", "disabled"],
+    "wandb.timeout_s": Positive,
+    "compat.scheduler_step": Literal["end", "start"],
+    "compat.bn_statistics": Literal["running", "batch"],
+    "compat.pool_norm": Literal["search", "always", "never"],
+    "split.mode": Literal["index_order", "stratified", "shuffled"],
+    "split.train_portion": Portion,  # the rest trains the alphas
+    "split.val_portion": Fraction,
+    "split.max_train": Count | None,
+    "split.max_val": Count | None,
+    "w_optimizer.lr": Positive,
+    "w_optimizer.weight_decay": NonNegative,
+    "w_optimizer.momentum": Fraction,
+    "alpha_optimizer.lr": Positive,
+    "alpha_optimizer.weight_decay": NonNegative,
+    "alpha_snapshots": Count,
+    "alpha_begin": Whole,
+    "alpha_every": Count,
+    "alpha_clip_norm": Positive | None,
+    "skip_dropout.prob": Fraction,
+    "stage.inherit": Literal["weights", "none"],
+    "stage.schedules": Literal["stage", "search"],
+    "drop_path_prob": Fraction,
+    # of `supernet.rank` and `supernet.tabulate`
+    "seeds": list[Seed],
+    "processes": Annotated[int, Range(1, 1024)],
+    "limit": Count,
+    "n": Annotated[int, Range(3, 10_000_000)],
+    "statistics": Literal["recalibrated", "batch", "running"],
+    "calibration_batches": Count,
+    "max_val": Count | None,
+    "proxy_batch": Annotated[int, Range(2, 65_536)],
+    "checkpoints": Literal["last", "all"],
+    "resamples": Annotated[int, Range(10, 1_000_000)],
+}
 COMPILES = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}  # by script; the other commands take no steps of theirs
 
 
@@ -66,19 +71,20 @@ def validate(cfg: DictConfig, script: str) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UsageError(f"{missing[0]} needs a value: pass {missing[0]}=...")
-    absent = object()
-    for key, holds, rule in _CHECKS:
-        value = OmegaConf.select(cfg, key, default=absent)
-        if value is absent:
-            continue
-        if not _holds(holds, value):
-            raise UsageError(f"{key} must be {rule}, got {value}")
+    for key, annotation in OPTIONS.items():
+        value = OmegaConf.select(cfg, key, default=_ABSENT)
+        if value is not _ABSENT:
+            _check(key, annotation, value)
+    for key, value in _leaves(cfg):
+        if type(value) is float and not math.isfinite(value):
+            raise UsageError(f"{key} must be a finite number, got {value}")
+    _check_lists_and_names(cfg)
     check_nested(cfg)
-    rows = stage_options(cfg)
-    for key, holds, rule in _CHECKS:
-        for n, row in enumerate(rows, 1):
-            if key in row and not _holds(holds, row[key]):
-                raise UsageError(f"stage.{key.removesuffix('.prob')} must be {rule}, got {row[key]} for stage {n}")
+    for n, row in enumerate(stage_options(cfg), 1):
+        for key, value in row.items():
+            if key in OPTIONS and (wrong := expected(OPTIONS[key], value)):
+                raise UsageError(f"stage.{key.removesuffix('.prob')} must be {wrong}, got {value} for stage {n}")
+    check_options(cfg)
     if script in COMPILES:
         _validate_compile(cfg, COMPILES[script])
     if script == "train_final" and cfg.epochs < 1:
@@ -96,11 +102,42 @@ def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:
                 raise UsageError(f"compile=graph cannot hold {key}, which draws at every step: pass compile=none")
 
 
-def _holds(check: Callable[[Any], bool], value: Any) -> bool:
-    try:
-        return bool(check(value))
-    except TypeError:
-        return False
+_ABSENT = object()
+
+
+def _check(key: str, annotation: Any, value: Any) -> None:
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if wrong := expected(annotation, value):
+        raise UsageError(f"{key} must be {wrong}, got {shown(value)}")
+
+
+def _check_lists_and_names(cfg: DictConfig) -> None:
+    keep = cfg.stage.keep if cfg.get("stage") else []
+    if not all(1 <= after < before for before, after in zip([math.inf, *keep], keep)):
+        raise UsageError(f"stage.keep must be falling numbers of at least 1, got {list(keep)}")
+    options = cfg.get("options")
+    if options is not None and not OmegaConf.is_dict(options):
+        raise UsageError(f"options must be {{name: value, ...}}, in quotes where a shell reads it, got {shown(options)}")
+    seeds = cfg.get("seeds", [0])
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(f"seeds must be distinct numbers, at least one, got {list(seeds)}")
+    if cfg.get("output") is not None and not cfg.output.strip():
+        raise UsageError(f"output must be the path of a folder, got {cfg.output!r} (output=. is the current one)")
+    name = OmegaConf.select(cfg, "dataset.name")
+    if name is not None and not (type(name) is str and name.isprintable() and name.strip(". ") and "/" not in name and len(name) <= 100):
+        raise UsageError(f"dataset.name must be at most 100 printable characters without /, for it names files, got {shown(repr(name))}")
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values within a node that are no nodes, by their full names."""
+    if OmegaConf.is_dict(node):
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    elif OmegaConf.is_list(node):
+        for n, value in enumerate(node):
+            yield from _leaves(value, f"{prefix}[{n}]")
+    else:
+        yield prefix, node
 
 
 def stage_options(cfg: DictConfig) -> list[dict[str, Any]]:

@@ -199,6 +199,10 @@ def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None
     """Builds the network of every stage with all candidates, and throws it away, so that one which cannot be built, or which cannot inherit
     from the one before, says so (ValueError, UsageError) before any work starts."""
     narrowed(parts.searched, parts.searched.candidates())
+    most = max(sum(row) for spec in parts.searched.cells.values() for row in spec.present)
+    if cfg.stage.keep[0] >= most:
+        raise UsageError(f"stage.keep must begin below the {most} candidates that an edge of space {parts.space.name} has, got "
+                         f"{list(cfg.stage.keep)}")
     before = parts.net
     for index in range(1, len(stage_options(cfg))):
         net = supernet(of_stage(cfg, index), parts.searched, parts.data, parts.task, torch.device("cpu"))
@@ -242,18 +246,19 @@ def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None
         net, relaxation, build(cfg.hypergradient), parts.task,
         build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
         build(cfg.alpha_optimizer)(params=alpha) if alpha else None, parts.generators, clip_norm=cfg.clip_norm,
-        guard=Guard(net, parts.device, cfg.log_every, position, lambda batch: where_search_diverged(search, batch)),
+        guard=Guard(net, parts.device, cfg.log_every, position,
+                    lambda batch, otherwise: where_search_diverged(search, batch, otherwise)),
         penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
         w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
         alpha_task=alpha_task, context=precision(cfg.amp, parts.device))
     return search
 
 
-def where_search_diverged(search: Bilevel, batch: Batch) -> str:
-    """What was not finite first on a batch, and what the search stood at."""
+def where_search_diverged(search: Bilevel, batch: Batch, otherwise: str) -> str:
+    """What was not finite first on a batch, `otherwise` where no output is, and what the search stood at."""
     with torch.no_grad():
         weights = search.relaxation(search.generators["alpha"])
-    where = first_nonfinite(search.net, weights, batch, generator=search.generators["net"])
+    where = first_nonfinite(search.net, weights, batch, otherwise, generator=search.generators["net"])
     largest = max((p.abs().max().item() for p in search.relaxation.parameters()), default=0.0)
     return f"{where}; learning rate {search.w_optimizer.param_groups[0]['lr']:.4g}, largest |alpha| {largest:.4g}"
 
@@ -327,7 +332,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
                        {"split.max_train": loaders.train}, data.example(device))
     position = Position()
 
-    guard = Guard(net, device, cfg.log_every, position, lambda batch: where_training_diverged(loop, batch))
+    guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise))
     loop = FinalLoop(
         net, task, build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
         loaders.train, loaders.val,
@@ -338,9 +343,9 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     return FinalParts(device, data, loaders, task, net, loop, test, backend)
 
 
-def where_training_diverged(loop: FinalLoop, batch: Batch) -> str:
+def where_training_diverged(loop: FinalLoop, batch: Batch, otherwise: str) -> str:
     """As `where_search_diverged`."""
-    where = first_nonfinite(loop.net, None, batch, generator=loop.generators["net"])
+    where = first_nonfinite(loop.net, None, batch, otherwise, generator=loop.generators["net"])
     return f"{where}; learning rate {loop.optimizer.param_groups[0]['lr']:.4g}"
 
 

@@ -5,15 +5,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException
 
 from supernet.errors import UsageError
+from supernet.files import FileError, read_text, yaml_text
 
 CONF = Path(__file__).resolve().parent.parent / "conf"  # the same folder as `conf/` of the project, also in an installed package
+
+MAX_OPTIONS_BYTES = 300_000  # a run's options are 5 kB; YAML is read at some 100 kB a second
 
 
 def overrides(options: dict[str, Any]) -> list[str]:
@@ -64,15 +68,30 @@ def choices(group: str) -> list[str]:
     return loader.get_group_options(group)
 
 
+def read_options(path: Path) -> DictConfig:
+    """Options from a YAML file, as `text` wrote them. Raises OSError (FileError with a line that says why): it cannot be read, is none, or
+    `supernet.files.yaml_text` refuses it."""
+    try:
+        found = OmegaConf.create(yaml_text(path, MAX_OPTIONS_BYTES))
+    except (yaml.YAMLError, ValueError, RecursionError, OmegaConfBaseException) as error:
+        raise FileError(path, f"it must hold options as YAML ({' '.join(str(error).split())[:150]})") from error
+    if not OmegaConf.is_dict(found):
+        raise FileError(path, "it must hold options as YAML, {name: value}")
+    return found
+
+
 def newest_genotype(output: str, dataset: str) -> str:
     """The genotype.json of the search on `dataset` under `output` that finished last. Raises UsageError where there is none."""
     found = []
     for path in Path(output).glob("*/run.json"):
         genotype, config = path.with_name("genotype.json"), path.with_name("config.yaml")
         try:
-            status, of = json.loads(path.read_text()), OmegaConf.select(OmegaConf.load(config), "dataset.name")
-        except (OSError, ValueError, YAMLError):
+            status = json.loads(read_text(path, MAX_OPTIONS_BYTES))
+            of = OmegaConf.select(read_options(config), "dataset.name")
+        except (OSError, ValueError, RecursionError, OmegaConfBaseException):
             continue  # not a run of ours, or a damaged one
+        if type(status) is not dict:
+            continue
         if (status.get("script"), status.get("status"), of) == ("train_search", "finished", dataset) and genotype.exists():
             found.append((status.get("updated", ""), str(genotype)))
     if not found:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.errors import UsageError, did_you_mean
+from supernet.ranges import expected
 
 # By group: what is handed, in this order, to what a node of it describes, beside its options. Where nothing is, the object is made from the
 # options alone. docs/extending.md says what must come back.
@@ -20,10 +21,6 @@ HANDED: dict[str, tuple[str, ...]] = {
 }
 LISTS = ("wrapper", "penalty", "w_penalty", "monitor", "proxy")  # groups of which several may be chosen, each under its own name
 SIZES = ("cost",)  # groups whose objects are also handed the sizes of the data, by name
-
-# By annotation of a constructor: what a value may be, and how that is said. bool is an int to isinstance.
-_PLAIN = {int: ((int,), "a whole number"), float: ((int, float), "a number"), bool: ((bool,), "true or false"), str: ((str,), "a text")}
-_TYPES = _PLAIN | {kind | None: ((*types, type(None)), f"{what} or null") for kind, (types, what) in _PLAIN.items()}
 
 
 def check_nested(cfg: DictConfig) -> None:
@@ -39,23 +36,33 @@ def check_nested(cfg: DictConfig) -> None:
 
 
 def check_options(node: Any) -> None:
-    """Holds the options of a node, and of those in it, against the names and the plain types that its class or function takes. Raises
-    UsageError."""
-    if not OmegaConf.is_dict(node) or "_target_" not in node:
+    """Holds the options of all parts within a node against the signatures of their classes or functions, without making anything: which
+    there are, and what each may be (`supernet.ranges`). Raises UsageError."""
+    if OmegaConf.is_list(node):
+        for item in node:
+            check_options(item)
+    if not OmegaConf.is_dict(node) or node._is_none():
         return
-    parameters = _parameters(_located(node))
+    for value in node.values():
+        check_options(value)
+    if "_target_" in node:
+        _check_part(node)
+
+
+def _check_part(node: DictConfig) -> None:
+    made = _located(node)
+    parameters, ranges = _parameters(made), _ranges_of(made)
     taken = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     swallows = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key, value in node.items():
-        check_options(value)
+    for key, value in OmegaConf.to_container(node, resolve=True).items():
         if str(key).startswith("_"):
             continue
         if key not in taken and not swallows:
             raise UsageError(f"{node._get_full_key(key)}: {node._target_} has no such option, it takes {_listed(taken)}"
                              f"{did_you_mean(str(key), taken)}")
-        types, what = _TYPES.get(parameters[key].annotation, (None, "")) if key in taken else (None, "")
-        if types is not None and type(value) not in types:
-            raise UsageError(f"{node._get_full_key(key)} must be {what}, got {value}")
+        wrong = expected(ranges.get(key, parameters[key].annotation), value) if key in taken else None
+        if wrong:
+            raise UsageError(f"{node._get_full_key(key)} must be {wrong}, got {shown(value)}")
 
 
 def check_handed(node: DictConfig) -> None:
@@ -122,6 +129,21 @@ def _located(node: DictConfig) -> Any:
         return found
     raise UsageError(f"{said}: there is no module {parts[0] if len(parts) > 1 else target!r}, neither installed nor in {os.getcwd()}, the "
                      "folder that you start from")
+
+
+def shown(value: Any) -> str:
+    """What a message shows of an option's value."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _ranges_of(made: Any) -> Mapping[str, Any]:
+    """Those of its numbers that we know where it says none itself."""
+    if not getattr(made, "__module__", "").startswith("torch."):
+        return {}
+    from supernet.optim.optimizers import TORCH_RANGES
+
+    return TORCH_RANGES.get(made, {})
 
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:

@@ -12,6 +12,7 @@ from supernet.costs.base import FINAL, QUANTITIES, Cost, CostError
 from supernet.genotype import Genotype
 from supernet.networks.cell import MixedEdges
 from supernet.networks.measure import multiply_adds_of, parameters
+from supernet.ranges import Channels, Layers, ranged
 from supernet.space import CellSpec, Space
 from supernet.weights import EdgeWeights, check_shapes
 
@@ -92,13 +93,21 @@ def additive(space: Space, quantity: str, *, check: int = 2, **sizes: Any) -> Ad
     return cost
 
 
-def counted(space: Space, quantity: str, **sizes: Any) -> Cost:
-    """`parameters`, or `multiply_adds` of one image (one item of a text), of final networks. `sizes` are those of the space's network; what
-    the space decides itself, as a chain its layers, is not asked. Raises CostError: no such quantity, or no way to count in this space."""
+@ranged
+def counted(space: Space, quantity: str, *, layers: Layers | None = None, channels: Channels | None = None,
+            **sizes: Any) -> Cost:
+    """`parameters`, or `multiply_adds` of one image (one item of a text), of final networks. `layers`, `channels` and `sizes` are those of
+    the space's network; what the space decides itself, as a chain its layers, is not asked. Raises CostError: no such quantity, or no way
+    to count in this space."""
     if quantity not in QUANTITIES:
         raise CostError(f"a counted cost is {' or '.join(QUANTITIES)}, got {quantity!r}")
     count = additive if space.costs is None else space.costs
-    return count(space, quantity, **(sizes | dict(space.sizes)))
+    return count(space, quantity, **(asked(layers, channels) | sizes | dict(space.sizes)))
+
+
+def asked(layers: int | None, channels: int | None) -> dict[str, int]:
+    """The sizes that were given."""
+    return {name: size for name, size in (("layers", layers), ("channels", channels)) if size is not None}
 
 
 def some(space: Space, n: int) -> list[Genotype]:

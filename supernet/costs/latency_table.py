@@ -1,6 +1,7 @@
 """Latency as a sum over edges: a table of single ops, measured alone, and its file."""
 
 import json
+import math
 import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +15,18 @@ from torch import Tensor, nn
 
 from ops import make_op
 from ops.op import Op
-from supernet.costs.additive import Additive, mixtures, some
+from supernet.costs.additive import Additive, asked, mixtures, some
 from supernet.costs.base import FINAL, CostError
-from supernet.costs.measured import Latency, median_ms
-from supernet.files import write_whole
+from supernet.costs.measured import Batch, Latency, median_ms
+from supernet.files import read_text, write_whole
+from supernet.genotype import short
 from supernet.networks.cell import MixedEdges
 from supernet.networks.chain import MixedLayer
+from supernet.ranges import Channels, Count, Layers, Whole, ranged
 from supernet.space import Space
 
 LATENCY_FORMAT = "supernet.latency/1"
+MAX_BYTES = 20_000_000  # a table has some thousand numbers
 
 
 def latency_table(space: Space, *, device: torch.device, batch_size: int = 1, repeats: int = 30, warmup: int = 5, **sizes: Any) -> Additive:
@@ -95,9 +99,14 @@ def _parts_of_layers(net: nn.Module, layers: Sequence[MixedLayer], space: Space,
             yield _Part(kind, (e, spec.ops.index(name)), (name, *shape, *after), shape, lambda op=op: op)
 
 
-def measured_latency_table(space: Space, *, path: str | None = None, **options: Any) -> Additive:
+@ranged
+def measured_latency_table(space: Space, *, path: str | None = None, layers: Layers | None = None, channels: Channels | None = None,
+                           batch_size: Batch = 1, repeats: Count = 30, warmup: Whole = 5, **sizes: Any) -> Additive:
     """The latency table at `path`, or one that is measured now on the CPU (`latency_table`)."""
-    return latency_table(space, device=torch.device("cpu"), **options) if path is None else load_latency_table(Path(path), space)
+    if path is not None:
+        return load_latency_table(Path(path), space)
+    return latency_table(space, device=torch.device("cpu"), batch_size=batch_size, repeats=repeats, warmup=warmup,
+                         **asked(layers, channels), **sizes)
 
 
 def _alone_ms(part: _Part, device: torch.device, repeats: int, warmup: int) -> float:
@@ -134,16 +143,24 @@ def save_latency_table(path: Path, cost: Additive, **notes: Any) -> None:
 def load_latency_table(path: Path, space: Space) -> Additive:
     """The inverse of `save_latency_table`. Raises CostError: no such table, or one of another space."""
     try:
-        data = json.loads(Path(path).read_text())
+        data = json.loads(read_text(path, MAX_BYTES))
         if data["format"] != LATENCY_FORMAT:
             raise CostError(f"{path}: expected a table of format {LATENCY_FORMAT!r}, got {str(data['format'])[:40]!r}")
         if data["fingerprint"] != space.fingerprint:
             raise CostError(f"{path}: was measured for space {str(data['space'])[:40]!r} ({str(data['fingerprint'])[:16]}), not "
                             f"{space.name!r} ({space.fingerprint})")
-        return Additive(space, "latency_table", data["unit"], float(data["constant"]), {k: np.array(t) for k, t in data["tables"].items()})
+        tables = {kind: np.array(data["tables"][kind], np.float64) for kind in space.cells}
+        for kind, spec in space.cells.items():
+            shape = (len(spec.edges), len(spec.ops))
+            if tables[kind].shape != shape or not np.isfinite(tables[kind]).all():
+                raise CostError(f"{path}: the table of {kind!r} must hold finite numbers (edges, ops) = {shape}, got {tables[kind].shape}")
+        if type(data["unit"]) is not str or not math.isfinite(data["constant"]):
+            raise CostError(f"{path}: unit must be a text and constant a finite number, got {short(data['unit'])} and "
+                            f"{short(data['constant'])}")
+        return Additive(space, "latency_table", data["unit"], float(data["constant"]), tables)
     except OSError as error:
-        raise CostError(f"{path}: cannot read the latency table ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError) as error:
+        raise CostError(f"{path}: cannot read the latency table ({error.strerror or error})") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, CostError):
             raise
         raise CostError(f"{path}: not a latency table ({error})") from error

@@ -3,16 +3,20 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from supernet.costs.additive import asked
 from supernet.costs.base import FINAL, CostError, no_expectation
 from supernet.genotype import Genotype
 from supernet.networks.measure import peak_memory
+from supernet.ranges import Channels, Count, Layers, Range, Whole, ranged
 from supernet.space import Space
 from supernet.weights import EdgeWeights
+
+Batch = Annotated[int, Range(1, 65_536)]  # of images that are all in memory
 
 
 class PeakMemory:
@@ -61,13 +65,19 @@ class Latency:
         raise no_expectation("the latency of a whole network")
 
 
-def measured_memory(space: Space, *, batch_size: int = 1, **sizes: Any) -> PeakMemory:
+@ranged
+def measured_memory(space: Space, *, layers: Layers | None = None, channels: Channels | None = None, batch_size: Batch = 1,
+                    **sizes: Any) -> PeakMemory:
     """The peak memory of final networks of these sizes, on the CPU. Raises CostError: networks that read no images."""
+    sizes |= asked(layers, channels)
     return PeakMemory(_maker(space, sizes), _images(batch_size, sizes))
 
 
-def measured_latency(space: Space, *, batch_size: int = 1, repeats: int = 30, warmup: int = 5, **sizes: Any) -> Latency:
+@ranged
+def measured_latency(space: Space, *, layers: Layers | None = None, channels: Channels | None = None, batch_size: Batch = 1,
+                     repeats: Count = 30, warmup: Whole = 5, **sizes: Any) -> Latency:
     """The latency of final networks of these sizes, on the CPU. Raises CostError: networks that read no images."""
+    sizes |= asked(layers, channels)
     return Latency(_maker(space, sizes), _images(batch_size, sizes), repeats=repeats, warmup=warmup)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.data.base import DataError
+from supernet.ranges import Side, Whole, ranged
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Normalise:
         return images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
 
+@ranged
 @dataclass(frozen=True)
 class Augment:
     """What is done to training images: random crop after padding with black, horizontal flip, Cutout.
@@ -50,18 +52,21 @@ class Augment:
     hole is often smaller than `cutout` squared.
     """
 
-    pad: int | None = 0
+    pad: Whole | None = 0
     flip: bool = False
-    cutout: int = 0
-    crop: int | None = None
+    cutout: Whole = 0
+    crop: Side | None = None
 
     def __post_init__(self) -> None:
-        if self.pad is not None and self.pad < 0:
-            raise DataError(f"augment.pad must be at least 0 pixels, got {self.pad}")
-        if self.cutout < 0 or self.cutout % 2:
+        if self.cutout % 2:
             raise DataError(f"augment.cutout must be an even side length in pixels, 0 for none, got {self.cutout}")
-        if self.crop is not None and self.crop < 1:
-            raise DataError(f"augment.crop must be a side length in pixels, or none, got {self.crop}")
+
+    def check(self, height: int, width: int) -> None:
+        """Raises DataError where images of this size would be lost."""
+        for name, size in (("pad", self.padding(height, width)), ("cutout", self.cutout)):
+            if size > min(height, width):
+                raise DataError(f"augment.{name} must be at most the side of the images, {height}x{width} pixels, got {size}")
+        crop_size(self.crop, height, width)
 
     def padding(self, height: int, width: int) -> int:
         """Pixels of black on each side of images of this size."""

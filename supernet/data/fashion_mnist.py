@@ -1,9 +1,7 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 training and 10,000 test images of clothes, grey, 28x28, ten classes."""
 
-import gzip
 import math
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 
 from supernet.data.base import DataError, Images, check_labels
 from supernet.data.download import download
+from supernet.files import gunzipped, read_bytes
 
 RECORDS = {"train": 60_000, "t10k": 10_000}  # by the first word of the file names
 BY_HAND = "put the four files of https://github.com/zalandoresearch/fashion-mnist (data/fashion, .gz or unpacked) there"
@@ -91,10 +90,10 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     size = len(header) + math.prod(shape)
     found = plain if plain.is_file() else packed
     try:
-        with (open(plain, "rb") if found == plain else gzip.open(packed)) as file:
-            content = file.read(size + 1)  # no more than it may hold: a small file can unpack to any size
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{packed} must be an undamaged gzip file: {error}") from error
+        content = read_bytes(found, 2 * size + 1000)  # packed, what cannot be made smaller grows by a little
+        content = gunzipped(content, 2 * size, packed) if found == packed else content
+    except OSError as error:
+        raise DataError(f"{found}: cannot read the data set ({error.strerror or error}): it is damaged, fetch it again") from error
     if content[: len(header)] != header:
         seen = content[: len(header)].hex()
         raise DataError(f"{found} must start with the idx header of uint8 {shape}, {header.hex()}, got {seen}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from supernet.data.base import DataError, Images, Part
 from supernet.data.image_file import MODES, Seen, decode, look
 from supernet.data.pixels import blank, blank_channels
+from supernet.ranges import Channels, Finite, NonNegative, Positive, Range, Side, ranged
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}  # mean, std; grey: the mean over channels
@@ -21,6 +23,7 @@ SAMPLE = 256  # files that are looked at before a part is read from its files ag
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
+@ranged
 class Folder:
     """One directory a class, the same under `root`/train and `root`/test, in alphabetical order. `root`/test may be absent. Names that
     begin with a dot are passed over.
@@ -39,23 +42,17 @@ class Folder:
     def __init__(
         self,
         root: str,
-        image_size: int = 64,
-        in_channels: int = 3,
-        resident_mb: float = 1024,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        image_size: Side = 64,
+        in_channels: Channels = 3,
+        resident_mb: NonNegative = 1024,
+        mean: Sequence[Finite] | None = None,
+        std: Sequence[Positive] | None = None,
         val: str | None = "val",
-        background: int = 255,
-        white: float | None = None,
+        background: Annotated[int, Range(0, 255)] = 255,
+        white: Positive | None = None,
     ) -> None:
-        if image_size < 1:
-            raise DataError(f"image_size must be at least 1 pixel, got {image_size}")
         if in_channels not in MODES:
             raise DataError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}")
-        if not 0 <= background <= 255:
-            raise DataError(f"background must be 0 (black) to 255 (white), got {background}")
-        if white is not None and not 0 < white < float("inf"):
-            raise DataError(f"white must be a positive number, or null, got {white}")
         if val in ("train", "test", ""):
             raise DataError(f"val must name a directory of its own beside train and test, or be null, got {val!r}")
         self.root = Path(root)

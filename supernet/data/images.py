@@ -39,6 +39,7 @@ class ImageData(Data):
 
     def check(self) -> None:
         self.source.check()
+        self.augment.check(*self.source.image_size)
 
     def facts(self) -> dict[str, Any]:
         source = self.source

@@ -11,6 +11,7 @@ from supernet.data.arrays import headers, names_in, read_arrays
 from supernet.data.base import DataError, Images
 from supernet.data.pixels import blank, blank_channels, stored_as, to_8_bits
 from supernet.data.statistics import mean_and_std
+from supernet.ranges import Positive, ranged
 
 LAYOUTS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {  # number of axes, and how they become N, C, H, W
     "NHWC": (4, lambda images: images.transpose(0, 3, 1, 2)),
@@ -20,6 +21,7 @@ LAYOUTS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {  # number
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
+@ranged
 class Npz:
     """The arrays train_images, train_labels, test_images and test_labels of the .npz file at `path`; `val`_images and `val`_labels, where
     there are any, are a validation part of its own (`val` None: not read).
@@ -38,17 +40,13 @@ class Npz:
         layout: str = "NHWC",
         class_names: Sequence[str] | None = None,
         val: str | None = "val",
-        white: float | None = None,
-        max_mb: float = 4096,
+        white: Positive | None = None,
+        max_mb: Positive = 4096,
     ) -> None:
         if layout not in LAYOUTS:
             raise DataError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
         if val in ("train", "test", ""):
             raise DataError(f"val must be the first word of the validation arrays, or null, got {val!r}")
-        if white is not None and not 0 < white < float("inf"):
-            raise DataError(f"white must be a positive number, or null, got {white}")
-        if not max_mb > 0:
-            raise DataError(f"max_mb must be a positive number of MiB, got {max_mb}")
         self.path = Path(path)
         self.layout = layout
         self.val, self.white, self.max_mb = val, white, max_mb

@@ -3,9 +3,11 @@
 import numpy as np
 import torch
 
-from supernet.data.base import DataError, Images
+from supernet.data.base import Images
+from supernet.ranges import Channels, Count, Seed, Side, ranged
 
 
+@ranged
 class Random:
     """Uniform uint8 noise, `image_size` pixels square; labels go round the classes. The same `seed` gives the same bytes."""
 
@@ -13,16 +15,13 @@ class Random:
 
     def __init__(
         self,
-        num_classes: int = 10,
-        num_train: int = 50_000,
-        num_test: int = 10_000,
-        in_channels: int = 3,
-        image_size: int = 32,
-        seed: int = 0,
+        num_classes: Channels = 10,
+        num_train: Count = 50_000,
+        num_test: Count = 10_000,
+        in_channels: Channels = 3,
+        image_size: Side = 32,
+        seed: Seed = 0,
     ) -> None:
-        sizes = (num_classes, num_train, num_test, in_channels, image_size)
-        if min(sizes) < 1:
-            raise DataError(f"num_classes, num_train, num_test, in_channels and image_size must be at least 1, got {sizes}")
         self.num_classes = num_classes
         self.num_train = num_train
         self.num_test = num_test

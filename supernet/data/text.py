@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ from torch import Tensor
 
 from supernet.data.base import Data, DataError
 from supernet.data.loader import FinalLoaders, Loading, SearchLoaders
+from supernet.files import read_text
+from supernet.ranges import MANY, Portion, Range, ranged
 
 PARTS = ("train", "valid", "test")
+MAX_BYTES = 2**31  # of a text, which is held in memory as numbers
 UNKNOWN, END = "<unk>", "<eos>"  # words: not in the training part; the end of a line
 SHORTEST, SPREAD, LONGER = 5, 5, 20  # of a drawn length: at least, standard deviation, at most so much above bptt [official DARTS code]
 
@@ -53,6 +56,7 @@ class TextSplit:
             np.savez(file, num_train=len(self.train), num_val=len(self.val), digest=np.array(self.digest))
 
 
+@ranged
 class Text(Data):
     """The text at `path`: a file, cut at `train_portion` and `val_portion` of its length (the rest is the test part), or a folder with
     train.txt, valid.txt and test.txt (as the Penn Treebank comes). level: `character` or `word` (split at white space, an end mark a
@@ -60,15 +64,12 @@ class Text(Data):
     gradients flow through. `random_lengths`: training draws lengths around it (Merity et al. 2018, Sec. 4.1).
     """
 
-    def __init__(self, *, name: str, path: str, level: str = "character", bptt: int = 35, random_lengths: bool = True,
-                 train_portion: float = 0.9, val_portion: float = 0.05):
+    def __init__(self, *, name: str, path: str, level: str = "character", bptt: Annotated[int, Range(SHORTEST + 1, MANY)] = 35,
+                 random_lengths: bool = True, train_portion: Portion = 0.9, val_portion: Portion = 0.05):
         if level not in ("character", "word"):
             raise DataError(f"dataset.level must be character or word, got {level!r}")
-        if not (0 < train_portion < 1 and 0 < val_portion < 1 and train_portion + val_portion < 1):
-            raise DataError("dataset.train_portion and val_portion must be above 0 and leave a test part, "
-                            f"got {train_portion} and {val_portion}")
-        if bptt < SHORTEST + 1:
-            raise DataError(f"dataset.bptt must be at least {SHORTEST + 1}, got {bptt}")
+        if train_portion + val_portion >= 1:
+            raise DataError(f"dataset.train_portion and val_portion must leave a test part, got {train_portion} and {val_portion}")
         self._name, self.path, self.item, self.bptt, self.random_lengths = name, Path(path), level, bptt, random_lengths
         self.portions = (train_portion, val_portion)
 
@@ -148,10 +149,10 @@ class Text(Data):
     def _texts(self) -> dict[str, str]:
         try:
             if self.path.is_dir():
-                return {part: (self.path / f"{part}.txt").read_text(encoding="utf-8") for part in PARTS}
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path}: cannot read the text ({getattr(error, 'strerror', None) or 'not UTF-8'})") from error
+                return {part: read_text(self.path / f"{part}.txt", MAX_BYTES) for part in PARTS}
+            text = read_text(self.path, MAX_BYTES)
+        except OSError as error:
+            raise DataError(f"{error.filename or self.path}: cannot read the text ({error.strerror or error})") from error
         first = int(self.portions[0] * len(text))
         second = first + int(self.portions[1] * len(text))
         return {"train": text[:first], "valid": text[first:second], "test": text[second:]}

@@ -3,10 +3,12 @@
 import torch
 
 from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, copies, grad, static, weights_at
+from supernet.ranges import Positive, ranged
 
 
+@ranged
 @static
-def finite_difference(problem: Problem, *, radius: float = 1e-2) -> Tensors:
+def finite_difference(problem: Problem, *, radius: Positive = 1e-2) -> Tensors:
     """`d_alpha L_val(w', alpha) - xi * (d_alpha L_train(w+, alpha) - d_alpha L_train(w-, alpha)) / (2 eps)`.
 
     w' is the weights after a virtual step (momentum and weight decay included), w+- = w +- eps * d_w' L_val(w', alpha) around
@@ -14,8 +16,6 @@ def finite_difference(problem: Problem, *, radius: float = 1e-2) -> Tensors:
     derivative of d_alpha L_train along u, so the same code serves every optimizer with a differentiable step.
     Raises ValueError for a radius that is not positive.
     """
-    if radius <= 0:
-        raise ValueError(f"hypergradient.radius must be positive, got {radius}")
     direct, u = at_virtual_step(problem)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(u))))
     eps = radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)  # a device tensor: nothing is read back

@@ -6,16 +6,16 @@ from torch import Tensor
 
 from ops.kernels import differentiable_twice
 from supernet.hypergradients.base import Problem, Tensors, add_reduced, grad
+from supernet.ranges import Count, NonNegative, Positive, Whole, ranged
 
 
-def neumann(problem: Problem, *, terms: int = 2, step: float = 0.01) -> Tensors:
+@ranged
+def neumann(problem: Problem, *, terms: Whole = 2, step: Positive = 0.01) -> Tensors:
     """`H^-1 v` as `step * sum over k = 0..terms of (I - step H)^k v`, which converges for 0 < step < 2 / largest eigenvalue of H (iDARTS,
     eq. 8, with the weights' learning rate as the step). terms=0 is first order with a scaled correction.
 
     Raises ValueError for terms below 0 or a step that is not positive.
     """
-    if terms < 0 or step <= 0:
-        raise ValueError(f"hypergradient.terms must be at least 0 and hypergradient.step positive, got {terms} and {step}")
     direct, v = _at_weights(problem)
     training = _Training(problem)
     p, total = list(v), list(v)
@@ -25,11 +25,11 @@ def neumann(problem: Problem, *, terms: int = 2, step: float = 0.01) -> Tensors:
     return add_reduced(problem, direct, training.mixed([-step * t for t in total]))
 
 
-def conjugate_gradient(problem: Problem, *, iterations: int = 5, damping: float = 0.1, tolerance: float = 1e-10) -> Tensors:
+@ranged
+def conjugate_gradient(problem: Problem, *, iterations: Count = 5, damping: NonNegative = 0.1,
+                       tolerance: NonNegative = 1e-10) -> Tensors:
     """`(H + damping I)^-1 v` by at most `iterations` of the conjugate gradient method (Pedregosa 2016; Rajeswaran et al. 2019). It stands
     still where the residual is small or a direction has no positive curvature (H is definite at a minimum, not on the way there)."""
-    if iterations < 1 or damping < 0:
-        raise ValueError(f"hypergradient.iterations must be at least 1 and damping at least 0, got {iterations} and {damping}")
     direct, v = _at_weights(problem)
     training = _Training(problem)
     x = [torch.zeros_like(t) for t in v]

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from supernet.hypergradients.base import Problem, Tensors, grad
+from supernet.ranges import Count, Finite, Fraction, ranged
 
 
-def reinforce(problem: Problem, *, samples: int = 10, baseline_decay: float = 0.99, entropy_weight: float = 1e-4,
+@ranged
+def reinforce(problem: Problem, *, samples: Count = 10, baseline_decay: Fraction = 0.99, entropy_weight: Finite = 1e-4,
               baseline_update: str = "draw", differentiate_entropy: bool = False) -> Tensors:
     """The gradient of minus the expected reward: the mean over `samples` draws of -(R - b) d log p / d alpha.
 
@@ -21,8 +23,6 @@ def reinforce(problem: Problem, *, samples: int = 10, baseline_decay: float = 0.
 
     Needs a relaxation whose draws have a log-probability (relaxation=controller).
     """
-    if samples < 1 or not 0 <= baseline_decay < 1:
-        raise ValueError(f"hypergradient.samples must be at least 1 and baseline_decay in [0, 1), got {samples} and {baseline_decay}")
     if baseline_update not in _BASELINES:
         raise ValueError(f"hypergradient.baseline_update must be {' or '.join(_BASELINES)}, got {baseline_update!r}")
     baseline_of, losses = _BASELINES[baseline_update], []

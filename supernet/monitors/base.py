@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from supernet.bilevel import Bilevel
 from supernet.genotype import Genotype
+from supernet.ranges import Positive, Range, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch
 from supernet.weights import EdgeWeights
@@ -39,6 +40,10 @@ class Signal:
     retry: float | None = None
 
 
+Retry = Annotated[float, Range(1, above=True)]
+
+
+@ranged
 @dataclass(frozen=True)
 class Reaction:
     """What a monitor does when a search looks unhealthy: it warns; with `stop` it ends the search with the last healthy genotype; with
@@ -52,14 +57,8 @@ class Reaction:
 
     monitor: str
     stop: bool = False
-    retry: float | None = None
-    retry_until: float = 0.03
-
-    def __post_init__(self) -> None:
-        if self.retry is not None and self.retry <= 1:
-            raise ValueError(f"monitor.{self.monitor}.retry must be above 1, or null, got {self.retry}")
-        if self.retry_until <= 0:
-            raise ValueError(f"monitor.{self.monitor}.retry_until must be positive, got {self.retry_until}")
+    retry: Retry | None = None
+    retry_until: Positive = 0.03
 
     def check(self, search: Bilevel) -> None:
         """Before any work. Raises ValueError."""
@@ -118,13 +117,6 @@ class Monitor:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         pass
-
-
-def checked_batch_size(value: int | None, option: str) -> int | None:
-    """Raises ValueError."""
-    if value is not None and value < 1:
-        raise ValueError(f"{option} must be at least 1, or null for that of the search, got {value}")
-    return value
 
 
 def shares(space: Space, genotype: Genotype, weights: EdgeWeights) -> dict[str, float]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from ops.kernels import differentiable_twice
 from supernet.bilevel import Bilevel, rewound
 from supernet.hypergradients.base import grad
-from supernet.monitors.base import Look, Monitor, Reaction, Signal, checked_batch_size
+from supernet.monitors.base import Look, Monitor, Reaction, Retry, Signal
+from supernet.ranges import Count, Positive, Whole, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch
 
@@ -98,6 +99,7 @@ def dominant_eigenvalue(search: Bilevel, batch: Batch, iterations: int = 50, tol
         search.net.train(training)
 
 
+@ranged
 class Eigenvalue(Monitor):
     """Computes it every `every` epochs by Lanczos' method on exact products, at most `iterations` of it, and says where that has not
     converged to `tolerance`, relative to the value (`alpha_eigenvalue_off` in the record is the bound). It is computed on one batch that is
@@ -112,17 +114,11 @@ class Eigenvalue(Monitor):
 
     gives = ("alpha_eigenvalue", "alpha_eigenvalue_off")
 
-    def __init__(self, space: Space, *, every: int = 2, iterations: int = 50, tolerance: float = 1e-3, batch_size: int | None = None,
-                 window: int = 5, delta: int = 4, factor: float = 1.3, start_epoch: int = 10, stop: bool = False,
-                 retry: float | None = None, retry_until: float = 0.03):
-        for name, value in (("every", every), ("iterations", iterations), ("window", window), ("delta", delta)):
-            if value < 1:
-                raise ValueError(f"monitor.eigenvalue.{name} must be at least 1, got {value}")
-        for name, value in (("factor", factor), ("tolerance", tolerance)):
-            if value <= 0:
-                raise ValueError(f"monitor.eigenvalue.{name} must be positive, got {value}")
+    def __init__(self, space: Space, *, every: Count = 2, iterations: Count = 50, tolerance: Positive = 1e-3,
+                 batch_size: Count | None = None, window: Count = 5, delta: Count = 4, factor: Positive = 1.3, start_epoch: Whole = 10,
+                 stop: bool = False, retry: Retry | None = None, retry_until: Positive = 0.03):
         self.every, self.iterations, self.tolerance, self.spacing = every, iterations, tolerance, every
-        self.batch_size = checked_batch_size(batch_size, "monitor.eigenvalue.batch_size")
+        self.batch_size = batch_size
         self.window, self.delta, self.factor, self.start_epoch = window, delta, factor, start_epoch
         self.reaction = Reaction("eigenvalue", stop, retry, retry_until)
         self.reach = every * (window // 2 + delta)

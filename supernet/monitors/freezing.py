@@ -11,6 +11,7 @@ from supernet.bilevel import Bilevel, rewound
 from supernet.hypergradients.base import grad
 from supernet.monitors.base import Look, Monitor, Signal
 from supernet.networks.cell import MixedEdges
+from supernet.ranges import Count, Finite, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch
 
@@ -57,6 +58,7 @@ AGREEMENTS = {"along_outputs": Agreement(cosine_along_outputs, 1),  # [official 
               "cosine": Agreement(cosine, 0)}
 
 
+@ranged
 class OpFreezing(Monitor):
     """How far the gradients of the training and of the validation loss with respect to an op's weights agree, averaged over `count` steps;
     where the mean falls below `threshold` the op's weights are not trained any more.
@@ -73,10 +75,8 @@ class OpFreezing(Monitor):
 
     gives = ("frozen_share", "gradient_cosine")
 
-    def __init__(self, space: Space, *, threshold: float = 0.4, count: int = 20, every: int = 1, freeze: bool = True,
+    def __init__(self, space: Space, *, threshold: Finite = 0.4, count: Count = 20, every: Count = 1, freeze: bool = True,
                  agreement: str = "along_outputs"):
-        if count < 1 or every < 1:
-            raise ValueError(f"monitor.op_freezing.count and every must be at least 1, got {count} and {every}")
         if agreement not in AGREEMENTS:
             raise ValueError(f"monitor.op_freezing.agreement must be {' or '.join(AGREEMENTS)}, got {agreement!r}")
         self.threshold, self.count, self.every, self.freeze = threshold, count, every, freeze

@@ -4,20 +4,20 @@ from collections.abc import Collection
 
 from supernet.bilevel import Bilevel, rewound, statistics_held
 from supernet.hypergradients.base import grad
-from supernet.monitors.base import Look, Monitor, Signal, checked_batch_size
+from supernet.monitors.base import Look, Monitor, Signal
 from supernet.penalties.layer_alignment import alignment
+from supernet.ranges import Count, ranged
 from supernet.space import Space
 
 
+@ranged
 class LayerAlignment(Monitor):
     """Logs, by kind of cell, the mean cosine between the gradients of the validation loss with respect to each cell's own alphas, on one
     batch that is drawn as alpha's are, of `batch_size` or as many, every `every` epochs. (The official code takes the mean over the
     epoch's alpha batches.)"""
 
-    def __init__(self, space: Space, *, every: int = 1, batch_size: int | None = None):
-        if every < 1:
-            raise ValueError(f"monitor.layer_alignment.every must be at least 1, got {every}")
-        self.every, self.batch_size = every, checked_batch_size(batch_size, "monitor.layer_alignment.batch_size")
+    def __init__(self, space: Space, *, every: Count = 1, batch_size: Count | None = None):
+        self.every, self.batch_size = every, batch_size
         self.gives = [f"layer_alignment/{kind}" for kind in space.cells]
 
     def check(self, search: Bilevel, known: Collection[str]) -> None:

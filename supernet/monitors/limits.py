@@ -3,24 +3,23 @@
 from collections.abc import Collection, Mapping
 
 from supernet.bilevel import Bilevel
-from supernet.monitors.base import Look, Monitor, Reaction, Signal
+from supernet.monitors.base import Look, Monitor, Reaction, Retry, Signal
+from supernet.ranges import Finite, Positive, Whole, ranged
 from supernet.space import Space
 
 
+@ranged
 class Limits(Monitor):
     """From epoch `start_epoch` on, a value of the epoch's record that is above its limit in `above`, or below that in `below`, means
     trouble, and the epoch `back` before was healthy. Values are those that every epoch has (skip_share, parameter_free_share,
     alpha_entropy/KIND, alpha_gap/KIND, train_..., val_...) and those of monitors listed before. stop, retry, retry_until: what that brings
     about (`Reaction`)."""
 
-    def __init__(self, space: Space, *, above: Mapping[str, float] | None = None, below: Mapping[str, float] | None = None, back: int = 1,
-                 start_epoch: int = 0, stop: bool = False, retry: float | None = None, retry_until: float = 0.03):
+    def __init__(self, space: Space, *, above: Mapping[str, Finite] | None = None, below: Mapping[str, Finite] | None = None,
+                 back: Whole = 1, start_epoch: Whole = 0, stop: bool = False, retry: Retry | None = None, retry_until: Positive = 0.03):
         self.above, self.below = dict(above or {}), dict(below or {})
         if not self.above and not self.below:
             raise ValueError("monitor.limits needs a limit: pass monitor.limits.above={skip_share:0.5}, or below")
-        wrong = [value for value in (*self.above.values(), *self.below.values()) if type(value) not in (int, float)]
-        if wrong or back < 0:
-            raise ValueError(f"monitor.limits needs numbers as limits and back of at least 0, got {wrong or back}")
         if retry is not None and back < 1:
             raise ValueError(f"monitor.limits.retry goes back by monitor.limits.back epochs, which must be at least 1, got {back}")
         self.back, self.start_epoch = back, start_epoch

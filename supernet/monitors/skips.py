@@ -3,19 +3,21 @@
 from collections.abc import Collection
 
 from supernet.bilevel import Bilevel
-from supernet.monitors.base import Look, Monitor, Reaction, Signal
+from supernet.monitors.base import Look, Monitor, Reaction, Retry, Signal
+from supernet.ranges import Count, Positive, Whole, ranged
 from supernet.space import Space
 
 
+@ranged
 class SkipCount(Monitor):
     """From epoch `start_epoch` on, a cell of kind `kind` (null: any) of the epoch's genotype that holds `most` skip connections or more
     means trouble, and the epoch before was healthy (criterion 1 of DARTS+: two in the normal cell, and the search ends). stop, retry,
     retry_until: what that brings about (`Reaction`)."""
 
-    def __init__(self, space: Space, *, most: int = 2, kind: str | None = None, start_epoch: int = 0, stop: bool = False,
-                 retry: float | None = None, retry_until: float = 0.03):
-        if most < 1 or (kind is not None and kind not in space.cells):
-            raise ValueError(f"monitor.skips needs most >= 1 and a kind of {sorted(space.cells)} or null, got {most} and {kind!r}")
+    def __init__(self, space: Space, *, most: Count = 2, kind: str | None = None, start_epoch: Whole = 0, stop: bool = False,
+                 retry: Retry | None = None, retry_until: Positive = 0.03):
+        if kind is not None and kind not in space.cells:
+            raise ValueError(f"monitor.skips.kind must be {' or '.join(sorted(space.cells))}, or null, got {kind!r}")
         self.most, self.kinds, self.start_epoch = most, sorted(space.cells) if kind is None else [kind], start_epoch
         self.reaction, self.keeps = Reaction("skips", stop, retry, retry_until), int(retry is not None)
         self.gives = [f"skips/{kind}" for kind in self.kinds]

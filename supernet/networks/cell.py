@@ -16,6 +16,7 @@ from ops.drop_path import drop_path_masks
 from ops.kernels import kernels_for
 from ops.kernels.terms import Source
 from ops.op import Normalisation, Op
+from supernet.ranges import Channels, Count, ranged
 from supernet.space import CellSpec, Mask
 from supernet.weights import Scales
 
@@ -147,6 +148,7 @@ class Bypass:
         return both.unflatten(3, (self.partial, self.width)).transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
 
 
+@ranged
 class Cell(nn.Module):
     """Input states in, one tensor out: the output nodes' states along channels, (N, C * outputs, H', W').
 
@@ -154,11 +156,9 @@ class Cell(nn.Module):
     partial: ops read 1/partial of the channels (`Bypass`). Both options are a supernet's; a final network has neither.
     """
 
-    def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation, *, partial: int = 1,
+    def __init__(self, spec: CellSpec, present: Mask, channels: Channels, norm: Normalisation, *, partial: Count = 1,
                  auxiliary_skip: bool = False):
         super().__init__()
-        if type(partial) is not int or partial < 1:
-            raise ValueError(f"network.partial must be at least 1, got {partial}")
         self.spec = spec
         self.bypass = Bypass(spec, present, channels, partial) if partial > 1 else None
         self.mixed = MixedEdges(spec, present, channels // partial, norm, auxiliary_skip=auxiliary_skip)

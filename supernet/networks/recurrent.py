@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ops.activations import ACTIVATIONS
 from ops.op import BatchNorm, Normalisation
+from supernet.ranges import Channels, Count, Fraction, ranged
 from supernet.space import CellSpec, Mask
 from supernet.weights import EdgeWeights, Weights
 
@@ -102,6 +103,7 @@ class LanguageOutput(NamedTuple):
     state: Tensor
 
 
+@ranged
 class RecurrentLanguageModel(nn.Module):
     """Embedding, recurrent cell, decoder with the embedding's weights: `net(x, weights, state=...) -> LanguageOutput`.
 
@@ -110,15 +112,12 @@ class RecurrentLanguageModel(nn.Module):
     output (Merity et al. 2018; official code's dropoute, dropouti, dropoutx, dropouth, dropout).
     """
 
-    def __init__(self, kind: str, spec: CellSpec, present: Mask, *, vocabulary: int, channels: int, norm: Normalisation, batch_norm: bool,
-                 dropout_embedding: float = 0.0, dropout_input: float = 0.0, dropout_x: float = 0.0, dropout_hidden: float = 0.0,
-                 dropout_output: float = 0.0):
+    def __init__(self, kind: str, spec: CellSpec, present: Mask, *, vocabulary: Count, channels: Channels, norm: Normalisation,
+                 batch_norm: bool, dropout_embedding: Fraction = 0.0, dropout_input: Fraction = 0.0, dropout_x: Fraction = 0.0,
+                 dropout_hidden: Fraction = 0.0, dropout_output: Fraction = 0.0):
         super().__init__()
         rates = {"dropout_embedding": dropout_embedding, "dropout_input": dropout_input, "dropout_x": dropout_x,
                  "dropout_hidden": dropout_hidden, "dropout_output": dropout_output}
-        wrong = {name: rate for name, rate in rates.items() if not 0 <= rate < 1}
-        if wrong:
-            raise ValueError(f"dropout rates must be at least 0 and below 1, got {wrong}")
         self.kind, self.rates, self.hidden, self.drop_path_prob = kind, rates, channels, 0.0
         self.embedding = nn.Parameter(torch.empty(vocabulary, channels).uniform_(-INITIAL, INITIAL))
         self.cell = RecurrentCell(spec, present, channels, channels, norm if batch_norm else None)

@@ -11,6 +11,7 @@ from ops.conv import relu_conv_bn
 from ops.op import BatchNorm, Normalisation
 from supernet.networks.cell import Cell
 from supernet.networks.recompute import recomputed
+from supernet.ranges import Channels, Count, Layers, ranged
 from supernet.space import CellSpec, Mask
 from supernet.weights import EdgeWeights, Scales
 
@@ -29,6 +30,7 @@ class ResidualBlock(nn.Module):
         return self.second(self.first(x)) + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True))
 
 
+@ranged
 class ResidualCellNetwork(nn.Module):
     """3x3 stem, stages of cells at C, 2C and 4C channels, norm-ReLU, global pooling, linear classifier: `net(x, weights) -> logits`.
 
@@ -38,9 +40,9 @@ class ResidualCellNetwork(nn.Module):
     is computed again for the backward pass.
     """
 
-    def __init__(self, kind: str, spec: CellSpec, present: Mask, *, layers: int, channels: int, num_classes: int, norm: Normalisation,
-                 in_channels: int = 3, image_size: tuple[int, int] = (32, 32), partial: int = 1, auxiliary_skip: bool = False,
-                 checkpoint_cells: bool = False):
+    def __init__(self, kind: str, spec: CellSpec, present: Mask, *, layers: Layers, channels: Channels, num_classes: Count,
+                 norm: Normalisation, in_channels: Channels = 3, image_size: tuple[int, int] = (32, 32), partial: Count = 1,
+                 auxiliary_skip: bool = False, checkpoint_cells: bool = False):
         super().__init__()
         if layers < 3 or channels < 1 or num_classes < 2:
             raise ValueError("a network of this space needs layers >= 3 (two of them residual blocks), channels >= 1 and "

@@ -11,6 +11,7 @@ from ops.conv import factorised_reduce, relu_conv_bn
 from ops.op import BatchNorm, Normalisation
 from supernet.networks.cell import Cell
 from supernet.networks.recompute import recomputed
+from supernet.ranges import Channels, Count, ranged
 from supernet.space import Candidates, CellSpec, Mask
 from supernet.weights import EdgeWeights, Scales
 
@@ -77,6 +78,7 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
+@ranged
 class CellNetwork(nn.Module):
     """Stem, one cell per entry of `kinds`, global pooling, linear classifier: `net(x, weights) -> logits (N, num_classes)`.
 
@@ -90,9 +92,9 @@ class CellNetwork(nn.Module):
     by the training loop; draws from the call's generator.
     """
 
-    def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates, *, kinds: Sequence[str], channels: int, num_classes: int,
-                 norm: Normalisation, in_channels: int = 3, image_size: tuple[int, int] = (32, 32), stem: str = "auto",
-                 stem_multiplier: int = 3, auxiliary: bool = False, partial: int = 1, auxiliary_skip: bool = False,
+    def __init__(self, specs: Mapping[str, CellSpec], candidates: Candidates, *, kinds: Sequence[str], channels: Channels,
+                 num_classes: Count, norm: Normalisation, in_channels: Channels = 3, image_size: tuple[int, int] = (32, 32),
+                 stem: str = "auto", stem_multiplier: Count = 3, auxiliary: bool = False, partial: Count = 1, auxiliary_skip: bool = False,
                  last_norm: bool = False, checkpoint_cells: bool = False):
         super().__init__()
         if len(kinds) < 1 or channels < 2 or num_classes < 2:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from supernet.ranges import Count, ranged
+
 
 class Average(Protocol):
     def after_step(self, w: Sequence[Tensor]) -> None: ...
@@ -36,14 +38,13 @@ class NoAverage:
         pass
 
 
+@ranged
 class NonMonotonicAverage:
     """The mean of the weights after every step since training stopped improving: from the epoch on whose validation loss is above the
     best of all but the last `epochs` (NT-ASGD, Merity et al. 2018, Algorithm 1 with an epoch as the interval; DARTS, rnn/train.py, 5).
     """
 
-    def __init__(self, *, epochs: int = 5):
-        if epochs < 1:
-            raise ValueError(f"average.epochs must be at least 1, got {epochs}")
+    def __init__(self, *, epochs: Count = 5):
         self.epochs, self.losses, self.mean, self.steps = epochs, [], [], 0
         self.started = False
 

@@ -1,11 +1,21 @@
 """What the bilevel step asks of the optimizer of the weights: the step it would take. Mirror descent on the simplex. And steps that a
 CUDA graph can hold."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+
+from supernet.ranges import Fraction, NonNegative, Positive, Range, Share, ranged
+
+# What the numbers of PyTorch's optimizers may be: their constructors say no ranges, let NaN pass, and a momentum of 2.
+_ADAM = {"lr": Positive, "betas": tuple[Fraction, Fraction], "eps": Positive, "weight_decay": NonNegative}
+TORCH_RANGES: Mapping[Callable[..., Any], Mapping[str, Any]] = {
+    torch.optim.SGD: {"lr": Positive, "momentum": Fraction, "dampening": Share, "weight_decay": NonNegative},
+    torch.optim.Adam: _ADAM,
+    torch.optim.AdamW: _ADAM,
+}
 
 
 def virtual_step(optimizer: torch.optim.Optimizer, w: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -55,15 +65,13 @@ class _Shifted(torch.autograd.Function):
         return None, None, *[None] * ctx.n, *torch._foreach_mul(list(slopes), ctx.factor)
 
 
+@ranged
 class ExponentiatedGradient(torch.optim.Optimizer):
     """Mirror descent with the entropy as its mirror map: `theta <- theta * exp(-lr * gradient)`, each row (the last dimension) brought
     back to sum 1 (GAEA, Li et al. 2021, Sec. 3.1, eq. 4). Zeros stay zeros. No weight decay: rows are on the simplex. """
 
-    def __init__(self, params: Iterable[Tensor], *, lr: float = 0.1, weight_decay: float = 0.0):
-        if lr <= 0:
-            raise ValueError(f"alpha_optimizer.lr must be positive, got {lr}")
-        if weight_decay:
-            raise ValueError(f"exponentiated gradients have no weight decay: pass alpha_optimizer.weight_decay=0, got {weight_decay}")
+    def __init__(self, params: Iterable[Tensor], *, lr: Positive = 0.1,
+                 weight_decay: Annotated[float, Range(0, 0)] = 0.0):
         super().__init__(params, {"lr": lr})
         for group in self.param_groups:
             for p in group["params"]:

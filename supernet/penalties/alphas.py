@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from supernet.costs.base import Cost
-from supernet.penalties.base import Penalty, Replicated, checked_weight
+from supernet.penalties.base import Penalty, Replicated
+from supernet.ranges import NonNegative, ranged
 from supernet.relaxations.base import Relaxation, absent
 from supernet.space import Space
 from supernet.weights import EdgeWeights
 
 
+@ranged
 class BetaDecay(Penalty):
     """`weight * progress` times the mean over edges of log sum exp(alpha) (Beta-DARTS, Ye et al. 2022, eq. 14), whose gradient is the
     softmax: strong ops decay most, so that no op runs away. Official code: the weight grows linearly to 25 in 50 epochs, to 50 in 100.
@@ -22,8 +24,8 @@ class BetaDecay(Penalty):
 
     static = True
 
-    def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 25.0):
-        self.weight, self.progress = checked_weight(weight), 0.0
+    def __init__(self, space: Space, cost: Cost | None = None, *, weight: NonNegative = 25.0):
+        self.weight, self.progress = weight, 0.0
         self.absent = {kind: Replicated(mask) for kind, mask in absent(space).items()}
 
     def anneal(self, progress: float) -> None:
@@ -35,6 +37,7 @@ class BetaDecay(Penalty):
         return self.weight * self.progress * torch.cat(rows).mean()
 
 
+@ranged
 class DirichletKL(Penalty):
     """`weight` times the sum over the edges of all kinds of KL(Dir(c) || Dir(1)), c the concentrations of relaxation=dirichlet (DrNAS, Chen
     et al. 2021, eq. 6, with the divergence as the distance; official code, --reg_type kl, _get_kl_reg).
@@ -45,8 +48,8 @@ class DirichletKL(Penalty):
 
     static = True
 
-    def __init__(self, space: Space, cost: Cost | None = None, *, weight: float = 1e-3):
-        self.weight = checked_weight(weight)
+    def __init__(self, space: Space, cost: Cost | None = None, *, weight: NonNegative = 1e-3):
+        self.weight = weight
         self._count({kind: ~mask for kind, mask in absent(space).items()})
 
     def _count(self, ops: Mapping[str, Tensor]) -> None:

@@ -59,13 +59,6 @@ class WeightPenalty:
         """Called before each epoch, with 0 in the first and exactly 1 in the last."""
 
 
-def checked_weight(weight: float) -> float:
-    """Raises ValueError: a penalty's weight is negative."""
-    if weight < 0:
-        raise ValueError(f"a penalty's weight must be at least 0, got {weight}")
-    return weight
-
-
 class Replicated:
     """A tensor that is needed on the device of others. It is copied there once: a copy from the host in every step would stop a GPU."""
 

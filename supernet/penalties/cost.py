@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from supernet.costs.base import Cost
-from supernet.penalties.base import Penalty, checked_weight
+from supernet.penalties.base import Penalty
+from supernet.ranges import Finite, NonNegative, Positive, ranged
 from supernet.relaxations.base import Relaxation
 from supernet.space import Space
 from supernet.weights import EdgeWeights, Weights
@@ -22,25 +23,26 @@ def _needed(space: Space, cost: Cost | None, name: str) -> Cost:
     return cost
 
 
+@ranged
 class CostLinear(Penalty):
     """`weight * E[cost] / reference` (SNAS, Xie et al. 2019, eq. 12, with the expectation in closed form)."""
 
-    def __init__(self, space: Space, cost: Cost | None, *, weight: float, reference: float):
-        self.cost, self.weight = _needed(space, cost, "cost_linear"), checked_weight(weight)
-        self.reference = _positive("reference", reference)
+    def __init__(self, space: Space, cost: Cost | None, *, weight: NonNegative, reference: Positive):
+        self.cost, self.weight, self.reference = _needed(space, cost, "cost_linear"), weight, reference
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
         return self.weight * self.cost.expected(relaxation.mean()) / self.reference
 
 
+@ranged
 class CostLog(Penalty):
     """Makes the loss `CE * alpha * log(E[cost])^beta`: FBNet's (Wu et al. 2019, eq. 2; cost in its own unit), and with `reference` the
     official ProxylessNAS code's `CE * alpha * (log(E[cost]) / log(reference))^beta`. With `form=factor` it is `CE * alpha * beta *
     log(E[cost])`, as re-implementations of FBNet read that equation (the log of the power). Raises ValueError: a cost that may be 1 or
     less in its unit, whose log has no such power."""
 
-    def __init__(self, space: Space, cost: Cost | None, *, alpha: float = 0.2, beta: float = 0.6, reference: float | None = None,
-                 form: str = "power"):
+    def __init__(self, space: Space, cost: Cost | None, *, alpha: NonNegative = 0.2, beta: Finite = 0.6,
+                 reference: Positive | None = None, form: str = "power"):
         if form not in ("power", "factor"):
             raise ValueError(f"penalty.cost_log.form must be power or factor, got {form!r}")
         self.cost, self.alpha, self.beta, self.reference = _needed(space, cost, "cost_log"), alpha, beta, reference
@@ -57,12 +59,13 @@ class CostLog(Penalty):
         return loss * (self.alpha * (size**self.beta if self.is_power else self.beta * size) - 1)
 
 
+@ranged
 class CostPower(Penalty):
     """Makes the loss `CE * (E[cost] / target)^exponent`, MnasNet's reward (Tan et al. 2019, eq. 2: ACC * (LAT / T)^w, w = -0.07) as a loss
     to descend on, so with a positive exponent. `hard` counts only what is above the target (their w = 0 below it)."""
 
-    def __init__(self, space: Space, cost: Cost | None, *, target: float, exponent: float = 0.07, hard: bool = False):
-        self.cost, self.target = _needed(space, cost, "cost_power"), _positive("target", target)
+    def __init__(self, space: Space, cost: Cost | None, *, target: Positive, exponent: Finite = 0.07, hard: bool = False):
+        self.cost, self.target = _needed(space, cost, "cost_power"), target
         self.exponent, self.hard = exponent, hard
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
@@ -70,6 +73,7 @@ class CostPower(Penalty):
         return loss * ((ratio.clamp_min(1.0) if self.hard else ratio) ** self.exponent - 1)
 
 
+@ranged
 class CostLimit(Penalty):
     """Keeps `E[cost] <= limit` by an augmented Lagrangian (Nocedal & Wright 2006, Sec. 17.4): with c = E[cost] / limit - 1 the term is
     `(max(0, multiplier + rho c)^2 - multiplier^2) / (2 rho)`, and after each alpha step the multiplier becomes
@@ -78,12 +82,12 @@ class CostLimit(Penalty):
     The limit holds for the expectation; `final_select=within_cost` holds it for the genotype.
     """
 
-    def __init__(self, space: Space, cost: Cost | None, *, limit: float, rho: float = 10.0, rate: float = 0.01):
-        self.cost, self.limit = _needed(space, cost, "cost_limit"), _positive("limit", limit)
+    def __init__(self, space: Space, cost: Cost | None, *, limit: Positive, rho: Positive = 10.0, rate: Positive = 0.01):
+        self.cost, self.limit = _needed(space, cost, "cost_limit"), limit
         if self.limit < self.cost.least():
             raise ValueError(f"penalty.cost_limit.limit is {limit:g} {self.cost.unit}, and every architecture has at least "
                              f"{self.cost.least():g}")
-        self.rho, self.rate = _positive("rho", rho), _positive("rate", rate)
+        self.rho, self.rate = rho, rate
         self.multiplier = torch.zeros(())
 
     def __call__(self, loss: Tensor, weights: EdgeWeights, relaxation: Relaxation) -> Tensor:
@@ -104,9 +108,3 @@ class CostLimit(Penalty):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.multiplier = state["multiplier"]
-
-
-def _positive(name: str, value: float) -> float:
-    if value <= 0:
-        raise ValueError(f"a penalty's {name} must be positive, got {value}")
-    return value

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supernet.hypergradients.base import Tensors, constant, grad
-from supernet.penalties.base import WeightPenalty, WeightProblem, checked_weight
+from supernet.penalties.base import WeightPenalty, WeightProblem
+from supernet.ranges import NonNegative, Positive, ranged
 from supernet.space import Space
 from supernet.weights import replaced
 
@@ -19,6 +20,7 @@ def alignment(gradients: Tensor) -> Tensor:
     return (unit.sum(0).square().sum() - unit.square().sum()) / (cells * (cells - 1))
 
 
+@ranged
 class LayerAlignment(WeightPenalty):
     """Makes the network's weights descend on `L_train - weight * progress * Lambda`, Lambda the mean over `kinds` of `alignment` of g_l = d
     L_train / d (edge weights of cell l). The coefficient grows linearly over the epochs [official code].
@@ -30,11 +32,11 @@ class LayerAlignment(WeightPenalty):
     kinds: of cells; null for all that have more than one cell [official code: the normal cells].
     """
 
-    def __init__(self, space: Space, *, weight: float = 0.25, radius: float = 1e-3, kinds: Sequence[str] | None = None):
-        if radius <= 0 or (kinds is not None and not set(kinds) <= set(space.cells)):
-            raise ValueError(f"w_penalty.layer_alignment needs a positive radius and kinds of {sorted(space.cells)}, "
-                             f"got {radius} and {kinds}")
-        self.weight, self.radius, self.progress = checked_weight(weight), radius, 0.0
+    def __init__(self, space: Space, *, weight: NonNegative = 0.25, radius: Positive = 1e-3,
+                 kinds: Sequence[str] | None = None):
+        if kinds is not None and not set(kinds) <= set(space.cells):
+            raise ValueError(f"w_penalty.layer_alignment needs kinds of {sorted(space.cells)}, got {kinds}")
+        self.weight, self.radius, self.progress = weight, radius, 0.0
         self.kinds = sorted(space.cells if kinds is None else kinds)
 
     def anneal(self, progress: float) -> None:

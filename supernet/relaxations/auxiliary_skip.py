@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
+from supernet.ranges import Positive, ranged
 from supernet.relaxations.base import Noise, Relaxation, Wrapper, linear
 from supernet.space import Space
 from supernet.weights import EdgeWeights, replaced
 
 
+@ranged
 class AuxiliarySkip(Wrapper):
     """Every edge adds `beta` times a skip connection of its own to what its ops give: beta falls linearly from `beta` to 0, which it is in
     the last epoch, where those connections do not run any more. They are no candidates: no alpha stands for them, nothing can
@@ -16,10 +18,8 @@ class AuxiliarySkip(Wrapper):
 
     keeps_static = True
 
-    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, beta: float = 1.0):
+    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, beta: Positive = 1.0):
         super().__init__(inner)
-        if beta <= 0:
-            raise ValueError(f"wrapper.auxiliary_skip.beta must be positive, got {beta}")
         self.first, self.beta = beta, beta
 
     def anneal(self, progress: float, epoch: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from supernet.ranges import NonNegative, ranged
 from supernet.space import Mask, Space
 from supernet.weights import EdgeWeights, Weights
 
@@ -78,6 +79,7 @@ class Relaxation(nn.Module, ABC):
         return {name.removeprefix("alpha."): p for name, p in self.named_parameters()}
 
 
+@ranged
 class TableRelaxation(Relaxation):
     """An interface for those whose parameters are one (E, O) table of alphas a kind of cell. `op_weights` says what a table stands for:
     what is trained, where nothing is drawn, and what is evaluated and selected from. So both are the same unless a method says otherwise;
@@ -86,7 +88,7 @@ class TableRelaxation(Relaxation):
     init_scale: alphas start as `init_scale` times standard normal draws.
     """
 
-    def __init__(self, space: Space, generator: torch.Generator, *, init_scale: float = 1e-3):
+    def __init__(self, space: Space, generator: torch.Generator, *, init_scale: NonNegative = 1e-3):
         super().__init__()
         self.alpha = make_alpha(space, init_scale, generator)
         for kind, mask in absent(space).items():

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from supernet.ranges import NonNegative, ranged
 from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel, mask_of
 from supernet.weights import EdgeWeights, Weights, replaced
 
 
+@ranged
 class BinaryGates(SoftmaxDraws):
     """For the alpha step two ops of each edge are drawn without replacement by p = softmax(alpha), and one of the two by their
     rescaled probabilities: its gate is 1. Both run, and the gradient of the loss with respect to a gate reaches the two alphas
@@ -20,7 +22,7 @@ class BinaryGates(SoftmaxDraws):
     Drawing two without replacement, then one by rescaled probabilities, is not quite a draw by p, as in the official code's `two`.
     """
 
-    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-3):
+    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: NonNegative = 1e-3):
         super().__init__(space, generator, init_scale=init_scale)
         self._drawn: dict[str, tuple[Tensor, Tensor]] = {}  # by kind: which alphas take part in this step, and their log-sum before it
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import torch
 
+from supernet.ranges import Finite, NonNegative, Positive, Whole, ranged
 from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel
 from supernet.weights import EdgeWeights, Weights
 
 
+@ranged
 class Concrete(SoftmaxDraws):
     """`weights = softmax((log softmax(alpha) + g) / temperature)`, g standard Gumbel noise: a soft draw, nearly one-hot when cold.
 
@@ -18,15 +20,11 @@ class Concrete(SoftmaxDraws):
 
     static = True
 
-    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-2, init_mean: float = 0.0,
-                 temperature: float = 1.0, temperature_end: float = 0.03, decay: str = "linear", rest: int = 0):
+    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: NonNegative = 1e-2, init_mean: Finite = 0.0,
+                 temperature: Positive = 1.0, temperature_end: Positive = 0.03, decay: str = "linear", rest: Whole = 0):
         super().__init__(space, generator, init_scale=init_scale)
-        if min(temperature, temperature_end) <= 0:
-            raise ValueError(f"relaxation.temperature and temperature_end must be positive, got {temperature} and {temperature_end}")
         if decay not in ("linear", "exponential"):
             raise ValueError(f"relaxation.decay must be linear or exponential, got {decay!r}")
-        if rest < 0:
-            raise ValueError(f"relaxation.rest must be at least 0 epochs, got {rest}")
         self.temperature, self.ends, self.decay, self.rest = temperature, (temperature, temperature_end), decay, rest
         with torch.no_grad():
             for alpha in self.alpha.values():

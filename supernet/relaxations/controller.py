@@ -5,11 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supernet.ranges import Channels, Positive, ranged
 from supernet.relaxations.base import Noise, Relaxation
 from supernet.space import CellSpec, Space
 from supernet.weights import EdgeWeights, Weights
 
 
+@ranged
 class Controller(Relaxation):
     """An LSTM decides node by node: which of the node's edges it keeps, one after the other without replacement, by attention over the
     states at which their sources were finished, and then the op of each. A draw is the one-hot network of one genotype with the
@@ -19,12 +21,9 @@ class Controller(Relaxation):
     number of edges may vary keep the largest number. Parameters start uniform in +-0.1 [official code].
     """
 
-    def __init__(self, space: Space, generator: torch.Generator, *, hidden: int = 64, tanh_constant: float = 1.1,
-                 op_tanh_reduce: float = 2.5):
+    def __init__(self, space: Space, generator: torch.Generator, *, hidden: Channels = 64,
+                 tanh_constant: Positive = 1.1, op_tanh_reduce: Positive = 2.5):
         super().__init__()
-        if hidden < 1 or tanh_constant <= 0 or op_tanh_reduce <= 0:
-            raise ValueError("relaxation.hidden must be at least 1, tanh_constant and op_tanh_reduce positive, got "
-                             f"{hidden}, {tanh_constant} and {op_tanh_reduce}")
         self.space, self.tanh, self.op_tanh = space, tanh_constant, tanh_constant / op_tanh_reduce
         self.cell = nn.LSTMCell(hidden, hidden)
         self.start = nn.Parameter(torch.empty(1, hidden))

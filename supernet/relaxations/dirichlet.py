@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from supernet.ranges import NonNegative, ranged
 from supernet.relaxations.base import Noise, TableRelaxation
 from supernet.weights import EdgeWeights, Weights
 
@@ -18,6 +19,7 @@ def concentration(beta: Tensor) -> Tensor:
     return F.elu(beta) + 1
 
 
+@ranged
 class Dirichlet(TableRelaxation):
     """`weights[e] ~ Dirichlet(elu(beta[e]) + 1)` over the ops that the edge has; the mean is the concentration over its row's sum. (The
     official code compares edges by softmax(beta) when it selects. Within an edge both agree.)
@@ -29,7 +31,7 @@ class Dirichlet(TableRelaxation):
 
     static = True
 
-    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-3):
+    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: NonNegative = 1e-3):
         super().__init__(space, generator, init_scale=init_scale)
 
     def noise(self, generator: torch.Generator) -> Noise:

@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from supernet.ranges import NonNegative, ranged
 from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.space import Space
 from supernet.weights import EdgeWeights, replaced
 
 
+@ranged
 class EdgeNormalised(Wrapper):
     """`edges[e] = softmax(beta)` over the edges into e's destination, beside the op weights of `inner`, which stay as they are: channels
     that pass partial connections by see the edge weight alone.
@@ -18,7 +20,8 @@ class EdgeNormalised(Wrapper):
 
     keeps_static = True
 
-    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, init_scale: float = 1e-3, form: str = "softmax"):
+    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, init_scale: NonNegative = 1e-3,
+                 form: str = "softmax"):
         super().__init__(inner)
         if form not in ("softmax", "simplex"):
             raise ValueError(f"wrapper.edge_normalised.form must be softmax or simplex, got {form!r}")

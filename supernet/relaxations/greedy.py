@@ -1,16 +1,18 @@
 """Edges decided one after the other during the search (SGAS, Li et al. 2020, Sec. 3)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from supernet.ranges import Count, Range, Whole, ranged
 from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.space import CellSpec, Space
 from supernet.weights import OPEN, PRUNED, EdgeWeights, decided
 
 
+@ranged
 class Greedy(Wrapper):
     """After epoch `warm_up`, counted from 0, and then every `every` epochs, in each kind of cell the edge with the best criterion gets its
     strongest op for good; when a node has all the edges that a genotype keeps, its others are pruned. Decided rows are one-hot,
@@ -22,12 +24,9 @@ class Greedy(Wrapper):
     which the official code enlarges with each decision, stays.
     """
 
-    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, criterion: int = 1, warm_up: int = 9, every: int = 5,
-                 history: int = 4):
+    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, criterion: Annotated[int, Range(1, 2)] = 1,
+                 warm_up: Whole = 9, every: Count = 5, history: Count = 4):
         super().__init__(inner)
-        if criterion not in (1, 2) or warm_up < 0 or every < 1 or history < 1:
-            raise ValueError("wrapper.greedy needs criterion 1 or 2, warm_up >= 0, every >= 1 and history >= 1, got "
-                             f"{criterion}, {warm_up}, {every} and {history}")
         self.space, self.criterion, self.warm_up, self.every, self.length = space, criterion, warm_up, every, history
         self.rows = {kind: [OPEN] * len(spec.edges) for kind, spec in space.cells.items()}
         self.epoch = -1  # the last before which it was decided

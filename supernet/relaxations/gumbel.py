@@ -5,10 +5,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from supernet.ranges import NonNegative, Positive, ranged
 from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel, linear, mask_of
 from supernet.weights import EdgeWeights, Weights
 
 
+@ranged
 class GumbelHard(SoftmaxDraws):
     """A draw is exactly one-hot in argmax(log softmax(alpha) + g) and says which op is active, so that a network runs one op an edge.
     Its gradient is that of softmax((log softmax(alpha) + g) / temperature).
@@ -18,11 +20,9 @@ class GumbelHard(SoftmaxDraws):
     linearly, epoch by epoch, from `temperature` to `temperature_end` [official code: 10 to 0.1].
     """
 
-    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-3, temperature: float = 10.0,
-                 temperature_end: float = 0.1):
+    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: NonNegative = 1e-3,
+                 temperature: Positive = 10.0, temperature_end: Positive = 0.1):
         super().__init__(space, generator, init_scale=init_scale)
-        if min(temperature, temperature_end) <= 0:
-            raise ValueError(f"relaxation.temperature and temperature_end must be positive, got {temperature} and {temperature_end}")
         self.temperature, self.ends = temperature, (temperature, temperature_end)
 
     def anneal(self, progress: float, epoch: int) -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from supernet.ranges import Count, NonNegative, Positive, ranged
 from supernet.relaxations.base import Relaxation, Wrapper, absent, linear
 from supernet.space import Space
 from supernet.weights import EdgeWeights, replaced
@@ -14,6 +15,7 @@ LossOfWeights = Callable[[EdgeWeights], Tensor]
 Tables = dict[str, Tensor]
 
 
+@ranged
 class Perturbed(Wrapper):
     """An interface for wrappers under which the weights train at `draw + delta`; alphas never change by it, and the alpha step sees the
     draw itself. epsilon grows linearly over the epochs [official code: 0.03 + 0.27 epoch / epochs].
@@ -23,10 +25,10 @@ class Perturbed(Wrapper):
     equations leave the weights where they are. Ops that an edge lacks never move.
     """
 
-    def __init__(self, inner: Relaxation, space: Space, *, epsilon: float, epsilon_end: float, clip: bool):
+    def __init__(self, inner: Relaxation, space: Space, *, epsilon: NonNegative, epsilon_end: NonNegative, clip: bool):
         super().__init__(inner)
-        if not 0 <= epsilon <= epsilon_end:
-            raise ValueError(f"epsilon must be at least 0 and at most epsilon_end, got {epsilon} and {epsilon_end}")
+        if epsilon > epsilon_end:
+            raise ValueError(f"epsilon must be at most epsilon_end, got {epsilon} and {epsilon_end}")
         self.ends, self.epsilon, self.clip = (epsilon, epsilon_end), epsilon, clip
         for kind, mask in absent(space).items():
             self.register_buffer(f"absent_{kind}", mask, persistent=False)
@@ -59,11 +61,12 @@ def moved(draw: EdgeWeights, delta: Tables) -> EdgeWeights:
     return replaced(draw, lambda kind, w: {"ops": w.ops + delta[kind]})
 
 
+@ranged
 class RandomPerturbed(Perturbed):
     """The weights train under `draw + delta`, delta uniform in [-epsilon, epsilon] (Sec. 3.2, eq. 7, SDARTS-RS)."""
 
-    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, epsilon: float = 0.03, epsilon_end: float = 0.3,
-                 clip: bool = True):
+    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, epsilon: NonNegative = 0.03,
+                 epsilon_end: NonNegative = 0.3, clip: bool = True):
         super().__init__(inner, space, epsilon=epsilon, epsilon_end=epsilon_end, clip=clip)
 
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: LossOfWeights, generator: torch.Generator) -> EdgeWeights:
@@ -71,17 +74,16 @@ class RandomPerturbed(Perturbed):
         return moved(draw, self.random(draw, generator))
 
 
+@ranged
 class Adversarial(Perturbed):
     """The weights train under `draw + delta`, where delta is sought within [-epsilon, epsilon] to raise the training loss (eq. 8,
     SDARTS-ADV): from a random start `steps` ascents of `step_share * epsilon` times the gradient's sign, each brought back within
     epsilon. The answer is dropped where it does not raise the loss [official code].
     """
 
-    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, epsilon: float = 0.03, epsilon_end: float = 0.3,
-                 steps: int = 7, step_share: float = 2 / 7, clip: bool = True):
+    def __init__(self, inner: Relaxation, space: Space, generator: torch.Generator, *, epsilon: NonNegative = 0.03,
+                 epsilon_end: NonNegative = 0.3, steps: Count = 7, step_share: Positive = 2 / 7, clip: bool = True):
         super().__init__(inner, space, epsilon=epsilon, epsilon_end=epsilon_end, clip=clip)
-        if steps < 1 or step_share <= 0:
-            raise ValueError(f"wrapper.adversarial.steps must be at least 1 and step_share positive, got {steps} and {step_share}")
         self.steps, self.step_share = steps, step_share
 
     def for_w_step(self, draw: EdgeWeights, loss_of_weights: LossOfWeights, generator: torch.Generator) -> EdgeWeights:

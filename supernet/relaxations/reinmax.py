@@ -1,13 +1,15 @@
 """Draws of one op an edge with a second-order straight-through gradient (ReinMax, Liu et al. 2023, Algorithm 2)."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
+from supernet.ranges import NonNegative, Range, ranged
 from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel
 from supernet.weights import EdgeWeights, Weights
 
 
+@ranged
 class ReinMax(SoftmaxDraws):
     """A draw D is one-hot with probabilities p = softmax(alpha). Its gradient is that of 2 q - p / 2, where q is the softmax whose
     value is (D + softmax(alpha / temperature)) / 2, moved by alpha: Heun's method, exact where the loss is quadratic in the weights
@@ -18,10 +20,9 @@ class ReinMax(SoftmaxDraws):
 
     static = True
 
-    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: float = 1e-3, temperature: float = 1.0):
+    def __init__(self, space: Any, generator: torch.Generator, *, init_scale: NonNegative = 1e-3,
+                 temperature: Annotated[float, Range(1)] = 1.0):
         super().__init__(space, generator, init_scale=init_scale)
-        if temperature < 1:
-            raise ValueError(f"relaxation.temperature must be at least 1, got {temperature}")
         self.temperature = temperature
 
     def noise(self, generator: torch.Generator) -> Noise:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from supernet.files import DAMAGED, check_zip, read_bytes, read_text
 from supernet.genotype import Edge, Genotype
 from supernet.report import page
 from supernet.report.curves import alpha_charts, heat_map_svg, line_chart
@@ -23,6 +23,7 @@ MAX_ALPHA_POINTS = 20_000  # in all alpha plots together, about 25 bytes each
 MAX_EDGE_CHARTS = 120
 MAX_DRAWN_EDGES = 200
 MAX_CHANGES = 100          # rows of the genotype timeline
+MAX_BYTES = 2**31          # of a file, and of what one unpacks to
 MAX_TEXT = 200_000         # characters of a file shown as text
 
 CHARTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (  # title, y axis, line -> key of a record
@@ -34,7 +35,7 @@ CHARTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (  # title, y axis, lin
     ("Learning rate of alpha", "learning rate", {"alpha": "alpha_lr"}),
     ("Seconds an epoch", "seconds", {"seconds": "seconds"}),
 )
-UNEXPECTED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RecursionError, zipfile.BadZipFile)
+UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, RecursionError, *DAMAGED)
 TITLES = {"train_search": "Architecture search", "train_final": "Training of a final network"}
 
 
@@ -91,16 +92,18 @@ def _or_reason(make: Callable[[], str]) -> str:
 def _existing(path: Path) -> Path:
     if not path.exists():
         raise Missing(f"the run has no {path.name}")
+    if path.suffix == ".npz":
+        check_zip(path, MAX_BYTES)
     return path
 
 
 def _text(path: Path) -> str:
-    text = _existing(path).read_text(encoding="utf-8", errors="replace")
+    text = read_bytes(_existing(path), MAX_BYTES).decode(errors="replace")
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f"\n... ({len(text) - MAX_TEXT:,} more characters in {path.name})"
 
 
 def _json(path: Path) -> Any:
-    return json.loads(_existing(path).read_text(encoding="utf-8"))
+    return json.loads(read_text(_existing(path), MAX_BYTES))
 
 
 def _field(data: Mapping[str, Any], key: str, file: str) -> Any:
@@ -112,7 +115,7 @@ def _field(data: Mapping[str, Any], key: str, file: str) -> Any:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file of lines. A line cut short by a crash is skipped."""
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for line in read_bytes(path, MAX_BYTES).decode(errors="replace").splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
@@ -185,7 +188,7 @@ def _headline(run: Path, records: Sequence[dict[str, Any]]) -> tuple[str, str]:
 def _quietly(path: Path) -> dict[str, Any]:
     """The object in a file that the headline can do without; its own section says what is wrong with it."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return data if type(data) is dict else {}

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from supernet.errors import Mendable
-from supernet.files import write_whole
+from supernet.files import read_bytes, write_whole
 
+MAX_BYTES = 2**40
 _FILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)\.(?P<sha256>[0-9a-f]{64})\.pt")
 
 # What `torch.load(weights_only=True)` reads back, by exact type: a NumPy float is a float to isinstance, yet is refused at load.
@@ -88,7 +89,7 @@ def load_file(path: Path) -> dict[str, Any]:
     if match is None:
         raise CheckpointError(f"{path}: a checkpoint is named <name>.<sha256>.pt, and this file is not")
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read the checkpoint ({error.strerror or error})") from error
     if hashlib.sha256(data).hexdigest() != match["sha256"]:

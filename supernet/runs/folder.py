@@ -15,11 +15,13 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from supernet.errors import Mendable
-from supernet.files import write_whole
+from supernet.files import read_bytes, read_text, write_whole, yaml_text
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
 from supernet.runs.journal import to_json
 
+MAX_STATUS_BYTES = 1_000_000  # run.json has a few hundred
+MAX_OPTIONS_BYTES = 300_000  # a run's options are 5 kB; YAML is read at some 100 kB a second
 Status = Literal["running", "stopped", "finished", "failed"]
 FORMAT = "supernet.run/2"  # of the folder; the first one had no name, and its options name modules that have moved
 
@@ -83,8 +85,8 @@ class RunFolder:
     def status(self) -> dict[str, Any] | None:
         """What run.json says; None where there is no such file, or it is not ours, or no longer what was written."""
         try:
-            data = json.loads(self.run_json.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            data = json.loads(read_text(self.run_json, MAX_STATUS_BYTES))
+        except (OSError, ValueError, RecursionError):
             return None
         return data if type(data) is dict and data.get("sha256", "") in ("", _digest(data)) else None
 
@@ -118,7 +120,7 @@ class RunFolder:
         """Raises RunFolderError: the file is missing, or not what was written; one whose digest nobody kept is taken as it is."""
         known = (self.status() or {}).get("files", {}).get(path.name)
         try:
-            seen = hashlib.sha256(path.read_bytes()).hexdigest()
+            seen = hashlib.sha256(read_bytes(path, checkpoint.MAX_BYTES)).hexdigest()
         except OSError as error:
             raise RunFolderError(f"{path}: cannot read ({error.strerror or error})") from error
         if known is not None and seen != known:
@@ -128,9 +130,10 @@ class RunFolder:
         """The options that the run was started with, as plain data: nothing in them is built or resolved. Raises RunFolderError."""
         self.verify(self.config)
         try:
-            found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RunFolderError(f"{self.config}: cannot read the run's options ({' '.join(str(error).split())[:150]})") from error
+            found = yaml.safe_load(yaml_text(self.config, MAX_OPTIONS_BYTES))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise RunFolderError(f"{self.config}: cannot read the run's options ({' '.join(str(why).split())[:150]})") from error
         if type(found) is not dict:
             raise RunFolderError(f"{self.config}: expected the options of a run")
         return found
@@ -144,8 +147,8 @@ class RunFolder:
 
     def _commit(self) -> str:
         try:
-            commit = json.loads(self.environment.read_text(encoding="utf-8"))["git_commit"]
-        except (OSError, ValueError, KeyError, TypeError):
+            commit = json.loads(read_text(self.environment, MAX_STATUS_BYTES))["git_commit"]
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
             return ""
         return f" (commit {str(commit)[:40]})" if commit else ""
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supernet.errors import Mendable
+from supernet.files import read_bytes
+
+MAX_BYTES = 2**31  # of metrics.jsonl, which has a line an epoch
 
 
 class JournalError(Mendable, RuntimeError):
@@ -94,7 +97,7 @@ class Journal:
         """All records. A last line without its end is dropped (a kill in the middle of it).
 
         Raises JournalError: another line is not JSON."""
-        *lines, _torn = path.read_bytes().split(b"\n")
+        *lines, _torn = read_bytes(path, MAX_BYTES).split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
             try:
@@ -106,7 +109,7 @@ class Journal:
     @staticmethod
     def readable(path: Path) -> Iterator[dict[str, Any]]:
         """The records that are whole; what is damaged is passed over, for those who do that work again."""
-        for line in path.read_bytes().splitlines() if path.exists() else ():
+        for line in read_bytes(path, MAX_BYTES).splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
                 if type(record) is dict:

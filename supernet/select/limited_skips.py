@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 from supernet.genotype import Genotype
+from supernet.ranges import Whole, ranged
 from supernet.select.argmax import argmax, strongest
 from supernet.space import Space
 from supernet.weights import EdgeWeights, replaced
 
 
-def limited_skips(space: Space, weights: EdgeWeights, *, most: int = 2, kinds: Sequence[str] = ("normal",)) -> Genotype:
+@ranged
+def limited_skips(space: Space, weights: EdgeWeights, *, most: Whole = 2, kinds: Sequence[str] = ("normal",)) -> Genotype:
     """`argmax`, and while a cell of `kinds` holds more than `most` skip connections, the weakest of them is taken out of its edge's
     candidates and the cell is selected again [official code]; an edge without another op comes after all others of its node. Raises
     ValueError where that does not help, and for other kinds than the space has."""
-    if most < 0:
-        raise ValueError(f"select.most must be at least 0, got {most}")
     if not kinds or not set(kinds) <= set(space.cells):
         raise ValueError(f"select.kinds must be among {', '.join(sorted(space.cells))} in space {space.name}, got {list(kinds)}")
     weights = weights.detach()

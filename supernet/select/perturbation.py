@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
-from supernet.monitors.base import checked_batch_size
 from supernet.optim.optimizers import set_lr
 from supernet.optim.schedules import Constant, Cosine
+from supernet.ranges import Count, NonNegative, Positive, Whole, ranged
 from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.select.base import FinalSelection
 from supernet.space import Space
@@ -22,6 +22,7 @@ from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replac
 Accuracy = Callable[[EdgeWeights], float]
 
 
+@ranged
 class Perturbation(FinalSelection):
     """Edge by edge in a random order, in all kinds of cells at once: each op of the edge is masked in turn, the op whose absence costs the
     supernet most validation accuracy is kept, and the supernet is fine-tuned for `finetune_epochs`. Then node by node: of the edges into
@@ -40,24 +41,17 @@ class Perturbation(FinalSelection):
     since its 25 epochs end there]. After the last decision there is none.
     """
 
-    def __init__(self, *, finetune_epochs: int = 5, finetune_last: int | None = None, lr_factor: float = 0.1, schedule: str = "constant",
-                 lr_minimum: float = 0.001, val_batches: int | None = None, batch_size: int | None = None,
-                 statistics: str = "batch", train_alpha: bool = True):
-        if finetune_epochs < 0 or lr_factor <= 0 or lr_minimum < 0:
-            raise ValueError("final_select needs finetune_epochs and lr_minimum of at least 0 and lr_factor > 0, "
-                             f"got {finetune_epochs}, {lr_minimum} and {lr_factor}")
-        if finetune_last is not None and finetune_last < 0:
-            raise ValueError(f"final_select.finetune_last must be at least 0, or null for finetune_epochs, got {finetune_last}")
+    def __init__(self, *, finetune_epochs: Whole = 5, finetune_last: Whole | None = None, lr_factor: Positive = 0.1,
+                 schedule: str = "constant", lr_minimum: NonNegative = 0.001, val_batches: Count | None = None,
+                 batch_size: Count | None = None, statistics: str = "batch", train_alpha: bool = True):
         if schedule not in ("constant", "cosine"):
             raise ValueError(f"final_select.schedule must be constant or cosine, got {schedule!r}")
-        if val_batches is not None and val_batches < 1:
-            raise ValueError(f"final_select.val_batches must be at least 1, or null for all, got {val_batches}")
         if statistics not in ("batch", "running"):
             raise ValueError(f"final_select.statistics must be batch or running, got {statistics!r}")
         self.finetune_epochs, self.val_batches = finetune_epochs, val_batches
         self.finetune_last = finetune_epochs if finetune_last is None else finetune_last
         self.lr_factor, self.lr_minimum, self.falls = lr_factor, lr_minimum, schedule == "cosine"
-        self.batch_size = checked_batch_size(batch_size, "final_select.batch_size")
+        self.batch_size = batch_size
         self.by_batch, self.train_alpha = statistics == "batch", train_alpha
 
     def __call__(self, loop: SearchLoop) -> Genotype:

@@ -9,25 +9,24 @@ import torch
 
 from supernet.evaluators.shared_weights import SharedWeights, Statistics
 from supernet.genotype import Genotype
+from supernet.ranges import Count, ranged
 from supernet.select.argmax import argmax
 from supernet.select.base import FinalSelection
 from supernet.training.search import SearchLoop
 
 
+@ranged
 class Sampled(FinalSelection):
     """Draws `n` architectures, from the space or (`source=relaxation`) from what was learned, evaluates each on `screen_batches` batches of
     the validation part, then the best `finalists` on all of it, and returns the one with the best accuracy. Batch norms use each
     batch's own statistics, or are recalibrated on `calibration_batches` training batches (SPOS)."""
 
-    def __init__(self, *, n: int = 1000, screen_batches: int = 1, finalists: int = 10, source: str = "space",
-                 statistics: Statistics = "batch", calibration_batches: int = 10):
-        if n < 1 or screen_batches < 1 or finalists < 1:
-            raise ValueError(f"final_select needs n, screen_batches and finalists of at least 1, got {n}, {screen_batches} and {finalists}")
+    def __init__(self, *, n: Count = 1000, screen_batches: Count = 1, finalists: Count = 10, source: str = "space",
+                 statistics: Statistics = "batch", calibration_batches: Count = 10):
         if source not in ("space", "relaxation"):
             raise ValueError(f"final_select.source must be space or relaxation, got {source!r}")
-        if statistics not in ("recalibrated", "batch", "running") or calibration_batches < 1:
-            raise ValueError("final_select needs statistics=recalibrated, batch or running and calibration_batches of at least 1, got "
-                             f"{statistics!r} and {calibration_batches}")
+        if statistics not in ("recalibrated", "batch", "running"):
+            raise ValueError(f"final_select.statistics must be recalibrated, batch or running, got {statistics!r}")
         self.n, self.screen_batches, self.finalists, self.source = n, screen_batches, finalists, source
         self.statistics, self.calibration_batches = statistics, calibration_batches
 

@@ -1,19 +1,19 @@
 """Edges by a threshold (FairDARTS, Chu et al. 2020, Sec. 4.2)."""
 
 from supernet.genotype import Edge, Genotype
+from supernet.ranges import Share, ranged
 from supernet.space import Space
 from supernet.weights import EdgeWeights, check_shapes
 
 
-def threshold(space: Space, weights: EdgeWeights, *, value: float = 0.85) -> Genotype:
+@ranged
+def threshold(space: Space, weights: EdgeWeights, *, value: Share = 0.85) -> Genotype:
     """Each node keeps, of its strongest edges as many as the space allows, those whose strongest op weighs `value` or more; where
     these are fewer than the space asks for, the strongest of the others. An edge is as strong as its strongest op times its own weight,
     where edges have one (as `argmax`). Of equals the first win.
 
     For cells that may lose edges the space must allow it: space.edges_per_node=[0,2] as published. Raises ValueError: no such threshold.
     """
-    if not 0 <= value <= 1:
-        raise ValueError(f"select.value must be between 0 and 1, got {value}")
     check_shapes(space, weights)
     cells = {}
     for kind, spec in space.cells.items():

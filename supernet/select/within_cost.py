@@ -4,19 +4,19 @@ from contextlib import suppress
 
 from supernet.costs.base import CostError
 from supernet.genotype import Genotype
+from supernet.ranges import Positive, ranged
 from supernet.select.argmax import argmax
 from supernet.select.base import FinalSelection
 from supernet.training.search import SearchLoop
 
 
+@ranged
 class WithinCost(FinalSelection):
     """Starts from `argmax` and, while the cost is above `limit`, makes of all single changes that lower it the one that loses least
     log-weight for each unit of cost; then, while one fits, the change that gains most. Raises CostError: no change lowers the cost any
     more, from where this walk has come to."""
 
-    def __init__(self, *, limit: float):
-        if limit <= 0:
-            raise ValueError(f"final_select.limit must be positive, got {limit}")
+    def __init__(self, *, limit: Positive):
         self.limit = limit
 
     def check(self, loop: SearchLoop) -> None:

@@ -1,18 +1,22 @@
 """The DARTS cell space (Liu et al. 2019, Sec. 2.1 and 3.1.1): normal and reduction cells of two inputs, stacked."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from supernet.genotype import short
+from supernet.ranges import Count, Range, Whole, ranged
 from supernet.space import Candidates, CellSpec, Space
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 MAX_NODES = 32  # a genotype file says how many: a bound, so that it cannot ask for a space that never ends
+Nodes = Annotated[int, Range(1, MAX_NODES)]
+Parallel = Annotated[int, Range(1, 16)]
 
 
-def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequence[int] | None = 2,
-         concat: Mapping[str, Sequence[int]] | None = None, none_selectable: bool = False, parallel: int = 1,
-         ops_per_edge: int = 1) -> Space:
+@ranged
+def make(*, nodes: Nodes = 4, ops: Sequence[str] = OPS, edges_per_node: Count | Sequence[Whole] | None = 2,
+         concat: Mapping[str, Sequence[Whole]] | None = None, none_selectable: bool = False, parallel: Parallel = 1,
+         ops_per_edge: Parallel = 1) -> Space:
     """The space of cells with `nodes` intermediate nodes; nodes 0 and 1 are the outputs of the two cells before.
 
     edges_per_node: how many incoming edges a genotype keeps at a node, [fewest, most] where that may vary, None for all.
@@ -21,13 +25,8 @@ def make(*, nodes: int = 4, ops: Sequence[str] = OPS, edges_per_node: int | Sequ
     parallel: how many edges may join the same two nodes (two in NASNet's cells), each with candidates and alphas of its own.
     ops_per_edge: how many ops of one edge a genotype may hold (two in the official code of GDAS), each counting as an edge that is kept.
     """
-    if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
-        raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
-    if parallel < 1:
-        raise ValueError(f"space.parallel must be at least 1, got {parallel}")
-    if type(ops_per_edge) is not int or ops_per_edge < 1 or (ops_per_edge > 1 and parallel > 1):
-        raise ValueError("space.ops_per_edge must be at least 1, and 1 where space.parallel is above 1, got "
-                         f"{ops_per_edge} with space.parallel={parallel}")
+    if ops_per_edge > 1 and parallel > 1:
+        raise ValueError(f"space.ops_per_edge must be 1 where space.parallel is above 1, got {ops_per_edge} with space.parallel={parallel}")
     keep = (edges_per_node, edges_per_node) if type(edges_per_node) is int else edges_per_node
     if keep is not None and not (len(keep) == 2 and 0 <= keep[0] <= keep[1] and keep[1] >= 1):
         raise ValueError(f"space.edges_per_node must be a positive number, [fewest, most] or null, got {edges_per_node}")

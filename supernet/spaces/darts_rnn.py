@@ -1,8 +1,9 @@
 """The recurrent cell space of DARTS (Liu et al. 2019, Sec. 2.1 and 3.1.2)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from supernet.genotype import Edge
+from supernet.ranges import Range, ranged
 from supernet.space import Candidates, CellSpec, Space
 
 if TYPE_CHECKING:
@@ -12,11 +13,10 @@ OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 MAX_NODES = 32
 
 
-def make(*, nodes: int = 8) -> Space:
+@ranged
+def make(*, nodes: Annotated[int, Range(1, MAX_NODES)] = 8) -> Space:
     """Cells of `nodes` computed nodes; each keeps one predecessor and an activation, and the output is the mean of all of them. Node 0
     is computed from the input and the last state."""
-    if type(nodes) is not int or not 1 <= nodes <= MAX_NODES:
-        raise ValueError(f"space.nodes must be 1 to {MAX_NODES}, got {nodes}")
     spec = CellSpec.full(num_inputs=1, num_nodes=nodes, ops=OPS, outputs=range(1, 1 + nodes), keep=(1, 1), unselectable=("none",))
     return Space("darts_rnn", {"nodes": nodes}, {"recurrent": spec}, build, costs=costs, sizes={"layers": 1}, auxiliary_head=False,
                  describe=describe)

@@ -5,20 +5,24 @@ own table of weights, one row a layer. Nothing published has exactly these choic
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from supernet.genotype import Genotype, short
+from supernet.ranges import Channels, Range, ranged
 from supernet.space import Candidates, CellSpec, Space
 
 MAX_LAYERS = 100
+Length = Annotated[int, Range(1, 1000)]
+Percent = Annotated[int, Range(0, 100)]
 NO_POOL = "no_pool"  # the one choice of `pooling` in layers that keep the image's size; its weight is not read
 OF_THE_BLOCK = ("activation", "dropout", "expansion", "kernel")  # decisions that matter only where a layer runs
 
 
-def make(*, stages: Sequence[Sequence[int]] = ((1, 2), (2, 2), (4, 2)), kernels: Sequence[int] = (3, 5, 7),
-         expansions: Sequence[int] = (1, 3, 6), widths: Sequence[int] = (50, 75, 100),
+@ranged
+def make(*, stages: Sequence[Sequence[Length]] = ((1, 2), (2, 2), (4, 2)), kernels: Sequence[Length] = (3, 5, 7),
+         expansions: Sequence[Length] = (1, 3, 6), widths: Sequence[Percent] = (50, 75, 100),
          activations: Sequence[str] = ("relu", "sigmoid", "hard_swish"),
-         dropouts: Sequence[int] = (0, 20), poolings: Sequence[str] = ("max_pool", "avg_pool"), skippable: bool = True) -> Space:
+         dropouts: Sequence[Percent] = (0, 20), poolings: Sequence[str] = ("max_pool", "avg_pool"), skippable: bool = True) -> Space:
     """One row of choices a layer.
 
     stages: [channels as a multiple of the stem's, layers] of each; all but the first begin by halving the image. kernels: odd sides.
@@ -85,8 +89,9 @@ def costs(space: Space, quantity: str, **sizes: Any) -> Any:
     return chain_costs(space, **sizes)[quantity]
 
 
-def build(space: Space, candidates: Candidates, *, layers: int, channels: int, norm: Any, num_classes: int, in_channels: int = 3,
-          image_size: tuple[int, int] = (32, 32), head: int = 256) -> Any:
+@ranged
+def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
+          image_size: tuple[int, int] = (32, 32), head: Channels = 256) -> Any:
     """The chain with `channels` in the stem; a layer is as wide as the largest width that `candidates` hold. head: channels of the last
     convolution. Raises ValueError: `layers` is not the space's."""
     from supernet.networks.chain import ChainNetwork, Choices, FactorisedLayer

@@ -1,9 +1,10 @@
 """Cells whose edges and ops are listed, one by one: a space of one's own from YAML alone (conf/space/listed.yaml)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from supernet.genotype import short
+from supernet.ranges import Range, ranged
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts, nasbench201
 
@@ -15,7 +16,8 @@ SKELETONS: dict[int, tuple[Callable[..., Any], dict[str, int]]] = {
 }
 
 
-def make(*, inputs: int, cells: Mapping[str, Mapping[str, Any]]) -> Space:
+@ranged
+def make(*, inputs: Annotated[int, Range(1, 2)], cells: Mapping[str, Mapping[str, Any]]) -> Space:
     """The space of the listed cells.
 
     inputs: 2 for cells `normal` and `reduce`, stacked as in DARTS; 1 for one `cell`, stacked as in NAS-Bench-201.
@@ -23,8 +25,6 @@ def make(*, inputs: int, cells: Mapping[str, Mapping[str, Any]]) -> Space:
     edges a genotype keeps at each node, [fewest, most] or null for all; `outputs`, the nodes that are concatenated (exactly one in
     cells of one input); `unselectable`, ops that take part in the search and are never selected (optional).
     """
-    if inputs not in SKELETONS:
-        raise ValueError(f"space.inputs must be 1 (as NAS-Bench-201) or 2 (as DARTS), got {short(inputs)}")
     build, strides = SKELETONS[inputs]
     if sorted(cells) != sorted(strides):
         raise ValueError(f"space.cells must hold {' and '.join(strides)} where inputs is {inputs}, got {short(sorted(cells))}")

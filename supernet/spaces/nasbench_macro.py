@@ -3,6 +3,7 @@
 from typing import Any
 
 from supernet.genotype import Genotype
+from supernet.ranges import Channels, ranged
 from supernet.space import Candidates, CellSpec, Space
 
 OPS = ("identity", "ir_3x3_e3", "ir_5x5_e6")  # the digits 0, 1 and 2 of the benchmark's architecture strings
@@ -35,7 +36,8 @@ def costs(space: Space, quantity: str, **sizes: Any) -> Any:
     return chain_costs(space, **sizes)[quantity]
 
 
-def build(space: Space, candidates: Candidates, *, layers: int, channels: int, norm: Any, num_classes: int, in_channels: int = 3,
+@ranged
+def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
           image_size: tuple[int, int] = (32, 32)) -> Any:
     """The published skeleton with `channels` in the stem. Raises ValueError: `layers` is not the benchmark's 8."""
     from ops.mobile import LAYERS

@@ -4,17 +4,21 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from supernet.files import write_whole
+from supernet.files import gunzipped, read_bytes, write_whole
 from supernet.genotype import Edge, short
 from supernet.space import Space
 from supernet.tables.table import Columns, Table, TableError
 
 FORMAT = "supernet.table/1"
+MAX_BYTES = 2**29  # of a file, and of what it unpacks to; NAS-Bench-201 has 6 MB
 SUFFIXES = (".csv.gz", ".csv", ".json.gz", ".json")
 # NATS-Bench: a search sees the validation accuracy after 12 of the 200 epochs, and pays for the training of those. On CIFAR-10 that
 # accuracy is one after training on half the images, 25,000, while the column is the time of training on all 50,000; on the others both
@@ -37,18 +41,12 @@ def open_table(space: Space, path: str | None = "auto", folder: str = "data/tabl
 
 def read_table(path: Path, space: Space) -> Table:
     """Reads any of the formats. Raises TableError, one line, for a file that is none of them or belongs to another space."""
-    try:
+    with _reading(path):
         text = _text(path)
         if text.startswith("{"):
             return _macro(path, text, space)
         first, _, rest = text.partition("\n")
         return _own(path, first, rest, space) if first.startswith("#") else _nasbench201(path, text, space)
-    except (OSError, EOFError) as error:
-        raise TableError(f"{path}: cannot read the table ({getattr(error, 'strerror', None) or error})") from error
-    except TableError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
-        raise TableError(f"{path}: not a table as docs/tables.md describes them ({' '.join(str(error).split())[:150]})") from error
 
 
 def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping[str, Sequence[float]],
@@ -69,9 +67,22 @@ def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping
         raise TableError(f"{path}: cannot write the table ({error.strerror or error})") from error
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever a file that is no table brings about, as a TableError: its rows and its JSON may hold anything."""
+    try:
+        yield
+    except TableError:
+        raise
+    except OSError as error:
+        raise TableError(f"{path}: cannot read the table ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, csv.Error) as error:
+        raise TableError(f"{path}: not a table as docs/tables.md describes them ({' '.join(str(error).split())[:150]})") from error
+
+
 def _text(path: Path) -> str:
-    data = path.read_bytes()
-    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+    data = read_bytes(path, MAX_BYTES)
+    return (gunzipped(data, MAX_BYTES, path) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
 
 
 def _rows(text: str) -> tuple[list[str], list[list[str]]]:
@@ -97,8 +108,15 @@ def _own(path: Path, first: str, rest: str, space: Space) -> Table:
                          f"({space.fingerprint})")
     head, rows = _rows(rest)
     arch = head.index("arch")
-    datasets = {name: Columns(**where) for name, where in about["datasets"].items()}
+    datasets = {name: _columns(where) for name, where in about["datasets"].items()}
     return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch"]), datasets, source=str(path))
+
+
+def _columns(where: Mapping[str, Any]) -> Columns:
+    found = Columns(**where)
+    if [type(found.validation), type(found.test)] != [str, str] or type(found.seconds) not in (str, type(None)):
+        raise ValueError(f"a data set's columns must be names, got {short(dict(where))}")
+    return replace(found, seconds_factor=float(found.seconds_factor))
 
 
 def _nasbench201(path: Path, text: str, space: Space) -> Table:
@@ -114,10 +132,11 @@ def _nasbench201(path: Path, text: str, space: Space) -> Table:
         stem, dot, suffix = path.name.partition(".")
         columns: dict[str, np.ndarray] = {}
         for file in sorted(path.parent.glob(f"{stem}_*{dot}{suffix}")):
-            more_head, more_rows = _rows(_text(file))
-            if more_head[0] != "index" or [row[0] for row in more_rows] != [row[index] for row in rows]:
-                raise TableError(f"{file}: must hold the same index as {path}")
-            columns |= _numbers(more_head, more_rows, ["index"])
+            with _reading(file):
+                more_head, more_rows = _rows(_text(file))
+                if more_head[0] != "index" or [row[0] for row in more_rows] != [row[index] for row in rows]:
+                    raise TableError(f"{file}: must hold the same index as {path}")
+                columns |= _numbers(more_head, more_rows, ["index"])
         return columns
 
     return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch", "index"]), datasets, source=str(path), more=companions)

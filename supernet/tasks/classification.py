@@ -1,17 +1,19 @@
 """Classification of images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supernet.errors import UsageError
+from supernet.ranges import Fraction, NonNegative, ranged
 from supernet.tasks.base import Batch, Result, State, counted, single
 from supernet.weights import EdgeWeights
 
 
+@ranged
 class Classification:
     """Cross-entropy. With `auxiliary_weight` a training batch adds that much of the auxiliary head's loss; reported losses and
     accuracies are the main head's. `label_smoothing` and `class_weights` act in training only.
@@ -22,12 +24,10 @@ class Classification:
 
     streams = False
 
-    def __init__(self, *, label_smoothing: float = 0.0, auxiliary_weight: float = 0.0, class_weights: str | Sequence[float] | None = None):
-        if class_weights is not None and class_weights != "balanced":
-            numbers = not isinstance(class_weights, str) and all(type(w) in (int, float) for w in class_weights)
-            if not (numbers and all(0 <= w < float("inf") for w in class_weights) and any(class_weights)):
-                raise UsageError("task.class_weights must be balanced, null, or a list of one number a class, at least 0 and not all 0, "
-                                 f"got {class_weights}")
+    def __init__(self, *, label_smoothing: Fraction = 0.0, auxiliary_weight: NonNegative = 0.0,
+                 class_weights: Literal["balanced"] | Sequence[NonNegative] | None = None):
+        if class_weights is not None and class_weights != "balanced" and not any(class_weights):
+            raise UsageError(f"task.class_weights must not all be 0, got {class_weights}")
         self.label_smoothing, self.auxiliary_weight, self.class_weights = label_smoothing, auxiliary_weight, class_weights
         self._weight: Tensor | None = None  # (K,), float32
 

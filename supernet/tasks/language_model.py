@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from supernet.data.text import TextBatch
+from supernet.ranges import Count, NonNegative, ranged
 from supernet.tasks.base import Result, State, counted, single
 from supernet.weights import EdgeWeights
 
 HEADLINES = {"character": "bits_per_character", "word": "perplexity"}
 
 
+@ranged
 class LanguageModel:
     """Cross-entropy of the next item. In training `activation` times the mean square of the outputs after dropout and `temporal` times
     that of their change from one time to the next are added (AR and TAR, Merity et al. 2018, Sec. 4.6; DARTS: 0 and 1e-3); reported
@@ -26,7 +28,7 @@ class LanguageModel:
 
     streams = True
 
-    def __init__(self, *, item: str, bptt: int, activation: float = 0.0, temporal: float = 0.0):
+    def __init__(self, *, item: str, bptt: Count, activation: NonNegative = 0.0, temporal: NonNegative = 0.0):
         if item not in HEADLINES:
             raise ValueError(f"task.item must be {' or '.join(HEADLINES)}, got {item!r}")
         self.item, self.bptt, self.activation, self.temporal = item, bptt, activation, temporal

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.kernels import on_plain_path
+from supernet.bilevel import ALPHA_NORM
 from supernet.errors import Mendable
 from supernet.tasks.base import Batch
 from supernet.training.records import Position
@@ -18,14 +19,20 @@ class Diverged(Mendable, RuntimeError):
     """The loss is not finite any more. The message, one line, says when and where that began."""
 
 
+# What it is where every output of the network is finite. A gradient can overflow where no loss does, on its way back.
+OTHERWISE = {ALPHA_NORM: "so it is the gradient, which overflows on its way back"}
+
+
 class Guard:
     """Stops a run whose numbers are not finite any more, before they are trained on or saved.
 
     On the CPU every number is looked at before anything moves. On a GPU that would make every step wait, so numbers are
     collected and looked at every `every` steps and before every checkpoint; the step reported is still the first bad one.
+    describe(batch, otherwise): where it began, as `first_nonfinite` says it.
     """
 
-    def __init__(self, net: nn.Module, device: torch.device, every: int, position: Position, describe: Callable[[Batch], str]):
+    def __init__(self, net: nn.Module, device: torch.device, every: int, position: Position,
+                 describe: Callable[[Batch, str], str]):
         self.net, self.position, self.describe = net, position, describe
         self.every = 1 if device.type == "cpu" else every
         self.recent: list[tuple[str, int, Tensor, Batch]] = []
@@ -44,14 +51,14 @@ class Guard:
         finite = torch.isfinite(torch.stack([value for _, _, value, _ in recent])).tolist() if recent else []
         if not all(finite):
             what, step, value, batch = recent[finite.index(False)]
-            self._stop(f"the {what} is {value.item()}", step, batch)
+            self._stop(f"the {what} is {value.item()}", step, batch, OTHERWISE.get(what, "so it is the loss itself"))
 
     def before_save(self) -> None:
         """Looks at what was collected and at the weights, so that no checkpoint holds what cannot be trained on."""
         self.look()
         norms = torch._foreach_norm([p.detach() for p in self.net.parameters()])
         if not torch.isfinite(torch.stack(norms)).all():
-            self._stop("a weight is not finite", self.position.step, self.last)
+            self._stop("a weight is not finite", self.position.step, self.last, "so it is what the last step did")
 
     def check(self, what: str, value: float) -> None:
         """The same for a number on the host, of an evaluation."""
@@ -60,13 +67,13 @@ class Guard:
                            f"training losses were still finite: evaluation differs from training in batch norm's running statistics "
                            f"(compat.bn_statistics) and in dropout")
 
-    def _stop(self, what: str, step: int, batch: Batch | None) -> None:
-        where = "no batch was seen yet" if batch is None else self.describe(batch)
+    def _stop(self, what: str, step: int, batch: Batch | None, otherwise: str) -> None:
+        where = "no batch was seen yet" if batch is None else self.describe(batch, otherwise)
         raise Diverged(f"{what} in epoch {self.position.epoch}, step {step} of the run: {where}")
 
 
-def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, **call: Any) -> str:
-    """Names what was not finite first: the input, the edge weights, a parameter, a module's output, or only the loss."""
+def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, otherwise: str, **call: Any) -> str:
+    """Names what was not finite first: the input, the edge weights, a parameter, a module's output; `otherwise` where none of these is."""
     if not torch.isfinite(batch[0]).all():
         return "the batch's images hold values that are not finite"
     for kind, w in (weights or {}).items():
@@ -74,7 +81,7 @@ def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, *
             return f"the edge weights of {kind!r} are not finite"
     for name, p in net.named_parameters():
         if not torch.isfinite(p).all():
-            return f"parameter {name} is not finite"
+            return f"parameter {name} is not finite since the step before: its gradient overflowed, or the learning rate is too large"
     found: list[str] = []
 
     def look(name: str) -> Callable[..., None]:
@@ -91,4 +98,4 @@ def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, *
     finally:
         for handle in handles:
             handle.remove()
-    return f"first in the output of {found[0]}" if found else "every output of the network is finite, so it is the loss itself"
+    return f"first in the output of {found[0]}" if found else f"every output of the network is finite, {otherwise}"
