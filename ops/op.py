@@ -16,7 +16,8 @@ from ops.kernels.terms import Flow, Source, Stage, Term
 @dataclass(frozen=True)
 class Normalisation:
     """How candidate operations normalise. The DARTS supernet: not affine, pools followed by a batch norm; its final
-    network: affine, no batch norm after pools (Liu et al. 2019, official code, operations.py and model.py).
+    network: affine, no batch norm after pools (Liu et al. 2019, official code, operations.py and model.py). One after a pool never has
+    factors, in no network (DARTS, model_search.py; DrNAS, operations.py, AvgPoolBN and MaxPoolBN).
 
     running_statistics=False normalises with the batch's own statistics in evaluation too.
     """
@@ -27,6 +28,9 @@ class Normalisation:
 
     def __call__(self, channels: int) -> "BatchNorm":
         return BatchNorm(channels, affine=self.affine, running_statistics=self.running_statistics)
+
+    def after_pool(self, channels: int) -> "BatchNorm | None":
+        return BatchNorm(channels, affine=False, running_statistics=self.running_statistics) if self.after_pools else None
 
 
 class BatchNorm(nn.Module):
@@ -126,7 +130,7 @@ class Op(nn.Module):
 
     contributes = True  # False: the output is zero, and need not be computed
     draws = False  # True: random, so that each edge must have its own even though it has no parameters
-    passes_input = False  # True: the output is the input itself, which drop path leaves alone
+    passes_input = False  # True: the output is the input itself, which drop path leaves alone in a final network
 
     def __init__(self, body: nn.Module | None = None, *, prefix: Prefix = Identity(), norm: BatchNorm | None = None):
         super().__init__()

@@ -52,8 +52,8 @@ def skip(channels: int, stride: int, norm: Normalisation) -> Op:
 
 
 def max_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=MaxPool(size, stride), norm=norm(channels) if norm.after_pools else None)
+    return Op(prefix=MaxPool(size, stride), norm=norm.after_pool(channels))
 
 
 def avg_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=AvgPool(size, stride), norm=norm(channels) if norm.after_pools else None)
+    return Op(prefix=AvgPool(size, stride), norm=norm.after_pool(channels))

@@ -51,16 +51,16 @@ def dil(c, k, s, affine):
     return nn.Sequential(nn.ReLU(), conv(c, c, k, s, k - 1, 2, groups=c), conv(c, c, 1), nn.BatchNorm2d(c, affine=affine))
 
 
-def pool(p, c, affine, pool_bn):
-    return nn.Sequential(p, nn.BatchNorm2d(c, affine=affine)) if pool_bn else p
+def pool(p, c, pool_bn):
+    return nn.Sequential(p, nn.BatchNorm2d(c, affine=False)) if pool_bn else p
 
 
 def make(name, c, s, affine, pool_bn):
     return {
         "none": lambda: Zero(s),
         "skip_connect": lambda: nn.Identity() if s == 1 else FactorizedReduce(c, c, affine),
-        "max_pool_3x3": lambda: pool(nn.MaxPool2d(3, s, 1), c, affine, pool_bn),
-        "avg_pool_3x3": lambda: pool(nn.AvgPool2d(3, s, 1, count_include_pad=False), c, affine, pool_bn),
+        "max_pool_3x3": lambda: pool(nn.MaxPool2d(3, s, 1), c, pool_bn),
+        "avg_pool_3x3": lambda: pool(nn.AvgPool2d(3, s, 1, count_include_pad=False), c, pool_bn),
         "sep_conv_3x3": lambda: sep(c, 3, s, affine), "sep_conv_5x5": lambda: sep(c, 5, s, affine),
         "dil_conv_3x3": lambda: dil(c, 3, s, affine), "dil_conv_5x5": lambda: dil(c, 5, s, affine),
         "nor_conv_1x1": lambda: relu_conv_bn(c, c, affine, 1, s), "nor_conv_3x3": lambda: relu_conv_bn(c, c, affine, 3, s),
@@ -80,8 +80,10 @@ class ReferenceEdges(nn.Module):
             for e, (s, _) in enumerate(spec.edges))
 
     def forward(self, inputs, weights=None, drop_path_prob=0.0, generator=None):
-        """weights: `Weights` of this kind of cell. drop_path_prob, generator: drop path of the final network, in training."""
+        """weights: `Weights` of this kind of cell. drop_path_prob, generator: drop path in training, of whole mixed edges in a supernet
+        (RobustDARTS, model_search.py), of all ops but the identity in a final network (DARTS, model.py)."""
         states, masks, x = list(inputs), None, inputs[0]
+        whole = any(len(ops) > 1 for ops in self.ops)
         table, active, factors = (None, None, None) if weights is None else (weights.ops, weights.active, weights.edges)
         if drop_path_prob > 0 and self.training:
             masks = [torch.rand(x.shape[0], 1, 1, 1, generator=generator, device=x.device) >= drop_path_prob for _ in self.spec.edges]
@@ -93,11 +95,13 @@ class ReferenceEdges(nn.Module):
                     for o, op in enumerate(self.spec.ops):
                         if self.present[e][o] and (active is None or active[e][o]):
                             y = self.ops[e][op](states[source][:, : self.width])
-                            if masks is not None and type(self.ops[e][op]) is not nn.Identity:
+                            if masks is not None and not whole and type(self.ops[e][op]) is not nn.Identity:
                                 y = y.div_(1 - drop_path_prob).mul_(masks[e])
                             mixed.append(y if table is None else table[e, o] * y)
                     if mixed:
                         y = sum(mixed) if self.partial == 1 else self._beside(sum(mixed), states[source][:, self.width:])
+                        if masks is not None and whole:
+                            y = y / (1 - drop_path_prob) * masks[e]
                         terms.append(y if factors is None else factors[e] * y)
             states.append(sum(terms) if terms else None)
         like = states[0][:, :, :: self.spec.stride, :: self.spec.stride]

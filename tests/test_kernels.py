@@ -585,7 +585,7 @@ def test_the_eigenvalue_monitor_loses_no_term():
     values = []
     for backend in ("native", "plain"):
         kernels.use(backend)
-        values.append(dominant_eigenvalue(search(darts.make(nodes=2)), batches(1)[0], iterations=4))
+        values.append(dominant_eigenvalue(search(darts.make(nodes=2)), batches(1)[0], iterations=4).value)
     assert values[1] != 0 and values[0] == pytest.approx(values[1], rel=1e-9)
 
 

@@ -11,7 +11,7 @@ from supernet.bilevel import Bilevel
 from supernet.hypergradients.first_order import first_order
 from supernet.monitors import eigenvalue
 from supernet.monitors.base import Look, Monitor, Reaction, Signal, shares
-from supernet.monitors.eigenvalue import Eigenvalue, dominant_eigenvalue, lanczos, rise
+from supernet.monitors.eigenvalue import Dominant, Eigenvalue, dominant_eigenvalue, lanczos, rise
 from supernet.monitors.freezing import OpFreezing
 from supernet.monitors.layer_alignment import LayerAlignment
 from supernet.monitors.limits import Limits
@@ -51,7 +51,7 @@ def small(seed=0, layers=3, space=SPACE, relaxation_of=SPREAD, auxiliary=False):
 
 
 def look_at(epoch, search=None, val=(), genotype=None, weights=None, values=None):
-    return Look(epoch, 100, genotype, weights, search, val, values or {})
+    return Look(epoch, 100, genotype, weights, search, val, values or {}, lambda batch_size: val)
 
 
 # ---- the dominant eigenvalue
@@ -64,12 +64,40 @@ def test_lanczos_finds_all_eigenvalues_of_a_small_matrix_and_the_largest_of_a_la
     root = torch.randn(12, 12, generator=g, dtype=F64)
     matrix = root + root.T
     found = lanczos(lambda v: matrix @ v, torch.randn(12, generator=g, dtype=F64), 12)
-    torch.testing.assert_close(found, torch.linalg.eigvalsh(matrix), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.values, torch.linalg.eigvalsh(matrix), rtol=0, atol=1e-9)
     root = torch.randn(224, 60, generator=g, dtype=F64)  # as many alphas as two kinds of DARTS cells have
     matrix = root @ root.T / 60 + 5 * torch.outer(root[:, 0], root[:, 0]) / 224
     found = lanczos(lambda v: matrix @ v, torch.randn(224, generator=g, dtype=F64), 10)
-    assert found[-1].item() == pytest.approx(torch.linalg.eigvalsh(matrix)[-1].item(), rel=1e-4)
-    assert lanczos(lambda v: 3 * v, torch.ones(5, dtype=F64), 5).tolist() == pytest.approx([3.0]), "stops where nothing is new"
+    assert found.values[-1].item() == pytest.approx(torch.linalg.eigvalsh(matrix)[-1].item(), rel=1e-4)
+    assert lanczos(lambda v: 3 * v, torch.ones(5, dtype=F64), 5).values.tolist() == pytest.approx([3.0]), "stops where nothing is new"
+
+
+@pytest.mark.equation("darts_es")
+@pytest.mark.parametrize("seed", range(5))
+def test_lanczos_ends_where_it_has_converged_and_knows_how_far_it_is_off(seed):
+    g = torch.Generator().manual_seed(seed)
+    root = torch.randn(224, 60, generator=g, dtype=F64)
+    matrix = root @ root.T / 60  # without a gap below the largest: ten iterations are not enough
+    exact, start = torch.linalg.eigvalsh(matrix)[-1], torch.randn(224, generator=g, dtype=F64)
+    few = lanczos(lambda v: matrix @ v, start, 10, 1e-3)
+    assert few.iterations == 10 and 1e-3 * exact < few.residual and exact - few.values[-1] <= few.residual
+    enough = lanczos(lambda v: matrix @ v, start, 100, 1e-3)
+    assert 10 < enough.iterations < 60 and abs(exact - enough.values[-1]) <= enough.residual <= 1e-3 * exact
+    assert abs(exact - enough.values[-1]) < 1e-4 * exact
+    with pytest.raises(ValueError, match="at least 1 iteration"):
+        lanczos(lambda v: v, start, 0)
+
+
+def test_the_eigenvalue_says_when_it_has_not_converged():
+    search, (batch, _) = small()
+    sure, unsure = Eigenvalue(SPACE, every=1), Eigenvalue(SPACE, every=1, iterations=2, tolerance=1e-6)
+    assert sure.after_epoch(look_at(0, search, [batch])).warning is None
+    signal = unsure.after_epoch(look_at(0, search, [batch]))
+    assert signal.warning.startswith("after 2 iterations the dominant eigenvalue") and "monitor.eigenvalue.iterations=4" in signal.warning
+    assert signal.values["alpha_eigenvalue_off"] > 1e-6 * signal.values["alpha_eigenvalue"]
+    unsure.values, unsure.window, unsure.delta, unsure.start_epoch, unsure.reach = [1e-9, 1e-9], 1, 1, 0, 1
+    both = unsure.after_epoch(look_at(5, search, [batch])).warning
+    assert "mean rose by a factor" in both and "may be" in both, "one does not hide the other"
 
 
 @pytest.mark.equation("darts_es")
@@ -87,8 +115,9 @@ def test_the_dominant_eigenvalue_is_that_of_the_dense_hessian_of_the_validation_
     dense = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, flat))
     state = {name: value.clone() for name, value in search.net.state_dict().items()}
     search.net.eval()
-    assert dominant_eigenvalue(search, batch, iterations=len(flat)) == pytest.approx(dense[-1].item(), rel=1e-8)
-    assert dominant_eigenvalue(search, batch, iterations=10) == pytest.approx(dense[-1].item(), rel=1e-3)
+    exact = dense[-1].item()
+    assert dominant_eigenvalue(search, batch, iterations=len(flat), tolerance=1e-12).value == pytest.approx(exact, rel=1e-8)
+    assert dominant_eigenvalue(search, batch).value == pytest.approx(exact, rel=1e-5)
     assert not search.net.training and all(torch.equal(value, state[name]) for name, value in search.net.state_dict().items())
 
 
@@ -107,7 +136,7 @@ def test_the_eigenvalue_is_of_the_loss_with_an_auxiliary_skip_where_there_is_one
     flat = torch.cat([a.detach().flatten() for a in alphas])
     skip = search.relaxation.evaluated(torch.Generator())["normal"].skip
     dense, without = (torch.linalg.eigvalsh(torch.autograd.functional.hessian(lambda v: loss(v, s), flat))[-1].item() for s in (skip, None))
-    found = dominant_eigenvalue(search, batch, iterations=len(flat))
+    found = dominant_eigenvalue(search, batch, iterations=len(flat), tolerance=1e-12).value
     assert found == pytest.approx(dense, rel=1e-8) and found != pytest.approx(without, rel=1e-3)
 
 
@@ -141,7 +170,7 @@ def test_early_stopping_is_that_of_the_official_code(seed, monkeypatch):
     for epoch in range(100):
         verdict.genotypes.append(epoch)
         value = values[epoch // 2]
-        monkeypatch.setattr(eigenvalue, "dominant_eigenvalue", lambda *args: value)
+        monkeypatch.setattr(eigenvalue, "dominant_eigenvalue", lambda *args: Dominant(value, 0.0, 1))
         signal = monitor.after_epoch(look_at(epoch, val=[None]))
         expected = None if epoch % 2 else official.stops_at(epoch, value)
         assert (signal.stop is None) == (expected is None), epoch
@@ -149,7 +178,7 @@ def test_early_stopping_is_that_of_the_official_code(seed, monkeypatch):
             verdict.stop(signal.stop, signal.back)
             assert verdict.epoch == expected >= 10
             return
-        assert signal.values == ({} if epoch % 2 else {"alpha_eigenvalue": value})
+        assert signal.values == ({} if epoch % 2 else {"alpha_eigenvalue": value, "alpha_eigenvalue_off": 0.0})
     assert growth < 1.1, "what grows fast enough is stopped"
 
 
@@ -159,7 +188,7 @@ def test_a_rise_needs_two_windows_and_is_a_warning_without_stop(monkeypatch):
     monitor = Eigenvalue(SPACE, every=1, window=1, delta=1, start_epoch=0)
     signals = []
     for epoch, value in enumerate([1.0, 1.2, 2.0]):
-        monkeypatch.setattr(eigenvalue, "dominant_eigenvalue", lambda *args: value)
+        monkeypatch.setattr(eigenvalue, "dominant_eigenvalue", lambda *args: Dominant(value, 0.0, 1))
         signals.append(monitor.after_epoch(look_at(epoch, val=[None])))
     assert [s.warning is not None for s in signals] == [False, False, True] and all(s.stop is None for s in signals)
     other = Eigenvalue(SPACE)

@@ -252,7 +252,7 @@ def slowly(loop, order):
             norm.by_batch = True
         try:
             weights = EdgeWeights({k: Weights(t) for k, t in tables.items()})
-            return evaluate(net, loop.search.task, loop.val, lambda: weights, torch.Generator())["accuracy"]
+            return evaluate(net, loop.search.task, loop.drawn(None), lambda: weights, torch.Generator())["accuracy"]
         finally:
             for norm in loop.search.norms:
                 norm.by_batch = False

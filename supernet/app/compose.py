@@ -129,7 +129,7 @@ def search_parts(cfg: DictConfig) -> SearchParts:
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
-                                                 "val": device})
+                                                 "val": device, "drawn": device})
     backend = backend_of(cfg, device)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
     settle_sizes(cfg, space)
@@ -213,11 +213,13 @@ def search_loop(cfg: DictConfig, parts: SearchParts, *, space: Space | None = No
     records = {} if before is None else {"trajectory": before.trajectory, "verdict": before.verdict}
     loop = SearchLoop(
         search, parts.loaders.train, Forever(parts.loaders.val) if before is None else before.alpha_batches, parts.loaders.val_eval,
+        drawn=lambda batch_size: parts.loaders.val.apart(batch_size, generators["drawn"]),
         lr=(cfg.w_optimizer.lr, cfg.alpha_optimizer.lr), schedules=(build(cfg.w_schedule), build(cfg.alpha_schedule)), space=space,
         select=lambda weights: widen_genotype(whole, select(space, weights)), generators=generators, guard=guard,
         totals=Totals(parts.device), position=position, snapshots=cfg.alpha_snapshots,
         shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table),
-        cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob, monitors=monitors,
+        cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob,
+        drop_path_rises=cfg.drop_path_rises, monitors=monitors,
         **({} if cfg.skip_dropout is None else {"skip_dropout": build(cfg.skip_dropout)}), **records,
         graphed=graphed, finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)))
     if before is None:

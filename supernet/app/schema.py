@@ -24,7 +24,7 @@ class Compat:
     scheduler_step: str = "end"  # end: epoch e trains at lr(e); start: at lr(e + 1), as ports to torch >= 1.1 do
     bn_statistics: str = "running"  # running averages in evaluation (code), or the batch's own (paper)
     bn_affine: bool = False  # whether the candidates' batch norms learn factors and offsets in the search (code: not)
-    pool_norm: str = "search"  # a batch norm after pools: in the search network only (code), always, or never
+    pool_norm: str = "search"  # a batch norm without factors after pools: in the search network only (code), always, or never
     augment_val: bool = True  # alpha batches are augmented like training batches (code)
 
 
@@ -116,7 +116,8 @@ class SearchConfig(Common):
     alpha_begin: int = 0  # epochs of weights alone
     alpha_every: int = 1  # steps of the weights for each of the alphas
     alpha_clip_norm: float | None = None
-    drop_path_prob: float = 0.0  # of the supernet, reached in a straight line over the epochs
+    drop_path_prob: float = 0.0  # of the supernet, in the last epoch
+    drop_path_rises: bool = True  # from 0 in the first epoch, in a straight line; false: the same in all epochs
     skip_dropout: Any = None  # of candidate skip connections, by epoch (a function)
     stage: Staged = field(default_factory=Staged)
     split: SearchSplit = field(default_factory=SearchSplit)

@@ -90,6 +90,13 @@ class Loader:
             self.position += 1
             yield self.transform(pixels, self.generator).to(self.dtype), self.labels[chosen]
 
+    def apart(self, batch_size: int | None, generator: torch.Generator) -> "Loader":
+        """A new stream of the same images, handed out in the same way in batches of `batch_size` (None: of as many), which draws from
+        `generator` and leaves this one where it stands."""
+        return Loader(self.images, self.indices, batch_size=self.batch_size if batch_size is None else batch_size, transform=self.transform,
+                      generator=generator, shuffle=self.shuffle, drop_last=self.drop_last, device=self.device, workers=self.workers,
+                      dtype=self.dtype)
+
     def restart(self) -> None:
         """Give up the rest of this pass: the next iteration starts a new one."""
         self.position = 0

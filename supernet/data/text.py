@@ -180,6 +180,12 @@ class TextLoader:
             yield TextBatch(self.items[start: start + length], self.items[start + 1: start + 1 + length], fresh=start == 0)
             start += length
 
+    def apart(self, batch_size: int | None, generator: torch.Generator) -> "TextLoader":
+        """As `loader.Loader.apart`, in `batch_size` rows."""
+        rows = self.items.shape[1] if batch_size is None else batch_size
+        return TextLoader(self.items.T.reshape(-1), rows, self.bptt, generator=generator, random_lengths=self.random_lengths,
+                          device=self.device)
+
     def restart(self) -> None:
         """Give up the rest of this pass: the next iteration starts a new one."""
         self.position, self._lengths = 0, []

@@ -1,6 +1,6 @@
 """What watches a search: numbers for the record, and what they may bring about."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ PARAMETER_FREE = frozenset({"none", "skip_connect", "max_pool_3x3", "avg_pool_3x
 
 
 class Look(NamedTuple):
-    """A search after an epoch. `val` gives the validation batches in order, not augmented; `weights` are the mean ones; `values` is what is
-    recorded of the epoch so far, that of monitors listed before included."""
+    """A search after an epoch. `val` gives the validation batches in order, not augmented, in the size that is convenient to evaluate;
+    `drawn` a new pass over that part as alpha's batches are drawn, shuffled and augmented, in batches of so many (None: as many as
+    alpha's), for what depends on a batch's own statistics. `weights` are the mean ones; `values` is what is recorded of the epoch so far,
+    that of monitors listed before included."""
 
     epoch: int
     epochs: int
@@ -24,6 +26,7 @@ class Look(NamedTuple):
     search: Bilevel
     val: Iterable[Batch]
     values: Mapping[str, float]
+    drawn: Callable[[int | None], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,13 @@ class Monitor:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         pass
+
+
+def checked_batch_size(value: int | None, option: str) -> int | None:
+    """Raises ValueError."""
+    if value is not None and value < 1:
+        raise ValueError(f"{option} must be at least 1, or null for that of the search, got {value}")
+    return value
 
 
 def shares(space: Space, genotype: Genotype, weights: EdgeWeights) -> dict[str, float]:

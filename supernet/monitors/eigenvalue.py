@@ -2,7 +2,8 @@
 2020, Sec. 4 and 5)."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,31 +11,60 @@ from torch import Tensor
 from ops.kernels import differentiable_twice
 from supernet.bilevel import Bilevel, rewound
 from supernet.hypergradients.base import grad
-from supernet.monitors.base import Look, Monitor, Reaction, Signal
+from supernet.monitors.base import Look, Monitor, Reaction, Signal, checked_batch_size
 from supernet.space import Space
 from supernet.tasks.base import Batch
 
 
-def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:
-    """The eigenvalues, ascending, of the tridiagonal matrix of Lanczos' method with full reorthogonalisation: the outermost ones approach
-    those of the symmetric operator `product`; all are exact after as many iterations as `start` (N,) has entries."""
+class Ritz(NamedTuple):
+    """values: ascending, of the operator's eigenvalues the outermost first approximations. residual: |A v - theta v| of the largest one,
+    theta, and its unit vector v: an eigenvalue of the operator is no further from theta. iterations: how many there were."""
+
+    values: Tensor
+    residual: Tensor
+    iterations: int
+
+
+class Dominant(NamedTuple):
+    """The largest eigenvalue. off: how far from one it may be at most; iterations: how many there were."""
+
+    value: float
+    off: float
+    iterations: int
+
+
+def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int, tolerance: float = 0.0) -> Ritz:
+    """The eigenvalues of the tridiagonal matrix of Lanczos' method with full reorthogonalisation: the outermost ones approach those of the
+    symmetric operator `product`; all are exact after as many iterations as `start` (N,) has entries.
+
+    Ends after `iterations`, or once the residual of the largest is at most `tolerance` times its size. The error of a value is about the
+    square of its residual over the distance to the next one (Parlett 1998, The symmetric eigenvalue problem, Sec. 11.7).
+    """
     basis, diagonal, beside = [start / start.norm()], [], []
-    for n in range(min(iterations, start.numel())):
+    most = min(iterations, start.numel())
+    for n in range(most):
         v = product(basis[-1])
         diagonal.append(torch.dot(v, basis[-1]))
         for _ in range(2):  # once is not enough in floating point
             for b in basis:
                 v = v - torch.dot(v, b) * b
         norm = v.norm()
-        if n + 1 == min(iterations, start.numel()) or norm <= 1e-10 * torch.stack(diagonal).abs().max():
-            break
+        values, vectors = torch.linalg.eigh(tridiagonal(diagonal, beside))
+        residual = norm * vectors[-1, -1].abs()
+        if n + 1 == most or norm <= 1e-10 * torch.stack(diagonal).abs().max() or residual <= tolerance * values[-1].abs():
+            return Ritz(values, residual, n + 1)
         beside.append(norm)
         basis.append(v / norm)
-    matrix = torch.diag(torch.stack(diagonal))
+    raise ValueError(f"Lanczos' method needs at least 1 iteration, got {iterations}")
+
+
+def tridiagonal(diagonal: Sequence[Tensor], beside: Sequence[Tensor]) -> Tensor:
+    """The symmetric matrix of these scalars."""
+    matrix = torch.diag(torch.stack(list(diagonal)))
     if beside:
-        off = torch.stack(beside[: len(diagonal) - 1])
+        off = torch.stack(list(beside))
         matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-    return torch.linalg.eigvalsh(matrix)
+    return matrix
 
 
 def alpha_curvature(search: Bilevel, batch: Batch) -> tuple[Callable[[Tensor], Tensor], Tensor]:
@@ -54,20 +84,25 @@ def alpha_curvature(search: Bilevel, batch: Batch) -> tuple[Callable[[Tensor], T
     return product, torch.cat([a.detach().flatten() for a in alphas])
 
 
-def dominant_eigenvalue(search: Bilevel, batch: Batch, iterations: int = 10) -> float:
-    """The largest eigenvalue of `alpha_curvature`. Lanczos starts from a fixed vector, so that no randomness is drawn."""
+def dominant_eigenvalue(search: Bilevel, batch: Batch, iterations: int = 50, tolerance: float = 1e-3) -> Dominant:
+    """The largest eigenvalue of `alpha_curvature`, by at most so many iterations, fewer where it has converged to `tolerance` (`lanczos`).
+    Lanczos starts from a fixed vector, so that no randomness is drawn."""
     training = search.net.training
     search.net.train()
     try:
         product, alphas = alpha_curvature(search, batch)
         start = torch.randn(alphas.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(alphas)
-        return lanczos(product, start, iterations)[-1].item()
+        found = lanczos(product, start, iterations, tolerance)
+        return Dominant(found.values[-1].item(), found.residual.item(), found.iterations)
     finally:
         search.net.train(training)
 
 
 class Eigenvalue(Monitor):
-    """Computes it every `every` epochs on the first validation batch, by `iterations` of Lanczos' method on exact products.
+    """Computes it every `every` epochs by Lanczos' method on exact products, at most `iterations` of it, and says where that has not
+    converged to `tolerance`, relative to the value (`alpha_eigenvalue_off` in the record is the bound). It is computed on one batch that is
+    drawn as alpha's are, of `batch_size` or as many, since it depends on the batch's own statistics. [Official code, train_search.py: the
+    batch of the epoch's last alpha step, 64 augmented images.]
 
     In trouble is a search where the mean of the last `window` values is more than `factor` times the mean of the `window` that ended
     `delta` values before, and the epoch in the middle of that earlier window, the last healthy one, is `start_epoch` or later [official
@@ -75,16 +110,19 @@ class Eigenvalue(Monitor):
     stop, retry, retry_until: what that brings about (`Reaction`), a return to that epoch or a warning.
     """
 
-    gives = ("alpha_eigenvalue",)
+    gives = ("alpha_eigenvalue", "alpha_eigenvalue_off")
 
-    def __init__(self, space: Space, *, every: int = 2, iterations: int = 10, window: int = 5, delta: int = 4, factor: float = 1.3,
-                 start_epoch: int = 10, stop: bool = False, retry: float | None = None, retry_until: float = 0.03):
+    def __init__(self, space: Space, *, every: int = 2, iterations: int = 50, tolerance: float = 1e-3, batch_size: int | None = None,
+                 window: int = 5, delta: int = 4, factor: float = 1.3, start_epoch: int = 10, stop: bool = False,
+                 retry: float | None = None, retry_until: float = 0.03):
         for name, value in (("every", every), ("iterations", iterations), ("window", window), ("delta", delta)):
             if value < 1:
                 raise ValueError(f"monitor.eigenvalue.{name} must be at least 1, got {value}")
-        if factor <= 0:
-            raise ValueError(f"monitor.eigenvalue.factor must be positive, got {factor}")
-        self.every, self.iterations, self.spacing = every, iterations, every
+        for name, value in (("factor", factor), ("tolerance", tolerance)):
+            if value <= 0:
+                raise ValueError(f"monitor.eigenvalue.{name} must be positive, got {value}")
+        self.every, self.iterations, self.tolerance, self.spacing = every, iterations, tolerance, every
+        self.batch_size = checked_batch_size(batch_size, "monitor.eigenvalue.batch_size")
         self.window, self.delta, self.factor, self.start_epoch = window, delta, factor, start_epoch
         self.reaction = Reaction("eigenvalue", stop, retry, retry_until)
         self.reach = every * (window // 2 + delta)
@@ -98,11 +136,17 @@ class Eigenvalue(Monitor):
     def after_epoch(self, look: Look) -> Signal:
         if look.epoch % self.every:
             return Signal()
-        self.values.append(dominant_eigenvalue(look.search, next(iter(look.val)), self.iterations))
+        found = dominant_eigenvalue(look.search, next(iter(look.drawn(self.batch_size))), self.iterations, self.tolerance)
+        self.values.append(found.value)
         ratio, why = rise(self.values, self.window, self.delta), None
         if ratio is not None and look.epoch - self.reach >= max(0, self.start_epoch) and ratio > self.factor:
             why = f"the dominant eigenvalue's mean rose by a factor of {ratio:.2f}, more than {self.factor:g}"
-        return self.reaction(look, {"alpha_eigenvalue": self.values[-1]}, why, self.reach)
+        signal = self.reaction(look, {"alpha_eigenvalue": found.value, "alpha_eigenvalue_off": found.off}, why, self.reach)
+        if found.off <= self.tolerance * abs(found.value):
+            return signal
+        unsure = (f"after {found.iterations} iterations the dominant eigenvalue, {found.value:.3g}, may be {found.off:.1g} off: pass "
+                  f"monitor.eigenvalue.iterations={2 * found.iterations}")
+        return replace(signal, warning=unsure if signal.warning is None else f"{signal.warning}; {unsure}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"values": list(self.values)}

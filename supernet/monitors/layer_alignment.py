@@ -4,19 +4,20 @@ from collections.abc import Collection
 
 from supernet.bilevel import Bilevel, rewound, statistics_held
 from supernet.hypergradients.base import grad
-from supernet.monitors.base import Look, Monitor, Signal
+from supernet.monitors.base import Look, Monitor, Signal, checked_batch_size
 from supernet.penalties.layer_alignment import alignment
 from supernet.space import Space
 
 
 class LayerAlignment(Monitor):
-    """Logs, by kind of cell, the mean cosine between the gradients of the validation loss with respect to each cell's own alphas, on the
-    first validation batch, every `every` epochs."""
+    """Logs, by kind of cell, the mean cosine between the gradients of the validation loss with respect to each cell's own alphas, on one
+    batch that is drawn as alpha's are, of `batch_size` or as many, every `every` epochs. (The official code takes the mean over the
+    epoch's alpha batches.)"""
 
-    def __init__(self, space: Space, *, every: int = 1):
+    def __init__(self, space: Space, *, every: int = 1, batch_size: int | None = None):
         if every < 1:
             raise ValueError(f"monitor.layer_alignment.every must be at least 1, got {every}")
-        self.every = every
+        self.every, self.batch_size = every, checked_batch_size(batch_size, "monitor.layer_alignment.batch_size")
         self.gives = [f"layer_alignment/{kind}" for kind in space.cells]
 
     def check(self, search: Bilevel, known: Collection[str]) -> None:
@@ -25,7 +26,7 @@ class LayerAlignment(Monitor):
     def after_epoch(self, look: Look) -> Signal:
         if look.epoch % self.every:
             return Signal()
-        batch, search = next(iter(look.val)), look.search
+        batch, search = next(iter(look.drawn(self.batch_size))), look.search
         with statistics_held(search.norms), rewound(search.generators["alpha"]):
             layered = search.problem(batch, batch).layered()
             found = {}

@@ -22,7 +22,7 @@ def search_normalisation(pool_norm: str, bn_statistics: str, affine: bool = Fals
 
 
 def final_normalisation(pool_norm: str, bn_statistics: str) -> Normalisation:
-    """As ops of a final network: affine; a norm after pools only if `always`."""
+    """As ops of a final network: affine; a norm after pools, without factors, only if `always` (DrNAS)."""
     return Normalisation(affine=True, after_pools=pool_norm == "always", running_statistics=bn_statistics == "running")
 
 

@@ -27,6 +27,9 @@ class MixedEdges(nn.Module):
     op without parameters (a pool with its batch norm) is one module for all edges of the node. So its running statistics
     count a batch once, whichever of those edges ran it. Weights are folded into the last normalisation.
 
+    mixes: whether some edge has several candidates, as in a supernet. Then drop path drops whole edges, skip connections too
+    (RobustDARTS and SNAS, official codes, model_search.py: `drop_path(mixed_op(h, weights))`); else, in a final network, it leaves alone
+    an edge that is its input (DARTS, model.py). Were skip connections spared while ops compete, drop path would favour them.
     auxiliary_skip: every edge has a skip connection beside its ops (DARTS-; halving ones have parameters), which runs where the call's
     `scales.skip` gives it a weight. skip_dropout: chance that an entry of a candidate skip connection's output is dropped in
     training, set by the training loop (P-DARTS; not where a skip connection halves the image, as in the official code).
@@ -37,7 +40,7 @@ class MixedEdges(nn.Module):
         self.edges, self.shared, self.auxiliary = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.bundles: dict[int, list[tuple[int, int, int, Op]]] = {}  # source -> (edge, column, destination, op)
         self.skips: dict[int, list[tuple[int, int, Op]]] = {}  # source -> (edge, destination, auxiliary skip)
-        self.skip_dropout = 0.0
+        self.skip_dropout, self.mixes = 0.0, mixes(present)
         names = edge_names(spec)
         for e, (source, destination) in enumerate(spec.edges):
             stride = spec.stride if source < spec.num_inputs else 1
@@ -70,11 +73,20 @@ class MixedEdges(nn.Module):
         for e, o, destination, op in self.bundles.get(source, ()):
             if op.contributes and (active is None or active[e][o]):
                 sums[destination].add(op, read, None if scales is None else scales.ops[e][o],
-                                      None if drop is None or op.passes_input else drop[e],
+                                      None if drop is None or self._spares(op) else drop[e],
                                       thinned if thins and op.passes_input else None)
         if scales is not None and scales.skip is not None:
             for e, destination, op in self.skips.get(source, ()):
-                sums[destination].add(op, read, scales.skip[e])
+                sums[destination].add(op, read, scales.skip[e], None if drop is None else drop[e])
+
+    def _spares(self, op: Op) -> bool:
+        """Whether drop path leaves `op` alone."""
+        return op.passes_input and not self.mixes
+
+
+def mixes(present: Mask) -> bool:
+    """Whether a choice is left: some edge has several candidates."""
+    return any(sum(row) > 1 for row in present)
 
 
 class Sums(dict):
@@ -114,14 +126,16 @@ class Bypass:
             if any(present[e]):
                 self.leaving.setdefault(source, []).append((e, destination))
 
-    def leave(self, source: int, x: Tensor, sums: Sums, edges: Sequence[Tensor] | None, active: Mask | None) -> Tensor:
-        """Adds what passes by to the running `sums`; returns what the ops read."""
+    def leave(self, source: int, x: Tensor, sums: Sums, edges: Sequence[Tensor] | None, active: Mask | None,
+              drop: Tensor | None) -> Tensor:
+        """Adds what passes by to the running `sums`; returns what the ops read. drop: as for `MixedEdges.leave`; an edge is dropped with
+        what passes it by."""
         rest = x[:, self.width:]
         if self.spec.stride > 1 and source < self.spec.num_inputs:
             rest = F.max_pool2d(rest, self.spec.stride, self.spec.stride, ceil_mode=True)
         for e, destination in self.leaving.get(source, ()):
             if active is None or any(active[e]):
-                sums[destination].add_tensor(rest, None if edges is None else edges[e])
+                sums[destination].add_tensor(rest if drop is None else rest * drop[e], None if edges is None else edges[e])
         return x[:, : self.width]
 
     def join(self, computed: Tensor | None, passed: Tensor) -> Tensor:
@@ -170,7 +184,7 @@ class Cell(nn.Module):
                 states.append(self._state(sums.take(node), passed.take(node), x))
             read = states[node]
             if self.bypass is not None:
-                read = self.bypass.leave(node, read, passed, None if scales is None else scales.edges, active)
+                read = self.bypass.leave(node, read, passed, None if scales is None else scales.edges, active, drop)
             self.mixed.leave(node, read, sums, scales, active, drop, generator)
         return torch.cat([states[n] for n in self.outputs], 1)
 

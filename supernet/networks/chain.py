@@ -117,7 +117,8 @@ class ChainNetwork(nn.Module):
 
 
 class MixedLayer(nn.Module):
-    """One of several whole operations: the weighted sum of `ops`, whose names are the choices of the decision `layers`."""
+    """One of several whole operations: the weighted sum of `ops`, whose names are the choices of the decision `layers`. Drop path drops
+    the blocks of all choices together; the shortcut stays, for there is no other way through the network."""
 
     widths: Mapping[str, int] = {}
 
@@ -126,12 +127,13 @@ class MixedLayer(nn.Module):
         self.ops = nn.ModuleDict(ops)
 
     def forward(self, x: Tensor, rows: Mapping[str, Row], drop_path_prob: float, generator: torch.Generator | None) -> Tensor:
-        total = None
+        total = kept = None
         for name, factor in rows["layers"].items():
             y = self.ops[name].finish(x, factor, generator)
             if drop_path_prob > 0 and self.ops[name].shape_kept:
+                kept = drop_path_factor(x, drop_path_prob, generator) if kept is None else kept
                 straight = x if factor is None else x * factor  # the shortcut stays
-                y = straight + dropped(y - straight, drop_path_prob, generator)
+                y = straight + (y - straight) * kept
             total = y if total is None else total + y
         return total
 
@@ -176,7 +178,7 @@ class FactorisedLayer(nn.Module):
         if self.runs and "run" in rows["depth"]:
             y = self._block(x, rows, generator)
             if drop_path_prob > 0 and self.residual:
-                y = dropped(y, drop_path_prob, generator)
+                y = y * drop_path_factor(y, drop_path_prob, generator)
             run = rows["depth"]["run"]
             y = y if run is None else y * run
             total = y if total is None else total + y
@@ -246,8 +248,8 @@ def fitted(x: Tensor, channels: int) -> Tensor:
     return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing > 0 else x[:, :channels]
 
 
-def dropped(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
-    """Drop path on one branch."""
+def drop_path_factor(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """(N, 1, 1, 1): what drop path multiplies a branch by."""
     if generator is None:
         raise ValueError("drop path draws at every forward: the network must be called with generator=")
-    return x * drop_path_masks(1, x.shape[0], probability, generator, x)[0]
+    return drop_path_masks(1, x.shape[0], probability, generator, x)[0]

@@ -1,5 +1,6 @@
 """Ops by what the supernet loses without them (DARTS-PT, Wang et al. 2021, Sec. 4.3, Algorithm 1)."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ops.op import BatchNorm
 from supernet.genotype import Edge, Genotype
+from supernet.monitors.base import checked_batch_size
 from supernet.optim.optimizers import set_lr
 from supernet.optim.schedules import Cosine
 from supernet.relaxations.base import Noise, Relaxation, Wrapper
@@ -27,8 +29,9 @@ class Perturbation(FinalSelection):
     are decided (NAS-Bench-201).
 
     Accuracy is that of the whole validation part, or of `val_batches` of it; batch norms use each batch's statistics [official code: the
-    network is in training mode for it], or with `statistics=running` those of the supernet. Masked weights are not renormalised
-    [official code].
+    network is in training mode for it], or with `statistics=running` those of the supernet. So it depends on the batches, which are those
+    of a new pass for every question, drawn as alpha's are, of `batch_size` or as many [official code: of 64 augmented images]. Masked
+    weights are not renormalised [official code].
 
     Fine-tuning goes on with the search: weights, and with `train_alpha` the alphas of what is not decided [official code; the paper speaks
     of the supernet's weights]. The weights' optimizer starts anew, its learning rate falls as half a cosine from the search's times
@@ -36,7 +39,7 @@ class Perturbation(FinalSelection):
     """
 
     def __init__(self, *, finetune_epochs: int = 5, lr_factor: float = 0.1, lr_minimum: float = 0.001, val_batches: int | None = None,
-                 statistics: str = "batch", train_alpha: bool = True):
+                 batch_size: int | None = None, statistics: str = "batch", train_alpha: bool = True):
         if finetune_epochs < 0 or lr_factor <= 0 or lr_minimum < 0:
             raise ValueError("final_select needs finetune_epochs and lr_minimum of at least 0 and lr_factor > 0, "
                              f"got {finetune_epochs}, {lr_minimum} and {lr_factor}")
@@ -45,16 +48,17 @@ class Perturbation(FinalSelection):
         if statistics not in ("batch", "running"):
             raise ValueError(f"final_select.statistics must be batch or running, got {statistics!r}")
         self.finetune_epochs, self.lr_factor, self.lr_minimum, self.val_batches = finetune_epochs, lr_factor, lr_minimum, val_batches
+        self.batch_size = checked_batch_size(batch_size, "final_select.batch_size")
         self.by_batch, self.train_alpha = statistics == "batch", train_alpha
 
     def __call__(self, loop: SearchLoop) -> Genotype:
         space, search, generator = loop.space, loop.search, loop.generators["alpha"]
         found = search.relaxation
         settled = search.relaxation = Settled(found, space)
-        batches = list(loop.val)[: self.val_batches]
 
         def accuracy(weights: EdgeWeights) -> float:
             loop.recorder.working()
+            batches = itertools.islice(loop.drawn(self.batch_size), self.val_batches)
             with statistics_of_the_batch(search.norms if self.by_batch else ()):
                 return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"],
                                 search.context)["accuracy"]

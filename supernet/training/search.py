@@ -39,6 +39,7 @@ class SearchLoop:
     train: Any
     alpha_batches: Any
     val: Any
+    drawn: Callable[[int | None], Iterable[Batch]]  # as `monitors.base.Look.drawn`
     lr: tuple[float, float]
     schedules: tuple[Schedule, Schedule]
     space: Space
@@ -53,7 +54,8 @@ class SearchLoop:
     yardstick: Callable[[Genotype], Mapping[str, float]] = no_yardstick  # what is known of an epoch's genotype; for the record
     alpha_begin: int = 0  # epochs of weights alone
     alpha_every: int = 1  # steps of w for each of alpha
-    drop_path_prob: float = 0.0  # reached in a straight line over the epochs
+    drop_path_prob: float = 0.0  # of the last epoch
+    drop_path_rises: bool = True  # in a straight line from 0 in the first epoch; False: it is the same in all
     skip_dropout: Callable[[int, int], float] = lambda epoch, epochs: 0.0  # of candidate skip connections, by epoch
     monitors: Mapping[str, Monitor] = field(default_factory=dict)
     cost: Cost | None = None  # for a `finish` that asks for one
@@ -121,10 +123,12 @@ class SearchLoop:
         """What follows the epoch and is in no checkpoint, of the stage's `epochs`. Returns the learning rates of weights and alphas."""
         search, own = self.search, epoch - self.first_epoch
         scheduled, of = (own, epochs) if self.schedule_epochs is None else (epoch, self.schedule_epochs)
-        search.anneal(scheduled / max(1, of - 1), scheduled)
+        progress = scheduled / max(1, of - 1)
+        search.anneal(progress, scheduled)
         for monitor in self.monitors.values():
             monitor.before_epoch(search)
-        search.net.drop_path_prob = self.drop_path_prob * scheduled / of
+        # RobustDARTS, train_search.py: e / (E - 1). A final network's rises by e / E (`final.fit_final`).
+        search.net.drop_path_prob = self.drop_path_prob * (progress if self.drop_path_rises else 1.0)
         set_skip_dropout(search.net, self.skip_dropout(own, epochs))
         lr, alpha_lr = (schedule(lr, scheduled + self.shift, of) for schedule, lr in zip(self.schedules, self.lr))
         return lr, alpha_lr
@@ -185,7 +189,7 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
         watched |= free_values(loop.space, genotype, mean, loop.cost)
         retry: Signal | None = None
         for name, monitor in loop.monitors.items():
-            signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val, watched))
+            signal = monitor.after_epoch(Look(own, epochs, genotype, mean, search, loop.val, watched, loop.drawn))
             watched |= signal.values
             if signal.warning is not None:
                 recorder.line(f"{name}: {signal.warning}")
