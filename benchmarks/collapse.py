@@ -6,7 +6,7 @@
 
 Each method is searched with each seed, then the cell of the search's first epoch and the cell that it gives are trained alone. All of
 that are runs of `train_search.py` and `train_final.py`, a process of one thread each: stopped or killed, the same command goes on where
-they were. After every run benchmarks/results/collapse.json, docs/collapse.png and the table in docs/collapse.md are written, of as many
+they were. After every run benchmarks/results/collapse.json, docs/collapse.png and the tables in docs/collapse.md are written, of as many
 runs as there are. Results already in the file count, also those made elsewhere; `--fresh` forgets them.
 
 Every search is of first order, so that a method differs from DARTS by its remedy alone (R-DARTS and DARTS-ES were published with second
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, help="runs at the same time, of one thread each")
     parser.add_argument("--folder", type=Path, default=Path("runs/collapse"), help="of the runs")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--page", type=Path, help="whose table is rewritten, with the picture beside it; of results elsewhere than "
+    parser.add_argument("--page", type=Path, help="whose tables are rewritten, with the picture beside it; of results elsewhere than "
                                                   f"{OUT.relative_to(HERE)} there is none unless it is named")
     parser.add_argument("--fresh", action="store_true", help="forget the results in --out that are not in --folder")
     parser.add_argument("--draw", action="store_true", help="run nothing")
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     there = {(run["method"], run["seed"]) for run in gathered()["runs"] if complete(run)}
     jobs = [] if options.draw else [(m, seed) for seed in options.seeds for m in options.methods if (m, seed) not in there]
     code = run_all(runs, jobs, options.processes, lambda method, seed: runs.search(method, seed, setting, gathered))
-    print("\n".join(collapse_page.table(gathered())))
+    print("\n".join(collapse_page.tables(gathered())))
     return code
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks/collapse.py found, as a picture and a table: docs/collapse.png and a block of docs/collapse.md."""
+"""What benchmarks/collapse.py found, as a picture and tables: docs/collapse.png and a block of docs/collapse.md."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ def picture(result: Mapping[str, Any]) -> Figure:
         finish(axes, "epochs done", label)
         if not n:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(NAMES), frameon=False, fontsize=9)
-    trained(figure.add_subplot(2, 3, len(PANELS) + 1), result["runs"])
+    trained(figure.add_subplot(2, 3, (5, 6)), result["runs"])
     return figure
 
 
@@ -62,7 +62,7 @@ def trained(axes: Any, runs: Sequence[Run]) -> None:
             axes.plot([place, place], [first, last], color=COLORS[method], linewidth=0.8)
             axes.plot(place, first, "o", color="white", markeredgecolor=COLORS[method], markersize=4)
             axes.plot(place, last, "o", color=COLORS[method], markersize=4)
-    axes.set_xticks(range(len(methods)), [NAMES[method] for method in methods], rotation=20)
+    axes.set_xticks(range(len(methods)), [NAMES[method] for method in methods])
     finish(axes, "open: cell of the first epoch, full: cell that the search gives", "test accuracy, trained alone (%)")
 
 
@@ -72,7 +72,7 @@ def finish(axes: Any, across: str, up: str) -> None:
     axes.grid(True, color="#e3e3e3", linewidth=0.6)
 
 
-# ---- the table
+# ---- the tables
 
 
 def milestones(epochs: int) -> list[int]:
@@ -88,27 +88,29 @@ def told(values: Sequence[float], digits: int, of: int) -> str:
     return text if len(values) == of else f"{text} (n={len(values)})"
 
 
-def table(result: Mapping[str, Any]) -> list[str]:
-    """A row a method, over the searches that are finished; below it those that are not."""
+def tables(result: Mapping[str, Any]) -> list[str]:
+    """Two, of a row a method, over the searches that are finished; below them those that are not."""
+    finished = by_method([run for run in result["runs"] if run["finished"]])
     marks = milestones(result["setting"]["epochs"])
-    head = ["method", "n", *(f"skips after {mark}" for mark in marks), "skips in its cell", "eigenvalue: first, highest, last",
-            "training %", "validation %", "first cell %", "its cell %", "its less first"]
-    rows = []
-    for method, runs in by_method([run for run in result["runs"] if run["finished"]]).items():
+    shares = [["skips among the kept edges", "n", *(f"after {mark} epochs" for mark in marks), "in the cell it gives"]]
+    others = [["method", "n", "eigenvalue: first, highest, last", "training %", "validation %", "first cell, test %",
+               "cell it gives, test %", "its gain"]]
+    for method, runs in finished.items():
         n, curves = len(runs), [run["curves"] for run in runs]
-        values = [[v for v in curve["alpha_eigenvalue"] if v is not None] for curve in curves]
+        after = [[c["skip_share"][mark - 1] for c in curves if len(c["skip_share"]) >= mark] for mark in marks]
+        shares.append([NAMES[method], str(n), *(told(values, 2, n) for values in after),
+                       told([run["last"]["skip_share"] for run in runs], 2, n)])
+        eigenvalues = [[v for v in c["alpha_eigenvalue"] if v is not None] for c in curves]
         alone = {cell: [run[cell].get("test_accuracy") for run in runs] for cell in ("first", "last")}
         gain = [last - first for first, last in zip(*alone.values()) if None not in (first, last)]
-        shares = [[c["skip_share"][mark - 1] for c in curves if len(c["skip_share"]) >= mark] for mark in marks]
-        rows.append([NAMES[method], str(n), *(told(share, 2, n) for share in shares),
-                     told([run["last"]["skip_share"] for run in runs], 2, n),
-                     ", ".join(f"{np.mean([of(v) for v in values]):.3f}" for of in (lambda v: v[0], max, lambda v: v[-1])),
-                     *(told([c[key][-1] for c in curves], 1, n) for key in ("train_accuracy", "val_accuracy")),
-                     *(told([v for v in alone[cell] if v is not None], 2, n) for cell in alone), told(gain, 2, n)])
-    lines = markdown_table([head, *rows]) if rows else []
-    going = [f"{NAMES[run['method']]} seed {run['seed']}, {run['epochs']} epochs" for run in result["runs"] if not run["finished"]]
+        others.append([NAMES[method], str(n),
+                       ", ".join(f"{np.mean([of(v) for v in eigenvalues]):.3f}" for of in (lambda v: v[0], max, lambda v: v[-1])),
+                       *(told([c[key][-1] for c in curves], 1, n) for key in ("train_accuracy", "val_accuracy")),
+                       *(told([v for v in alone[cell] if v is not None], 2, n) for cell in alone), told(gain, 2, n)])
+    lines = [*markdown_table(shares), "", *markdown_table(others)] if finished else []
     early = [f"{NAMES[run['method']]} seed {run['seed']} after {run['epochs']}" for run in result["runs"]
              if run["finished"] and run["epochs"] < result["setting"]["epochs"]]
+    going = [f"{NAMES[run['method']]} seed {run['seed']}, {run['epochs']} epochs" for run in result["runs"] if not run["finished"]]
     lines += ["", f"Ended by their method: {'; '.join(early)}."] if early else []
     return lines + (["", f"Not finished: {'; '.join(going)}."] if going else [])
 
@@ -122,7 +124,7 @@ def block(result: Mapping[str, Any]) -> str:
     minutes = [run["minutes"] for run in runs if run["finished"]]
     lines = [f"Search: `experiment=<method>_cifar10 {options(result['setting'])}`.  ", f"Retraining: `{options(result['retraining'])}`.  ",
              "On " + "; ".join(f"{cpu}, torch {torch}, commit {commit}" for cpu, torch, commit in machines)
-             + (f"; {min(minutes):.0f} to {max(minutes):.0f} minutes a search." if minutes else "."), "", *table(result)]
+             + (f"; {min(minutes):.0f} to {max(minutes):.0f} minutes a search." if minutes else "."), "", *tables(result)]
     return "\n".join(lines)
 
 

@@ -162,7 +162,7 @@ def test_results_of_other_sizes_are_not_mixed_with_these(tmp_path, capsys):
     assert "--root" in capsys.readouterr().err
 
 
-def test_a_part_of_the_runs_makes_a_table_and_a_picture_that_say_of_how_many(tmp_path):
+def test_a_part_of_the_runs_makes_tables_and_a_picture_that_say_of_how_many(tmp_path):
     setting = SETTING | {"epochs": 5}
     for n, seed in enumerate((0, 1)):
         _, genotypes = searched(tmp_path, seed=seed, epochs=5, name=f"darts_{seed}", setting=setting)
@@ -175,15 +175,18 @@ def test_a_part_of_the_runs_makes_a_table_and_a_picture_that_say_of_how_many(tmp
     told = ["--draw", "--epochs", "5", "--seeds", "0", "1", "--out", str(out), "--page", str(page), "--folder", str(tmp_path)]
     assert collapse.main(told) == 0
     result = json.loads(out.read_text())
-    head, _, darts, stopped, *others = collapse_page.table(result)
-    rows = [dict(zip(map(str.strip, head.split("|")), map(str.strip, row.split("|")))) for row in (darts, stopped)]
-    assert [row["method"] for row in rows] == ["DARTS", "DARTS-ES"] and [row["n"] for row in rows] == ["2", "1"]
-    assert rows[0]["first cell %"] == "50.00 (n=1)" and rows[0]["its less first"] == "-5.50 (n=1)"
-    assert rows[1]["first cell %"] == "50.00" and rows[1]["its cell %"] == ""  # the same first cell, trained once
-    shares = [run["curves"]["skip_share"][3] for run in result["runs"] if run["method"] == "darts_first_order"]
-    assert rows[0]["skips after 4"].startswith(f"{sum(shares) / 2:.2f} ± ") and rows[1]["skips after 4"] == ""
-    assert others == ["", "Ended by their method: DARTS-ES seed 0 after 3.", "", "Not finished: DARTS- seed 0, 1 epochs."]
-    assert page.read_text().startswith("before\n") and darts in page.read_text() and page.with_suffix(".png").stat().st_size > 10_000
+    shares, others, *rest = "\n".join(collapse_page.tables(result)).split("\n\n")
+    (darts, es), (darts_too, es_too) = (
+        [dict(zip(*(map(str.strip, line.split("|")) for line in (head, row)))) for row in rows]
+        for head, _, *rows in (shares.splitlines(), others.splitlines()))
+    assert (darts["n"], es["n"]) == (darts_too["n"], es_too["n"]) == ("2", "1") and es_too["method"] == "DARTS-ES"
+    assert darts_too["first cell, test %"] == "50.00 (n=1)" and darts_too["its gain"] == "-5.50 (n=1)"
+    assert es_too["first cell, test %"] == "50.00" and es_too["cell it gives, test %"] == ""  # the same first cell, trained once
+    after = [run["curves"]["skip_share"][3] for run in result["runs"] if run["method"] == "darts_first_order"]
+    assert darts["after 4 epochs"].startswith(f"{sum(after) / 2:.2f} ± ") and es["after 4 epochs"] == ""
+    assert es_too["eigenvalue: first, highest, last"] == "0.100, 0.300, 0.300"
+    assert rest == ["Ended by their method: DARTS-ES seed 0 after 3.", "Not finished: DARTS- seed 0, 1 epochs."]
+    assert page.read_text().startswith("before\n") and others in page.read_text() and page.with_suffix(".png").stat().st_size > 10_000
     for run in tmp_path.glob("*/run.json"):
         run.unlink()
     assert collapse.main(told) == 0 and json.loads(out.read_text()) == result  # the file alone is enough

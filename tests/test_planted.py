@@ -58,9 +58,9 @@ METHODS = {
 
 # Methods that solve fewer than four of five seeds, and why. Strict: one that comes to solve them fails its test until it is taken out.
 #
-# What gdas and reinmax miss (1 of 5 seeds each; 1 and 4 of 20) has other reasons, told in docs/methods.md: at first the path through the
-# convolution, untrained, costs (0.96 nats, where nothing at all costs 0.69), the alphas leave it as they should, and from then on it is
-# drawn in one step of sixteen or fewer, so that it never learns what would bring it back. gdas finds all where the weights learn first.
+# What gdas and reinmax miss (seed 4 of 5; 1 and 4 of 20) has other reasons, told in docs/methods.md. In seed 4 the path through the
+# convolution, untrained, costs at first (0.96 nats, where nothing at all costs 0.69), the alphas leave it as they should, and from then on
+# it is drawn in one draw of sixteen or none, so that it never learns what would bring it back. gdas finds all if the weights learn first.
 FEWER = {
     "fair_darts": "the convolution's weight goes to 1 in every seed, but a skip or a pool may end nearer to it: the zero-one loss alone "
                   "drives those, and Adam takes larger steps for them",
