@@ -56,7 +56,7 @@ def trained(folder, seed, genotype, accuracy):
 def test_every_method_composes_in_s2_and_of_first_order(method):
     options = collapse.search_options(method, 1, SETTING)
     cfg = composed(*(f"{key}={value}" for key, value in options.items()))
-    assert cfg.hypergradient._target_.endswith(".first_order") and cfg.space._target_.endswith("robust.s2")
+    assert cfg.hypergradient._target_.endswith(".first_order") and dict(cfg.space) == {"_target_": "supernet.spaces.robust.s2"}
     assert cfg.monitor.eigenvalue.stop == (method == "darts_es") and (cfg.epochs, cfg.seed) == (60, 1)
     assert cfg.alpha_optimizer.lr == 3e-3
     remedy = {"darts_first_order": None, "darts_minus": cfg.network.get("auxiliary_skip"), "beta_darts": "beta_decay" in cfg.penalty,
