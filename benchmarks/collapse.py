@@ -104,13 +104,16 @@ class Runs:
             return known
         where |= {"dataset.root": self.root, "output": self.folder, "resume": "auto"}
         words = [f"{key}={value}" for key, value in {**options, **where}.items()]
-        done = subprocess.run([sys.executable, str(HERE / f"{script}.py"), *words], capture_output=True, text=True)
-        if done.returncode < 0 or done.returncode > 128:  # a signal
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / f"{options['name']}_seed{options['seed']}.log"
+        with open(log, "w") as file:  # no pipe: it would break, and the run with it, were this process killed
+            code = subprocess.run([sys.executable, str(HERE / f"{script}.py"), *words], stdout=file, stderr=subprocess.STDOUT).returncode
+        if code < 0 or code > 128:  # a signal
             self.stopping.set()
             raise Stopped(options["name"])
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise RuntimeError(f"{options['name']}, seed {options['seed']}: {said[-1]}")
+        if code:
+            said = log.read_text().strip().splitlines() or [f"exit code {code}"]
+            raise RuntimeError(f"{options['name']}, seed {options['seed']}: {said[-1]} ({log})")
         return self.finished(script, options)
 
     def search(self, method: str, seed: int, setting: Mapping[str, Any], gathered: Callable[[], Any]) -> None:

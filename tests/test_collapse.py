@@ -97,6 +97,12 @@ def test_a_run_that_a_process_works_on_is_waited_for_and_not_begun_again(tmp_pat
     assert collapse.Runs(tmp_path).finish("train_search", OPTIONS).path == run.path and naps
 
 
+def test_a_run_that_fails_is_told_by_its_last_line(tmp_path):
+    runs = collapse.Runs(tmp_path / "runs", root="nowhere")
+    with pytest.raises(RuntimeError, match=r"^darts_minus, seed 3: error: .*channels.*\.log\)$"):
+        runs.finish("train_search", OPTIONS | {"channels": 0})
+
+
 def test_one_run_that_fails_keeps_no_other_from_running_and_one_that_is_stopped_does(tmp_path, capsys):
     done = []
 
@@ -220,15 +226,17 @@ def test_a_killed_benchmark_goes_on_to_the_results_of_an_unbroken_one(tmp_path):
 
     at = {"cwd": collapse.HERE, "stdout": subprocess.DEVNULL}
     subprocess.run(command("unbroken"), check=True, **at)
-    for epochs in (2, 4):  # of which the last but one is in a checkpoint
+    # The last but one epoch is in a checkpoint. At first the benchmark alone is killed, and its run goes on; then both.
+    for epochs, kill in ((2, os.kill), (4, os.killpg)):
         killed = subprocess.Popen(command("killed"), start_new_session=True, **at)
         while sum(len(path.read_text().splitlines()) for path in (tmp_path / "killed").glob("*_search_*/metrics.jsonl")) < epochs:
             assert killed.poll() is None
             time.sleep(0.02)
-        os.killpg(killed.pid, signal.SIGKILL)
+        kill(killed.pid, signal.SIGKILL)
         killed.wait()
     subprocess.run(command("killed"), check=True, **at)
-    assert len(list((tmp_path / "killed").glob("*_search_*"))) == 1
+    (search,) = (tmp_path / "killed").glob("*_search_*/run.json")
+    assert json.loads(search.read_text())["status"] == "finished"
     one, other = (json.loads((tmp_path / f"{name}.json").read_text())["runs"][0] for name in ("unbroken", "killed"))
     assert collapse.complete(one)
     for key in ("curves", "finished", "epochs"):
