@@ -120,11 +120,12 @@ def block(result: Mapping[str, Any]) -> str:
         return " ".join(f"{key}={value}" for key, value in of.items() if key not in ("wandb.mode", "keep_checkpoints"))
 
     runs = result["runs"]
-    machines = sorted({(run["cpu"], run["torch"], run["commit"][:12]) for run in runs})
-    minutes = [run["minutes"] for run in runs if run["finished"]]
+    machines = sorted({f"{run['cpu']}, torch {run['torch']}" for run in runs})
+    commits = sorted({run["commit"][:12] for run in runs})
+    minutes = sorted({round(run["minutes"]) for run in runs if run["finished"]})
+    took = f" A search took {' to '.join(map(str, minutes[::max(1, len(minutes) - 1)]))} minutes." if minutes else ""
     lines = [f"Search: `experiment=<method>_cifar10 {options(result['setting'])}`.  ", f"Retraining: `{options(result['retraining'])}`.  ",
-             "On " + "; ".join(f"{cpu}, torch {torch}, commit {commit}" for cpu, torch, commit in machines)
-             + (f"; {min(minutes):.0f} to {max(minutes):.0f} minutes a search." if minutes else "."), "", *tables(result)]
+             f"On {'; '.join(machines)}; commits {', '.join(commits)}.{took}", "", *tables(result)]
     return "\n".join(lines)
 
 
