@@ -1,6 +1,6 @@
 """Collapse and its remedies in S2 (skip connection or separable 3x3 on each edge), on a schedule that one CPU core can afford.
 
-    python -m benchmarks.collapse --root data                      # 21 searches and 42 retrainings, about half an hour each search
+    python -m benchmarks.collapse --root data                # 21 searches of a quarter of an hour on an idle core, 42 short retrainings
     python -m benchmarks.collapse --root data --methods darts_first_order darts_minus --seeds 0
     python -m benchmarks.collapse --draw                           # only gathers what has run, draws and writes
 
