@@ -63,13 +63,13 @@ def details(found: Mapping[str, Mapping[str, Any]]) -> str:
 BLOCKS = {ROOT / "README.md": summary, ROOT / "benchmarks" / "README.md": details}
 
 
-def replaced(text: str, block: str) -> str:
+def replaced(text: str, block: str, begin: str = BEGIN, end: str = END) -> str:
     """`text` with `block` between the marks. Raises ValueError: they are not there, once each and in order."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in before + after:
-        raise ValueError(f"expected one {BEGIN!r} and one {END!r} after it")
-    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+    before, begins, rest = text.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not (begins and ends) or begin in rest or end in before + after:
+        raise ValueError(f"expected one {begin!r} and one {end!r} after it")
+    return f"{before}{begin}\n\n{block}\n\n{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

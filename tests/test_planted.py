@@ -11,9 +11,13 @@ from tests.planted import ADAM, METHODS, STEPS, TASK
 from tests.searches import searched
 
 # Methods that solve fewer than four of five seeds, and why. Strict: one that comes to solve them fails its test until it is taken out.
+#
+# What gdas and reinmax miss (seed 4 of 5; 1 and 4 of 20) has other reasons, told in docs/methods.md. In seed 4 the path through the
+# convolution, untrained, costs at first (0.96 nats, where nothing at all costs 0.69), the alphas leave it as they should, and from then on
+# it is drawn in one draw of sixteen or none, so that it never learns what would bring it back. gdas finds all if the weights learn first.
 FEWER = {
-    "fair_darts": "ops of an edge do not compete: where the zero-one loss has driven a skip or a pool to 1 before the convolution is of "
-                  "use, both end near 1, and the strongest need not be the one that matters",
+    "fair_darts": "the convolution's weight goes to 1 in every seed, but a skip or a pool may end nearer to it: the zero-one loss alone "
+                  "drives those, and Adam takes larger steps for them",
 }
 
 
@@ -24,12 +28,16 @@ def images(tmp_path_factory):
     return path
 
 
-def solves(method, seed, images):
+def planted_search(method, seed, images, *more):
     alphas = [] if "optimizer@alpha_optimizer=exponentiated_gradient" in METHODS[method] else ADAM
     zero = ["alpha_optimizer.weight_decay=0"] if not alphas else []
-    _, records, genotype = searched(*TASK, f"dataset.path={images}", f"seed={seed}", *alphas, *METHODS[method], *zero)
+    stages, records, genotype = searched(*TASK, f"dataset.path={images}", f"seed={seed}", *alphas, *METHODS[method], *zero, *more)
     assert records[-1]["step"] <= STEPS
-    return planted.solved(genotype)
+    return stages.loop.search.relaxation.mean(), genotype
+
+
+def solves(method, seed, images, *more):
+    return planted.solved(planted_search(method, seed, images, *more)[1])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -46,3 +54,16 @@ def test_the_planted_op_is_found_over_five_seeds(method, images, record_property
     record_property("planted_seeds", method)
     record_property("solved", f"{sum(found)} of 5")
     assert sum(found) >= 4
+
+
+@pytest.mark.slow
+def test_gdas_finds_all_where_the_weights_learn_before_the_alphas(images):
+    assert all(solves("gdas", seed, images, "alpha_begin=4") for seed in range(5))
+
+
+@pytest.mark.slow
+def test_fair_darts_has_found_the_op_also_where_another_ends_stronger_and_ranks_it_first_without_its_penalty(images):
+    spec = planted.make().cells["cell"]
+    edge, op = spec.edges.index((0, 1)), spec.ops.index("nor_conv_3x3")
+    assert all(planted_search("fair_darts", seed, images)[0]["cell"].ops[edge, op] > 0.9 for seed in range(5))
+    assert all(solves("fair_darts", seed, images, "penalty.zero_one.weight=0") for seed in range(5))

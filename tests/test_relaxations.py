@@ -171,9 +171,32 @@ def test_gdas_bias_is_as_derived(temperature):
     assert abs(expected - (c[0] - c[1]) * p * (1 - p)) > 0.02, "the estimator is biased, and this test would see it if it were not"
 
 
+def reinmax_expects(loss, logits):
+    """The expectation of ReinMax's gradient over all draws, enumerated: noise that decides the draw, weighted by its probability."""
+    n, p = len(logits), logits.softmax(0)
+    relaxation = alike(ReinMax(edges_space(1, tuple("abcd"[:n])), generator()), logits.tolist())
+    total = torch.zeros(n, dtype=torch.float64)
+    for i in range(n):
+        noise = {"cell": torch.full((1, n), -1e3, dtype=torch.float64).index_fill_(1, torch.tensor([i]), 1e3)}
+        relaxation.zero_grad()
+        w = relaxation.weights(noise)["cell"].ops[0]
+        assert w[i] == 1
+        loss(w).backward()
+        total += p[i] * relaxation.alpha["cell"].grad[0]
+    return total
+
+
+def exact_and_slopes(loss, logits):
+    """The gradient of the expected loss, and the loss's slopes in the weights at each op, a row each."""
+    alpha, ones = logits.clone().requires_grad_(), torch.eye(len(logits), dtype=torch.float64)
+    sum(prob * loss(row) for prob, row in zip(alpha.softmax(0), ones)).backward()
+    at = ones.clone().requires_grad_()
+    sum(loss(row) for row in at).backward()
+    return alpha.grad, at.grad
+
+
 @pytest.mark.equation("reinmax")
 def test_reinmax_is_exact_for_quadratic_losses_and_straight_through_is_not():
-    """The expectation over all draws, enumerated: noise that decides the draw, weighted by its probability."""
     n = 4
     g = generator()
     q, c = torch.randn(n, n, dtype=torch.float64, generator=g), torch.randn(n, dtype=torch.float64, generator=g)
@@ -182,25 +205,29 @@ def test_reinmax_is_exact_for_quadratic_losses_and_straight_through_is_not():
     def loss(w):
         return w @ q @ w + c @ w
 
-    relaxation = alike(ReinMax(edges_space(1, tuple("abcd")), generator()), logits.tolist())
-    total = torch.zeros(n, dtype=torch.float64)
-    straight = torch.zeros(n, dtype=torch.float64)
+    exact, slopes = exact_and_slopes(loss, logits)
     p = logits.softmax(0)
-    for i in range(n):
-        noise = {"cell": torch.full((1, n), -1e3, dtype=torch.float64).index_fill_(1, torch.tensor([i]), 1e3)}
-        relaxation.zero_grad()
-        w = relaxation.weights(noise)["cell"].ops[0]
-        assert w[i] == 1
-        loss(w).backward()
-        total += p[i] * relaxation.alpha["cell"].grad[0]
-        leaf = torch.nn.functional.one_hot(torch.tensor(i), n).double().requires_grad_()
-        loss(leaf).backward()
-        straight += p[i] * (torch.diag(p) - torch.outer(p, p)) @ leaf.grad
-    alpha = logits.clone().requires_grad_()
-    ones = torch.eye(n, dtype=torch.float64)
-    sum(prob * loss(row) for prob, row in zip(alpha.softmax(0), ones)).backward()
-    torch.testing.assert_close(total, alpha.grad, rtol=0, atol=1e-12)
-    assert (straight - alpha.grad).abs().max() > 0.05
+    straight = (torch.diag(p) - torch.outer(p, p)) @ (p @ slopes)
+    torch.testing.assert_close(reinmax_expects(loss, logits), exact, rtol=0, atol=1e-12)
+    assert (straight - exact).abs().max() > 0.05
+
+
+@pytest.mark.equation("reinmax")
+def test_reinmax_takes_slopes_for_differences_which_may_turn_its_sign():
+    """f(i) - f(j) is (f'(i) + f'(j)) (i - j) / 2 to it. Here op b alone has no loss, but a little of it added to op a raises the loss, and
+    at b all slopes have vanished: so it is for a convolution that has learned to do without what a skip connection adds."""
+    logits = torch.tensor([0.4, -0.2, 0.1], dtype=torch.float64)
+
+    def loss(w):
+        return 0.7 * (1 - w[1]) ** 2 * (1 + 5 * w[0] * w[1]) + 0.2 * w[2] ** 3
+
+    exact, slopes = exact_and_slopes(loss, logits)
+    alpha, ones, fixed = logits.clone().requires_grad_(), torch.eye(3, dtype=torch.float64), logits.softmax(0)
+    p = alpha.softmax(0)
+    sum(fixed[j] * p[i] * ((slopes[i] + slopes[j]) / 2) @ (ones[i] - ones[j]) for i in range(3) for j in range(3)).backward()
+    found = reinmax_expects(loss, logits)
+    torch.testing.assert_close(found, alpha.grad, rtol=0, atol=1e-12)
+    assert exact[1] < -0.1 and found[1] > 0.01, "b should gain, and loses"
 
 
 # ---- soft draws
