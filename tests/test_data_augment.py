@@ -136,8 +136,8 @@ def test_errors_say_what_was_seen(arguments, message):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"pad": 100}, "augment.pad must be at most the side of the images, 8x9 pixels, got 100"),
-    ({"cutout": 100}, "augment.cutout must be at most the side of the images, 8x9 pixels, got 100"),
+    ({"pad": 100}, "augment.pad must be at most the side of the images, 8x9 pixels .0 for none., got 100"),
+    ({"cutout": 100}, "augment.cutout must be at most the side of the images, 8x9 pixels .0 for none., got 100"),
     ({"crop": 9}, "augment.crop must be at most the padded image, 8x9, got 9"),
 ])
 def test_what_would_leave_nothing_of_the_images_is_refused(arguments, message):
