@@ -124,7 +124,7 @@ def test_the_hole_is_zero_after_normalisation_and_padding_is_black_before():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pad": -1}, "pad must be at least 0, got -1"),
+        ({"pad": -1}, "pad must be at least 0, or null, got -1"),
         ({"cutout": 7}, "augment.cutout must be an even side length in pixels, 0 for none, got 7"),
         ({"cutout": -2}, "cutout must be at least 0, got -2"),
         ({"crop": 0}, "crop must be at least 1 and at most 65,536, or null, got 0"),
