@@ -124,7 +124,7 @@ def test_the_hole_is_zero_after_normalisation_and_padding_is_black_before():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pad": -1}, "pad must be at least 0, got -1"),
+        ({"pad": -1}, "pad must be at least 0, or null, got -1"),
         ({"cutout": 7}, "augment.cutout must be an even side length in pixels, 0 for none, got 7"),
         ({"cutout": -2}, "cutout must be at least 0, got -2"),
         ({"crop": 0}, "crop must be at least 1 and at most 65,536, or null, got 0"),
@@ -136,8 +136,8 @@ def test_errors_say_what_was_seen(arguments, message):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"pad": 100}, "augment.pad must be at most the side of the images, 8x9 pixels, got 100"),
-    ({"cutout": 100}, "augment.cutout must be at most the side of the images, 8x9 pixels, got 100"),
+    ({"pad": 100}, "augment.pad must be at most the side of the images, 8x9 pixels .0 for none., got 100"),
+    ({"cutout": 100}, "augment.cutout must be at most the side of the images, 8x9 pixels .0 for none., got 100"),
     ({"crop": 9}, "augment.crop must be at most the padded image, 8x9, got 9"),
 ])
 def test_what_would_leave_nothing_of_the_images_is_refused(arguments, message):

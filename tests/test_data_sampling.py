@@ -127,7 +127,7 @@ def test_balanced_weights_make_every_class_count_the_same():
 
 @pytest.mark.parametrize("given", ["even", [1, "2"], [0, 0], [1, -1], [1, float("nan")], [1, float("inf")], [], [True, 1]])
 def test_other_weights_are_refused(given):
-    with pytest.raises(UsageError, match="task.class_weights must be balanced, null, or a list"):
+    with pytest.raises((UsageError, ValueError), match="class_weights must (be balanced, or a list|have a number above 0)"):
         Classification(class_weights=given)
 
 

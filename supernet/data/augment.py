@@ -65,7 +65,8 @@ class Augment:
         """Raises DataError where images of this size would be lost."""
         for name, size in (("pad", self.padding(height, width)), ("cutout", self.cutout)):
             if size > min(height, width):
-                raise DataError(f"augment.{name} must be at most the side of the images, {height}x{width} pixels, got {size}")
+                raise DataError(f"dataset.augment.{name} must be at most the side of the images, {height}x{width} pixels (0 for none), "
+                                f"got {size}")
         crop_size(self.crop, height, width)
 
     def padding(self, height: int, width: int) -> int:

@@ -27,7 +27,7 @@ class Classification:
     def __init__(self, *, label_smoothing: Fraction = 0.0, auxiliary_weight: NonNegative = 0.0,
                  class_weights: Literal["balanced"] | Sequence[NonNegative] | None = None):
         if class_weights is not None and class_weights != "balanced" and not any(class_weights):
-            raise UsageError(f"task.class_weights must not all be 0, got {class_weights}")
+            raise UsageError(f"task.class_weights must have a number above 0, one for each class, got {class_weights}")
         self.label_smoothing, self.auxiliary_weight, self.class_weights = label_smoothing, auxiliary_weight, class_weights
         self._weight: Tensor | None = None  # (K,), float32
 
