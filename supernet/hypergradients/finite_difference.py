@@ -6,8 +6,8 @@ from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtu
 from supernet.ranges import Positive, ranged
 
 
-@ranged
 @static
+@ranged
 def finite_difference(problem: Problem, *, radius: Positive = 1e-2) -> Tensors:
     """`d_alpha L_val(w', alpha) - xi * (d_alpha L_train(w+, alpha) - d_alpha L_train(w-, alpha)) / (2 eps)`.
 
