@@ -63,7 +63,7 @@ def one_line(error: BaseException) -> str:
         return f"{name}=[{seen}]: no such choice, there are {', '.join(options)}{did_you_mean(seen, options)}"
     spelt = re.match(r"Ambiguous value for argument '(.+?)' 1\. To use it", message)
     if spelt or re.match(GRAMMAR, message):
-        return unreadable(spelt.group(1) if spelt else message)
+        return unreadable(spelt.group(1)) + ", or --multirun for a run of each" if spelt else unreadable(message)
     key = re.match(r"Could not override '([^']+)'", message)
     if key:
         default, known = (_known_keys(os.path.basename(sys.argv[0]), choices) for choices in ([], sys.argv[1:]))
