@@ -15,8 +15,8 @@ import pytest
 from benchmarks import collapse, collapse_page
 from supernet.runs.folder import RunFolder
 from supernet.spaces import robust
+from tests.searches import composed
 from tests.shared import DATA
-from tests.test_presets import composed
 
 SETTING = collapse.SETTING
 OPTIONS = collapse.search_options("darts_minus", 3, SETTING)

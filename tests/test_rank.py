@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from supernet.app.compose import search_parts
-from supernet.commands.rank import Ranking, drawn, estimate, line, loaded, proxies_of, search_of, write
+from supernet.commands.drawn import drawn, drawn_rows
+from supernet.commands.rank import Ranking, estimate, line, loaded, proxies_of, search_of, to_rank, write
 from supernet.errors import UsageError
 from supernet.evaluators.proxies import naswot
 from supernet.evaluators.shared_weights import SharedWeights
@@ -28,7 +30,7 @@ from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder, RunFolderError
 from supernet.spaces import darts, toy
 from supernet.tables.files import write_table
-from supernet.tables.table import Columns
+from supernet.tables.table import Columns, Table
 from tests import helpers
 
 SPACE = toy.make()
@@ -197,7 +199,21 @@ def test_drawn_architectures_are_different_and_of_one_seed():
         found = drawn(SPACE, n, random.Random(4))
         assert len(set(found)) == n and found == drawn(SPACE, n, random.Random(4)) != drawn(SPACE, n, random.Random(5))
     large = drawn(darts.make(), 30, random.Random(0))
-    assert len(set(large)) == 30
+    assert len(set(large)) == 30 and large[:10] == drawn(darts.make(), 10, random.Random(0))
+    assert drawn(SPACE, 20, random.Random(4))[:3] == drawn(SPACE, 3, random.Random(4)), "a sample can grow"
+
+
+def test_of_a_table_that_has_a_sample_the_architectures_are_drawn_among_its_rows():
+    sample = drawn(SPACE, 9, random.Random(1))
+    table = Table(SPACE, [SPACE.text(g) for g in sample], {"acc": np.arange(9.0)}, {"digits": Columns("acc", "acc")})
+    parts = SimpleNamespace(space=SPACE, searched=SPACE)
+    found = to_rank(parts, table, OmegaConf.create({}), 6, random.Random(0))
+    assert len(set(found)) == 6 and set(found) <= set(sample)
+    op = sample[0].cells[0][1][0].op
+    without = to_rank(parts, table, OmegaConf.create({"exclude_ops": [op]}), 1, random.Random(0))
+    assert all(e.op != op for e in without[0].cells[0][1])
+    with pytest.raises(UsageError, match="n must be at most the 9 architectures that table has of space toy, got 10"):
+        drawn_rows(table, 10, random.Random(0))
 
 
 def test_scores_are_those_of_the_finite_pairs():

@@ -284,6 +284,22 @@ def test_report_of_a_long_search_stays_small(tmp_path):
     assert write_report(tmp_path).stat().st_size < 3_000_000
 
 
+def test_every_number_that_was_recorded_is_drawn(tmp_path):
+    records = [{"epoch": e, "step": e, "train_loss": 1.0, "my_own_number": e / 2, "mine/a": 1.0, "mine/b": 2.0} for e in range(3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    html = write_report(tmp_path).read_text()
+    assert html.count("<figcaption>My own number</figcaption>") == html.count("<figcaption>Mine</figcaption>") == 1
+    assert "<figcaption>Step</figcaption>" not in html
+
+
+def test_a_final_trainings_page_has_no_sections_of_a_search(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0, "train_loss": 1.0}\n')
+    for script, times in (("train_search", 1), ("train_final", 0)):
+        (tmp_path / "run.json").write_text(json.dumps({"script": script}))
+        html = write_report(tmp_path).read_text()
+        assert html.count("<h2>Weights of the ops over time</h2>") == html.count("<h2>Genotype by epoch</h2>") == times
+
+
 def test_report_without_files_says_what_is_left_out(tmp_path):
     html = write_report(tmp_path).read_text()
     for name in ("alphas.npz", "config.yaml", "environment.json", "genotype.json", "genotypes.jsonl", "run.json", "summary.json"):

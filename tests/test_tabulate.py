@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from supernet.runs.journal import Journal
-from supernet.spaces import toy
+from supernet.spaces import nasbench201, toy
 from supernet.tables.files import read_table
 
 SPACE = toy.make()
@@ -137,3 +137,13 @@ def _edge(row):
 
     op, source, destination = row
     return Edge(destination, source, op)
+
+
+def test_a_sample_of_a_space_that_is_too_large_grows(tmp_path):
+    large = ["-m", "supernet.tabulate", "space=nasbench201", "seeds=[0]", "output=nb.csv", TRAINING.replace("layers:3", "layers:5")]
+    done = command(*large, "limit=1000", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "more than limit=1,000: pass n=... for a sample of them" in done.stderr
+    command(*large, "limit=1000", "n=3", cwd=tmp_path)
+    done = command(*large, "limit=1000", "n=4", cwd=tmp_path)
+    assert "4 architectures, 1 seed, 1 of 4 trainings left" in done.stdout
+    assert len(read_table(tmp_path / "nb.csv", nasbench201.make())) == 4

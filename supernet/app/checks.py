@@ -54,7 +54,7 @@ OPTIONS: Mapping[str, Any] = {
     "seeds": list[Seed],
     "processes": Annotated[int, Range(1, 1024)],
     "limit": Count,
-    "n": Annotated[int, Range(3, 10_000_000)],
+    "n": Annotated[int, Range(3, 10_000_000)] | None,  # null: of `tabulate`
     "statistics": Literal["recalibrated", "batch", "running"],
     "calibration_batches": Count,
     "max_val": Count | None,

@@ -171,5 +171,6 @@ class TabulateConfig:
     options: Any = None  # further ones, {name: value}
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     processes: int = 1
-    limit: int = 20_000  # the largest space that is accepted
+    n: int | None = None  # architectures drawn at random, for a space that is too large; null: all
+    limit: int = 20_000  # the largest space of which all are accepted
     output: str | None = None  # null: data/tables/<space>.csv.gz

@@ -21,6 +21,7 @@ from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, choices, overrides, plain
 from supernet.app.signatures import check_nested
 from supernet.app.trust import check_targets
+from supernet.commands.drawn import drawn, drawn_rows
 from supernet.errors import UsageError, did_you_mean
 from supernet.runs.interrupt import Interrupt
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from supernet.app.compose import SearchParts
     from supernet.evaluators.proxies import Proxy
     from supernet.genotype import Genotype
-    from supernet.space import Space
+    from supernet.tables.table import Table
 
 TOP = (5, 10, 20)  # percent
 AXES = {"shared_weights": "with shared weights (%)"}  # names on an axis, where that of the estimate would not say the unit
@@ -80,7 +81,6 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.app.build import build
-    from supernet.training.stages import widen_genotype
 
     with composing():
         proxies = chosen_proxies(cfg)
@@ -92,7 +92,7 @@ def main(cfg: DictConfig) -> None:
                              f"{cfg.table.get('folder', 'data/tables')}")
         of = cfg.truth or (options.dataset.name if options.dataset.name in table.datasets else next(iter(table.datasets), "none"))
         column = table.dataset(of).test
-    genotypes = [widen_genotype(parts.space, g) for g in drawn(parts.searched, cfg.n, random.Random(cfg.seed))]
+    genotypes = to_rank(parts, table, options, cfg.n, random.Random(cfg.seed))
     truth = np.array([table.value(g, column, missing="nan") for g in genotypes])
     output = made(Path(cfg.output or cfg.run or "rank"))
     title = f"{len(genotypes)} of {parts.space.count():,} architectures of {parts.space.name} against {column} of {table.source}"
@@ -155,16 +155,14 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
     return options, found
 
 
-def drawn(space: "Space", n: int, rng: random.Random) -> list["Genotype"]:
-    """`n` different architectures, drawn uniformly. Raises UsageError: the space has fewer."""
-    if n > space.count():
-        raise UsageError(f"n must be at most the {space.count()} architectures of space {space.name}, got {n}")
-    if 2 * n > space.count():
-        return rng.sample(list(space.enumerate()), n)
-    found: dict[Any, None] = {}
-    while len(found) < n:
-        found[space.sample(rng)] = None
-    return list(found)
+def to_rank(parts: "SearchParts", table: "Table", options: DictConfig, n: int, rng: random.Random) -> list["Genotype"]:
+    """`n` architectures of what was searched that the table knows: where it has a sample of the space, they are drawn among its rows."""
+    from supernet.training.stages import widen_genotype
+
+    if len(table) < parts.space.count():
+        excluded = set(options.get("exclude_ops") or ())
+        return drawn_rows(table, n, rng, lambda genotype: not any(e.op in excluded for _, kept in genotype.cells for e in kept))
+    return [widen_genotype(parts.space, genotype) for genotype in drawn(parts.searched, n, rng)]
 
 
 def chosen_proxies(cfg: DictConfig) -> "dict[str, Proxy]":

@@ -8,6 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, register, shows_errors
 from supernet.app.options import CONF, overrides, plain
+from supernet.commands.drawn import drawn
 from supernet.errors import UsageError
 from supernet.runs.journal import Journal
 
@@ -39,8 +41,9 @@ def main(cfg: DictConfig) -> None:
 
     with composing():
         space = space_from(cfg.space)
-        if space.count() > cfg.limit:
-            raise UsageError(f"space {space.name} has {space.count():,} architectures, more than limit={cfg.limit:,}")
+        if cfg.n is None and space.count() > cfg.limit:
+            raise UsageError(f"space {space.name} has {space.count():.4g} architectures, more than limit={cfg.limit:,}: pass n=... for a "
+                             "sample of them")
         # what the command line says of the data set goes to every training, and the protocol follows the choice
         chosen = plain(cfg)
         options = [o for o in HydraConfig.get().overrides.task if o.startswith("dataset")]
@@ -55,7 +58,8 @@ def main(cfg: DictConfig) -> None:
     except OSError as error:
         raise UsageError(f"output={output}: cannot make the folder ({error.strerror})") from error
     key = hashlib.sha256(json.dumps([space.fingerprint, plain(final)], sort_keys=True).encode()).hexdigest()[:16]
-    texts = [space.text(g) for g in space.enumerate()]
+    # The sample grows with n: what was trained of a smaller one counts.
+    texts = [space.text(g) for g in (space.enumerate() if cfg.n is None else drawn(space, cfg.n, random.Random(0)))]
     jobs = [(text, seed) for seed in cfg.seeds for text in texts]
     with kept(output.with_name(output.name + ".journal"), key) as (done, add):
         left = [job for job in jobs if job not in done]

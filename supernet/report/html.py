@@ -17,7 +17,7 @@ from supernet.report import page
 from supernet.report.curves import alpha_charts, heat_map_svg, line_chart
 from supernet.report.draw import cells_svg
 from supernet.report.figure import with_ids
-from supernet.report.names import edge_labels, op_colours, op_label
+from supernet.report.names import edge_labels, op_colours, op_label, plain
 
 MAX_ALPHA_POINTS = 20_000  # in all alpha plots together, about 25 bytes each
 MAX_EDGE_CHARTS = 120
@@ -36,6 +36,10 @@ CHARTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (  # title, y axis, lin
     ("Seconds an epoch", "seconds", {"seconds": "seconds"}),
 )
 UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, RecursionError, *DAMAGED)
+# What the record of an epoch holds beside what is measured.
+PLACES = {"epoch", "step", "stage", "genotype", "kind"}
+ONLY_OF_SEARCHES = frozenset({"Weights of the ops over time", "Final weights", "Genotype by epoch"})
+LEFT_OUT = {"train_final": ONLY_OF_SEARCHES}  # sections of which a script's runs never have anything
 TITLES = {"train_search": "Architecture search", "train_final": "Training of a final network"}
 
 
@@ -69,7 +73,8 @@ def write_report(run: Path) -> Path:
         ("Reproduce", lambda: page.preformatted(str(_field(_json(run / "run.json"), "command", "run.json")), wrap=True)),
     )
     title, summary = _headline(run, records)
-    html = [page.header(title, summary), *(page.section(name, _or_reason(make)) for name, make in sections)]
+    empty = LEFT_OUT.get(str(_quietly(run / "run.json").get("script")), frozenset())
+    html = [page.header(title, summary), *(page.section(name, _or_reason(make)) for name, make in sections if name not in empty)]
     path = run / "report.html"
     part = path.with_name(path.name + ".part")
     part.write_text(page.page(title, html), encoding="utf-8", errors="replace")
@@ -218,7 +223,7 @@ def _curves(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> 
     entropies = sorted({key for r in records for key in r if key.startswith("alpha_entropy/")})
     entropy = ("Entropy of the weights", "entropy (nats)", {key.split("/", 1)[1]: key for key in entropies})
     figures = []
-    for title, y_label, keys in (*CHARTS, entropy):
+    for title, y_label, keys in (*CHARTS, entropy, *_others(records, entropies)):
         lines = {name: series for name, key in keys.items() if (series := _series(records, key))[0]}
         if lines:
             svg = line_chart(lines, x_label="epochs done", y_label=y_label)
@@ -226,6 +231,17 @@ def _curves(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> 
     if not figures:
         raise Missing("the records in metrics.jsonl hold none of the charted quantities")
     return page.grid(figures)
+
+
+def _others(records: Sequence[dict[str, Any]], known: Sequence[str]) -> list[tuple[str, str, dict[str, str]]]:
+    """A chart for every other number that was recorded, whoever recorded it; those of one name before a slash share theirs."""
+    charted = {*PLACES, *known, *(key for _, _, keys in CHARTS for key in keys.values())}
+    found = {key for r in records for key, value in r.items() if _is_number(value) and key not in charted and not key.startswith("table/")}
+    groups: dict[str, dict[str, str]] = {}
+    for key in sorted(found):
+        name, _, line = key.partition("/")
+        groups.setdefault(name, {})[line or name] = key
+    return [(plain(name.replace("_", " ")).capitalize(), "", keys) for name, keys in groups.items()]
 
 
 def _yardstick(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> str:
