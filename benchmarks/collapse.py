@@ -29,7 +29,7 @@ from typing import Any
 from benchmarks import collapse_page
 from supernet.genotype import Genotype
 from supernet.runs.folder import RunFolder, write_json
-from supernet.runs.log import Metrics
+from supernet.runs.journal import Journal
 
 HERE = Path(__file__).resolve().parent.parent
 OUT = HERE / "benchmarks/results/collapse.json"
@@ -131,7 +131,7 @@ class Runs:
 
 
 def cells(searched: RunFolder) -> dict[str, Genotype]:
-    first = Metrics.read(searched.genotypes)[0]["genotype"]
+    first = Journal.read(searched.genotypes)[0]["genotype"]
     return {"first": Genotype.from_json(first), "last": Genotype.load(searched.genotype)}
 
 
@@ -145,7 +145,7 @@ def gather(runs: Runs, method: str, seed: int, setting: Mapping[str, Any]) -> di
     nothing was measured."""
     wanted = search_options(method, seed, setting)
     run = runs.finished("train_search", wanted) or next(iter(runs.of("train_search", wanted)), None)
-    records = [] if run is None or not run.metrics.exists() else Metrics.read(run.metrics)
+    records = [] if run is None or not run.metrics.exists() else Journal.read(run.metrics)
     if not records:
         return None
     environment = json.loads(run.environment.read_text())
