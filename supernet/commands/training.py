@@ -16,7 +16,7 @@ from supernet.app.schema import NOT_COMPUTED
 from supernet.data.base import Data
 from supernet.genotype import Genotype
 from supernet.runs.folder import RunFolder, config_hash
-from supernet.runs.run import Interrupted, Run, choose_folder, command_line, extended_from, stopped
+from supernet.runs.run import Interrupted, Run, choose_folder, command_line, extended_from, interpreter, stopped
 from supernet.training.records import Position, Stateful
 
 
@@ -86,7 +86,7 @@ def command_beside(script: str, options: Sequence[str]) -> str:
     beside the running one, or the console command of that name."""
     here = Path(sys.argv[0])
     beside = here.with_name(f"{script}.py")
-    words = ["python", str(beside)] if here.suffix == ".py" and beside.exists() else [f"supernet-{script.removeprefix('train_')}"]
+    words = [interpreter(), str(beside)] if here.suffix == ".py" and beside.exists() else [f"supernet-{script.removeprefix('train_')}"]
     return shlex.join([*words, *options])
 
 

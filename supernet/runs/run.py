@@ -325,10 +325,14 @@ def command_line() -> str:
     return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
+def interpreter() -> str:
+    """This Python as a word of a command: its path below the working directory, or else the whole one."""
+    beside = os.path.relpath(sys.executable)
+    return sys.executable if beside.startswith("..") else beside
+
+
 def stopped(position: Position) -> str:
     """What an interrupted run says: where it stands, and the command, as typed, that goes on."""
     key = "resume="
-    beside = os.path.relpath(sys.executable)
-    python = sys.executable if beside.startswith("..") else beside
-    again = shlex.join([python, sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
+    again = shlex.join([interpreter(), sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
     return f"stopped at epoch {position.epoch}, step {position.step}; saved. Go on with:\n  {again}"
