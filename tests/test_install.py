@@ -35,8 +35,9 @@ def installed(tmp_path_factory) -> Path:
     (wheel,) = where.glob("*.whl")
     venv.create(where / "env", with_pip=False)
     own = where / "env" / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--prefix", str(where / "env"), str(wheel)],
-                   check=True, timeout=300)
+    # ignore-installed: else pip takes the running environment's own install away
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", "--prefix", str(where / "env"),
+                    str(wheel)], check=True, timeout=300)
     # a line of a path file adds a folder without what that folder itself would add: an editable install of this project
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return where / "env" / "bin"
