@@ -1,5 +1,7 @@
 """Searches as the command line composes them, run in this process."""
 
+from contextlib import contextmanager
+
 import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -32,11 +34,18 @@ class Records(list):
         self.append(record)
 
 
-def composed(*overrides):
-    """The options of a search, checked."""
+@contextmanager
+def configs():
+    """Within, Hydra composes the project's options, as in a script."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides):
+    """The options of a search, checked."""
+    with configs():
         cfg = hydra_compose("search", overrides=list(overrides))
         validate(cfg, "train_search")
         return cfg

@@ -6,22 +6,19 @@ import sys
 
 import hydra
 import pytest
-from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from supernet.app import hydra_words
-from supernet.app.command_line import check_flags, register
-from supernet.app.options import CONF
+from supernet.app.command_line import check_flags
 from supernet.errors import UsageError
+from tests.searches import configs
 
 
 @pytest.fixture(autouse=True)
-def configs():
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+def known_configs():
+    with configs():
         yield
 
 

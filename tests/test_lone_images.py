@@ -2,25 +2,20 @@
 
 import hydra
 import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from supernet.app import compose
 from supernet.app.build import space_of
-from supernet.app.command_line import register
-from supernet.app.options import CONF
 from supernet.errors import UsageError
 from supernet.genotype import find
+from tests.searches import configs
 
 FINAL = ["genotype=darts_v2", "layers=3", "channels=4", "threads=1", "dataset=digits"]
 SEARCH = ["layers=3", "channels=4", "threads=1", "space.nodes=1", "table=none"]
 
 
 @pytest.fixture(autouse=True)
-def configs():
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+def known_configs():
+    with configs():
         yield
 
 

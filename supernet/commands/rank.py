@@ -148,7 +148,6 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
         if not found and "shared_weights" in cfg.by:
             raise UsageError(f"run={cfg.run}: that search has no checkpoint")
     options.table, options.compile = None, "none"  # the command has its own table, and takes no steps
-    options.compile = "none"  # it trains nothing
     options.device, options.threads = cfg.device, cfg.threads
     if cfg.max_val is not None:
         options.split.max_val = min(cfg.max_val, options.split.max_val or cfg.max_val)

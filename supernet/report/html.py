@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from supernet.files import DAMAGED, check_zip, read_bytes, read_text
+from supernet.files import DAMAGED, check_zip, read_bytes, read_text, write_whole
 from supernet.genotype import Edge, Genotype
 from supernet.report import page
 from supernet.report.curves import alpha_charts, heat_map_svg, line_chart
@@ -76,9 +75,7 @@ def write_report(run: Path) -> Path:
     empty = LEFT_OUT.get(str(_quietly(run / "run.json").get("script")), frozenset())
     html = [page.header(title, summary), *(page.section(name, _or_reason(make)) for name, make in sections if name not in empty)]
     path = run / "report.html"
-    part = path.with_name(path.name + ".part")
-    part.write_text(page.page(title, html), encoding="utf-8", errors="replace")
-    os.replace(part, path)
+    write_whole(path, page.page(title, html).encode("utf-8", errors="replace"))
     return path
 
 
