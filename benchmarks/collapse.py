@@ -41,7 +41,7 @@ SETTING = {"space": "s2", "layers": 5, "channels": 8, "batch_size": 64, "split.m
 FIRST_ORDER = {"hypergradient": "first_order"}
 # By preset; what it has of its own here, beside what makes it of first order.
 METHODS: dict[str, dict[str, Any]] = {"darts_first_order": {}, "darts_minus": {}, "beta_darts": {},
-                                      # its preset may name ops of the DARTS space, which S2 does not take
+                                      # by its part alone: its preset also sets the learning rate of an epoch one value ahead
                                       "sdarts_rs": {"experiment": "darts_first_order_cifar10", "wrapper": "[random_perturbed]"},
                                       "r_darts_l2": FIRST_ORDER, "darts_es": FIRST_ORDER | {"monitor.eigenvalue.every": 2},
                                       "r_darts_dp": FIRST_ORDER}

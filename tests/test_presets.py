@@ -1,6 +1,7 @@
 """Every preset, shrunk by profile=smoke, through the whole search in one process."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from supernet.app.options import CONF
 from supernet.bilevel import statistics_held
 from supernet.errors import UsageError
 from supernet.spaces import nasbench201, toy
+from supernet.spaces.named import named_space
 from tests.searches import composed, searched
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -69,6 +71,59 @@ def test_composes_as_published(preset):
 @pytest.mark.parametrize("preset", ["sdarts_rs_cifar10", "sdarts_adv_cifar10"])
 def test_sdarts_searches_seven_ops_without_none(preset):
     assert "none" not in (ops := composed(f"experiment={preset}").space.ops) and len(ops) == 7
+
+
+# ---- in the restricted spaces
+
+RESTRICTED = {"s1": 2, "s2": 2, "s3": 3, "s4": 2}  # the candidates of an edge
+STAGED = {"dr_nas_cifar10": "[4]", "dr_nas_progressive_nasbench201": "[3]", "p_darts_cifar10": "[5, 3]"}
+HAS_NONE = {"s3"}
+
+
+def why_not(preset, space):
+    """What a preset says to a space in which it cannot search; None where it can."""
+    if preset in STAGED:
+        return (f"stage.keep must begin below the {RESTRICTED[space]} candidates that an edge of space {space} has, got {STAGED[preset]}; "
+                "stage.keep=[] searches in one stage")
+    if preset == "gaea_nasbench201" and space not in HAS_NONE:
+        return f"exclude_ops names 'none', which space {space} does not have; there are "
+    if preset == "gdas_cifar10":
+        return f"several ops of one edge, and those of {space} hold one: pass select=argmax"
+    return None
+
+
+def check_restricted(preset, space):
+    """The preset searches the space as it is, whatever ops it chooses in its own, or says why it cannot."""
+    options = (f"experiment={preset}", f"space={space}", *SMALL)
+    if expected := why_not(preset, space):
+        with pytest.raises((UsageError, ValueError), match=re.escape(expected)):
+            built(*options)
+        return
+    parts, stages = built(*options)
+    assert parts.space == named_space(space) and stages.space.fingerprint == parts.space.fingerprint
+    assert {kind: spec.ops for kind, spec in parts.searched.cells.items()} == {k: spec.ops for k, spec in named_space(space).cells.items()}
+
+
+OWN_SPACE = ["sdarts_rs_cifar10", "sdarts_adv_cifar10", "fair_darts_cifar10", "darts_pt_cifar10", "enas_cifar10", "gdas_cifar10",
+             "dr_nas_cifar10", "gaea_nasbench201"]
+
+
+@pytest.mark.parametrize("preset, space", list(zip(OWN_SPACE, itertools.cycle(RESTRICTED))))
+def test_presets_that_choose_a_space_of_their_own_search_the_restricted_ones_too(preset, space):
+    check_restricted(preset, space)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset, space", list(itertools.product(PRESETS, RESTRICTED)))
+def test_every_preset_searches_every_restricted_space_or_says_why_not(preset, space):
+    check_restricted(preset, space)
+
+
+@pytest.mark.parametrize("options", [("experiment=dr_nas_cifar10", "stage.keep=[]"), ("experiment=gdas_cifar10", "select=argmax"),
+                                     ("experiment=gaea_nasbench201", "exclude_ops=[]")])
+def test_what_a_refusal_advises_helps(options):
+    parts, _ = built(*options, "space=s2", *SMALL)
+    assert parts.space.name == "s2"
 
 
 # ---- values that the official scripts have, and the parts that they need

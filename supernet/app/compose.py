@@ -98,7 +98,8 @@ def without_ops(space: Space, names: Sequence[str]) -> Space:
         return space
     known = {op for spec in space.cells.values() for op in spec.ops}
     if unknown := sorted(set(names) - known):
-        raise UsageError(f"exclude_ops names {unknown[0]!r}, which space {space.name} does not have; there are {', '.join(sorted(known))}")
+        raise UsageError(f"exclude_ops names {unknown[0]!r}, which space {space.name} does not have; there are {', '.join(sorted(known))}, "
+                         "and exclude_ops=[] leaves none out")
     return narrowed(space, {kind: tuple(tuple(held and op not in names for op, held in zip(spec.ops, row)) for row in spec.present)
                             for kind, spec in space.cells.items()})
 
@@ -202,7 +203,7 @@ def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None
     most = max(sum(row) for spec in parts.searched.cells.values() for row in spec.present)
     if cfg.stage.keep[0] >= most:
         raise UsageError(f"stage.keep must begin below the {most} candidates that an edge of space {parts.space.name} has, got "
-                         f"{list(cfg.stage.keep)}")
+                         f"{list(cfg.stage.keep)}; stage.keep=[] searches in one stage")
     before = parts.net
     for index in range(1, len(stage_options(cfg))):
         net = supernet(of_stage(cfg, index), parts.searched, parts.data, parts.task, torch.device("cpu"))

@@ -13,7 +13,8 @@ def strongest_pairs(space: Space, weights: EdgeWeights) -> Genotype:
     Raises ValueError for a space whose genotypes hold one op of an edge.
     """
     if any(spec.ops_per_edge == 1 for spec in space.cells.values()):
-        raise ValueError("select=strongest_pairs needs a space whose genotypes may hold several ops of one edge: pass space.ops_per_edge=2")
+        raise ValueError("select=strongest_pairs needs a space whose genotypes may hold several ops of one edge, and those of "
+                         f"{space.name} hold one: pass select=argmax, or for the cells of DARTS space=gdas")
     check_shapes(space, weights)
     cells = {}
     for kind, spec in space.cells.items():
