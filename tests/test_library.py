@@ -317,9 +317,10 @@ def test_weights_beside_the_records_of_another_run_are_refused(trained, tmp_path
 
 
 @pytest.mark.parametrize("text, message", [
-    ("a: [", "cannot read the run's options"), ("3", "expected the options of a run"), ("[" * 2000, "cannot read the run's options"),
-    ("a: &a [1]\nb: [*a, *a]", "it has an alias"), ("a: !!python/object/apply:os.getcwd []", "cannot read the run's options"),
-    ("a: 1\n" * 300_000, "at most 1,000,000 bytes"),
+    ("a: [", "cannot read the run's options"), ("3", "expected the options of a run"), ("[" * 2000, "options lie at most"),
+    ("a: &a [1]\nb: [*a, *a]", "options have no aliases, and line 2 holds *a"),
+    ("a: !!python/object/apply:os.getcwd []", "cannot read the run's options"),
+    ("a: 1\n" * 300_000, "at most 300,000 are read"),
 ])
 def test_options_that_are_no_plain_data_are_refused(trained, tmp_path, text, message):
     copy = shutil.copytree(trained, tmp_path / "run")

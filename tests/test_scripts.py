@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from supernet.app import checks, command_line
 from supernet.genotype import Genotype
+from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal
 from tests import backends, groups
 from tests.groups import LISTS, NEEDS
@@ -264,15 +265,16 @@ def test_a_multirun_that_was_stopped_goes_on_with_what_is_left(tmp_path):
     assert sorted(p.name.split("_")[-1] for p in tmp_path.glob("runs/*_search_*")) == ["seed1", "seed2"]
 
 
-@pytest.mark.parametrize("multirun", [[], ["--multirun"]])
-def test_the_printed_command_retrains_as_it_stands(tmp_path, multirun):
-    source = "dataset.source._target_=supernet.data.digits.Digits"
-    done = run("train_search.py", *multirun, *SEARCH, "epochs=1", 'output="my runs/a=b, c"', source, cwd=tmp_path)
+@pytest.mark.parametrize("multirun, class_weights", [([], [1.0, 0.5, 3.0, *[1.0] * 7]), (["--multirun"], "balanced")])
+def test_the_printed_command_retrains_as_it_stands(tmp_path, multirun, class_weights):
+    source, weights = "dataset.source._target_=supernet.data.digits.Digits", f"task.class_weights={class_weights}".replace(" ", "")
+    done = run("train_search.py", *multirun, *SEARCH, "epochs=1", 'output="my runs/a=b, c"', source, weights, cwd=tmp_path)
     (command,) = [line.removeprefix("retrain   ") for line in done.stdout.splitlines() if line.startswith("retrain   ")]
     assert "dataset.source._target_=" in command
     small = "epochs=1 layers=3 channels=4 batch_size=16 split.max_train=32 threads=1 wandb.mode=disabled output=final"
     subprocess.run(f"{command} {small}", shell=True, check=True, cwd=tmp_path, capture_output=True, timeout=120)
-    assert list(tmp_path.glob("final/*/summary.json"))
+    (summary,) = tmp_path.glob("final/*/summary.json")
+    assert RunFolder(summary.parent).options()["task"]["class_weights"] == class_weights
 
 
 def test_a_space_from_a_file_in_the_working_directory(tmp_path):

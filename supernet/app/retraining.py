@@ -4,7 +4,7 @@ import json
 from importlib import resources
 from pathlib import Path
 
-from supernet.genotype import MAX_FILE_BYTES, published_names, short
+from supernet.genotype import GenotypeError, published_names, read_text, short
 
 
 def retraining_of(genotype: str) -> str | None:
@@ -12,10 +12,8 @@ def retraining_of(genotype: str) -> str | None:
     name = genotype.lower()
     path = resources.files("supernet") / "genotypes" / f"{name}.json" if name in published_names() else Path(genotype)
     try:
-        if isinstance(path, Path) and path.stat().st_size > MAX_FILE_BYTES:
-            return None
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        data = json.loads(read_text(path))
+    except (GenotypeError, ValueError, RecursionError):
         return None  # whether it is a genotype is asked elsewhere
     own = data.get("retrain") if type(data) is dict else None
     return own if type(own) is str else None

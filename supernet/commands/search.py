@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
-from supernet.app.options import CONF, choices, override, own_overrides
+from supernet.app.options import CONF, choices, override, overrides, own_overrides, plain
 
 if TYPE_CHECKING:
     from supernet.app.compose import SearchParts
@@ -129,6 +129,8 @@ def last_lines(cfg: DictConfig, parts: "SearchParts", genotype: "Genotype", rows
         carried.insert(0, override("dataset", cfg.dataset.name))
     if cfg.retrain is not None and not any(option.startswith("protocol") for option in carried):
         carried.append(override("protocol", cfg.retrain))
+    if (weights := plain(cfg.task).get("class_weights")) is not None:  # how much a class counts is of the data
+        carried += overrides({"task.class_weights": weights})
     if parts.space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
         carried += [option for option in own if option.startswith("space")]
     retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *carried])

@@ -16,6 +16,7 @@ import yaml
 
 from supernet.errors import Mendable
 from supernet.files import read_bytes, read_text, write_whole, yaml_text
+from supernet.genotype import short
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
 from supernet.runs.journal import to_json
@@ -31,6 +32,18 @@ ABSENT = "nothing"
 
 class RunFolderError(Mendable, RuntimeError):
     """A run's folder cannot be made, written or locked. The message is one line."""
+
+
+def plain_options(path: Path) -> dict[str, Any]:
+    """A run's config.yaml as dicts and lists: nothing in it is built or resolved. Raises RunFolderError."""
+    try:
+        found = yaml.safe_load(yaml_text(path, MAX_OPTIONS_BYTES))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RunFolderError(f"{path}: cannot read the run's options ({' '.join(str(why).split())[:150]})") from error
+    if type(found) is not dict:
+        raise RunFolderError(f"{path}: expected the options of a run, got {short(found)}")
+    return found
 
 
 class RunFolder:
@@ -129,14 +142,7 @@ class RunFolder:
     def options(self) -> dict[str, Any]:
         """The options that the run was started with, as plain data: nothing in them is built or resolved. Raises RunFolderError."""
         self.verify(self.config)
-        try:
-            found = yaml.safe_load(yaml_text(self.config, MAX_OPTIONS_BYTES))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise RunFolderError(f"{self.config}: cannot read the run's options ({' '.join(str(why).split())[:150]})") from error
-        if type(found) is not dict:
-            raise RunFolderError(f"{self.config}: expected the options of a run")
-        return found
+        return plain_options(self.config)
 
     def check_format(self) -> None:
         """Raises RunFolderError: an earlier version of the project wrote this run."""

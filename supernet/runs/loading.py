@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from ops.op import Normalisation
@@ -17,7 +16,7 @@ from supernet.genotype import Genotype, short
 from supernet.networks.build import initial_weights
 from supernet.runs import checkpoint
 from supernet.runs.device import resolve_device
-from supernet.runs.folder import RunFolder
+from supernet.runs.folder import RunFolder, plain_options
 from supernet.runs.weights import read_weights
 from supernet.space import Space
 from supernet.spaces.named import space_again
@@ -25,7 +24,6 @@ from supernet.training.stages import narrowed
 from supernet.weights import EdgeWeights, Weights, check_shapes
 
 MAX_LAYERS = 1000  # a file says how many: a bound, so that it cannot ask for a network that is never built
-MAX_OPTIONS_BYTES = 1_000_000
 
 
 class LoadError(Mendable, RuntimeError):
@@ -72,7 +70,7 @@ def load(run: str | Path, *, space: Space | None = None, device: str = "cpu") ->
 
 def _final(path: Path, folder: RunFolder | None, space: Space | None, device: torch.device) -> Loaded:
     state = read_weights(path)
-    options = None if folder is None else read_options(folder.config)
+    options = None if folder is None else _options(folder)
     known = None if folder is None else (folder.status() or {}).get("config_hash", state["config_hash"])
     if known not in (None, state["config_hash"]):
         raise LoadError(f"{path} is of other options than run.json beside it ({state['config_hash'][:12]}, not {short(known)})")
@@ -97,7 +95,7 @@ def _search(folder: RunFolder, space: Space | None, device: torch.device) -> Loa
     if genotype is not None:
         space.validate(genotype)
     return Loaded(_ready(net, device), weights, space, genotype, preprocessing(about["data"], device), _class_names(about["data"]),
-                  read_options(folder.config), tuple(skipped))
+                  _options(folder), tuple(skipped))
 
 
 def _seen(folder: RunFolder) -> str:
@@ -174,25 +172,6 @@ def _class_names(data: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, data.get("class_names", ())))
 
 
-class _NoAliases(yaml.SafeLoader):
-    """Reads data alone, and no `*alias`: what we write has none, and a few of them can stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias")
-        return super().compose_node(parent, index)
-
-
-def read_options(path: Path) -> dict[str, Any] | None:
-    """A run's config.yaml as plain dicts and lists; None where there is none. No `_target_` in it is looked at. Raises LoadError."""
-    if not path.is_file():
-        return None
-    if path.stat().st_size > MAX_OPTIONS_BYTES:
-        raise LoadError(f"{path}: a run's options have at most {MAX_OPTIONS_BYTES:,} bytes, these have {path.stat().st_size:,}")
-    try:
-        options = yaml.load(path.read_text(encoding="utf-8"), _NoAliases)  # noqa: S506  (a SafeLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise LoadError(f"{path}: cannot read the run's options ({' '.join(str(error).split())[:150]})") from error
-    if not isinstance(options, dict):
-        raise LoadError(f"{path}: expected the options of a run, got {short(options)}")
-    return options
+def _options(folder: RunFolder) -> dict[str, Any] | None:
+    """Those of the run; None where it left none."""
+    return plain_options(folder.config) if folder.config.is_file() else None
