@@ -25,7 +25,7 @@ from supernet.relaxations.softmax import Softmax
 from supernet.relaxations.uniform import Uniform
 from supernet.select.argmax import argmax
 from supernet.space import CellSpec, Space
-from supernet.spaces import darts, robust, toy
+from supernet.spaces import darts, nasbench201, robust, toy
 from supernet.weights import EdgeWeights, Weights, replaced
 from tests import groups
 from tests.builders import small_search
@@ -730,7 +730,7 @@ def test_the_controllers_probabilities_are_those_of_its_draws_and_sum_to_one():
     space = toy.make()
     controller, g = Controller(space, generator()).double(), generator(1)
     with torch.no_grad():
-        controller.head["cell"].bias.copy_(torch.tensor([0.0, 2.0, -1.0]))
+        controller.head.bias.copy_(torch.tensor([0.0, 2.0, -1.0]))
     found, counts = {}, {}
     for _ in range(3000):
         draw = controller(g)
@@ -742,6 +742,118 @@ def test_the_controllers_probabilities_are_those_of_its_draws_and_sum_to_one():
     assert abs(counts[most] / 3000 - math.exp(found[most])) < 4 * math.sqrt(0.25 / 3000)
     greedy = controller.mean()
     assert greedy.log_prob.item() <= max(found.values()) + 1e-9
+
+
+@pytest.mark.equation("enas")
+@pytest.mark.parametrize("favoured", [(), ("sep_conv_3x3", "sep_conv_5x5")])
+def test_the_controller_reads_and_scores_as_the_official_one(favoured):
+    """Against micro_controller.py of melodyguan/enas, written out: same parameters, same random numbers. But an edge is taken once."""
+    space = darts.make()
+    controller = Controller(space, generator(), favoured=favoured, hidden=6).double()
+    with torch.no_grad():
+        for p in controller.parameters():
+            p += torch.randn(p.shape, generator=generator(2), dtype=torch.float64)
+    for seed in range(5):
+        draw, g = controller.weights({"seed": torch.tensor(seed)}), generator(seed)
+        log_prob, entropy, cells = enas_draw(controller, space, g, favoured)
+        assert draw.log_prob.item() == pytest.approx(log_prob, abs=1e-12) and draw.entropy.item() == pytest.approx(entropy, abs=1e-12)
+        for kind in space.cells:
+            taken = {(e, o) for e, row in enumerate(draw[kind].active) for o, on in enumerate(row) if on}
+            assert taken == cells[kind] and len(taken) == 8
+
+
+def enas_draw(controller, space, g, favoured):
+    """The log-probability and the entropy of a draw, and {kind: {(edge, op)}}."""
+    w = {name: p.detach() for name, p in controller.named_parameters()}
+    h = c = torch.zeros(6, dtype=torch.float64)
+    log_prob = entropy = 0.0
+
+    def step(x):
+        nonlocal h, c
+        i, f, new, o = (w["lstm.0.weight_ih"] @ x + w["lstm.0.weight_hh"] @ h).view(4, 6)
+        c = f.sigmoid() * c + i.sigmoid() * new.tanh()
+        h = o.sigmoid() * c.tanh()
+
+    def choose(logits):
+        nonlocal log_prob, entropy
+        p = logits.exp() / logits.exp().sum()
+        log_prob, entropy = log_prob + p.log(), entropy - (p[p > 0] * p[p > 0].log()).sum()
+        n = int(torch.multinomial(p, 1, generator=g))
+        log_prob = log_prob[n]
+        return n
+
+    cells, start = {}, w["start"][0]
+    for kind in ("normal", "reduce"):
+        spec, cells[kind] = space.cells[kind], set()
+        read, compared = [], []
+        for _ in range(2):
+            step(start)
+            read.append(torch.zeros(6, dtype=torch.float64))
+            compared.append(w["of_anchor.weight"] @ h)
+        for node in range(2, 6):
+            step_reads, nodes = start, list(range(node))
+            if node > 2:  # two edges of two leave nothing to choose
+                nodes, left = [], list(range(node))
+                for _ in range(2):
+                    step(step_reads)
+                    scores = torch.stack([w["score.weight"][0] @ torch.tanh(compared[n] + w["of_state.weight"] @ h) for n in left])
+                    nodes.append(left.pop(choose(1.1 * scores.tanh())))
+                    step_reads = read[nodes[-1]]
+            for n in nodes:
+                step(step_reads)
+                logits = 1.1 / 2.5 * (w["head.weight"] @ h + w["head.bias"]).tanh()
+                if favoured and kind == "normal":
+                    logits = logits + torch.tensor([0.25 if op in favoured else -0.25 for op in spec.ops])
+                logits[0] = -torch.inf  # none
+                o = choose(logits)
+                cells[kind].add((spec.edges.index((n, node)), o))
+                step_reads = w["embedding"][o]
+            step(step_reads)
+            read.append(h)
+            compared.append(w["of_anchor.weight"] @ h)
+    return float(log_prob), float(entropy), cells
+
+
+@pytest.mark.equation("enas")
+def test_the_controller_of_the_benchmark_reads_op_after_op():
+    """Against search_model_enas_utils.py of AutoDL-Projects, with torch's own LSTM of two layers, whose biases are 0 here."""
+    space = nasbench201.make()
+    controller = Controller(space, generator(), hidden=6, lstm_layers=2, tanh_constant=2.5, op_tanh_reduce=1.0, temperature=5.0).double()
+    with torch.no_grad():
+        for p in controller.parameters():
+            p += torch.randn(p.shape, generator=generator(2), dtype=torch.float64)
+    w = {name: p.detach() for name, p in controller.named_parameters()}
+    assert not any("score" in name or "of_" in name for name in w)
+    lstm = torch.nn.LSTM(6, 6, num_layers=2).double()
+    with torch.no_grad():
+        for name, p in lstm.named_parameters():  # weight_ih_l0, ...
+            p.copy_(w[f"lstm.{name[-1]}.{name[:-3]}"] if name.startswith("weight") else torch.zeros(24))
+    for seed in range(5):
+        draw, g = controller.weights({"seed": torch.tensor(seed)}), generator(seed)
+        read, state, log_prob, entropy = w["start"][None], None, 0.0, 0.0
+        for e in range(6):
+            out, state = lstm(read, state)
+            found = torch.distributions.Categorical(logits=2.5 * torch.tanh((out[0, 0] @ w["head.weight"].T + w["head.bias"]) / 5.0))
+            o = torch.multinomial(found.probs, 1, generator=g)[0]
+            assert draw["cell"].active[e][o] and sum(draw["cell"].active[e]) == 1
+            log_prob, entropy, read = log_prob + found.log_prob(o), entropy + found.entropy(), w["embedding"][o].view(1, 1, 6)
+        assert abs(draw.log_prob - log_prob) < 1e-12 and abs(draw.entropy - entropy) < 1e-12
+
+
+@pytest.mark.equation("enas")
+def test_favoured_ops_begin_ahead_of_the_others():
+    """Where nothing is learned: by 0.44 in a reduction cell, by 0.94 in a normal one."""
+    space = darts.make()
+    controller = Controller(space, generator(), favoured=["sep_conv_3x3", "sep_conv_5x5"], hidden=4)
+    assert controller.head.bias.tolist() == [10.0 if "sep" in op else 0.0 for op in darts.OPS]
+    for kind, ahead in (("normal", 0.5), ("reduce", 0.0)):
+        lean = controller.get_buffer(f"lean_{kind}")
+        assert (lean[4] - lean[1]).item() == ahead and len(set(lean.tolist())) == 1 + (kind == "normal")
+    shares = torch.stack([w.ops.sum(0) for n in range(200) for w in controller(generator(n)).values()]).view(200, 2, 8).mean(0)
+    odds = (shares[:, 4:6].mean(-1) / shares[:, [1, 2, 3, 6, 7]].mean(-1)).log()
+    assert 0.8 < odds[0] < 1.1 and 0.3 < odds[1] < 0.6
+    with pytest.raises(ValueError, match=r"relaxation.favoured must name ops of space toy \(.*\), got \['sep_conv_3x3'\]"):
+        Controller(toy.make(), generator(), favoured=["sep_conv_3x3"])
 
 
 def test_the_controller_keeps_as_many_edges_as_the_space():

@@ -382,7 +382,7 @@ def test_samples_of_what_was_learned_come_from_the_relaxation():
     loop = compose.search_stages(cfg, compose.search_parts(cfg)).loop
     with torch.no_grad():  # a controller that knows what it wants
         loop.search.relaxation.op_tanh = 50.0
-        loop.search.relaxation.head["cell"].bias.copy_(torch.tensor([-3.0, 3.0, -3.0]))
+        loop.search.relaxation.head.bias.copy_(torch.tensor([-3.0, 3.0, -3.0]))
     found = Sampled(n=20, source="relaxation")(loop)
     assert {e.op for e in found["cell"]} == {"skip_connect"}
     with pytest.raises(ValueError, match="final_select.source"):
