@@ -113,6 +113,7 @@ BUILT = {
                                    ["nasbench_macro", "checkpoint_cells"]),
     "a device misspelt": ("device=gpu", ["device", "cuda", "gpu"]),
     "a batch larger than the split": ("batch_size=64", ["batch_size", "32", "64"]),
+    "an optimizer that takes no flat steps": (("flat_weights=true", "optimizer@w_optimizer=adam"), ["flat_weights", "sgd", "Adam"]),
     "an optimizer that second order cannot use": (("hypergradient=finite_difference", "optimizer@w_optimizer=adam"),
                                                   ["w_optimizer=sgd", "Adam"]),
     "an output that is a file": ("output=file.txt", ["file.txt", "run folder"]),

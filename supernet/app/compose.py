@@ -29,6 +29,8 @@ from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
+from supernet.optim.descent import Descent, descend
+from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.base import Relaxation
@@ -242,16 +244,22 @@ def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None
     alpha_task = None if cfg.alpha_task is None else build(cfg.alpha_task)
     if alpha_task is not None and alpha_task.network_options() and not parts.task.network_options():
         raise UsageError("alpha_task.auxiliary_weight needs the head that task.auxiliary_weight brings, which is 0")
+    w_optimizer, descent = descent_of(cfg, net)
     search = Bilevel(
-        net, relaxation, build(cfg.hypergradient), parts.task,
-        build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
+        net, relaxation, build(cfg.hypergradient), parts.task, w_optimizer,
         build(cfg.alpha_optimizer)(params=alpha) if alpha else None, parts.generators, clip_norm=cfg.clip_norm,
         guard=Guard(net, parts.device, cfg.log_every, position,
                     lambda batch, otherwise: where_search_diverged(search, batch, otherwise)),
         penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
         w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
-        alpha_task=alpha_task, context=precision(cfg.amp, parts.device))
+        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent)
     return search
+
+
+def descent_of(cfg: DictConfig, net: nn.Module) -> tuple[torch.optim.Optimizer, Descent]:
+    """The optimizer of a network's weights, and how they take its step. Raises ValueError: not in the way that is asked for."""
+    optimizer = build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases))
+    return optimizer, FlatDescent(optimizer) if cfg.flat_weights else descend
 
 
 def where_search_diverged(search: Bilevel, batch: Batch, otherwise: str) -> str:
@@ -333,13 +341,13 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     position = Position()
 
     guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise))
+    optimizer, descent = descent_of(cfg, net)
     loop = FinalLoop(
-        net, task, build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
-        loaders.train, loaders.val,
+        net, task, optimizer, loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
-        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent)
     return FinalParts(device, data, loaders, task, net, loop, test, backend)
 
 
