@@ -97,7 +97,7 @@ class StandIn:
         self.warmed += 1
         return run()
 
-    def capture(self, run):
+    def capture(self, run, generators=()):
         search, parts = self.search, (self.search.net, self.search.relaxation, self.search.w_optimizer, self.search.alpha_optimizer)
         drawn = [g.get_state() for g in search.generators.values()]
         before = [copy.deepcopy(part.state_dict()) for part in parts]

@@ -109,6 +109,7 @@ BUILT = {
     "an option of another space": (("space=nasbench201", "space.nodes=3"), ["space.nodes", "chosen space"]),
     "layers where the space decides them": (("space=nasbench_macro", "layers=5"), ["layers must be 8", "nasbench_macro", "5"]),
     "graphs on a CPU": (("compile=graph", "device=cpu"), ["compile=graph", "CUDA", "device=cpu", "compile=none"]),
+    "images in graphs on a CPU": (("graph_augmentation=true", "device=cpu"), ["graph_augmentation", "CUDA", "device=cpu"]),
     "cells where there are none": (("space=nasbench_macro", "layers=8", "checkpoint_cells=true"),
                                    ["nasbench_macro", "checkpoint_cells"]),
     "a device misspelt": ("device=gpu", ["device", "cuda", "gpu"]),

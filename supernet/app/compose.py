@@ -41,6 +41,7 @@ from supernet.tables.yardstick import Yardstick
 from supernet.tasks.base import Batch, Task
 from supernet.training.final import FinalLoop
 from supernet.training.graphed import Capturing, Graphed, check_graphable
+from supernet.training.graphed_images import augment_in_graphs
 from supernet.training.guard import Guard, first_nonfinite
 from supernet.training.records import Generators, Position, SearchRecords, Totals
 from supernet.training.search import SearchLoop, free_values, no_skip_dropout, no_yardstick
@@ -143,10 +144,17 @@ def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxa
     return relaxation
 
 
+def check_graph_augmentation(cfg: DictConfig, device: torch.device) -> None:
+    """Raises UsageError: there is no GPU to have the graphs."""
+    if cfg.graph_augmentation and device.type != "cuda":
+        raise UsageError(f"graph_augmentation=true needs a CUDA device, got device={device}: pass graph_augmentation=false")
+
+
 def search_parts(cfg: DictConfig) -> SearchParts:
     device, cpu = resolve_device(cfg.device), torch.device("cpu")
     if cfg.compile == "graph" and device.type != "cuda":
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
+    check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device, "drawn": device})
@@ -156,6 +164,8 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(device), data, loaders.train, loaders.val)
     task = task.for_classes(loaders.class_counts, device)
     net = supernet(of_stage(cfg, 0), searched, data, task, device)
     relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
@@ -324,6 +334,7 @@ class FinalParts:
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
     device = resolve_device(cfg.device)
+    check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     backend = backend_of(cfg, device)
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
@@ -332,6 +343,8 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     data.check()
     how = loading(cfg, device)
     loaders = data.final(how, split=cfg.split, generators=generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(device), data, loaders.train)
     task = task.for_classes(loaders.class_counts, device)
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),

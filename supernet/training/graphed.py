@@ -60,11 +60,14 @@ class Capturing:
         current.wait_stream(self.stream)
         return outputs
 
-    def capture(self, run: Callable[[], Outputs]) -> Graph:
-        """Captures it. It does not run, though it has been called: what it left on the host stays."""
+    def capture(self, run: Callable[[], Outputs], generators: Sequence[torch.Generator] = ()) -> Graph:
+        """Captures it. It does not run, though it has been called: what it left on the host stays. generators: those that it draws from, on
+        the device; each replay draws on, as a run would."""
         if self.pool is None:
             self.pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph(keep_graph=True)  # so that its nodes can be counted
+        for generator in generators:
+            graph.register_generator_state(generator)
         # thread_local: a thread of a loader may pin memory meanwhile
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             outputs = run()
@@ -80,10 +83,12 @@ class Half:
     """A function of tensors without arguments, `run`, over copies of its inputs: eager for the first `warm_up` calls, then captured, then
     replayed. Warming up lets libraries choose their kernels and optimizers make their state, neither of which can be captured; it
     takes the same steps as a replay, so that there is nothing to take back. `trained`: the parameters whose gradients `run` sets.
+    generators: those that it draws from.
     """
 
-    def __init__(self, run: Callable[[], Outputs], inputs: Sequence[Tensor], trained: Sequence[Tensor], warm_up: int):
-        self.run, self.inputs, self.trained, self.warm_up = run, inputs, trained, warm_up
+    def __init__(self, run: Callable[[], Outputs], inputs: Sequence[Tensor], trained: Sequence[Tensor], warm_up: int,
+                 generators: Sequence[torch.Generator] = ()):
+        self.run, self.inputs, self.trained, self.warm_up, self.generators = run, inputs, trained, warm_up, generators
         self.calls = 0
         self.graph: Graph | None = None
         self.gradients: list[Tensor | None] = []
@@ -101,7 +106,7 @@ class Half:
         if self.calls <= self.warm_up:
             return capturing.warm_up(self.run)
         if self.graph is None:
-            self.graph = capturing.capture(self.run)
+            self.graph = capturing.capture(self.run, self.generators)
             self.gradients = [p.grad for p in self.trained]
         self.graph.replay()
         for p, g in zip(self.trained, self.gradients):
