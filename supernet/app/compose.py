@@ -113,7 +113,7 @@ def loading(cfg: DictConfig, device: torch.device) -> Loading:
 def backend_of(cfg: DictConfig, device: torch.device) -> Backend:
     """Who computes from now on in this process."""
     hindrances = {"channels_last=false": not cfg.channels_last, f"amp={cfg.amp}": device.type == "cpu" and cfg.amp != "none",
-                  "compile=inductor": cfg.compile == "inductor", "checkpoint_cells=true": device.type != "cpu" and cfg.checkpoint_cells}
+                  "compile=inductor": cfg.compile == "inductor"}
     return kernels.use(cfg.backend, device=device.type, hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
 
 
