@@ -285,8 +285,8 @@ def captured(cfg: DictConfig, parts: SearchParts, search: Bilevel, monitors: Map
     """The steps of the search as CUDA graphs, where asked for. Raises ValueError: a part cannot be captured."""
     if cfg.compile != "graph":
         return None
-    check_graphable(search, monitors.values(), parts.data.example(parts.device))
-    return Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device))
+    check_graphable(search, monitors.values(), parts.data.example(parts.device), cfg.sampled_graphs)
+    return Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device), kept=cfg.sampled_graphs)
 
 
 def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.optim.Optimizer]) -> None:

@@ -130,6 +130,7 @@ class SearchConfig(Common):
     stage: Staged = field(default_factory=Staged)
     split: SearchSplit = field(default_factory=SearchSplit)
     retrain: str | None = None  # the protocol that the authors train such cells by, for train_final.py to name; null: the data set's
+    sampled_graphs: int = 0  # with compile=graph, of a relaxation that draws ops: graphs kept, one for each set of ops; 0: it is refused
     alpha_snapshots: int = 20  # of the alphas, an epoch, for the record
 
 
