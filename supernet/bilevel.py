@@ -13,6 +13,7 @@ from ops.op import BatchNorm
 from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score, Tensors, constant, name_of
 from supernet.interfaces import InterfaceError, seen
 from supernet.networks.stacked import batch_norms
+from supernet.optim.descent import Descent, descend
 from supernet.optim.optimizers import virtual_step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
 from supernet.relaxations.base import Noise, Relaxation
@@ -157,6 +158,7 @@ class Bilevel:
     alpha_task: Task | None = None  # what alpha descends on, where that is another loss than the weights'
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     net_draws: bool = True
+    descend: Descent = descend  # how w takes its step
 
     def __post_init__(self) -> None:
         self.w = tuple(self.net.parameters())
@@ -275,9 +277,7 @@ class Bilevel:
         self.w_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         add()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.w, self.clip_norm)
-        self.w_optimizer.step()
+        self.descend(self.w_optimizer, self.w, self.clip_norm)
 
     def w_step(self, train_batch: Batch, weights: EdgeWeights | None = None) -> dict[str, Tensor]:
         """One update of the network's weights under a new draw, or under given edge weights. Leaves the architecture parameters bitwise

@@ -19,6 +19,8 @@ from supernet.hypergradients.single_level import single_level
 from supernet.hypergradients.unrolled import unrolled
 from supernet.monitors.freezing import OpFreezing
 from supernet.monitors.skips import SkipCount
+from supernet.optim.descent import descend
+from supernet.optim.flat import FlatDescent
 from supernet.optim.optimizers import ExponentiatedGradient, make_static, set_lr
 from supernet.penalties.alphas import BetaDecay, DirichletKL
 from supernet.penalties.cost import CostLimit
@@ -50,7 +52,7 @@ SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}
 
 
 def make(relaxation=Softmax, hypergradient=first_order, alpha_optimizer=torch.optim.Adam, device="cpu", dtype=torch.float64, space=SPACE,
-         task=None, penalties=(), channels=2, **network):
+         task=None, penalties=(), channels=2, flat=False, **network):
     """A search of its own, always the same, with one BN-free way to draw: `alpha`."""
     torch.manual_seed(0)
     net = space.network(space.candidates(), layers=3, channels=channels, num_classes=3, norm=Normalisation(False, True), **network)
@@ -58,8 +60,9 @@ def make(relaxation=Softmax, hypergradient=first_order, alpha_optimizer=torch.op
     alphas = relaxation(space, torch.Generator().manual_seed(1)).to(device, dtype)
     optimizer = alpha_optimizer(alphas.parameters(), lr=1e-2) if list(alphas.parameters()) else None
     generators = {"alpha": torch.Generator().manual_seed(2), "net": torch.Generator(device).manual_seed(3)}
-    return Bilevel(net, alphas, hypergradient, task or Classification(), torch.optim.SGD(net.parameters(), **SGD), optimizer, generators,
-                   clip_norm=5.0, penalties=[p(space) for p in penalties])
+    sgd = torch.optim.SGD(net.parameters(), **SGD)
+    return Bilevel(net, alphas, hypergradient, task or Classification(), sgd, optimizer, generators, clip_norm=5.0,
+                   penalties=[p(space) for p in penalties], descend=FlatDescent(sgd) if flat else descend)
 
 
 def batches(sizes, device="cpu", dtype=torch.float64):
@@ -91,13 +94,13 @@ class StandIn:
     function does not run; `replay` calls it again and writes into the same outputs and gradients."""
 
     def __init__(self, search):
-        self.search, self.captured, self.warmed, self.forgotten = search, 0, 0, 0
+        self.search, self.captured, self.warmed, self.settled, self.forgotten = search, 0, 0, 0, 0
 
     def warm_up(self, run):
         self.warmed += 1
         return run()
 
-    def capture(self, run):
+    def capture(self, run, generators=()):
         search, parts = self.search, (self.search.net, self.search.relaxation, self.search.w_optimizer, self.search.alpha_optimizer)
         drawn = [g.get_state() for g in search.generators.values()]
         before = [copy.deepcopy(part.state_dict()) for part in parts]
@@ -116,6 +119,9 @@ class StandIn:
         self.captured += 1
         return StandInGraph(run, outputs, self.search)
 
+    def settle(self):
+        self.settled += 1
+
     def forget(self):
         self.forgotten += 1
 
@@ -132,7 +138,9 @@ class StandInGraph:
             value.copy_(new[name])
         for p, before, mine in zip(self.parameters, outside, self.gradients):
             if p.grad is not before:  # set by this graph
-                mine.copy_(p.grad)
+                assert (p.grad is None) == (mine is None)
+                if mine is not None:
+                    mine.copy_(p.grad)
                 p.grad = before  # a replay moves no reference on the host
 
     def release(self):
@@ -211,6 +219,7 @@ SEARCHES = {
     "darts-": {"relaxation": lambda s, g: AuxiliarySkip(Softmax(s, g), s, g), "auxiliary_skip": True},
     "single level": {"hypergradient": single_level}, "second order": {"hypergradient": finite_difference},
     "adamw": {"alpha_optimizer": torch.optim.AdamW}, "checkpointed": {"checkpoint_cells": True},
+    "flat weights": {"flat": True}, "flat weights, second order": {"flat": True, "hypergradient": finite_difference},
 }
 
 
@@ -315,6 +324,67 @@ def test_a_static_optimizer_reads_its_learning_rate_from_one_tensor():
     torch.testing.assert_close(p.detach(), torch.full_like(p, 0.75), rtol=0, atol=1e-7)
 
 
+TWO_OPS = darts.make(nodes=1, ops=["skip_connect", "sep_conv_3x3"])  # 16 sets of ops
+SAMPLED = {"first order": {}, "second order": {"hypergradient": finite_difference},
+           "edge weights": {"relaxation": lambda s, g: EdgeNormalised(GumbelHard(s, g), s, g)}}
+
+
+@pytest.mark.parametrize("name, kept", [("first order", 1000), ("second order", 3), ("edge weights", 3)])
+def test_sampled_draws_equal_the_eager_step(name, kept):
+    """Two epochs, with another temperature each and a smaller last batch: ops that were not drawn have no gradient and stay where they are,
+    whatever graph was replayed before."""
+    eager, search = (make(**{"relaxation": GumbelHard, "space": TWO_OPS, "flat": True} | SAMPLED[name]) for _ in range(2))
+    standing = StandIn(search)
+    graphed = Graphed(search, batch_size=BATCH, capturing=standing, warm_up=2, kept=kept)
+    train, val = batches([BATCH] * 39 + [4]), batches([BATCH] * 40)
+    lacked = set()
+    for epoch in range(2):
+        for s in (eager, search):
+            s.anneal(epoch / 1, epoch)
+        graphed.refresh()
+        for n, (batch, other) in enumerate(zip(train, val)):
+            for s in (eager, search):
+                set_lr(s.w_optimizer, 0.01 / (1 + n))
+            ours, theirs = graphed.step(batch, other), eager.step(batch, other)
+            reference.close(ours["loss"], theirs["loss"], 1e-8)
+            lacks = [p.grad is None for p in search.w]
+            assert lacks == [p.grad is None for p in eager.w]
+            lacked.add(tuple(lacks))
+    assert_close(state(search), state(eager), 1e-7)
+    assert len(lacked) > 3 and all(len(halves) <= kept for halves in graphed.halves.values())
+    assert standing.captured > 8 if kept == 1000 else standing.captured >= standing.settled > 0
+
+
+def test_sampled_draws_go_on_from_a_checkpoint_to_the_same_bits():
+    def run(search, data, start):
+        graphed = Graphed(search, batch_size=BATCH, capturing=StandIn(search), warm_up=2, kept=8)
+        for n, (train, val) in enumerate(zip(data[0::2], data[1::2]), start):
+            set_lr(search.w_optimizer, 0.1 / (1 + n))
+            graphed.step(train, val)
+        return search
+
+    new = functools.partial(make, relaxation=GumbelHard, space=TWO_OPS, flat=True)
+    data = batches([BATCH] * 80)
+    unbroken, first, second = run(new(), data, 0), run(new(), data[:50], 0), new()
+    for name in ("net", "relaxation", "w_optimizer", "alpha_optimizer"):
+        getattr(second, name).load_state_dict(copy.deepcopy(getattr(first, name).state_dict()))
+    for name, generator in second.generators.items():
+        generator.set_state(first.generators[name].get_state())
+    run(second, data[50:], 25)
+    assert all(torch.equal(a, b) for a, b in zip(state(second), state(unbroken), strict=True))
+
+
+def test_sampled_draws_need_flat_weights_and_the_host_to_know_no_more_than_the_ops():
+    x = batches([1])[0][0]
+    check_graphable(make(relaxation=GumbelHard, flat=True), [], x, kept=4)
+    with pytest.raises(ValueError, match="^sampled_graphs=4 needs flat_weights=true"):
+        check_graphable(make(relaxation=GumbelHard), [], x, kept=4)
+    with pytest.raises(ValueError, match="cannot hold Adversarial"):
+        check_graphable(make(relaxation=lambda s, g: Adversarial(GumbelHard(s, g), s, g), flat=True), [], x, kept=4)
+    with pytest.raises(ValueError, match="cannot hold Uniform"):
+        check_graphable(make(relaxation=Uniform, flat=True), [], x, kept=4)
+
+
 REFUSED = {
     "GumbelHard": {"relaxation": GumbelHard}, "Adversarial": {"relaxation": lambda s, g: Adversarial(Softmax(s, g), s, g)},
     "RandomPerturbed": {"relaxation": lambda s, g: RandomPerturbed(Softmax(s, g), s, g)},
@@ -390,7 +460,7 @@ def test_on_a_gpu_replays_equal_the_eager_step(name):
                 set_lr(s.alpha_optimizer, 0.0078125)
             ours, theirs = graphed.step(batch, other), eager.step(batch, other)
             reference.close(ours["loss"], theirs["loss"], 1e-6)
-    assert all(half.graph is not None for half in graphed.halves.values())
+    assert all(half.graph is not None for half in graphed.all_halves())
     assert_close(state(search), state(eager), 1e-5)
     print(graphed.nodes())
 
@@ -425,11 +495,26 @@ def test_captured_functions_hold_nothing_that_a_graph_cannot(name):
     train, val = batches([BATCH] * 2)
     for _ in range(2):
         graphed.step(train, val)
-    for half in graphed.halves.values():
+    for half in graphed.all_halves():
         seen = []
         for _ in range(2):
             with Capturable() as mode:
                 half.run()
+            seen.append(mode.ops)
+        assert seen[0] == seen[1] and len(seen[0]) > 100
+
+
+def test_captured_functions_of_a_draw_hold_nothing_that_a_graph_cannot():
+    """Once every op has moved."""
+    search = make(relaxation=GumbelHard, space=TWO_OPS, flat=True)
+    graphed = Graphed(search, batch_size=BATCH, capturing=None, kept=1000)
+    for train, val in zip(*(batches([BATCH] * 60)[n::2] for n in range(2))):
+        graphed.step(train, val)
+    for halves in graphed.halves.values():
+        last, seen = list(halves.values())[-1], []
+        for _ in range(2):
+            with Capturable() as mode:
+                last.run()
             seen.append(mode.ops)
         assert seen[0] == seen[1] and len(seen[0]) > 100
 

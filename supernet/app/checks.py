@@ -45,6 +45,7 @@ OPTIONS: Mapping[str, Any] = {
     "alpha_snapshots": Count,
     "alpha_begin": Whole,
     "alpha_every": Count,
+    "sampled_graphs": Annotated[int, Range(0, 100_000)],
     "alpha_clip_norm": Positive | None,
     "skip_dropout.prob": Fraction,
     "stage.inherit": Literal["weights", "none"],

@@ -29,6 +29,8 @@ from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
+from supernet.optim.descent import Descent, descend
+from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
 from supernet.relaxations.base import Relaxation
@@ -39,6 +41,7 @@ from supernet.tables.yardstick import Yardstick
 from supernet.tasks.base import Batch, Task
 from supernet.training.final import FinalLoop
 from supernet.training.graphed import Capturing, Graphed, check_graphable
+from supernet.training.graphed_images import augment_in_graphs
 from supernet.training.guard import Guard, first_nonfinite
 from supernet.training.records import Generators, Position, SearchRecords, Totals
 from supernet.training.search import SearchLoop, free_values, no_skip_dropout, no_yardstick
@@ -111,7 +114,7 @@ def loading(cfg: DictConfig, device: torch.device) -> Loading:
 def backend_of(cfg: DictConfig, device: torch.device) -> Backend:
     """Who computes from now on in this process."""
     hindrances = {"channels_last=false": not cfg.channels_last, f"amp={cfg.amp}": device.type == "cpu" and cfg.amp != "none",
-                  "compile=inductor": cfg.compile == "inductor", "checkpoint_cells=true": device.type != "cpu" and cfg.checkpoint_cells}
+                  "compile=inductor": cfg.compile == "inductor"}
     return kernels.use(cfg.backend, device=device.type, hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
 
 
@@ -142,10 +145,17 @@ def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxa
     return relaxation
 
 
+def check_graph_augmentation(cfg: DictConfig, device: torch.device) -> None:
+    """Raises UsageError: there is no GPU to have the graphs."""
+    if cfg.graph_augmentation and device.type != "cuda":
+        raise UsageError(f"graph_augmentation=true needs a CUDA device, got device={device}: pass graph_augmentation=false")
+
+
 def search_parts(cfg: DictConfig) -> SearchParts:
     device, cpu = resolve_device(cfg.device), torch.device("cpu")
     if cfg.compile == "graph" and device.type != "cuda":
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
+    check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device, "drawn": device})
@@ -155,6 +165,8 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
     data.check()
     loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(device), data, loaders.train, loaders.val)
     task = task.for_classes(loaders.class_counts, device)
     net = supernet(of_stage(cfg, 0), searched, data, task, device)
     relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
@@ -243,16 +255,22 @@ def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None
     alpha_task = None if cfg.alpha_task is None else build(cfg.alpha_task)
     if alpha_task is not None and alpha_task.network_options() and not parts.task.network_options():
         raise UsageError("alpha_task.auxiliary_weight needs the head that task.auxiliary_weight brings, which is 0")
+    w_optimizer, descent = descent_of(cfg, net)
     search = Bilevel(
-        net, relaxation, build(cfg.hypergradient), parts.task,
-        build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
+        net, relaxation, build(cfg.hypergradient), parts.task, w_optimizer,
         build(cfg.alpha_optimizer)(params=alpha) if alpha else None, parts.generators, clip_norm=cfg.clip_norm,
         guard=Guard(net, parts.device, cfg.log_every, position,
                     lambda batch, otherwise: where_search_diverged(search, batch, otherwise)),
         penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
         w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
-        alpha_task=alpha_task, context=precision(cfg.amp, parts.device))
+        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent)
     return search
+
+
+def descent_of(cfg: DictConfig, net: nn.Module) -> tuple[torch.optim.Optimizer, Descent]:
+    """The optimizer of a network's weights, and how they take its step. Raises ValueError: not in the way that is asked for."""
+    optimizer = build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases))
+    return optimizer, FlatDescent(optimizer) if cfg.flat_weights else descend
 
 
 def where_search_diverged(search: Bilevel, batch: Batch, otherwise: str) -> str:
@@ -268,8 +286,8 @@ def captured(cfg: DictConfig, parts: SearchParts, search: Bilevel, monitors: Map
     """The steps of the search as CUDA graphs, where asked for. Raises ValueError: a part cannot be captured."""
     if cfg.compile != "graph":
         return None
-    check_graphable(search, monitors.values(), parts.data.example(parts.device))
-    return Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device))
+    check_graphable(search, monitors.values(), parts.data.example(parts.device), cfg.sampled_graphs)
+    return Graphed(search, batch_size=cfg.batch_size, capturing=Capturing(parts.device), kept=cfg.sampled_graphs)
 
 
 def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.optim.Optimizer]) -> None:
@@ -317,6 +335,7 @@ class FinalParts:
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
     device = resolve_device(cfg.device)
+    check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     backend = backend_of(cfg, device)
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
@@ -325,6 +344,8 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     data.check()
     how = loading(cfg, device)
     loaders = data.final(how, split=cfg.split, generators=generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(device), data, loaders.train)
     task = task.for_classes(loaders.class_counts, device)
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
@@ -334,13 +355,13 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     position = Position()
 
     guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise))
+    optimizer, descent = descent_of(cfg, net)
     loop = FinalLoop(
-        net, task, build(cfg.w_optimizer)(params=weight_groups(net, decay_norms_and_biases=cfg.decay_norms_and_biases)),
-        loaders.train, loaders.val,
+        net, task, optimizer, loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
-        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average))
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent)
     return FinalParts(device, data, loaders, task, net, loop, test, backend)
 
 

@@ -7,7 +7,8 @@ from omegaconf import MISSING
 
 # What a run is called, where it is kept and how it is watched does not change what it computes.
 NOT_COMPUTED = {"output", "name", "resume", "extend", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers",
-                "threads", "table", "checkpoint_cells", "retrain"}
+                "threads", "table", "checkpoint_cells", "flat_weights", "graph_augmentation",
+                "retrain"}
 
 
 @dataclass
@@ -56,6 +57,8 @@ class Common:
     amp: str = "none"  # none; bf16: networks compute in it where it is safe, weights, alphas and statistics stay in float32
     tf32: bool = False  # on a GPU: products of float32 with 10 bits of mantissa, faster
     compile: str = "none"  # of a search: none, graph (steps as CUDA graphs); of a final network: none, inductor (torch.compile)
+    graph_augmentation: bool = False  # on a GPU: what is done to a batch of images as one CUDA graph, which draws the same
+    flat_weights: bool = False  # weights, gradients and momenta in one buffer each: the step of SGD takes fewer operations
     checkpoint_cells: bool = False  # keep only cells' inputs for the backward pass and compute the rest again: less memory, more time
     output: str = "runs"
     name: str | None = None
@@ -127,6 +130,7 @@ class SearchConfig(Common):
     stage: Staged = field(default_factory=Staged)
     split: SearchSplit = field(default_factory=SearchSplit)
     retrain: str | None = None  # the protocol that the authors train such cells by, for train_final.py to name; null: the data set's
+    sampled_graphs: int = 0  # with compile=graph, of a relaxation that draws ops: graphs kept, one for each set of ops; 0: it is refused
     alpha_snapshots: int = 20  # of the alphas, an epoch, for the record
 
 

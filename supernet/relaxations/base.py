@@ -1,7 +1,10 @@
 """What a relaxation is: architecture parameters, and how a draw of edge weights comes from them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import cycle
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +24,13 @@ class Relaxation(nn.Module, ABC):
 
     static: given the noise (tensors), `weights` is the same operations on the same tensors at every step of an epoch, with all ops active;
     `for_w_step` gives back the draw, and `after_step` does nothing. So a CUDA graph can hold the step.
+
+    static_by_draw: the same among draws that run the same ops, but for the look at which those are (`mask_of`). So a graph can hold the
+    step under such draws.
     """
 
     static = False
+    static_by_draw = False
     on_simplex = False  # True: some parameters are points of a simplex, and need an optimizer that keeps them there
 
     @abstractmethod
@@ -147,6 +154,10 @@ class Wrapper(Relaxation):
         return self.keeps_static and self.inner.static
 
     @property
+    def static_by_draw(self) -> bool:
+        return self.keeps_static and self.inner.static_by_draw
+
+    @property
     def on_simplex(self) -> bool:
         return self.inner.on_simplex
 
@@ -206,8 +217,22 @@ def gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mask_of(hot: Tensor) -> Mask:
-    """A boolean (E, O) on the host: one wait where `hot` lives on another device."""
-    return tuple(tuple(row) for row in hot.bool().tolist())
+    """A boolean (E, O) on the host: one wait where `hot` lives on another device. Within `known_masks` what is known is believed."""
+    known = _known.get()
+    return tuple(tuple(row) for row in hot.bool().tolist()) if known is None else next(known)
+
+
+@contextmanager
+def known_masks(masks: Sequence[Mask]) -> Iterator[None]:
+    """Within, `mask_of` looks at no device: its answers are `masks`, those of one draw's kinds in their order, over and over."""
+    token = _known.set(cycle(masks))
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+_known: ContextVar[Iterator[Mask] | None] = ContextVar("known", default=None)
 
 
 def linear(first: float, last: float, progress: float) -> float:

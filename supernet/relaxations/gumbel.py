@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from supernet.ranges import NonNegative, Positive, ranged
 from supernet.relaxations.base import Noise, SoftmaxDraws, gumbel, linear, mask_of
@@ -20,6 +19,8 @@ class GumbelHard(SoftmaxDraws):
     linearly, epoch by epoch, from `temperature` to `temperature_end` [official code: 10 to 0.1].
     """
 
+    static_by_draw = True
+
     def __init__(self, space: Any, generator: torch.Generator, *, init_scale: NonNegative = 1e-3,
                  temperature: Positive = 10.0, temperature_end: Positive = 0.1):
         super().__init__(space, generator, init_scale=init_scale)
@@ -35,7 +36,7 @@ class GumbelHard(SoftmaxDraws):
         found = {}
         for kind in self.alpha:
             soft = ((self.logits(kind).log_softmax(-1) + noise[kind]) / self.temperature).softmax(-1)
-            hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft)
+            hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
             # the bracket is exactly 0
             found[kind] = Weights(hard + (soft - soft.detach()), active=mask_of(hard))
         return EdgeWeights(found)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from supernet.bilevel import Streams
 from supernet.optim.averaging import Average, NoAverage
+from supernet.optim.descent import Descent, descend
 from supernet.optim.optimizers import set_lr
 from supernet.optim.schedules import Schedule
 from supernet.tasks.base import Batch, Task
@@ -42,6 +43,7 @@ class FinalLoop:
     shift: int = 0
     streams: Streams = field(default_factory=Streams)
     average: Average = field(default_factory=NoAverage)
+    descend: Descent = descend  # how the weights take their step
 
     def stateful(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
@@ -66,10 +68,9 @@ class FinalLoop:
         self.guard("training loss", loss, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
-        self.optimizer.step()
-        self.average.after_step(list(self.net.parameters()))
+        w = list(self.net.parameters())
+        self.descend(self.optimizer, w, self.clip_norm)
+        self.average.after_step(w)
         self.streams.states["train"] = state
         return stats
 

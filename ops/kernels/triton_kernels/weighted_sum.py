@@ -175,7 +175,8 @@ class Mix(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.by_batch)
-        saved = [ctx.saved_tensors[k * count : (k + 1) * count] for k in range(6)]
+        held = ctx.saved_tensors  # once: where a cell is computed again, each look would compute it
+        saved = [held[k * count : (k + 1) * count] for k in range(6)]
         need = [ctx.needs_input_grad[1 + k * count : 1 + (k + 1) * count] for k in range(6)]
         g, grads = last(g), [[], [], [], []]  # of parts, weights, biases, scales
         for at in range(0, count, MAX_PARTS):
