@@ -1,9 +1,12 @@
 """By which protocol the authors of a cell train it, where that is not the data set's own."""
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from supernet.app.options import override, overrides
 from supernet.genotype import GenotypeError, published_names, read_text, short
 
 
@@ -26,3 +29,21 @@ def retraining_note(genotype: str, protocol: str) -> list[str]:
         return []
     return [f"note: the authors of this cell train it by protocol={short(own)[1:-1]}, this training follows protocol={protocol}: it is not "
             "comparable with what they published"]
+
+
+def carried(own: Sequence[str], *, dataset: str, retrain: str | None, task: Mapping[str, Any], space: str,
+            spaces: Collection[str]) -> list[str]:
+    """Of the overrides that chose a search, those that its retraining needs too: what they say of the data, of the protocol, and of a
+    space of the user's own, which the genotype alone does not lead to. retrain: the protocol that its authors train such cells by; task:
+    its options, of which the weights of the classes are the data's; space: the name of the one that was searched; spaces: those that the
+    project has."""
+    found = [option for option in own if option.startswith(("dataset", "protocol"))]
+    if not any(option.startswith("dataset=") for option in found):
+        found.insert(0, override("dataset", dataset))
+    if retrain is not None and not any(option.startswith("protocol") for option in found):
+        found.append(override("protocol", retrain))
+    if (weights := task.get("class_weights")) is not None:
+        found += overrides({"task.class_weights": weights})
+    if space not in spaces:
+        found += [option for option in own if option.startswith("space")]
+    return found

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
-from supernet.app.options import CONF, choices, override, overrides, own_overrides, plain
+from supernet.app.options import CONF, choices, override, own_overrides, plain
 
 if TYPE_CHECKING:
     from supernet.app.compose import SearchParts
@@ -25,7 +25,8 @@ def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_search")
     from supernet.app import compose
-    from supernet.commands.training import Recorded
+    from supernet.app.build import space_from
+    from supernet.commands.training import Recorded, job_of
     from supernet.report.pictures import pictures
     from supernet.runs.run import table
     from supernet.runs.weights import search_description
@@ -33,6 +34,7 @@ def main(cfg: DictConfig) -> None:
 
     # ---- compose: plain objects from the options; nothing is written yet
     with composing():
+        job = job_of(cfg, "train_search", space_from(cfg.space))
         parts = compose.search_parts(cfg)
         stages = compose.search_stages(cfg, parts)
     if cfg.dry_run:
@@ -40,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         return
 
     # ---- the run folder, new or gone on with; search
-    recorded = Recorded(cfg, "train_search", parts, stateful=stages.stateful(), position=stages.loop.position,
+    recorded = Recorded(cfg, "train_search", job, parts, stateful=stages.stateful(), position=stages.loop.position,
                         before_save=lambda: stages.loop.guard.before_save(),
                         rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
                         about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean()),
@@ -119,21 +121,14 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
 
 def last_lines(cfg: DictConfig, parts: "SearchParts", genotype: "Genotype", rows: list[tuple[str, str]], run: "Run") -> None:
     """The architecture, the table, and the command that retrains it."""
+    from supernet.app.retraining import carried
     from supernet.commands.training import command_beside
     from supernet.report.summary import cell_text
     from supernet.runs.run import table
 
-    own = own_overrides()
-    carried = [option for option in own if option.startswith(("dataset", "protocol"))]
-    if not any(option.startswith("dataset=") for option in carried):
-        carried.insert(0, override("dataset", cfg.dataset.name))
-    if cfg.retrain is not None and not any(option.startswith("protocol") for option in carried):
-        carried.append(override("protocol", cfg.retrain))
-    if (weights := plain(cfg.task).get("class_weights")) is not None:  # how much a class counts is of the data
-        carried += overrides({"task.class_weights": weights})
-    if parts.space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
-        carried += [option for option in own if option.startswith("space")]
-    retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *carried])
+    kept = carried(own_overrides(), dataset=cfg.dataset.name, retrain=cfg.retrain, task=plain(cfg.task),
+                   space=parts.space.name, spaces=choices("space"))
+    retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *kept])
     print(f"\n{cell_text(genotype, parts.space)}\n\n{table(rows)}\n\n"
           f"drawing   {run.folder.cell_png}\nreport    {run.folder.report}\nretrain   {retrain}")
 
