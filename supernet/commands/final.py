@@ -52,6 +52,7 @@ def main(cfg: DictConfig) -> None:
     # ---- the run folder, new or gone on with; training, and the test
     recorded = Recorded(cfg, "train_final", parts, stateful=loop.stateful(), position=loop.position, before_save=loop.guard.before_save,
                         rate=lambda: loop.rate(loop.position.epoch, cfg.epochs),
+                        genotype=cfg.genotype if cfg.genotype.isidentifier() else genotype.digest,  # a published name, or a file
                         options={"genotype": genotype.to_json()})  # what is trained counts, not the name of its file
     with recorded.begun(first_lines(cfg, parts)) as run:
         save_genotype(run.folder, genotype, space, retraining_of(cfg.genotype))
@@ -115,6 +116,7 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
     write_report(folder.path)
+    run.results(genotype, values)
     return rows
 
 

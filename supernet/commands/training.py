@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from ops.kernels import Backend
+from supernet.app.labels import labels, watched
 from supernet.app.options import plain, text
 from supernet.app.schema import NOT_COMPUTED
 from supernet.data.base import Data
@@ -36,16 +37,18 @@ class Composed(Protocol):
 
 class Recorded:
     """A run of a script about to begin: its folder, and the lines that it says first. `options` are those that its result depends on, as
-    plain data; `stateful`, `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate.
+    plain data; `stateful`, `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate; genotype: the name or
+    digest of what is trained, where that is not searched.
 
     Raises LeftAlone, RunFolderError as `choose_folder` and `extended_from`.
     """
 
     def __init__(self, cfg: DictConfig, script: str, composed: Composed, *, stateful: Mapping[str, Stateful], position: Position,
                  before_save: Callable[[], None], rate: Callable[[], float], options: Mapping[str, Any] | None = None,
-                 about: Callable[[], Mapping[str, Any]] = dict,
+                 about: Callable[[], Mapping[str, Any]] = dict, genotype: str | None = None,
                  images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {}):
         self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | dict(options or {})
+        self.watched = watched(genotype)
         ignored = {*NOT_COMPUTED, *(options or {})}  # what config.yaml holds in another form is not compared with it
         self.source = None if cfg.extend is None else extended_from(RunFolder(Path(cfg.extend)), script, self.options, ignored)
         # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data; a run that was made longer
@@ -59,7 +62,7 @@ class Recorded:
                                     ignore=ignored)
         self.run = Run(self.choice.folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
                        cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
-                       about=about, images=lambda genotype: images(self.run, genotype))
+                       labels=labels(cfg, genotype), about=about, images=lambda genotype: images(self.run, genotype))
 
     @contextlib.contextmanager
     def begun(self, lines: Sequence[str]) -> Iterator[Run]:
@@ -72,8 +75,8 @@ class Recorded:
                     before = run.extend(self.source)
                     rates = [record["lr"] for record in run.metrics.read(run.folder.metrics)][-1:]
                     before += [f"learning rate {rate:.4g} in its last epoch, {self.rate():.4g} in the next one" for rate in rates]
-                run.begin(config_text=text(cfg), options=self.options, device=self.composed.device, wandb=self.options["wandb"],
-                          lines=[*before, *self.choice.lines, *lines, self.composed.backend.line])
+                run.begin(config_text=text(cfg), options=self.options | self.watched, device=self.composed.device,
+                          wandb=self.options["wandb"], lines=[*before, *self.choice.lines, *lines, self.composed.backend.line])
                 self.composed.loaders.split.save(run.folder.split)
                 yield run
         except Interrupted:
