@@ -32,7 +32,8 @@ def choices(group: str) -> list[str]:
 
 def everything() -> list[tuple[str, str]]:
     """(group, choice), of the groups that the two scripts compose."""
-    folders = (folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name != "proxy")  # `rank`: test_proxies.py
+    elsewhere = ("proxy", "sweep")  # of `rank`: test_proxies.py; not Hydra's: test_sweeps.py
+    folders = (folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in elsewhere)
     return [(folder, choice) for folder in folders for choice in choices(folder)]
 
 
