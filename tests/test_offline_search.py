@@ -34,7 +34,7 @@ def search(tmp_path_factory) -> tuple[RunFolder, list[Offline]]:
     here = tmp_path_factory.mktemp("here")
     terminated = run("train_search", *SEARCH, cwd=here, env=environment(here), at=At(1, "genotypes.jsonl", signal.SIGTERM))
     assert terminated.code == 128 + signal.SIGTERM, terminated
-    [folder] = (here / "runs").iterdir()
+    [folder] = (path.parent for path in here.glob("runs/*/run.json"))
     [first] = folder.glob("wandb/offline-run-*/*.wandb")
     until_then = ended(first)
     done = run("train_search", *SEARCH, "resume=auto", cwd=here, env=environment(here))
@@ -60,6 +60,7 @@ def test_the_options_are_in_the_first_record(search):
         assert {key: file.config[key] for key in options if key != "resume"} == {k: v for k, v in options.items() if k != "resume"}
         assert file.config["environment"] == json.loads(folder.environment.read_text())
         assert file.config["choices"]["relaxation"] == "gumbel" and file.config["run_folder"] == folder.path.name
+        assert file.config["job"] == folder.status()["job"] and len(file.config["job"]) == 64
 
 
 def test_a_page_of_runs_sorts_itself(search):

@@ -1,29 +1,23 @@
 """What a run is called where many are listed: its name, its group, its tags."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from supernet.app.identity import own_choices, told_genotype
 from supernet.app.options import choices, own_overrides
 from supernet.app.schema import NOT_COMPUTED
+from supernet.app.signatures import LISTS
+from supernet.genotype import Genotype
 from supernet.runs.tracker import MAX_NAME, MAX_TAG, Labels, shortened, without_secrets
 
 IN_HEAD = NOT_COMPUTED | {"seed", "device", "experiment", "genotype"}  # not said a second time, or not what a run is known by
-LISTS = ("wrapper", "penalty", "w_penalty", "monitor")  # groups of which a search takes any number
-METHOD = ("relaxation", "hypergradient", "final_select", "stage")  # groups of which it takes one
+METHOD = ("relaxation", "hypergradient", "final_select", "stage")  # groups that tell methods apart, beside those of `LISTS`
 
 
-def chosen() -> dict[str, str]:
-    """The choice of each of our groups that has one: {"space": "darts", "optimizer@w_optimizer": "sgd", ...}."""
-    return {group: choice for group, choice in sorted(HydraConfig.get().runtime.choices.items())
-            if choice is not None and not group.startswith("hydra/")}
-
-
-def labels(cfg: DictConfig, genotype: str | None = None) -> Labels:
-    """Those of the run that this command starts. genotype: the name or digest of what a final training trains."""
-    return labels_of(cfg, own_overrides(), chosen(), genotype)
+def labels(cfg: DictConfig, genotype: Genotype | None = None) -> Labels:
+    """Those of the run that this command starts. genotype: what a final training trains."""
+    return labels_of(cfg, own_overrides(), own_choices(), None if genotype is None else told_genotype(str(cfg.genotype), genotype))
 
 
 def labels_of(cfg: DictConfig, overrides: Sequence[str], chosen: Mapping[str, str], genotype: str | None = None) -> Labels:
@@ -48,8 +42,3 @@ def labels_of(cfg: DictConfig, overrides: Sequence[str], chosen: Mapping[str, st
     tags = dict.fromkeys([*cfg.wandb.tags, *head, cfg.dataset.name, *methods, *parts])
     return Labels(name=f"{shortened(what, MAX_NAME - 20)} seed {cfg.seed:02}", group=cfg.wandb.group or shortened(what),
                   version=f"seed-{cfg.seed:02}", kind=cfg.script, tags=tuple(shortened(tag, MAX_TAG) for tag in tags))
-
-
-def watched(genotype: str | None) -> dict[str, Any]:
-    """What a page of runs can be filtered by beside the options themselves: the choices by their names, and the genotype's."""
-    return {"choices": chosen()} | ({} if genotype is None else {"genotype_name": genotype})
