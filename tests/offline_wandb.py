@@ -1,5 +1,6 @@
-"""Reads what W&B writes offline, `run-<id>.wandb`: its own records, in LevelDB's log format, which W&B's Python package writes but does not
-read since version 0.2x. Results are never read back from there; this is for tests."""
+"""Reads what W&B writes offline, `run-<id>.wandb`: its own records, in blocks as LevelDB's log has them. W&B's Python package had a reader of
+its own until 0.28 (`wandb.sdk.internal.datastore`), with which this one agreed byte for byte on the files of 0.31; the messages are W&B's.
+Results are never read back from there; this is for tests."""
 
 import json
 import struct

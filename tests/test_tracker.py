@@ -224,12 +224,13 @@ def test_labels_and_config_are_in_the_first_record_of_the_run(tmp_path, wandb):
 
 def test_numbers_are_drawn_over_epochs_and_come_back_with_all_their_digits(tmp_path, wandb):
     tracker, _ = start(tmp_path, "offline")
-    records = [{"epoch": n, "step": 7 * n, "loss": 0.1 + 0.2 * n, "nothing": None, "genotype": "ab"} for n in range(3)]
+    records = [{"epoch": n, "step": 7 * n, "loss": 0.1 + 0.2 * n, "nothing": None, "genotype": n * 40_000 * "g"} for n in range(3)]
     for record in records:
         tracker.log(record["step"], record)
     tracker.finish(0)
     found = written(tmp_path)
     assert [{key: row[key] for key in records[0]} for row in found.history] == records
+    assert all(type(row["epoch"]) is int for row in found.history)
     assert [row["_step"] for row in found.history] == [0, 7, 14] and found.metrics == {"epoch": "", "*": "epoch"}
 
 
