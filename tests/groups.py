@@ -23,7 +23,8 @@ NEEDS = {
     ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
     ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"], ("select", "strongest_pairs"): ["space.ops_per_edge=2"],
 }
-OTHERS = {"proxy", "launcher"}  # groups of other commands: `rank` (test_proxies.py), `sweep` (test_launchers.py)
+# of other commands: `rank` (test_proxies.py), `sweep` (test_launchers.py), the referee (test_reproduce.py); not Hydra's: test_sweeps.py
+OTHERS = {"proxy", "launcher", "published", "sweep"}
 LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}  # groups of which a search takes any number
 
 

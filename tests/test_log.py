@@ -1,23 +1,16 @@
 import fcntl
 import hashlib
-import http.server
 import io
 import math
 import os
 import select
-import signal
 import struct
-import sys
 import termios
-import threading
-import time
 
-import numpy as np
 import pytest
 
 from supernet.runs.journal import Journal, JournalError, Mark
-from supernet.runs.log import Progress, TrackerError, WandbTracker, open_tracker
-from tests.helpers import until
+from supernet.runs.log import Progress
 
 # ---- metrics
 
@@ -214,172 +207,3 @@ def test_without_a_terminal_only_lines_are_printed():
     progress.line("epoch 1 done")
     progress.close()
     assert stream.getvalue() == "epoch 1 done\n"
-
-
-# ---- tracker
-
-
-@pytest.fixture
-def wandb(monkeypatch, tmp_path):
-    """W&B as on a fresh machine: no key, no settings, no session."""
-    wandb = pytest.importorskip("wandb")
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "no-config"))
-    wandb.teardown()
-    yield wandb
-    wandb.teardown()
-
-
-def start(tmp_path, mode, warn=pytest.fail, **changes):
-    folder = tmp_path / "run"
-    folder.mkdir(exist_ok=True)
-    arguments = {"project": "supernet-test", "name": "a run", "folder": folder, "config": {"seed": 1, "space": {"name": "toy"}},
-                 "run_id": "abc123", "warn": warn, "timeout_s": 2}
-    return open_tracker(mode, **arguments | changes)
-
-
-def test_offline_writes_a_run_that_can_be_synced_and_says_nothing(tmp_path, wandb, capfd):
-    kept = sys.exit, sys.excepthook, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    tracker, text = start(tmp_path, "offline")
-    assert (sys.exit, sys.excepthook, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == kept
-    assert text.startswith("W&B: offline, `wandb sync ") and "\n" not in text
-    tracker.log(5, {"loss": 1.5, "nan": math.nan})
-    tracker.log(7, {"loss": 1.25})
-    tracker.image(7, "cell", lambda: np.zeros((4, 4, 3), np.uint8))
-    assert wandb.run.step == 7
-    tracker.finish(0)
-    [file] = (tmp_path / "run" / "wandb").glob("offline-run-*-abc123/run-abc123.wandb")
-    until(lambda: b"loss" in file.read_bytes(), "the records")  # W&B's own process writes them, at times after `finish` returns
-    assert str(file.parent) in text
-    assert list(file.parent.glob("files/media/images/cell_7_*.png"))
-    assert capfd.readouterr() == ("", "")
-
-
-def test_an_offline_run_goes_on_at_its_step_under_the_same_id(tmp_path, wandb):
-    for first in (0, 100):
-        tracker, _ = start(tmp_path, "offline")
-        tracker.log(first + 1, {"loss": 1.0})
-        assert (wandb.run.id, wandb.run.step) == ("abc123", first + 1)
-        tracker.finish(0)
-        time.sleep(1.1)   # W&B's folders are named by the second
-
-
-def test_auto_without_a_key_is_offline_at_once(tmp_path, wandb, capfd):
-    began = time.monotonic()
-    tracker, text = start(tmp_path, "auto")
-    assert time.monotonic() - began < 5
-    assert text.startswith("W&B: offline, ") and "not online: No API key configured" in text and "\n" not in text
-    tracker.finish(0)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(("variable", "opened"), [("offline", "offline"), ("dryrun", "offline"), ("disabled", "disabled")])
-def test_auto_does_what_wandb_mode_says(tmp_path, wandb, monkeypatch, variable, opened):
-    monkeypatch.setenv("WANDB_MODE", variable)
-    tracker, text = start(tmp_path, "auto")
-    tracker.finish(0)
-    assert text.startswith(f"W&B: {opened}") and "not online" not in text
-
-
-def test_a_mode_by_name_is_stronger_than_wandb_mode(tmp_path, wandb, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "online")
-    assert start(tmp_path, "disabled")[1] == "W&B: disabled"
-
-
-def test_disabled_touches_nothing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    tracker, text = start(tmp_path, "disabled")
-    tracker.log(1, {"loss": 1.0})
-    tracker.image(1, "cell", lambda: tmp_path / "missing.png")
-    tracker.finish(0)
-    assert text == "W&B: disabled" and list((tmp_path / "run").iterdir()) == []
-
-
-def test_auto_without_the_package_is_disabled(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    _, text = start(tmp_path, "auto")
-    assert text.startswith("W&B: disabled; not online: the package wandb cannot be imported")
-    with pytest.raises(TrackerError, match="the package wandb cannot be imported"):
-        start(tmp_path, "offline")
-
-
-def test_an_unknown_mode_names_the_choices(tmp_path, monkeypatch):
-    with pytest.raises(TrackerError, match="auto, online, offline or disabled, got 'cloud'"):
-        start(tmp_path, "cloud")
-
-
-@pytest.mark.parametrize(("key", "says"), [("", "No API key configured"), ("short", "API key must have 40")])
-def test_online_without_a_usable_key_is_one_line_at_once(tmp_path, wandb, monkeypatch, capfd, key, says):
-    monkeypatch.setenv("WANDB_API_KEY", key)
-    began = time.monotonic()
-    with pytest.raises(TrackerError, match=says) as error:
-        start(tmp_path, "online")
-    assert time.monotonic() - began < 5 and "\n" not in str(error.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_without_a_server_online_fails_and_auto_falls_back(tmp_path, wandb, monkeypatch, capfd):
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    with pytest.raises(TrackerError, match="connection refused") as error:
-        start(tmp_path, "online", timeout_s=0.5)
-    assert "\n" not in str(error.value)
-    tracker, text = start(tmp_path, "auto", timeout_s=0.5)
-    assert text.startswith("W&B: offline, ") and "connection refused" in text and "\n" not in text
-    tracker.log(1, {"loss": 1.0})
-    tracker.finish(0)
-    assert capfd.readouterr() == ("", "")
-
-
-class Refusing(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.send_response(401)
-        self.end_headers()
-
-    do_GET = do_POST
-
-    def log_message(self, *arguments):
-        pass
-
-
-def test_a_key_that_the_server_refuses(tmp_path, wandb, monkeypatch):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-    try:
-        with pytest.raises(TrackerError, match="401") as error:
-            start(tmp_path, "online", timeout_s=5)
-        assert "\n" not in str(error.value)
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class Broken:
-    def log(self, record, step):
-        raise ConnectionError("the service\nis gone")
-
-    def finish(self, exit_code):
-        raise ConnectionError("still gone")
-
-
-def test_a_failure_in_the_middle_is_told_once_and_stops_nothing(tmp_path):
-    told = []
-    tracker = WandbTracker(Broken(), make_image=str, warn=told.append)
-    tracker.log(1, {"loss": 1.0})
-    tracker.log(2, {"loss": 1.0})
-    tracker.image(2, "cell", lambda: tmp_path / "cell.png")
-    tracker.finish(1)
-    assert told == ["W&B: the service is gone; training goes on, metrics.jsonl has every number"]
-
-
-def test_a_missing_picture_stops_nothing(tmp_path, wandb):
-    told = []
-    tracker, _ = start(tmp_path, "offline", warn=told.append)
-    tracker.image(1, "cell", lambda: tmp_path / "missing.png")
-    tracker.finish(0)
-    assert len(told) == 1

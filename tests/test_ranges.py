@@ -24,7 +24,7 @@ from supernet.optim.optimizers import TORCH_RANGES
 from supernet.ranges import MANY, Count, Finite, Fraction, Positive, Range, Whole, expected, has_range, is_open, ranged
 
 NOT_NUMBERS = (math.nan, math.inf, -math.inf, "many", True, [1], {"a": 1}, 1e300, -1e300)
-GLOBAL = {"protocol", "dataset", "experiment", "profile"}  # groups whose configs say more than their own node
+GLOBAL = {"protocol", "dataset", "experiment", "profile", "sweep"}  # groups whose configs say more than their own node, or are W&B's
 
 
 @pytest.fixture(scope="module", autouse=True)

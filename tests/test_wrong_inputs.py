@@ -94,6 +94,9 @@ COMPOSED = {
     "drop path in a graph": (("compile=graph", "drop_path_prob=0.1"), ["compile=graph", "drop_path_prob", "compile=none"]),
     "skips that drop out in a graph": (("compile=graph", "skip_dropout=p_darts"), ["compile=graph", "skip_dropout", "compile=none"]),
     "a precision that there is not": ("amp=fp16", ["amp", "none or bf16", "fp16"]),
+    "a W&B project that cannot stand in a URL": ("wandb.project=ours/darts", ["wandb.project", "without /", "ours/darts"]),
+    "an empty tag for W&B": ("wandb.tags=[cell,'']", ["wandb.tags[1]", "1 to 64", "''"]),
+    "a mode that W&B does not have": ("wandb.mode=cloud", ["wandb.mode", "auto", "offline", "cloud"]),
     "a run that is not there": ("resume=runs/nothing", ["resume=runs/nothing", "never, auto or the folder of a run", "no run.json"]),
 }
 BUILT = {

@@ -86,6 +86,7 @@ def validate(cfg: DictConfig, script: str) -> None:
         if type(value) is float and not math.isfinite(value):
             raise UsageError(f"{key} must be a finite number, got {value}")
     _check_lists_and_names(cfg)
+    _check_wandb(cfg.get("wandb"))
     check_nested(cfg)
     for n, row in enumerate(stage_options(cfg), 1):
         for key, value in row.items():
@@ -133,6 +134,20 @@ def _check_lists_and_names(cfg: DictConfig) -> None:
     name = OmegaConf.select(cfg, "dataset.name")
     if name is not None and not (type(name) is str and name.isprintable() and name.strip(". ") and "/" not in name and len(name) <= 100):
         raise UsageError(f"dataset.name must be at most 100 printable characters without /, for it names files, got {shown(repr(name))}")
+
+
+def _check_wandb(wandb: DictConfig | None) -> None:
+    """W&B's own rules, which in mode auto would only be a reason to go on without it."""
+    if wandb is None:
+        return
+    in_urls = "/\\#?%:"
+    texts = {"wandb.project": (wandb.project, 128, in_urls), "wandb.entity": (wandb.entity, 128, in_urls),
+             "wandb.group": (wandb.group, 128, "")}
+    texts |= {f"wandb.tags[{n}]": (tag, 64, "") for n, tag in enumerate(wandb.tags)}
+    for key, (value, most, never) in texts.items():
+        if value is not None and not (value.strip() and value.isprintable() and len(value) <= most and not set(value) & set(never)):
+            rule = f"1 to {most} printable characters{f' without {never}' if never else ''}"
+            raise UsageError(f"{key} must be {rule}, got {shown(repr(value))}")
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

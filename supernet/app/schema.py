@@ -14,8 +14,11 @@ NOT_COMPUTED = {"output", "name", "resume", "extend", "dry_run", "wandb", "log_e
 @dataclass
 class Wandb:
     mode: str = "auto"  # auto, online, offline, disabled
-    project: str = "supernet"
-    timeout_s: float = 20.0
+    project: str | None = None  # null: WANDB_PROJECT, or supernet
+    entity: str | None = None  # whose projects; null: WANDB_ENTITY, or the key's owner
+    group: str | None = None  # null: what the runs that differ by their seeds alone have in common
+    tags: list[str] = field(default_factory=list)  # beside space, data set and method
+    timeout_s: float = 20.0  # for the server to answer
 
 
 @dataclass

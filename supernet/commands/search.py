@@ -116,6 +116,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
     write_report(folder.path)
+    run.results(genotype, values)
     return genotype, rows
 
 

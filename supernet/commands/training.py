@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from ops.kernels import Backend
 from supernet.app.compose import settle_sizes
 from supernet.app.identity import asked_resume, identity, job_digest, own_words, stem
+from supernet.app.labels import labels
 from supernet.app.options import plain, text
 from supernet.app.schema import NOT_COMPUTED
 from supernet.data.base import Data
@@ -78,7 +79,8 @@ class Recorded:
         self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype))
         self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, len(composed.loaders.train),
                        cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
-                       about=about, images=lambda genotype: images(self.run, genotype), identity=known, held=self.choice.held)
+                       about=about, images=lambda genotype: images(self.run, genotype), identity=known,
+                       labels=labels(cfg, genotype), held=self.choice.held)
 
     @contextlib.contextmanager
     def begun(self, lines: Sequence[str]) -> Iterator[Run]:

@@ -19,7 +19,7 @@ def size_text(layers: int, channels: int) -> str:
 def save_genotype(folder: RunFolder, genotype: Genotype, space: Space, retrain: str | None = None) -> None:
     """genotype.json, with what a drawing needs to know of the space, and the protocol that such cells are trained by where that is not the
     data set's own; and genotype.txt, the cell in a notation of the field."""
-    folder.genotype.with_suffix(".txt").write_text(f"{notation.write(space, genotype)}\n", encoding="utf-8")
+    folder.genotype_text.write_text(f"{notation.write(space, genotype)}\n", encoding="utf-8")
     genotype.save(folder.genotype, outputs={kind: list(spec.outputs) for kind, spec in sorted(space.cells.items())},
                   num_inputs={kind: spec.num_inputs for kind, spec in sorted(space.cells.items())},
                   **({} if retrain is None else {"retrain": retrain}))

@@ -58,6 +58,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.genotype = path / "genotype.json"
+        self.genotype_text = path / "genotype.txt"
         self.genotypes = path / "genotypes.jsonl"
         self.cell_svg = path / "cell.svg"
         self.cell_png = path / "cell.png"

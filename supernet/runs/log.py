@@ -1,18 +1,10 @@
-"""Where a run's numbers go beside its journals: `Progress` (one line on a terminal) and `Tracker` (W&B, where wanted)."""
+"""Where a run's numbers go beside its journals: `Progress`, one line on a terminal (and `supernet.runs.tracker`: W&B, where wanted)."""
 
-import contextlib
-import netrc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, TextIO
-from urllib.parse import urlsplit
-
-import numpy as np
-
-from supernet.errors import Mendable
+from collections.abc import Callable, Mapping
+from typing import TextIO
 
 
 class Progress:
@@ -87,148 +79,6 @@ class Progress:
         self._stream.write(f"\r{text}{blanks}" if text else f"\r{blanks}\r")
         self._stream.flush()
         self._drawn = text
-
-
-class TrackerError(Mendable, RuntimeError):
-    """The asked-for tracking cannot be had. The message is one line."""
-
-
-class Tracker(Protocol):
-    """A second place for the numbers; results are never read back from it. No call raises or asks anything."""
-
-    def log(self, step: int, record: Mapping[str, Any]) -> None:
-        """`step` never falls, also over a resume; W&B ignores what comes at an earlier step."""
-
-    def image(self, step: int, name: str, draw: Callable[[], np.ndarray | Path]) -> None:
-        """`draw` gives (H, W, 3) of uint8, or a PNG file; it is called only if there is someone to look."""
-
-    def finish(self, exit_code: int) -> None: ...
-
-
-class NoTracker:
-    """Tracks nothing."""
-
-    def log(self, step: int, record: Mapping[str, Any]) -> None:
-        pass
-
-    def image(self, step: int, name: str, draw: Callable[[], np.ndarray | Path]) -> None:
-        pass
-
-    def finish(self, exit_code: int) -> None:
-        pass
-
-
-class WandbTracker:
-    """A W&B run. A failure in it costs no training: the first one is told to `warn`, further ones are not."""
-
-    def __init__(self, run: Any, make_image: Callable[[np.ndarray | Path], Any], warn: Callable[[str], None]) -> None:
-        self._run = run
-        self._make_image = make_image
-        self._warn = warn
-        self._warned = False
-
-    def log(self, step: int, record: Mapping[str, Any]) -> None:
-        with self._never_raising():
-            self._run.log(dict(record), step=step)
-
-    def image(self, step: int, name: str, draw: Callable[[], np.ndarray | Path]) -> None:
-        with self._never_raising():
-            self._run.log({name: self._make_image(draw())}, step=step)
-
-    def finish(self, exit_code: int) -> None:
-        with self._never_raising():
-            self._run.finish(exit_code=exit_code)
-
-    @contextlib.contextmanager
-    def _never_raising(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # whatever goes wrong there, the run's own files have all the numbers
-            if not self._warned:
-                self._warn(f"W&B: {_one_line(error)}; training goes on, metrics.jsonl has every number")
-            self._warned = True
-
-
-# What is tried in turn for each mode. The last two are what WANDB_MODE may say besides.
-MODES = {
-    "auto": ("online", "offline", "disabled"), "online": ("online",), "offline": ("offline",), "disabled": ("disabled",),
-    "run": ("online",), "dryrun": ("offline",),
-}
-
-
-def open_tracker(mode: str, *, project: str, name: str, folder: Path, config: Mapping[str, Any], run_id: str,
-                 warn: Callable[[str], None], notes: str = "", tags: Sequence[str] = (), group: str | None = None,
-                 timeout_s: float = 20) -> tuple[Tracker, str]:
-    """A tracker, and one line that says what was opened and why.
-
-    `auto` is what WANDB_MODE says, or else the first that can be had of online (a key is configured, and the server answers
-    within `timeout_s`), offline and disabled. A mode asked for by name is had or raises TrackerError. W&B's files are under
-    `<folder>/wandb`; the same `run_id` continues the same W&B run.
-    """
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or mode
-    if mode not in MODES:
-        raise TrackerError(f"the W&B mode must be auto, online, offline or disabled, got {mode!r}")
-    refusals = []
-    for attempt in MODES[mode]:
-        if attempt == "disabled":
-            return NoTracker(), "; ".join(["W&B: disabled", *refusals])
-        try:
-            run, make_image = _open_wandb(
-                attempt, timeout_s, project=project, name=name, dir=str(folder), config=dict(config), id=run_id, notes=notes,
-                tags=tuple(tags), group=group)
-        except TrackerError as error:
-            refusals.append(f"not {attempt}: {error}")
-            continue
-        place = run.url if attempt == "online" else f"`wandb sync {run.settings.sync_dir}` uploads it"
-        return WandbTracker(run, make_image, warn), "; ".join([f"W&B: {attempt}, {place}", *refusals])
-    raise TrackerError(f"W&B: {refusals[0]} (mode auto goes on without it)")
-
-
-def _open_wandb(mode: str, timeout_s: float, **arguments: Any) -> tuple[Any, Callable[[np.ndarray | Path], Any]]:
-    try:
-        import wandb
-    except ImportError as error:
-        raise TrackerError(f"the package wandb cannot be imported ({_one_line(error)})") from error
-    if mode == "online" and not has_key():
-        raise TrackerError("No API key configured (`wandb login`, or WANDB_API_KEY)")  # found out here: W&B would ask the network
-    settings = {"silent": True, "console": "off"}
-    try:
-        with _keeping_exit_hooks():
-            wandb.setup(wandb.Settings(**settings))  # silent before anything speaks; a silent W&B asks no questions either
-            run = wandb.init(mode=mode, resume="allow", reinit="finish_previous", **arguments,
-                             settings=wandb.Settings(**settings, init_timeout=timeout_s, finish_timeout=60))
-    except Exception as error:
-        wandb.teardown(exit_code=1)  # else the service keeps the run id of the failed attempt in use
-        raise TrackerError(_one_line(error)) from error
-    return run, wandb.Image
-
-
-def has_key() -> bool:
-    """Whether W&B would find a key for its server: in the environment, or in the user's netrc file, where `wandb login` puts it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    named = os.environ.get("NETRC")
-    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
-        with contextlib.suppress(OSError, ValueError, netrc.NetrcParseError):
-            if netrc.netrc(path).authenticators(host):
-                return True
-    return False
-
-
-@contextlib.contextmanager
-def _keeping_exit_hooks() -> Iterator[None]:
-    """W&B puts its own functions in place of `sys.exit` and `sys.excepthook`; how a script ends is the script's business."""
-    kept = sys.exit, sys.excepthook
-    try:
-        yield
-    finally:
-        sys.exit, sys.excepthook = kept
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _duration(seconds: float | None) -> str:

@@ -23,10 +23,15 @@ from supernet.runs.environment import describe
 from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import Journal, Mark
-from supernet.runs.log import NoTracker, Progress, Tracker, TrackerError, open_tracker
+from supernet.runs.log import Progress
+from supernet.runs.tracker import Labels, NoTracker, Tracker, TrackerError, is_preemption, open_tracker, run_id
 from supernet.training.records import Position, Stateful, Totals
 
 TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
+
+
+# What a tracker is told of a run's end; 255 is what W&B itself says of one that Ctrl-C ended, and shows as killed.
+EXIT_CODES: Mapping[Status, int] = {"finished": 0, "failed": 1, "stopped": 255}
 
 
 class Interrupted(Exception):
@@ -57,6 +62,7 @@ class Run:
     item: str = "image"  # what the loop counts
     keep_checkpoints: int = 2
     tracker: Tracker = field(default_factory=NoTracker)
+    labels: Labels = Labels()  # what the tracker finds it by
     identity: Mapping[str, Any] = field(default_factory=dict)  # what run.json says of what is run, beside config_hash
     held: AbstractContextManager[Any] | None = None  # the lock of the folder, where it was taken with the choice of it
     config_text: str = ""  # the options as YAML, set by `begin`
@@ -83,7 +89,9 @@ class Run:
         try:
             if self.progress is not None:
                 self.progress.close()
-                self.tracker.finish(0 if kind is None else 1)
+                if kind is Interrupted and is_preemption(self.interrupt.signal):
+                    self.tracker.preempted()
+                self.tracker.finish(EXIT_CODES[status])
                 self.folder.set_status(status, f"{kind.__name__}: {error}".partition("\n")[0] if status == "failed" else None)
         except RunFolderError:
             if kind is None:  # else the first error is the one to tell
@@ -99,7 +107,7 @@ class Run:
 
     def begin(self, *, config_text: str, options: dict[str, Any], device: torch.device, wandb: Mapping[str, Any],
               lines: Sequence[str]) -> None:
-        """Records what is run and where, opens the tracker (`wandb`: mode, project, timeout_s), prints `lines`."""
+        """Records what is run and where, opens the tracker (`wandb`: mode, project, entity, timeout_s) with `options`, prints `lines`."""
         self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash, identity=self.identity)
         self.folder.metrics.touch()
         self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.scheduled_step,
@@ -110,9 +118,11 @@ class Run:
             self.folder.write(self.folder.config, config_text.encode())
             write_json(self.folder.environment, environment)
         self.config_text = self.folder.config.read_text(encoding="utf-8")
-        name = self.folder.path.name
-        self.tracker, opened = open_tracker(wandb["mode"], project=wandb["project"], timeout_s=wandb["timeout_s"], name=name, run_id=name,
-                                            folder=self.folder.path, config=options | {"environment": environment}, warn=self.line)
+        started = (self.folder.status() or {}).get("started", "")
+        self.tracker, opened = open_tracker(
+            wandb["mode"], project=wandb["project"], entity=wandb["entity"], timeout_s=wandb["timeout_s"], labels=self.labels,
+            folder=self.folder.path, run_id=run_id(self.folder.path.name, self.config_hash, started),
+            config={**options, **self.identity, "environment": environment, "run_folder": self.folder.path.name}, warn=self.line)
         threads = f"{device}, {environment['threads']} CPU threads, torch {environment['torch']}"
         for text in [f"run folder {self.folder.path}", opened, *lines, threads]:
             self.line(text)
@@ -154,6 +164,18 @@ class Run:
         self.save()
         if self.interrupt.signal is not None:
             raise Interrupted
+
+    def results(self, genotype: Genotype, values: Mapping[str, Any]) -> None:
+        """Tells the tracker what the run came to, once all its files are written: the plain ones of `values`, and what people share."""
+        folder = self.folder
+        plain = {name: value for name, value in values.items() if type(value) in (bool, int, float, str)}
+        if folder.cell_png.exists():
+            self.tracker.image(self.position.step, "cell", lambda: folder.cell_png)
+        self.tracker.results(plain | {"found": genotype.digest})
+        for kind, paths in (("genotype", (folder.genotype, folder.genotype_text, folder.cell_svg, folder.cell_png)),
+                            ("report", (folder.report,))):
+            if present := [path for path in paths if path.exists()]:
+                self.tracker.files(kind, present, {"genotype": genotype.digest, "run_folder": folder.path.name, **plain})
 
     def elapsed(self) -> float:
         """Seconds of work in all, over every time the run was resumed."""
