@@ -12,6 +12,10 @@ class UsageError(Mendable):
     """An option is wrong."""
 
 
+class Elsewhere(Mendable):
+    """What was asked for is under way, or can be gone on with, in another place alone: nothing failed, and nothing is begun here."""
+
+
 class LeftAlone(Exception):  # noqa: N818  (nothing went wrong)
     """What was asked for is done already. The message, one line, says where."""
 

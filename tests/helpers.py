@@ -133,10 +133,10 @@ def contents(folder: Path) -> dict[str, str]:
     return found
 
 
-def only_error(ended: Ended) -> str:
-    """The one line, without `error: `, that is all a process printed on stderr before it failed."""
+def only_error(ended: Ended, code: int = 2) -> str:
+    """The one line, without `error: `, that is all a process printed on stderr before it ended with that exit code."""
     lines = [line for line in ended.err.splitlines() if line.strip()]
-    assert ended.code == 2 and len(lines) == 1 and lines[0].startswith("error: "), f"exit code {ended.code}, stderr:\n{ended.err}"
+    assert ended.code == code and len(lines) == 1 and lines[0].startswith("error: "), f"exit code {ended.code}, stderr:\n{ended.err}"
     assert len(lines[0]) < 400, f"{len(lines[0])} characters: {lines[0]}"
     return lines[0].removeprefix("error: ")
 

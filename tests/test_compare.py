@@ -42,7 +42,8 @@ def table(capsys, *arguments):
     """What the command writes as CSV, a row by name."""
     output = arguments[0].parent / "table"
     assert compare.main([*map(str, arguments), "--output", str(output)]) == 0, capsys.readouterr().err
-    return {row["method"]: row for row in csv.DictReader((output / "table.csv").read_text().splitlines())}, (output / "table.md").read_text()
+    rows = csv.DictReader((output / "table.csv").read_text().splitlines())
+    return {row["method"]: row for row in rows}, (output / "table.md").read_text()
 
 
 def error(capsys, *arguments):

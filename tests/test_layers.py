@@ -14,8 +14,9 @@ ORDER = (*VALUES, "weights",
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
-         "training", "runs", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
-         "app", "commands", "rank", "tabulate", "compare", "supernet")  # options to objects; what is started; the package itself
+         "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
+         "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
+         "rank", "tabulate", "compare", "reproduce", "supernet")  # the commands by name; the package itself
 
 
 class Import(NamedTuple):

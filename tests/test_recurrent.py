@@ -165,7 +165,7 @@ def test_the_published_setup_on_three_files_of_words(tmp_path):
     small = ["dataset.path=.", "dataset.bptt=6", "channels=6", "batch_size=4", "eval_batch_size=4", "epochs=1", "space.nodes=3"]
     done = run("train_search", "experiment=darts_first_order_ptb", *small, cwd=tmp_path)
     assert done.code == 0 and "supernet validation perplexity" in done.out and "words" in done.out, done.err
-    (search,) = tmp_path.glob("runs/*_search_ptb_*")
+    (search,) = tmp_path.glob("runs/*_search_darts_first_order_ptb_*")
     (record,) = map(json.loads, (search / "metrics.jsonl").read_text().splitlines())
     assert record["lr"] == 20 and record["val_perplexity"] == pytest.approx(np.exp(record["val_loss"]))
     done = run("train_final", "dataset=ptb", *small[:-1], cwd=tmp_path)

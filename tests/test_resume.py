@@ -367,7 +367,7 @@ def test_resume_auto_names_a_run_that_is_at_work_and_starts_no_second_one(broken
     with open(broken_off.path / ".lock", "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         before = contents(tmp_path)
-        line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path))
+        line = only_error(run("train_search", *SEARCH, "resume=auto", cwd=tmp_path), 75)
         assert f"{broken_off.path.relative_to(tmp_path)}: another process" in line and str(broken_off.status()["pid"]) in line
         assert contents(tmp_path) == before
 

@@ -18,10 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from supernet.app.hydra_words import lists_groups_without_copies, one_line, unknown_words
 from supernet.app.options import of_multirun, own_overrides
 from supernet.app.own_folder import choices_on_disk, join_own_folder
-from supernet.app.schema import FinalConfig, RankConfig, SearchConfig, TabulateConfig
-from supernet.errors import LeftAlone, Mendable, UsageError
+from supernet.app.schema import FinalConfig, RankConfig, ReproduceConfig, SearchConfig, TabulateConfig
+from supernet.errors import Elsewhere, LeftAlone, Mendable, UsageError
 from supernet.genotype import short
 
+EXIT_ELSEWHERE = 75  # "try again later" (sysexits.h): nothing failed, and whoever started many jobs must not count this as a failure
 MENDABLE = (Mendable, HydraException, OmegaConfBaseException)  # what the user can mend, in one line
 
 
@@ -33,6 +34,7 @@ def register() -> None:
     store.store("final_schema", FinalConfig)
     store.store("rank_schema", RankConfig)
     store.store("tabulate_schema", TabulateConfig)
+    store.store("reproduce_schema", ReproduceConfig)
     OmegaConf.register_new_resolver("choices", lambda group: ", ".join(choices_on_disk(group)), replace=True)  # for texts of help
     join_own_folder()
 
@@ -111,7 +113,7 @@ def mendable_errors() -> Iterator[None]:
         yield
     except MENDABLE as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_ELSEWHERE if type(error) is Elsewhere else 2)
     except ValueError as error:  # Hydra's own for `group=null`, where the group has a default
         if "Config group override must be" not in str(error):
             raise

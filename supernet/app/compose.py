@@ -45,11 +45,11 @@ from supernet.training.search import SearchLoop, free_values, no_skip_dropout, n
 from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 
 
-def settle_sizes(cfg: DictConfig, space: Space) -> None:
+def settle_sizes(cfg: DictConfig, space: Space, named: Callable[[str], bool] = named_on_command_line) -> None:
     """Options that the space itself decides get their value, so that what is recorded and printed is what is built. Raises UsageError: the
-    command line asks for another."""
+    command line (`named`: whether it names an option) asks for another."""
     for name, value in space.sizes.items():
-        if named_on_command_line(name) and cfg[name] != value:
+        if named(name) and cfg[name] != value:
             raise UsageError(f"{name} must be {value} in space {space.name}, got {cfg[name]}")
         cfg[name] = value
         if cfg.get("stage"):
@@ -57,7 +57,7 @@ def settle_sizes(cfg: DictConfig, space: Space) -> None:
     if len(rows := stage_options(cfg)) > 1:
         cfg.epochs = sum(row["epochs"] for row in rows)
     if not space.auxiliary_head and cfg.task.get("auxiliary_weight"):
-        if named_on_command_line("task.auxiliary_weight"):
+        if named("task.auxiliary_weight"):
             raise UsageError(f"task.auxiliary_weight must be 0 in space {space.name}, whose networks have no such head, got "
                              f"{cfg.task.auxiliary_weight}")
         cfg.task.auxiliary_weight = 0.0

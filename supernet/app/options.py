@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,19 @@ MAX_OPTIONS_BYTES = 300_000  # a run's options are 5 kB; YAML is read at some 10
 
 def overrides(options: dict[str, Any]) -> list[str]:
     """Options given as a dict, `options={layers:5,split.val_portion:0.3}`, as Hydra's overrides."""
-    def shown(value: Any) -> str:
-        return "[" + ",".join(map(shown, value)) + "]" if isinstance(value, list) else json.dumps(value) if value is None else str(value)
+    return [f"{key}={written(value)}" for key, value in options.items()]
 
-    return [f"{key}={shown(value)}" for key, value in options.items()]
+
+def written(value: Any) -> str:
+    """A plain value as Hydra's grammar reads it back."""
+    match value:
+        case dict():
+            return "{" + ",".join(f"{key}:{written(entry)}" for key, entry in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(written, value)) + "]"
+        case str():
+            return override("", value)[1:]
+    return json.dumps(value)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -40,7 +50,12 @@ def text(cfg: DictConfig) -> str:
 
 def named_on_command_line(key: str) -> bool:
     """Whether the command line itself names an option (a preset or a protocol may give it a value too)."""
-    return any(word.lstrip("+").partition("=")[0] == key for word in own_overrides())
+    return named_in(own_overrides(), key)
+
+
+def named_in(words: Sequence[str], key: str) -> bool:
+    """Whether one of these overrides is of the option."""
+    return any(word.lstrip("+").partition("=")[0] == key for word in words)
 
 
 def own_overrides() -> list[str]:

@@ -5,13 +5,13 @@ A file is data: what a row runs are options of our own scripts. docs/reproduce.m
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from supernet.app.options import CONF
+from supernet.app.options import CONF, override
 from supernet.errors import UsageError, did_you_mean
 from supernet.files import FileError, yaml_text
 from supernet.report.referee import Column, Published
@@ -96,18 +96,34 @@ def tables() -> list[str]:
     return sorted(path.stem for path in (CONF / "published").glob("*.yaml"))
 
 
-def read_table(name: str, scale: str) -> PublishedTable:
-    """A table of `conf/published`, or of a file that ends in .yaml, at a scale. Raises UsageError: there is none, or its file is not as
-    docs/reproduce.md says."""
+def read_table(name: str, scale: str, places: Mapping[str, str] | None = None) -> PublishedTable:
+    """A table of `conf/published`, or of a file that ends in .yaml, at a scale. places: what stands for {root} and {lookup} in its options.
+    Raises UsageError: there is none, or its file is not as docs/reproduce.md says."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONF / "published" / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(f"table must be one of {', '.join(tables())}, or a file that ends in .yaml, got {name}"
+        raise UsageError(f"table must be one of {', '.join(tables())}, or a file that ends in .yaml, got {name or 'none'}"
                          f"{did_you_mean(name, tables())}")
     try:
         found = yaml.safe_load(yaml_text(path, MAX_BYTES))
     except FileError as error:
         raise UsageError(str(error)) from error
-    return _table(found, path, scale)
+    table = _table(found, path, scale)
+    fill = {"root": "data", "lookup": "auto"} | dict(places or {})
+    at = table.scale
+    return replace(table, scale=replace(at, search=filled(at.search, fill, path), selection=filled(at.selection, fill, path),
+                                        final=filled(at.final, fill, path)))
+
+
+def filled(options: Sequence[str], places: Mapping[str, str], path: Path) -> list[str]:
+    """Options in which {root} and {lookup} stand for places, as Hydra reads them."""
+    found = []
+    for option in options:
+        key, _, value = option.partition("=")
+        name = value[1:-1] if value.startswith("{") and value.endswith("}") and value[1:-1].isidentifier() else ""
+        if name and name not in places:
+            raise UsageError(f"{path}: {option}: in braces stand {' or '.join(places)}")
+        found.append(override(key, places[name]) if name else option)
+    return found
 
 
 def _table(found: Any, path: Path, scale: str) -> PublishedTable:

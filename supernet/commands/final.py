@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
 
     from supernet.app import compose
     from supernet.app.retraining import retraining_of
-    from supernet.commands.training import Recorded
+    from supernet.commands.training import Recorded, job_of
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import save_genotype
     from supernet.runs.run import table
@@ -41,6 +41,7 @@ def main(cfg: DictConfig) -> None:
     with composing():
         space = space_of(genotype) if cfg.space is None else space_from(cfg.space)
         space.validate(genotype)
+        job = job_of(cfg, "train_final", space, genotype)
         parts = compose.final_parts(cfg, space, genotype)
     if cfg.extend is not None and Genotype.load(f"{cfg.extend}/genotype.json") != genotype:
         raise UsageError(f"extend={cfg.extend}: that run trains another genotype")
@@ -50,9 +51,9 @@ def main(cfg: DictConfig) -> None:
         return
 
     # ---- the run folder, new or gone on with; training, and the test
-    recorded = Recorded(cfg, "train_final", parts, stateful=loop.stateful(), position=loop.position, before_save=loop.guard.before_save,
-                        rate=lambda: loop.rate(loop.position.epoch, cfg.epochs),
-                        options={"genotype": genotype.to_json()})  # what is trained counts, not the name of its file
+    recorded = Recorded(cfg, "train_final", job, parts, stateful=loop.stateful(), position=loop.position,
+                        before_save=loop.guard.before_save, rate=lambda: loop.rate(loop.position.epoch, cfg.epochs),
+                        genotype=genotype)
     with recorded.begun(first_lines(cfg, parts)) as run:
         save_genotype(run.folder, genotype, space, retraining_of(cfg.genotype))
         save_drawings(run.folder, genotype, space)

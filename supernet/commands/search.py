@@ -25,7 +25,8 @@ def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_search")
     from supernet.app import compose
-    from supernet.commands.training import Recorded
+    from supernet.app.build import space_from
+    from supernet.commands.training import Recorded, job_of
     from supernet.report.pictures import pictures
     from supernet.runs.run import table
     from supernet.runs.weights import search_description
@@ -33,6 +34,7 @@ def main(cfg: DictConfig) -> None:
 
     # ---- compose: plain objects from the options; nothing is written yet
     with composing():
+        job = job_of(cfg, "train_search", space_from(cfg.space))
         parts = compose.search_parts(cfg)
         stages = compose.search_stages(cfg, parts)
     if cfg.dry_run:
@@ -40,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         return
 
     # ---- the run folder, new or gone on with; search
-    recorded = Recorded(cfg, "train_search", parts, stateful=stages.stateful(), position=stages.loop.position,
+    recorded = Recorded(cfg, "train_search", job, parts, stateful=stages.stateful(), position=stages.loop.position,
                         before_save=lambda: stages.loop.guard.before_save(),
                         rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
                         about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean()),

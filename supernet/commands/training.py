@@ -11,12 +11,15 @@ import torch
 from omegaconf import DictConfig
 
 from ops.kernels import Backend
+from supernet.app.compose import settle_sizes
+from supernet.app.identity import asked_resume, identity, job_digest, own_words, stem
 from supernet.app.options import plain, text
 from supernet.app.schema import NOT_COMPUTED
 from supernet.data.base import Data
 from supernet.genotype import Genotype
-from supernet.runs.folder import RunFolder, config_hash
-from supernet.runs.run import Interrupted, Run, choose_folder, command_line, extended_from, interpreter, stopped
+from supernet.runs.folder import RunFolder, config_hash, runs_of
+from supernet.runs.run import Asked, Interrupted, Run, choose_folder, command_line, extended_from, interpreter, refuse, stopped
+from supernet.space import Space
 from supernet.training.records import Position, Stateful
 
 
@@ -34,32 +37,48 @@ class Composed(Protocol):
     backend: Backend
 
 
-class Recorded:
-    """A run of a script about to begin: its folder, and the lines that it says first. `options` are those that its result depends on, as
-    plain data; `stateful`, `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate.
+def job_of(cfg: DictConfig, script: str, space: Space, genotype: Genotype | None = None) -> str:
+    """The digest of the job that the options ask for, before any data is read. With `resume=auto`, and in a multirun, one that is finished
+    or under way ends here (LeftAlone, Elsewhere); Recorded looks again once it has something to write."""
+    settle_sizes(cfg, space)
+    extends = None
+    if cfg.extend is not None:
+        there = RunFolder(Path(cfg.extend)).known_status()
+        extends = str(there.get("job") or there.get("config_hash"))
+    job = job_digest(cfg, genotype, extends)
+    if asked_resume(cfg) == "auto" and not cfg.dry_run:
+        refuse(runs_of(Path(cfg.output), script, job), "resume=never runs it again")
+    return job
 
-    Raises LeftAlone, RunFolderError as `choose_folder` and `extended_from`.
+
+class Recorded:
+    """A run of a script about to begin: its folder, and the lines that it says first. `job` is what `job_of` gave; `stateful`,
+    `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate; genotype: what a final training trains.
+
+    Raises LeftAlone, Elsewhere, RunFolderError as `choose_folder` and `extended_from`.
     """
 
-    def __init__(self, cfg: DictConfig, script: str, composed: Composed, *, stateful: Mapping[str, Stateful], position: Position,
-                 before_save: Callable[[], None], rate: Callable[[], float], options: Mapping[str, Any] | None = None,
+    def __init__(self, cfg: DictConfig, script: str, job: str, composed: Composed, *, stateful: Mapping[str, Stateful], position: Position,
+                 before_save: Callable[[], None], rate: Callable[[], float], genotype: Genotype | None = None,
                  about: Callable[[], Mapping[str, Any]] = dict,
                  images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {}):
-        self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | dict(options or {})
-        ignored = {*NOT_COMPUTED, *(options or {})}  # what config.yaml holds in another form is not compared with it
+        options = {} if genotype is None else {"genotype": genotype.to_json()}  # what is trained counts, not the name of its file
+        self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | options
+        ignored = {*NOT_COMPUTED, *options}  # what config.yaml holds in another form is not compared with it
         self.source = None if cfg.extend is None else extended_from(RunFolder(Path(cfg.extend)), script, self.options, ignored)
         # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data; a run that was made longer
         # has had other learning rates than one that was as long from the start.
-        beside = {"device": composed.device.type, "backend": composed.backend.name, "split": composed.loaders.split.digest}
+        here = {"device": composed.device.type, "backend": composed.backend.name, "split": composed.loaders.split.digest}
+        beside = dict(here)
         if self.source is not None:
             beside["extends"] = self.source.known_status()["config_hash"]
-        digest = config_hash(self.options | beside, NOT_COMPUTED)
-        stem = f"{script.removeprefix('train_')}_{cfg.name or cfg.dataset.name}_seed{cfg.seed}"
-        self.choice = choose_folder(cfg.resume, output=cfg.output, stem=stem, script=script, hash_=digest, config=self.options,
-                                    ignore=ignored)
-        self.run = Run(self.choice.folder, script, command_line(), digest, stateful, position, cfg.epochs, len(composed.loaders.train),
+        digest, known, command = config_hash(self.options | beside, NOT_COMPUTED), identity(job, here), command_line(own_words())
+        asked = Asked(script, job, digest, self.options, ignored, here, start=lambda folder: folder.start(
+            script=script, command=command, config_hash=digest, identity=known, status="stopped"))
+        self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype))
+        self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, len(composed.loaders.train),
                        cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
-                       about=about, images=lambda genotype: images(self.run, genotype))
+                       about=about, images=lambda genotype: images(self.run, genotype), identity=known, held=self.choice.held)
 
     @contextlib.contextmanager
     def begun(self, lines: Sequence[str]) -> Iterator[Run]:

@@ -71,16 +71,19 @@ class RunFolder:
             raise RunFolderError(f"{output}: cannot make a run folder here ({error.strerror or error})") from error
         return cls(path)
 
-    def start(self, *, script: str, command: str, config_hash: str) -> None:
-        """Writes run.json with status `running`. A resumed run keeps the time at which it first started, and the digests of its files."""
+    def start(self, *, script: str, command: str, config_hash: str, identity: Mapping[str, Any] | None = None,
+              status: Status = "running") -> None:
+        """Writes run.json. A resumed run keeps the time at which it first started, and the digests of its files. identity: what else says
+        what is run (`job`, its own overrides and choices)."""
         before = self.known_status()
-        self._write_status({"format": FORMAT, "script": script, "status": "running", "command": command,
+        self._write_status({"format": FORMAT, "script": script, "status": status, "command": command,
                             "started": before.get("started", _now()), "updated": _now(), "config_hash": config_hash,
-                            "pid": os.getpid(), "files": before.get("files", {})})
+                            **(identity or {}), "pid": os.getpid(), "files": before.get("files", {})})
 
-    def set_status(self, status: Status) -> None:
-        """Changes the status of a started run."""
-        self._write_status({**(self.status() or {}), "status": status, "updated": _now()})
+    def set_status(self, status: Status, error: str | None = None) -> None:
+        """Changes the status of a started run. error: of one that failed, a line."""
+        kept = {key: value for key, value in (self.status() or {}).items() if key != "error"}
+        self._write_status({**kept, "status": status, "updated": _now(), **({} if error is None else {"error": error})})
 
     def status(self) -> dict[str, Any] | None:
         """What run.json says; None where there is no such file, or it is not ours, or no longer what was written."""
@@ -181,30 +184,45 @@ class RunFolder:
 
 
 class Earlier(NamedTuple):
-    """The runs of one script and configuration under a folder, newest first: at work now, finished, and such that can go on."""
+    """The runs of one job under a folder, newest first: at work now, finished, such that can go on here, and such that cannot, since they
+    met another device, backend or data there."""
 
     working: list[RunFolder]
     finished: list[RunFolder]
     unfinished: list[RunFolder]
+    foreign: list[RunFolder]
 
 
-def earlier_runs(output: Path, script: str, config_hash: str) -> Earlier:
-    """Looks at every run under `output`. One whose run.json is gone or damaged is known by its checkpoints (`restore`)."""
+def runs_of(output: Path, script: str, job: str) -> Earlier:
+    """The runs of one job under `output`, wherever they can go on (none is `foreign`)."""
+    return earlier_runs(output, script, None, job)
+
+
+def earlier_runs(output: Path, script: str, config_hash: str | None, job: str | None = None) -> Earlier:
+    """Looks at every run under `output`. One whose run.json is gone or damaged is known by its checkpoints (`restore`); one that an earlier
+    version of the project wrote, without a job, by its `config_hash`, which of one with a job says whether it can go on here."""
     found = []
     for path in sorted(output.glob("*")):
         folder = RunFolder(path)
         status = folder.known_status()
-        if (status.get("script"), status.get("config_hash")) == (script, config_hash):
-            found.append((str(status.get("started", "")), path.name, status.get("status"), folder))
-    earlier = Earlier([], [], [])
+        if status.get("script") == script and _is_of(status, config_hash, job):
+            found.append((str(status.get("started", "")), path.name, status, folder))
+    earlier = Earlier([], [], [], [])
     for *_, status, folder in sorted(found, key=lambda row: row[:2], reverse=True):
         if folder.is_locked():
             earlier.working.append(folder)
-        elif status == "finished":
+        elif status.get("status") == "finished":
             earlier.finished.append(folder)
         elif has_checkpoint(folder.checkpoints):
-            earlier.unfinished.append(folder)
+            here = config_hash is None or status.get("config_hash") == config_hash
+            (earlier.unfinished if here else earlier.foreign).append(folder)
     return earlier
+
+
+def _is_of(status: Mapping[str, Any], config_hash: str | None, job: str | None) -> bool:
+    if job is None or status.get("job") is None:
+        return config_hash is not None and status.get("config_hash") == config_hash
+    return status["job"] == job
 
 
 def differences(there: Any, here: Any, ignore: Collection[str] = ()) -> list[tuple[str, Any, Any]]:

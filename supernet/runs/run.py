@@ -6,20 +6,21 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from supernet.errors import LeftAlone
+from supernet.errors import Elsewhere, LeftAlone
 from supernet.files import write_whole
 from supernet.genotype import Genotype, short
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
+from supernet.runs.claim import claim
 from supernet.runs.environment import describe
-from supernet.runs.folder import FORMAT, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
+from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import Journal, Mark
 from supernet.runs.log import NoTracker, Progress, Tracker, TrackerError, open_tracker
@@ -56,6 +57,8 @@ class Run:
     item: str = "image"  # what the loop counts
     keep_checkpoints: int = 2
     tracker: Tracker = field(default_factory=NoTracker)
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what run.json says of what is run, beside config_hash
+    held: AbstractContextManager[Any] | None = None  # the lock of the folder, where it was taken with the choice of it
     config_text: str = ""  # the options as YAML, set by `begin`
 
     def __post_init__(self) -> None:
@@ -69,7 +72,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         with ExitStack() as stack:
-            stack.enter_context(self.folder.lock())
+            stack.enter_context(self.folder.lock() if self.held is None else self.held)
             stack.enter_context(self.interrupt)
             self._stack = stack.pop_all()
         return self
@@ -81,14 +84,14 @@ class Run:
             if self.progress is not None:
                 self.progress.close()
                 self.tracker.finish(0 if kind is None else 1)
-                self.folder.set_status(status)
+                self.folder.set_status(status, f"{kind.__name__}: {error}".partition("\n")[0] if status == "failed" else None)
         except RunFolderError:
             if kind is None:  # else the first error is the one to tell
                 raise
         finally:
             self._stack.close()
-        if kind is TrackerError and not resumable:
-            shutil.rmtree(self.folder.path, ignore_errors=True)  # asked-for tracking cannot be had: nothing was started
+        if kind is not None and not resumable and (kind is TrackerError or self.progress is None):
+            shutil.rmtree(self.folder.path, ignore_errors=True)  # as where asked-for tracking cannot be had: nothing was started
             with suppress(OSError):
                 self.folder.path.parent.rmdir()  # only if it is empty
         if kind is not None and issubclass(kind, OSError):
@@ -97,7 +100,7 @@ class Run:
     def begin(self, *, config_text: str, options: dict[str, Any], device: torch.device, wandb: Mapping[str, Any],
               lines: Sequence[str]) -> None:
         """Records what is run and where, opens the tracker (`wandb`: mode, project, timeout_s), prints `lines`."""
-        self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash)
+        self.folder.start(script=self.script, command=self.command, config_hash=self.config_hash, identity=self.identity)
         self.folder.metrics.touch()
         self.progress = Progress(self.epochs * self.steps_per_epoch, self.steps_per_epoch, start_step=self.position.scheduled_step,
                                  item=self.item)
@@ -195,7 +198,8 @@ class Run:
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
                  "metrics": list(self.metrics.mark()), "genotypes": list(self.genotypes.mark()),
                  "run": {"format": FORMAT, "script": self.script, "status": "stopped", "config_hash": self.config_hash,
-                         "command": self.command, "started": (self.folder.status() or {}).get("started"), "config": self.config_text},
+                         **self.identity, "command": self.command,
+                         "started": (self.folder.status() or {}).get("started"), "config": self.config_text},
                  "about": dict(self.about()), "parts": {name: part.state_dict() for name, part in self.parts.items()}}
         checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}",
                         keep=self.keep_checkpoints)
@@ -220,54 +224,116 @@ class Run:
 
 
 class Choice(NamedTuple):
-    """The folder to work in, whether it holds a run to go on with, and lines to show."""
+    """The folder to work in, whether it holds a run to go on with, lines to show, and the folder's lock, where it is held already."""
 
     folder: RunFolder
     resuming: bool
     lines: list[str]
+    held: ExitStack | None = None
 
 
-def choose_folder(resume: str, *, output: str, stem: str, script: str, hash_: str, config: Mapping[str, Any] | None = None,
-                  ignore: Collection[str] = ()) -> Choice:
-    """Makes a new folder unless there is something to go on with. config: the options now, to say which ones differ, `ignore` left out.
+class Asked(NamedTuple):
+    """A run that is asked for: what script does what job (`supernet.app.identity`), with what configuration here."""
 
-    Raises LeftAlone: `resume=auto`, and a run of the same options is finished. Raises RunFolderError: `resume` names a folder that is not a
-    run of this script with these options, or has no checkpoint; with `resume=auto` another process works on the same run.
+    script: str
+    job: str
+    config_hash: str
+    config: Mapping[str, Any]  # the options now, to say which ones differ
+    ignore: Collection[str]  # those that are not compared
+    here: Mapping[str, str]  # device, backend, split
+    start: Callable[[RunFolder], None]  # writes run.json of a new run
+
+
+def choose_folder(resume: str, asked: Asked, *, output: str, stem: str) -> Choice:
+    """Makes a new folder unless there is something to go on with. With `resume=auto` one process alone does what is asked for under
+    `output`, whoever else starts it.
+
+    Raises LeftAlone: `resume=auto`, and a run of the same job is finished. Raises Elsewhere: another process works on it, or it is half
+    done and met another device, backend or data there. Raises RunFolderError: `resume` names a folder that is not a run of this script
+    with these options, or has no checkpoint.
     """
     if resume not in ("auto", "never"):
-        return Choice(named_folder(RunFolder(Path(resume)), script, hash_, config or {}, ignore), True, [])
-    earlier = earlier_runs(Path(output), script, hash_)
+        return Choice(named_folder(RunFolder(Path(resume)), asked), True, [])
+    where = Path(output)
     if resume == "never":
+        earlier = earlier_runs(where, asked.script, asked.config_hash, asked.job)
         hint = [f"note: {run.path} is unfinished and has the same options; resume=auto goes on with it" for run in earlier.unfinished[:1]]
-        return Choice(RunFolder.create(Path(output), stem), False, hint)
+        return new_folder(where, stem, asked, hint)
+    if (choice := known_folder(where, asked)) is not None:
+        return choice
+    try:
+        with claim(where, asked.job):
+            found = known_folder(where, asked)  # another process may have been first
+            return found or new_folder(where, stem, asked, [f"nothing to resume under {output}: starting anew"])
+    except OSError as error:
+        raise RunFolderError(f"{output}: cannot make a run folder here ({error.strerror or error})") from error
+
+
+def new_folder(output: Path, stem: str, asked: Asked, lines: list[str]) -> Choice:
+    """A folder that says from its first moment on what is run in it, and that a process is at work there."""
+    folder, held = RunFolder.create(output, stem), ExitStack()
+    held.enter_context(folder.lock())
+    asked.start(folder)
+    return Choice(folder, False, lines, held)
+
+
+def known_folder(output: Path, asked: Asked) -> Choice | None:
+    """The run of the job to go on with, its lock taken; None where there is none. Raises as `choose_folder`."""
+    while True:
+        earlier = earlier_runs(output, asked.script, asked.config_hash, asked.job)
+        refuse(earlier, "resume=never runs it again")
+        if not earlier.unfinished and earlier.foreign:
+            folder = earlier.foreign[0]
+            raise Elsewhere(f"{folder.path} is half done and cannot go on here: {other_place(folder, asked)}; go on with it there, or pass "
+                            "resume=never for a second one")
+        if not earlier.unfinished:
+            return None
+        folder, held = earlier.unfinished[0], ExitStack()
+        try:
+            held.enter_context(folder.lock())
+        except RunFolderError:
+            if not folder.is_locked():
+                raise  # it cannot be written
+            continue  # another process was faster: look again
+        if folder.known_status().get("status") != "finished":  # since it was looked at
+            return Choice(folder, True, [], held)
+        held.close()
+
+
+def refuse(earlier: Earlier, otherwise: str) -> None:
+    """Raises Elsewhere where a process works on a run of the job, LeftAlone where one is finished. otherwise: how a second one is had."""
     if earlier.working:
         folder = earlier.working[0]
         process = folder.known_status().get("pid", "unknown")
-        raise RunFolderError(f"{folder.path}: another process, {process}, is at work on this run of the same options; wait for it, stop "
-                             "it, or pass resume=never for a second one")
+        raise Elsewhere(f"{folder.path}: another process, {process}, is at work on this run of the same options; wait for it, stop "
+                        "it, or pass resume=never for a second one")
     if earlier.finished:
-        raise LeftAlone(f"{earlier.finished[0].path} is finished and has the same options: left alone (resume=never runs it again)")
-    if earlier.unfinished:
-        return Choice(earlier.unfinished[0], True, [])
-    return Choice(RunFolder.create(Path(output), stem), False, [f"nothing to resume under {output}: starting anew"])
+        raise LeftAlone(f"{earlier.finished[0].path} is finished and has the same options: left alone ({otherwise})")
 
 
-def named_folder(folder: RunFolder, script: str, hash_: str, config: Mapping[str, Any], ignore: Collection[str]) -> RunFolder:
+def other_place(folder: RunFolder, asked: Asked) -> str:
+    """Why a half-done run of the same job does not go on here."""
+    there = folder.known_status().get("here", {})
+    rows = [f"{key} {short(there[key])} there, {short(value)} here" for key, value in asked.here.items() if there.get(key, value) != value]
+    return "; ".join(rows) or different(folder, asked)
+
+
+def named_folder(folder: RunFolder, asked: Asked) -> RunFolder:
     """The folder itself, where it holds a run that these options can go on with. Raises RunFolderError."""
     status = folder.known_status()
-    asked = f"resume={folder.path}"
+    said = f"resume={folder.path}"
     if not status:
-        raise RunFolderError(f"{asked}: expected never, auto or the folder of a run; no run.json there")
+        raise RunFolderError(f"{said}: expected never, auto or the folder of a run; no run.json there")
     folder.check_format()
-    if status.get("script") != script:
-        raise RunFolderError(f"{asked}: that run is of {status.get('script')}, not of {script}")
-    if status.get("config_hash") != hash_:
-        raise RunFolderError(f"{asked}: that run has other options: {different(folder, config, ignore)}")
+    if status.get("script") != asked.script:
+        raise RunFolderError(f"{said}: that run is of {status.get('script')}, not of {asked.script}")
+    if status.get("config_hash") != asked.config_hash:
+        raise RunFolderError(f"{said}: that run has other options: {different(folder, asked)}")
     if status.get("status") == "finished":
-        raise RunFolderError(f"{asked}: that run is finished; there is nothing to go on with (extend={folder.path} epochs=... makes it "
+        raise RunFolderError(f"{said}: that run is finished; there is nothing to go on with (extend={folder.path} epochs=... makes it "
                              "longer)")
     if not has_checkpoint(folder.checkpoints):
-        raise RunFolderError(f"{asked}: that run stopped before its first checkpoint")
+        raise RunFolderError(f"{said}: that run stopped before its first checkpoint")
     return folder
 
 
@@ -281,21 +347,23 @@ def extended_from(folder: RunFolder, script: str, config: Mapping[str, Any], ign
         raise RunFolderError(f"{asked}: that run has no checkpoint")
     there = folder.options()
     if rows := differences(there, config, {*ignore, "epochs"}):
-        raise RunFolderError(f"{asked}: only epochs may differ, and {different(folder, config, {*ignore, 'epochs'})} ({len(rows)} options)")
+        raise RunFolderError(f"{asked}: only epochs may differ, and {listed(rows)} ({len(rows)} options)")
     if config["epochs"] <= there["epochs"]:
         raise RunFolderError(f"{asked}: pass epochs above the {there['epochs']} of that run, got {config['epochs']}")
     return folder
 
 
-def different(folder: RunFolder, config: Mapping[str, Any], ignore: Collection[str] = (), *, most: int = 4) -> str:
-    """Which options of a run differ from `config`, as `epochs 50 there, 4 here`."""
+def different(folder: RunFolder, asked: Asked) -> str:
+    """Which options of a run differ from those asked for, as `epochs 50 there, 4 here`."""
     try:
         there = folder.options()
     except RunFolderError as error:
         return f"which ones cannot be said, {error}"
-    rows = [f"{key} {short(a)} there, {short(b)} here" for key, a, b in differences(there, config, ignore)]
-    if not rows:
-        return "the same ones, but another device, backend or data"
+    return listed(differences(there, asked.config, asked.ignore)) or "the same ones, but another device, backend or data"
+
+
+def listed(differing: Sequence[tuple[str, Any, Any]], *, most: int = 4) -> str:
+    rows = [f"{key} {short(a)} there, {short(b)} here" for key, a, b in differing]
     return "; ".join([*rows[:most], *([f"and {len(rows) - most} more"] if len(rows) > most else [])])
 
 
@@ -320,9 +388,9 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def command_line() -> str:
-    """The command, to be pasted into a shell in the project's folder."""
-    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+def command_line(words: Sequence[str]) -> str:
+    """The command with these options, to be pasted into a shell in the project's folder."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]), *words])
 
 
 def interpreter() -> str:
