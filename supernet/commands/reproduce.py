@@ -6,6 +6,7 @@ Can be stopped at any time, however that is; the same command does what is left.
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from supernet.commands.reproduction import Reproduction
     from supernet.report.verdicts import Tables
     from supernet.space import Space
+    from supernet.sweeps.jobs import Job
     from supernet.sweeps.running import Done
 
 
@@ -34,7 +36,8 @@ def main(cfg: DictConfig) -> None:
     validate(cfg, "reproduce")
     table = chosen_rows(read_table(cfg.paper_table or "", cfg.scale, {"root": cfg.root, "lookup": cfg.lookup}), cfg.rows)
     output = Path(cfg.output or f"runs/{table.name}_{cfg.scale}")
-    from supernet.sweeps.running import Lines, run_jobs
+    from supernet.sweeps.running import run_jobs
+    from supernet.sweeps.table import shown_on
 
     with composing():
         found = reproduction(cfg, table, output)
@@ -44,10 +47,17 @@ def main(cfg: DictConfig) -> None:
             found.output = Path(nowhere)
             print("\n".join(f"  {job.script:12}  {job.title}  {job.epochs} epochs" for job in found.first()))
         return
-    launcher = build(cfg.launcher)
-    done = found.run(lambda jobs: run_jobs(jobs, output, launcher, retry=cfg.retry, max_failures=cfg.max_failures, shown=Lines()),
-                     lambda line: print(line, file=sys.stderr, flush=True))
-    end(cfg, found, done, output)
+    with composing():
+        launcher = build(cfg.launcher)
+    shown = shown_on()
+
+    def run(jobs: "Sequence[Job]") -> "Done":
+        again = run_jobs(jobs, output, launcher, retry=cfg.retry, max_failures=cfg.max_failures, shown=shown)
+        if cfg.retry == "none" or again.stopped:
+            return again
+        return run_jobs(jobs, output, launcher, max_failures=cfg.max_failures, shown=shown)  # what had not failed before
+
+    end(cfg, found, found.run(run, shown.line), output)
 
 
 def reproduction(cfg: DictConfig, table: PublishedTable, output: Path) -> "Reproduction":
@@ -100,6 +110,7 @@ def end(cfg: DictConfig, found: "Reproduction", done: "Done | None", output: Pat
         again = shlex.join([interpreter(), "-m", "supernet.reproduce", *(renamed(word, OPTION, SAID) for word in sys.argv[1:])])
         failed = [f"  {state.job.title}: {state.error}" for state in done.of("failed")]
         lines = [f"{len(failed)} jobs failed; retry=failed runs them again:", *failed] if failed else []
+        lines += [f"given up: {done.given_up}"] if done.given_up else []
         print("\n".join([*lines, f"the table is of what is finished; the same command does the rest:\n  {again}"]), file=sys.stderr)
         sys.exit(done.code)
 

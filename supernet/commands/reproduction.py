@@ -124,7 +124,7 @@ class Reproduction:
             told(f"{name}: {len({job.digest for job in wanted})} jobs")
             done = runner(wanted)
             before += done.states
-            if done.signal is not None or done.given_up:
+            if done.stopped:
                 break
         self._read()
         return None if done is None else Done(list({state.job.digest: state for state in before}.values()), done.signal, done.given_up)
