@@ -62,12 +62,15 @@ OPTIONS: Mapping[str, Any] = {
     "proxy_batch": Annotated[int, Range(2, 65_536)],
     "checkpoints": Literal["last", "all"],
     "resamples": Annotated[int, Range(10, 1_000_000)],
-    # of `supernet.sweep`
+    # of `supernet.sweep` and `supernet.reproduce`
     "retry": Literal["none", "failed"],
     "max_failures": Whole | None,
     "select.best": Count | None,
     "select.order": Literal["largest", "smallest"],
     "retrain.seeds": list[Seed],
+    "searches": Annotated[int, Range(1, 10_000)] | None,
+    "retrainings": Annotated[int, Range(1, 1000)] | None,  # a search has 1,000 seeds of its own
+    "level": Portion,
 }
 COMPILES = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}  # by script; the other commands take no steps of theirs
 

@@ -171,6 +171,25 @@ class RankConfig:
 
 
 @dataclass
+class ReproduceConfig:
+    paper_table: str | None = None  # said as `table=`: of conf/published, or a file that ends in .yaml
+    scale: str = "paper"  # of the table's
+    rows: list[str] | None = None  # by name; null: all
+    searches: int | None = None  # from so many seeds a row; null: the scale's
+    retrainings: int | None = None  # of the architecture that is picked; null: the scale's
+    root: str = "data"  # where data sets are
+    lookup: str = "auto"  # a table of trained architectures (docs/tables.md), where the columns are read from one
+    options: Any = None  # further ones of every search and training, {name: value}
+    launcher: Any = None
+    retry: str = "none"  # none, failed
+    max_failures: int | None = None
+    level: float = 0.95  # of the intervals
+    seed: int = 0  # of the resampling
+    dry_run: bool = False  # what would be begun with
+    output: str | None = None  # null: runs/<table>_<scale>
+
+
+@dataclass
 class TabulateConfig:
     space: Any = MISSING
     dataset: Any = MISSING

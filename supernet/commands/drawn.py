@@ -1,7 +1,8 @@
 """Architectures drawn at random, each once: of a space, or of what a table has of one."""
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from supernet.errors import UsageError
@@ -43,3 +44,22 @@ def drawn_rows(table: "Table", n: int, rng: random.Random,
     if len(found) < n:
         raise UsageError(f"n must be at most the {len(found)} architectures that {table.source} has of space {table.space.name}, got {n}")
     return found
+
+
+def affordable(space: "Space", evaluate: "Callable[[Genotype], Mapping[str, float]]", seconds: float,
+               rng: random.Random) -> "tuple[Genotype, float]":
+    """The best by `accuracy` of as many architectures as `seconds` pay for, each drawn uniformly and evaluated in its turn, and what they
+    cost: random search as NAS-Bench-201 simulates it (Dong and Yang 2020, Sec. 4). The first that would cost too much ends it. Where not
+    even one can be paid, it is the first drawn. What has no accuracy or cost is passed over."""
+    best, spent = (-math.inf, None), 0.0
+    while True:
+        genotype = space.sample(rng)
+        best = (best[0], best[1] or genotype)
+        found = evaluate(genotype)
+        accuracy, cost = found["accuracy"], found.get("seconds", math.nan)
+        if math.isnan(accuracy) or not cost > 0:
+            continue
+        if spent + cost > seconds:
+            return best[1], spent
+        spent += cost
+        best = max(best, (accuracy, genotype), key=lambda pair: pair[0])
