@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-QUIET = ("empty", "new_empty", "detach", "_record_function", "promote_types")  # launch nothing, though they are no views
+QUIET = ("empty", "new_empty", "detach", "_record_function", "promote_types", "_unsafe_view")  # launch nothing, though they are no views
 
 
 class Kernels(TorchDispatchMode):

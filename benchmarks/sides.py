@@ -166,6 +166,13 @@ def supernet(space: Space, sizes: Sizes, how: Method, dtype: torch.dtype) -> nn.
     return net.to(dtype)
 
 
+def ours_of(net: nn.Module, relaxation: Relaxation, sizes: Sizes, device: torch.device) -> Side:
+    """Our side alone, on a device."""
+    draw = torch.Generator().manual_seed(1)
+    dtype = next(net.parameters()).dtype
+    return _ours(net, relaxation.to(device, dtype), (noise(sizes, draw, device, dtype), noise(sizes, draw, device, dtype)))
+
+
 def _published(space: Space, net: nn.Module, sizes: Sizes, how: Method) -> tuple[nn.Module, Callable[[], nn.Module]]:
     """The edge-by-edge network with the weights of `net`, and what makes another one."""
     candidates = space.candidates()
@@ -188,7 +195,9 @@ def _ours(net: nn.Module, relaxation: Relaxation, batches: tuple[Batch, Batch]) 
     net = net.to(train[0].device, memory_format=torch.channels_last)
     sgd = torch.optim.SGD(net.parameters(), **W_OPTIMIZER)
     adam = torch.optim.Adam(relaxation.parameters(), **ALPHA_OPTIMIZER)
-    generators = {"alpha": torch.Generator(), "net": torch.Generator(train[0].device)}
+    device = train[0].device
+    # "meta", on which calls are counted and nothing is computed, has no generators; none of these steps draws for the net
+    generators = {"alpha": torch.Generator(), "net": torch.Generator("cpu" if device.type == "meta" else device)}
     first = Bilevel(net, relaxation, first_order, Classification(), sgd, adam, generators, clip_norm=CLIP_NORM)
     second = replace(first, hypergradient=finite_difference)
     problem = first.problem(train, val)

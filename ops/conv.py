@@ -53,6 +53,10 @@ def pointwise_stage(conv: nn.Conv2d) -> tuple[Stage, ...]:
     return (Stage(None, conv.weight),)
 
 
+def dense_layer(conv: nn.Conv2d) -> tuple[Stage, ...]:
+    return (Stage(None, conv.weight, conv.stride[0]),)
+
+
 class ReducedSkip(nn.Module):
     """Halves height and width with two 1x1 convolutions of stride 2, the second on the input shifted by one pixel, each
     giving half of the channels. An odd side is padded by one zero at its end, so that both halves have ceil(side / 2)."""
@@ -73,6 +77,9 @@ class ReducedSkip(nn.Module):
         both = torch.cat([F.pad(even, (0, 0, 0, 0, 0, inputs)), F.pad(odd, (0, 0, 0, 0, inputs, 0))])
         return (Stage(None, both, stride=2, halves=True),)
 
+    def layers(self) -> tuple[Stage, ...]:
+        return (Stage(None, self.even.weight, stride=2, odd=self.odd.weight),)
+
 
 class Factorised(nn.Module):
     """1 x size, then size x 1."""
@@ -90,7 +97,7 @@ def relu_conv_bn(channels_in: int, channels_out: int, norm: Normalisation, size:
     conv = _conv(channels_in, channels_out, size, stride)
     if size == stride == 1:
         return SeparableOp(conv, norm(channels_out), pointwise_stage)
-    return Op(conv, prefix=ReLU(), norm=norm(channels_out))
+    return Op(conv, prefix=ReLU(), norm=norm(channels_out), layers=dense_layer)
 
 
 def nor_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
@@ -99,7 +106,7 @@ def nor_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
 
 
 def factorised_reduce(channels_in: int, channels_out: int, norm: Normalisation) -> Op:
-    return SeparableOp(ReducedSkip(channels_in, channels_out), norm(channels_out), ReducedSkip.stages)
+    return SeparableOp(ReducedSkip(channels_in, channels_out), norm(channels_out), ReducedSkip.stages, layers=ReducedSkip.layers)
 
 
 def sep_conv(size: int, channels: int, stride: int, norm: Normalisation) -> Op:

@@ -122,12 +122,18 @@ class AvgPool:
 Prefix = Callable[[Tensor], Tensor]
 
 
+def no_layers(body: None) -> tuple[Stage, ...]:
+    """Of an op that is `norm(prefix(x))`."""
+    return ()
+
+
 class Op(nn.Module):
     """A candidate operation: `norm(body(prefix(x)))`, each part optional; (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)).
 
     `prefix` has no parameters and is hashable, so that operations which start with the same one (a ReLU, say) and read the
     same node share its result. Any module becomes an operation as `Op(module)`. family: by which drawings colour it; that of the class
-    unless given.
+    unless given. layers: of a body that is nothing but convolutions, `layers(body)` gives their weights, the first of which reads
+    `prefix(x)`; none for an op without a body. Kernels that compute many ops together then call neither it nor its body.
     """
 
     contributes = True  # False: the output is zero, and need not be computed
@@ -136,9 +142,9 @@ class Op(nn.Module):
     family: Family = "conv"
 
     def __init__(self, body: nn.Module | None = None, *, prefix: Prefix = Identity(), norm: BatchNorm | None = None,
-                 family: Family | None = None):
+                 family: Family | None = None, layers: Callable[[Any], tuple[Stage, ...]] | None = None):
         super().__init__()
-        self.prefix, self.body, self.norm = prefix, body, norm
+        self.prefix, self.body, self.norm, self._layers = prefix, body, norm, layers
         if family is not None:
             self.family = family
 
@@ -155,6 +161,11 @@ class Op(nn.Module):
     @property
     def traits(self) -> OpTraits:
         return OpTraits(self.family, self.parameter_free, self.passes_input, self.contributes)
+
+    @property
+    def layers(self) -> tuple[Stage, ...] | None:
+        """The convolutions that the op consists of beside its prefix and its norm; None where it is something else."""
+        return None if self._layers is None else self._layers(self.body)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         total = kernels_for(x).Sum()
@@ -179,10 +190,11 @@ class Op(nn.Module):
 
 class SeparableOp(Op):
     """An op that begins with a ReLU and whose body is separable convolutions: `stages(body)` gives their weights, for kernels that compute
-    them together. They then call no module of the body."""
+    them together. They then call no module of the body. layers: as for `Op`, where they are not the stages themselves."""
 
-    def __init__(self, body: nn.Module, norm: BatchNorm, stages: Callable[[Any], tuple[Stage, ...]], family: Family | None = None):
-        super().__init__(body, prefix=ReLU(), norm=norm, family=family)
+    def __init__(self, body: nn.Module, norm: BatchNorm, stages: Callable[[Any], tuple[Stage, ...]], family: Family | None = None,
+                 layers: Callable[[Any], tuple[Stage, ...]] | None = None):
+        super().__init__(body, prefix=ReLU(), norm=norm, family=family, layers=layers or stages)
         self._stages = stages
 
     def term(self, source: Source) -> Term:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ops.conv import factorised_reduce
 from ops.kernels.terms import Source, Term
-from ops.op import AvgPool, MaxPool, Normalisation, Op
+from ops.op import AvgPool, MaxPool, Normalisation, Op, no_layers
 
 
 class Zero(Op):
@@ -51,12 +51,12 @@ class GaussianNoise(Op):
 
 
 def skip(channels: int, stride: int, norm: Normalisation) -> Op:
-    return Skip() if stride == 1 else factorised_reduce(channels, channels, norm)
+    return Skip(layers=no_layers) if stride == 1 else factorised_reduce(channels, channels, norm)
 
 
 def max_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=MaxPool(size, stride), norm=norm.after_pool(channels), family="pool")
+    return Op(prefix=MaxPool(size, stride), norm=norm.after_pool(channels), family="pool", layers=no_layers)
 
 
 def avg_pool(size: int, channels: int, stride: int, norm: Normalisation) -> Op:
-    return Op(prefix=AvgPool(size, stride), norm=norm.after_pool(channels), family="pool")
+    return Op(prefix=AvgPool(size, stride), norm=norm.after_pool(channels), family="pool", layers=no_layers)

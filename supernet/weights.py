@@ -15,11 +15,13 @@ OPEN, PRUNED = -1, -2  # what `decided` says of an edge instead of the column of
 
 class Scales(NamedTuple):
     """Factors of one cell, all scalar tensors: of each (edge, op), edge weight included; of each edge alone; of each edge's auxiliary
-    skip. The last two are None for ones and for zeros."""
+    skip. The last two are None for ones and for zeros. kept: by whom it concerns, what cells with the same scales share in one call of the
+    network (`ops.kernels.packed`)."""
 
     ops: Sequence[Sequence[Tensor]]
     edges: Sequence[Tensor] | None = None
     skip: Sequence[Tensor] | None = None
+    kept: dict[Any, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Weights:
         if self.skip is not None:
             skip = (self.skip,) * len(table) if self.edges is None else (self.skip * self.edges).unbind()
         flat = table.reshape(-1).unbind()
-        return Scales(tuple(flat[i : i + width] for i in range(0, len(flat), width)), edges, skip)
+        return Scales(tuple(flat[i : i + width] for i in range(0, len(flat), width)), edges, skip, {})
 
 
 @dataclass(frozen=True)

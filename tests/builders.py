@@ -1,6 +1,7 @@
 """Networks, weights and steps of a search that tests of several files build. No configs: `searches.py` has what needs them."""
 
 import torch
+import torch.nn.functional as F
 
 from ops.op import Normalisation
 from supernet.bilevel import Bilevel
@@ -8,6 +9,7 @@ from supernet.hypergradients.first_order import first_order
 from supernet.spaces import darts
 from supernet.tasks.classification import Classification
 from supernet.weights import EdgeWeights, Weights
+from tests import reference
 
 SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(affine=True, after_pools=False)  # of networks
 
@@ -25,6 +27,24 @@ def random_weights(space, seed=1, active=False):
         mask = tuple(map(tuple, (torch.rand(table.shape, generator=g) < 0.4).tolist())) if active else None
         kinds[kind] = Weights(table, active=mask)
     return EdgeWeights(kinds)
+
+
+def compare(net, ref, weights, x, y, tolerance=1e-10):
+    """Ours with its edge-by-edge reference: output, gradients of the weight tables, of every parameter and of the input."""
+    tables = [] if weights is None else [w.ops for w in weights.values()]
+    results = []
+    for model in (net, ref):
+        inputs = x.clone().requires_grad_()
+        out = model(inputs, weights)
+        parameters = list(model.parameters())
+        grads = torch.autograd.grad(F.cross_entropy(out, y), [inputs, *tables, *parameters], allow_unused=True, materialize_grads=True)
+        results.append((out, grads[: 1 + len(tables)], dict(zip(parameters, grads[1 + len(tables):]))))
+    (out, some, by_parameter), (out_ref, some_ref, by_parameter_ref) = results
+    reference.close(out, out_ref, tolerance)
+    for a, b in zip(some, some_ref):
+        reference.close(a, b, tolerance)
+    for ours, theirs in reference.parameters_side_by_side(net, ref):
+        reference.close(by_parameter[ours], by_parameter_ref[theirs], tolerance)
 
 
 def small_search(relaxation_of, seed=0, **network):

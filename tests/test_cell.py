@@ -10,31 +10,13 @@ from supernet.space import CellSpec, Space
 from supernet.spaces import darts
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import backends, reference
-from tests.builders import FINAL, SEARCH, build, random_weights
+from tests.builders import FINAL, SEARCH, build, compare, random_weights
 
 
 @pytest.fixture(params=["plain", "native"], autouse=True)
 def backend(request):
     with backends.using(request.param):
         yield request.param
-
-
-def compare(net, ref, weights, x, y, tolerance=1e-10):
-    """Output, gradients of the weight tables, of every parameter and of the input."""
-    tables = [] if weights is None else [w.ops for w in weights.values()]
-    results = []
-    for model in (net, ref):
-        inputs = x.clone().requires_grad_()
-        out = model(inputs, weights)
-        parameters = list(model.parameters())
-        grads = torch.autograd.grad(F.cross_entropy(out, y), [inputs, *tables, *parameters], allow_unused=True, materialize_grads=True)
-        results.append((out, grads[: 1 + len(tables)], dict(zip(parameters, grads[1 + len(tables):]))))
-    (out, some, by_parameter), (out_ref, some_ref, by_parameter_ref) = results
-    reference.close(out, out_ref, tolerance)
-    for a, b in zip(some, some_ref):
-        reference.close(a, b, tolerance)
-    for ours, theirs in reference.parameters_side_by_side(net, ref):
-        reference.close(by_parameter[ours], by_parameter_ref[theirs], tolerance)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -3,9 +3,11 @@
 `plain` says what each computes, in PyTorch, and always works. Other backends compute the same with less time and memory: `native` on a CPU
 (C++, built once where a compiler is there), `triton_kernels` on a GPU. Their backwards cannot be differentiated again, so whatever needs
 that (exact second order, implicit gradients, Lanczos) runs within `differentiable_twice()`, on the plain path; and so does, within
-`on_plain_path()`, what looks at single modules or operations (hooks, counts of multiply-adds).
+`on_plain_path()`, what looks at single modules or operations (hooks, counts of multiply-adds). `packed` and `packed.merged` ask for few
+launches with PyTorch alone; theirs can be differentiated again.
 
-A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it may compute whole (`terms`).
+A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it may compute whole (`terms`); `sums`: those of a cell, which
+it may compute together; and it says whether its gradients can be differentiated `TWICE`.
 """
 
 import importlib
@@ -25,13 +27,16 @@ from ops.kernels.plain import Norm
 
 __all__ = ["BACKENDS", "Backend", "Norm", "differentiable_twice", "kernels_for", "on_plain_path", "path_of_now", "plain", "use"]
 
-BACKENDS = ("auto", "plain", "native")
+BACKENDS = ("auto", "plain", "native", "packed", "merged")
+PACKED = {"packed": ("ops.kernels.packed", "backend plain PyTorch, ops packed into few calls"),
+          "merged": ("ops.kernels.packed.merged", "backend plain PyTorch, ops packed into few calls, separable convolutions as dense ones")}
 _fused: ModuleType | None = None  # of the process: autograd calls ops in threads of its own
 _plain: ContextVar[bool] = ContextVar("plain", default=False)  # of a thread, for as long as a context lasts
 
 
 class Backend(NamedTuple):
-    """Who computes: `plain`, `native` or `triton`; and a line that says so, and why where that is not what could be expected."""
+    """Who computes: `plain`, `native`, `triton`, `packed` or `merged`; and a line that says so, and why where that is not what could be
+    expected."""
 
     name: str
     line: str
@@ -39,14 +44,18 @@ class Backend(NamedTuple):
 
 def use(backend: str, *, device: str = "cpu", hindrance: str | None = None) -> Backend:
     """Chooses who computes from now on, in all threads. `auto`: the fastest that is proved here; `native`: fused kernels, or an error where
-    there are none. device: the type of device that computes. hindrance: the option with which nothing but the plain path works, if there
-    is one. Raises ValueError."""
+    there are none; `packed`, `merged`: PyTorch in few calls (`packed`). device: the type of device that computes. hindrance: the option
+    with which native kernels do not work, if there is one. Raises ValueError."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     global _fused
     _fused = None
     if backend == "plain":
         return Backend("plain", "backend plain PyTorch")
+    if backend in PACKED:
+        module, line = PACKED[backend]
+        _fused = importlib.import_module(module)  # when first asked for: it needs `ops`, which needs this
+        return Backend(backend, line)
     try:
         if hindrance is not None:
             raise BuildError(f"with {hindrance} nothing else works")
@@ -94,8 +103,8 @@ def _on_path(plain: bool) -> Iterator[None]:
 
 
 def differentiable_twice() -> AbstractContextManager[None]:
-    """Within, everything is computed on the plain path, whose gradients can be differentiated again."""
-    return on_plain_path()
+    """Within, everything is computed by a backend whose gradients can be differentiated again: the one in use, or else the plain path."""
+    return _on_path(_plain.get() or _fused is None or not _fused.TWICE)
 
 
 def kernels_for(x: Tensor) -> ModuleType:

@@ -16,10 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from ops.kernels import plain
 from ops.kernels.build import library
-from ops.kernels.plain import Norm, same_shape
+from ops.kernels.plain import NodeSums, Norm, Rounds, same_shape
 from ops.kernels.terms import Flow, Normaliser, Settled, Source, Stage, Term
 
 REAL = {torch.float32: "float", torch.float64: "double"}
+TWICE = False  # its gradients cannot be differentiated again
 HALVES = -2  # the size of what reads two pixels
 MAX_POOL = 15  # larger windows have more places than a byte can name
 
@@ -499,6 +500,10 @@ class Sum:
 
     def total(self) -> Tensor:
         return total_of(self.terms)
+
+
+def sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
+    return NodeSums(Sum)
 
 
 def total_of(terms: Sequence[Scaled]) -> Tensor:

@@ -87,6 +87,34 @@ def avg_pool(x: Tensor, size: int, stride: int) -> Tensor:
     return F.avg_pool2d(x, size, stride, size // 2, count_include_pad=False)
 
 
+Rounds = Callable[[], Sequence[Sequence[Any]]]  # the ops of a cell that will be added, those together whose sources are there at once
+
+
+class NodeSums(dict):
+    """The sums of a cell's nodes, by node, of a backend that computes each node's `Sum` on its own."""
+
+    def __init__(self, new: Callable[[], Any]):
+        super().__init__()
+        self._new = new
+
+    def __missing__(self, node: int) -> Any:
+        self[node] = self._new()
+        return self[node]
+
+    def take(self, node: int) -> Tensor | None:
+        """The total; None for a node that nothing was added to."""
+        return self.pop(node).total() if node in self else None
+
+    def close(self) -> None:
+        """Once the last node is taken."""
+
+
+def sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
+    """The sums of a cell's nodes, `sums[node].add(...)` as `Sum.add`. x: an input of the cell. rounds, kept: for backends that compute the
+    ops of several nodes together: what will be added, and a place for what cells that are called with the same scales can share."""
+    return NodeSums(Sum)
+
+
 def same_shape(x: Tensor, shape: Sequence[int]) -> None:
     """Raises ValueError where not all that a sum adds up has one shape."""
     if x.shape != shape:

@@ -67,6 +67,10 @@ class Stage(NamedTuple):
 
     halves: output (i, j) is the product of pointwise, (C', 2C, 1, 1), with the pixels (2i, 2j) and (2i + 1, 2j + 1), zeros beyond the
     border, one after the other (`ops.conv.ReducedSkip`); stride is 2 and there is no `depthwise`.
+
+    As one of an op's `layers`, which are parameters as they are, `pointwise` may be any kernel (C', C, k, k), k odd, without `depthwise`,
+    padded by dilation * (k - 1) / 2; and where `odd` is given, the output is two products one after the other: of `pointwise` with the
+    pixels (2i, 2j), and of `odd` with the pixels (2i + 1, 2j + 1).
     """
 
     depthwise: Tensor | None
@@ -75,6 +79,7 @@ class Stage(NamedTuple):
     dilation: int = 1
     norm: Normaliser | None = None
     halves: bool = False
+    odd: Tensor | None = None
 
 
 class Term(NamedTuple):

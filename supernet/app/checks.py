@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from ops.kernels import PACKED
 from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
 from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Whole, expected
@@ -22,7 +23,7 @@ OPTIONS: Mapping[str, Any] = {
     "lr_minimum": NonNegative,
     "threads": Annotated[int, Range(1, 4096)] | None,
     "workers": Annotated[int, Range(0, 1024)],
-    "backend": Literal["auto", "plain", "native"],
+    "backend": Literal["auto", "plain", "native", "packed", "merged"],
     "amp": Literal["none", "bf16"],
     "log_every": Count,
     "keep_checkpoints": Count,
@@ -107,6 +108,8 @@ def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"compile must be {' or '.join(allowed)} here, got {cfg.compile}")
     if cfg.compile == "inductor" and cfg.checkpoint_cells:
         raise UsageError("compile=inductor cannot follow checkpoint_cells=true, which draws again what it drew: pass compile=none")
+    if cfg.compile == "inductor" and cfg.backend in PACKED:
+        raise UsageError(f"compile=inductor compiles what backend=plain computes: pass one of both alone, got backend={cfg.backend}")
     if cfg.compile == "graph":
         for key, draws in (("drop_path_prob", cfg.drop_path_prob > 0), ("skip_dropout", cfg.skip_dropout is not None)):
             if draws:

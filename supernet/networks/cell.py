@@ -4,7 +4,7 @@ One class serves the supernet (many candidates an edge) and the final network (o
 at a time, `state[d] = sum over (s, d), o of weight[e, o] * op_eo(state[s])`; `tests/reference.py` holds that slow version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class MixedEdges(nn.Module):
 
     def __init__(self, spec: CellSpec, present: Mask, channels: int, norm: Normalisation, *, auxiliary_skip: bool = False):
         super().__init__()
-        self.channels = channels
+        self.channels, self.num_inputs = channels, spec.num_inputs
         self.edges, self.shared, self.auxiliary = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.bundles: dict[int, list[tuple[int, int, int, Op]]] = {}  # source -> (edge, column, destination, op)
         self.skips: dict[int, list[tuple[int, int, Op]]] = {}  # source -> (edge, destination, auxiliary skip)
@@ -60,7 +60,19 @@ class MixedEdges(nn.Module):
                 self.auxiliary[names[e]] = make_op("skip_connect", channels, stride, norm)
                 self.skips.setdefault(source, []).append((e, destination, self.auxiliary[names[e]]))
 
-    def leave(self, source: int, x: Tensor, sums: "Sums", scales: Scales | None, active: Mask | None,
+    def running(self, active: Mask | None, with_skips: bool) -> list[list[Op]]:
+        """The ops that `leave` adds, in its order: those that leave the cell's inputs together, then node by node."""
+        rounds: list[list[Op]] = [[]]
+        for source in sorted({*self.bundles, *self.skips}):
+            own = [op for e, o, _, op in self.bundles.get(source, ()) if op.contributes and (active is None or active[e][o])]
+            own += [op for _, _, op in self.skips.get(source, ())] if with_skips else []
+            if source < self.num_inputs:
+                rounds[0] += own
+            else:
+                rounds.append(own)
+        return rounds
+
+    def leave(self, source: int, x: Tensor, sums: Mapping[int, Any], scales: Scales | None, active: Mask | None,
               drop: Tensor | None, generator: torch.Generator | None) -> None:
         """Adds what leaves node `source` with state `x` to the running `sums` of its destinations.
 
@@ -91,22 +103,6 @@ def mixes(present: Mask) -> bool:
     return any(sum(row) > 1 for row in present)
 
 
-class Sums(dict):
-    """The running sum of each node, by node, in the kernels that compute on tensors like `x`."""
-
-    def __init__(self, x: Tensor):
-        super().__init__()
-        self._kernels = kernels_for(x)
-
-    def __missing__(self, node: int) -> Any:
-        self[node] = self._kernels.Sum()
-        return self[node]
-
-    def take(self, node: int) -> Tensor | None:
-        """The total; None for a node that nothing was added to."""
-        return self.pop(node).total() if node in self else None
-
-
 def dropout_mask(y: Tensor, prob: float, generator: torch.Generator | None) -> Tensor:
     """Independent factors of the shape of `y`: 0 with probability `prob`, else 1 / (1 - prob)."""
     if generator is None:
@@ -128,7 +124,7 @@ class Bypass:
             if any(present[e]):
                 self.leaving.setdefault(source, []).append((e, destination))
 
-    def leave(self, source: int, x: Tensor, sums: Sums, edges: Sequence[Tensor] | None, active: Mask | None,
+    def leave(self, source: int, x: Tensor, sums: Mapping[int, Any], edges: Sequence[Tensor] | None, active: Mask | None,
               drop: Tensor | None) -> Tensor:
         """Adds what passes by to the running `sums`; returns what the ops read. drop: as for `MixedEdges.leave`; an edge is dropped with
         what passes it by."""
@@ -179,7 +175,10 @@ class Cell(nn.Module):
             if generator is None:
                 raise ValueError("drop path draws at every forward: the network must be called with generator=")
             drop = drop_path_masks(len(spec.edges), x.shape[0], drop_path_prob, generator, x)
-        states, sums, passed = list(inputs), Sums(x), Sums(x)
+        kernels, kept = kernels_for(x), None if scales is None else scales.kept
+        states = list(inputs)
+        sums = kernels.sums(x, lambda: self.mixed.running(active, scales is not None and scales.skip is not None), kept)
+        passed = kernels.sums(x, list, kept)
         for node in range(spec.num_inputs + spec.num_nodes):
             if node >= spec.num_inputs:
                 states.append(self._state(sums.take(node), passed.take(node), x))
@@ -187,6 +186,7 @@ class Cell(nn.Module):
             if self.bypass is not None:
                 read = self.bypass.leave(node, read, passed, None if scales is None else scales.edges, active, drop)
             self.mixed.leave(node, read, sums, scales, active, drop, generator)
+        sums.close()
         return torch.cat([states[n] for n in self.outputs], 1)
 
     def _state(self, computed: Tensor | None, passed: Tensor | None, x: Tensor) -> Tensor:

@@ -16,11 +16,13 @@ from ops.kernels.triton_kernels.batch_statistics import moments_of
 from ops.kernels.triton_kernels.layout import last, stacked
 from ops.kernels.triton_kernels.pool import MaxPool
 from ops.kernels.triton_kernels.separable_convolution import separable_of
-from ops.kernels.triton_kernels.sums import Sum
+from ops.kernels.triton_kernels.sums import Sum, sums
 from ops.kernels.triton_kernels.weighted_sum import mix_of
 
-__all__ = ["Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "separable", "separable_many"]
+__all__ = ["Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "separable", "separable_many",
+           "sums"]
 
+TWICE = False  # their gradients cannot be differentiated again
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.kernels.plain import Norm
+from ops.kernels.plain import NodeSums, Norm, Rounds
 from ops.kernels.terms import Normaliser, Source, Stage, Term
 from ops.kernels.triton_kernels.batch_statistics import statistics_of
 from ops.kernels.triton_kernels.layout import last, stacked
@@ -145,6 +145,10 @@ class Sum:
             return parts[0].x
         with torch.cuda.device_of(parts[0].x):
             return mix_of([part.x for part in parts], [part.norm for part in parts], scales)
+
+
+def sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
+    return NodeSums(Sum)
 
 
 def _changed(part: Part, factor: Tensor | None, change: Callable[[Tensor], Tensor] | None) -> Tensor:
