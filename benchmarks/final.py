@@ -6,7 +6,8 @@ A published genotype, trained as DARTS trains it: drop path, auxiliary head, gra
 are compared before anything is timed, without drop path, whose masks differ. Measured as in `benchmarks.search_step`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -77,16 +78,21 @@ def make_sides(genotype: str, sizes: Sizes, device: torch.device, dtype: torch.d
     return {"ours": _ours(net.to(device, memory_format=torch.channels_last), batch), "reference": theirs}
 
 
-def _ours(net: nn.Module, batch: Batch) -> Side:
-    batch = (batch[0].to(memory_format=torch.channels_last), batch[1])
+def loop_of(net: nn.Module, batch: Batch, *, context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+            w_optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD) -> FinalLoop:
+    """The loop of `train_final.py` around a network, for steps on one batch."""
     device, position = batch[0].device, Position()
     generators = Generators({"net": torch.Generator(device).manual_seed(2)})
-    task = Classification(auxiliary_weight=AUXILIARY_WEIGHT)
-    loop = FinalLoop(net, task, torch.optim.SGD(net.parameters(), **W_OPTIMIZER), None, None, None, lr=W_OPTIMIZER["lr"],
-                     schedule=lambda lr, epoch, epochs: lr, drop_path_prob=0.0, clip_norm=CLIP_NORM, generators=generators,
-                     guard=Guard(net, device, 50, position, lambda batch, otherwise: "of the benchmark"), totals=Totals(device),
-                     position=position)
-    return Side(net, (), (loop.optimizer,), (batch,), lambda: {"train": task(net, batch, generator=generators["net"]).loss},
+    return FinalLoop(net, Classification(auxiliary_weight=AUXILIARY_WEIGHT), w_optimizer(net.parameters(), **W_OPTIMIZER), None, None, None,
+                     lr=W_OPTIMIZER["lr"], schedule=lambda lr, epoch, epochs: lr, drop_path_prob=0.0, clip_norm=CLIP_NORM,
+                     generators=generators, guard=Guard(net, device, 50, position, lambda batch, otherwise: "of the benchmark"),
+                     totals=Totals(device), position=position, context=context)
+
+
+def _ours(net: nn.Module, batch: Batch) -> Side:
+    batch = (batch[0].to(memory_format=torch.channels_last), batch[1])
+    loop = loop_of(net, batch)
+    return Side(net, (), (loop.optimizer,), (batch,), lambda: {"train": loop.task(net, batch, generator=loop.generators["net"]).loss},
                 {"train": lambda: loop.step(batch)})
 
 

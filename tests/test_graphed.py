@@ -442,6 +442,7 @@ def test_batches_of_another_image_size_are_refused():
         graphed.step((train[0][:, :, :4], train[1]), val)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", SEARCHES)
 def test_on_a_gpu_replays_equal_the_eager_step(name):

@@ -24,6 +24,7 @@ pytest.importorskip("triton", reason="the kernels need Triton (pip install .[tri
 from ops.kernels import triton_kernels as fused  # noqa: E402
 from ops.kernels.triton_kernels import batch_statistics, depthwise, layout, pool, sums, weighted_sum  # noqa: E402
 
+pytestmark = pytest.mark.cuda
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FORWARD, BACKWARD = {torch.float32: 1e-5, torch.float64: 1e-12}, {torch.float32: 1e-4, torch.float64: 1e-11}
