@@ -9,8 +9,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 
 # From low to high; a room (a folder or a module of `supernet/`) imports what stands before it. A new one is entered where it belongs.
-VALUES = ("errors", "ranges", "files", "interfaces", "genotype", "space")  # plain values, without PyTorch
-ORDER = (*VALUES, "weights",
+VALUES = ("errors", "ranges", "files", "interfaces", "genotype", "space", "trials", "objectives")  # plain values, without PyTorch
+ORDER = (*VALUES, "searchers", "weights",
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
