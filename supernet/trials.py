@@ -63,13 +63,16 @@ class Trial(NamedTuple):
 @dataclass
 class History:
     """The trials so far, by number, and what was found of each architecture. `number` is that of the trial which is asked for next: of a
-    generation, whose members see the same trials, each has its own."""
+    generation, whose members see the same trials, each has its own. `begin` is the first trial of the searcher that is asked: what came
+    before it was handed on by another (`searchers.hybrid`)."""
 
     trials: list[Trial] = field(default_factory=list)
     number: int = 0
+    begin: int = 0
 
     def __post_init__(self) -> None:
-        self.met: set[Genotype] = set()  # every architecture that was evaluated or refused; of trainings of any length
+        self.met: set[Genotype] = set()  # every architecture that was evaluated, of trainings of any length, or refused
+        self.refused: set[Genotype] = set()
         self._first: dict[tuple[Genotype, float], Trial] = {}
         self._part: History | None = None
         for trial in self.trials:
@@ -92,17 +95,17 @@ class History:
     def first(self, size: int, number: int) -> "History":
         """As the `number`-th trial sees it: the first `size` trials, all where there are fewer. The same object for the members of a
         generation."""
-        if size >= len(self.trials):
-            self.number = number
-            return self
-        if self._part is None or len(self._part) != size:
+        if size < len(self.trials) and (self._part is None or len(self._part) != size):
             self._part = History(self.trials[:size])
-        self._part.number = number
-        return self._part
+        seen = self if size >= len(self.trials) else self._part
+        seen.number, seen.begin = number, 0
+        return seen
 
     def _note(self, trial: Trial) -> None:
         self.met.add(trial.genotype)
-        if trial.refused is None:
+        if trial.refused is not None:
+            self.refused.add(trial.genotype)
+        else:
             self._first.setdefault((trial.genotype, trial.fidelity), trial)
 
     def known(self, genotype: Genotype, fidelity: float = 1.0) -> Trial | None:
@@ -112,6 +115,10 @@ class History:
     def evaluated(self) -> list[Trial]:
         """All trials but those refused."""
         return [trial for trial in self.trials if trial.refused is None]
+
+    def own(self) -> int:
+        """How many trials the searcher that is asked has asked for before."""
+        return self.number - self.begin
 
 
 def best(trials: Iterable[Trial]) -> Trial | None:

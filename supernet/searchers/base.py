@@ -18,7 +18,7 @@ class Searcher:
         """The proposal of number `history.number`, from the first `sees(number)` trials. rng: that proposal's own source of randomness."""
         raise NotImplementedError
 
-    def sees(self, number: int) -> int:
+    def sees(self, number: int, begin: int = 0) -> int:
         """How many of the first trials decide what the `number`-th asks for: `number` where each follows from the one before, fewer where
-        a generation is asked for at once, so that its members can be evaluated together."""
+        a generation is asked for at once, so that its members can be evaluated together. begin: as `History.begin`."""
         return number

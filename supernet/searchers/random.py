@@ -18,5 +18,5 @@ class Random(Searcher):
     def ask(self, history: History, rng: random.Random) -> Proposal:
         return Proposal(self.space.sample(rng), change="random")
 
-    def sees(self, number: int) -> int:
-        return 0
+    def sees(self, number: int, begin: int = 0) -> int:
+        return begin

@@ -32,5 +32,5 @@ class RegularisedEvolution(Searcher):
         parent = max((rng.choice(members) for _ in range(self.sample)), key=lambda trial: trial.scores[0])
         return Proposal(self.space.mutate(parent.genotype, rng), (parent.number,), "mutation")
 
-    def sees(self, number: int) -> int:
-        return 0 if number < self.population else number
+    def sees(self, number: int, begin: int = 0) -> int:
+        return 0 if number < self.population else number  # what was handed on is of the population
