@@ -1,18 +1,23 @@
+import math
 import random
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from supernet.errors import UsageError
 from supernet.objectives import Objective
 from supernet.searchers.annealing import Annealing
+from supernet.searchers.fronts import crowding, front, ranks
 from supernet.searchers.genetic import Genetic
 from supernet.searchers.hybrid import Hybrid
 from supernet.searchers.local_search import LocalSearch
 from supernet.searchers.loop import Budget
+from supernet.searchers.nsga2 import NSGA2
 from supernet.searchers.random import Random
 from supernet.searchers.regularised_evolution import RegularisedEvolution
+from supernet.searchers.reinforce import Reinforce, decisions
 from supernet.searchers.successive_halving import Hyperband, SuccessiveHalving
 from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, toy
 from supernet.trials import History, best
@@ -33,8 +38,14 @@ SEARCHERS = {
     "local_search, first": lambda space: LocalSearch(space, first_improvement=True),
     "successive_halving": lambda space: SuccessiveHalving(space, factor=2, rungs=3),
     "hyperband": lambda space: Hyperband(space, factor=2, rungs=3),
+    "nsga2": lambda space: NSGA2(space, population=8),
+    "reinforce": lambda space: Reinforce(space, lr=0.3, entropy=0.01, scale=1.0),
     "hybrid": lambda space: Hybrid(space, parts={"genetic": lambda s: Genetic(s, population=6), "local": LocalSearch},
                                    trials={"genetic": 18}),
+    "hybrid, into a policy and a front": lambda space: Hybrid(
+        space, parts={"evolution": lambda s: RegularisedEvolution(s, population=5, sample=2),
+                      "reinforce": lambda s: Reinforce(s, scale=1.0), "nsga2": lambda s: NSGA2(s, population=9)},
+        trials={"evolution": 13, "reinforce": 16}),
     "hybrid, into generations": lambda space: Hybrid(
         space, parts={"random": Random, "genetic": lambda s: Genetic(s, population=6), "halving": lambda s: SuccessiveHalving(s, factor=2)},
         trials={"random": 11, "genetic": 14}),
@@ -81,6 +92,8 @@ LEARNING = {
     "genetic": lambda space: Genetic(space, population=50, mutation_prob=0.05, elite=5),
     "annealing": lambda space: Annealing(space, start=0.3, end=0.005, steps=2000),
     "local_search": lambda space: LocalSearch(space, first_improvement=True),
+    "reinforce": lambda space: Reinforce(space, lr=0.1, scale=1.0),
+    "nsga2": lambda space: NSGA2(space, population=40, mutation_prob=0.05),
     "hybrid": lambda space: Hybrid(space, parts={"genetic": lambda s: Genetic(s, population=50), "local": LocalSearch},
                                    trials={"genetic": 300}),
 }
@@ -186,3 +199,78 @@ def test_parts_of_a_hybrid_must_have_their_trials():
     found = run(trials(SEARCHERS["hybrid"](NB), NB))
     handed = best(History(found[:18]))
     assert found[18].parents == (handed.number,), "local search begins at the best of what it is handed"
+
+
+def test_ranks_and_crowding_are_what_their_definitions_say():
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 6, (40, 3)).astype(float)
+    left, rank, slow = set(range(40)), 0, {}
+    while left:  # peel off what none of those left dominates
+        peeled = {i for i in left if not any((points[j] >= points[i]).all() and (points[j] > points[i]).any() for j in left)}
+        slow |= dict.fromkeys(peeled, rank)
+        left, rank = left - peeled, rank + 1
+    assert ranks(points).tolist() == [slow[i] for i in range(40)] and (front(points) == (ranks(points) == 0)).all()
+    line = np.array([[0.0, 10], [1, 8], [3, 7], [10, 0]])
+    assert crowding(line).tolist() == [math.inf, 0.3 + 0.3, 0.9 + 0.8, math.inf]
+
+
+def test_nsga2_comes_nearer_to_the_front_than_random_search():
+    wanted = Objective(minimise=["size"])
+    evaluator = Additive(NB, seed=2)
+
+    def area(searcher, seed):
+        """Of what is dominated, above accuracy 0 and below size 6."""
+        found = np.array([t.scores for t in run(trials(searcher, NB, objective=wanted, evaluator=evaluator, seed=seed,
+                                                       budget=Budget(trials=200)))])
+        kept, total, height = found[front(found)], 0.0, 0.0
+        for accuracy, size in sorted(kept.tolist(), key=lambda point: -point[1]):
+            total, height = total + (size + 6) * max(0.0, accuracy - height), max(height, accuracy)
+        return total
+
+    ours = [area(NSGA2(NB, population=20), seed) for seed in range(4)]
+    assert statistics.mean(ours) > max(area(Random(NB), seed) for seed in range(4))
+
+
+def test_parents_of_a_front_are_the_best_of_all_before():
+    found = run(trials(NSGA2(NB, population=10), NB, objective=Objective(minimise=["size"]), budget=Budget(trials=40)))
+    alive = [t for t in found[:30]]
+    points = np.array([t.scores for t in alive])
+    best_of_all = {alive[i].genotype for i in np.flatnonzero(ranks(points) == 0)}
+    parents = {found[p].genotype for t in found[30:] for p in t.parents}
+    assert parents and (len(best_of_all) > 10 or parents & best_of_all)
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_a_policy_knows_by_which_decisions_it_came_to_an_architecture(space):
+    """The probabilities of all architectures of a small space sum to 1; elsewhere those of the decisions are allowed ones."""
+    rng, searcher = random.Random(0), Reinforce(space, lr=0.5, scale=1.0)
+    run(trials(searcher, space, budget=Budget(trials=20)))
+    policy = searcher._learned(History(run(trials(searcher, space, budget=Budget(trials=20)))))
+
+    def probability(genotype):
+        return math.prod(policy.probabilities(d.key, d.size, d.allowed)[d.allowed.index(d.taken)] for d in decisions(space, genotype))
+
+    if space.count() < 20_000:
+        assert sum(map(probability, space.enumerate())) == pytest.approx(1)
+    assert 0 < probability(space.sample(rng)) < 1
+
+
+def test_the_gradient_of_a_policy_is_that_of_its_log_probability_and_entropy():
+    searcher, rng = Reinforce(SPACES["darts"]), random.Random(1)
+    policy = searcher._learned(History())
+    for decision in decisions(SPACES["darts"], SPACES["darts"].sample(rng)):
+        policy.logits[decision.key] = np.array([rng.gauss(0, 1) for _ in range(decision.size)])
+
+        def value(row, decision=decision):
+            row = row[list(decision.allowed)]
+            log_p = row - np.log(np.exp(row).sum())
+            return 0.7 * log_p[decision.allowed.index(decision.taken)] - 0.3 * (np.exp(log_p) * log_p).sum()
+
+        row, h = policy.logits[decision.key], 1e-6
+        slow = [(value(row + h * unit) - value(row - h * unit)) / (2 * h) for unit in np.eye(decision.size)]
+        assert policy.gradient(decision, 0.7, 0.3) == pytest.approx(slow, abs=1e-8)
+
+
+def test_a_policy_refuses_cells_whose_edges_hold_several_ops():
+    with pytest.raises(UsageError, match="decides about one op of each edge"):
+        Reinforce(darts.make(ops_per_edge=2))
