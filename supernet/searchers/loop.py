@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from supernet.errors import UsageError
@@ -31,8 +31,12 @@ class Budget:
     simulated_s: Positive | None = None
 
     def __post_init__(self) -> None:
-        if not any(asdict(self).values()):
+        if not self.bounds():
             raise UsageError("budget: expected at least one of trials, images, wall_s, simulated_s above 0, got none")
+
+    def bounds(self) -> list[tuple[str, float]]:
+        """Those that there are, by name."""
+        return [(key, bound) for key, bound in vars(self).items() if bound is not None]
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Spent:
 
     def share(self, budget: Budget) -> float:
         """Of that bound which is nearest: 1 or more where the budget is spent."""
-        return max(getattr(self, key) / bound for key, bound in asdict(budget).items() if bound is not None)
+        return max(getattr(self, key) / bound for key, bound in budget.bounds())
 
 
 @ranged

@@ -34,7 +34,8 @@ class Decision:
 class Reinforce(Searcher):
     """Each trial is drawn from the policy; after it the logits go one step of Adam along (reward - baseline) times the gradient of the log
     probability, plus `entropy` times that of the decisions' entropy. baseline: the moving average of rewards with decay
-    `baseline_decay`, beginning at the first.
+    `baseline_decay`, as if it had begun with their mean (no bias towards 0), this trial's reward included, as in the official code
+    (reinforce.py), where a score is in percent; what it is in makes no difference to Adam.
 
     reward: the score itself (`metric`); its `sigmoid` around the first score; or its `improvement` over the best before, 0 where there
     is none. A decision is the op of an edge, and where a node keeps some of its edges, how many, and each of them in order of their
@@ -80,14 +81,14 @@ class Reinforce(Searcher):
 
     def _learn(self, policy: "_Policy", trial: Trial) -> None:
         score = trial.scores[0] / self.scale
-        first = policy.baseline is None
-        if first:
+        if policy.weight == 0:
             policy.first = policy.best = score
         reward = {"metric": score, "sigmoid": 1 / (1 + math.exp(min(700.0, policy.first - score))),
                   "improvement": max(0.0, score - policy.best)}[self.reward]
         policy.best = max(policy.best, score)
-        advantage = 0.0 if first else reward - policy.baseline
-        policy.baseline = reward if first else self.baseline_decay * policy.baseline + (1 - self.baseline_decay) * reward
+        policy.total = self.baseline_decay * policy.total + (1 - self.baseline_decay) * reward
+        policy.weight = self.baseline_decay * policy.weight + (1 - self.baseline_decay)
+        advantage = reward - policy.total / policy.weight
         gradients: dict[Key, np.ndarray] = {}
         for decision in decisions(self.space, trial.genotype):
             row = gradients.setdefault(decision.key, np.zeros(decision.size))
@@ -101,7 +102,8 @@ class _Policy:
 
     logits: dict[Key, np.ndarray] = field(default_factory=dict)
     moments: dict[Key, tuple[np.ndarray, np.ndarray, int]] = field(default_factory=dict)
-    baseline: float | None = None
+    total: float = 0.0  # of the moving average of rewards
+    weight: float = 0.0
     first: float = 0.0
     best: float = 0.0
     size: int = 0
