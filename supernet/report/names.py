@@ -23,10 +23,10 @@ OP_COLOURS = ("#8c8c8c", "#e69f00", "#56b4e9", "#000000", "#0072b2", "#009e73", 
               "#6a3d9a", "#b2a429", "#7f4f24", "#3a86a8", "#c1121f", "#588157", "#9d4edd", "#ff7f7f")
 
 
-def plain(text: str) -> str:
-    """One line of printable ASCII, cut to MAX_LABEL: every font has its glyphs, and no control character reaches an SVG."""
+def plain(text: str, most: int = MAX_LABEL) -> str:
+    """One line of printable ASCII, cut to `most` characters: every font has its glyphs, and no control character reaches an SVG."""
     shown = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return shown if len(shown) <= MAX_LABEL else shown[: MAX_LABEL - 3] + "..."
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def op_label(op: str) -> str:
