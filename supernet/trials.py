@@ -28,9 +28,10 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """`gives`: the names of the metrics that every evaluation has."""
+    """`gives`: the names of the metrics that every evaluation has. `shortens`: whether it can train less than whole (`fidelity`)."""
 
     gives: frozenset[str]
+    shortens: bool
 
     def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation: ...
 

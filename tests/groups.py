@@ -23,6 +23,7 @@ NEEDS = {
     ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
     ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"], ("select", "strongest_pairs"): ["space.ops_per_edge=2"],
 }
+ELSEWHERE = {"proxy", "searcher", "objective"}  # of other commands: test_proxies.py, test_searchers.py
 LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}  # groups of which a search takes any number
 
 
@@ -32,7 +33,7 @@ def choices(group: str) -> list[str]:
 
 def everything() -> list[tuple[str, str]]:
     """(group, choice), of the groups that the two scripts compose."""
-    folders = (folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name != "proxy")  # `rank`: test_proxies.py
+    folders = (folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in ELSEWHERE)
     return [(folder, choice) for folder in folders for choice in choices(folder)]
 
 

@@ -15,7 +15,7 @@ ORDER = (*VALUES, "searchers", "weights",
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
-         "app", "commands", "rank", "tabulate", "compare", "supernet")  # options to objects; what is started; the package itself
+         "app", "commands", "race", "rank", "tabulate", "compare", "supernet")  # options to objects; what is started; the package itself
 
 
 class Import(NamedTuple):

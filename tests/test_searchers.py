@@ -3,9 +3,13 @@ import random
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 
+import hydra
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from supernet.app.build import build
+from supernet.app.options import CONF
 from supernet.errors import UsageError
 from supernet.objectives import Objective
 from supernet.searchers.annealing import Annealing
@@ -21,6 +25,7 @@ from supernet.searchers.reinforce import Reinforce, decisions
 from supernet.searchers.successive_halving import Hyperband, SuccessiveHalving
 from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, toy
 from supernet.trials import History, best
+from tests.searches import configs
 from tests.trials import Additive, run, trials
 
 SPACES = {"toy": toy.make(), "nasbench201": nasbench201.make(), "darts": darts.make(), "macro": nasbench_macro.make(),
@@ -274,3 +279,11 @@ def test_the_gradient_of_a_policy_is_that_of_its_log_probability_and_entropy():
 def test_a_policy_refuses_cells_whose_edges_hold_several_ops():
     with pytest.raises(UsageError, match="decides about one op of each edge"):
         Reinforce(darts.make(ops_per_edge=2))
+
+
+@pytest.mark.parametrize("choice", sorted(path.stem for path in (CONF / "searcher").glob("*.yaml")))
+def test_every_config_makes_its_searcher_which_finds_something(choice):
+    with configs():
+        node = hydra.compose(f"searcher/{choice}").searcher
+        found = run(trials(build(OmegaConf.create({"searcher": node}).searcher)(NB), NB, budget=Budget(trials=20)))
+    assert len(found) == 20

@@ -17,6 +17,7 @@ class Additive:
     take 1 to 2 seconds."""
 
     gives = frozenset({"accuracy", "size"})
+    shortens = True
 
     def __init__(self, space: Space, seed: int = 0):
         rng = random.Random(seed)

@@ -19,6 +19,8 @@ class Tabular:
     counts as the mean of the others. Raises TableError: a column or data set that the table lacks.
     """
 
+    shortens = False
+
     def __init__(self, table: Table, dataset: str, *, columns: Mapping[str, str] | None = None, missing: IfMissing = "error",
                  isomorphic: Isomorphic = "own"):
         self.table, self.where, self.missing, self.isomorphic = table, table.dataset(dataset), missing, isomorphic

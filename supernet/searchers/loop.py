@@ -83,6 +83,9 @@ class Trials:
 
     def __post_init__(self) -> None:
         self.objective.check(sorted({*self.evaluator.gives, *self.costs}))
+        if self.searcher.shortens and not self.evaluator.shortens:
+            raise UsageError(f"searcher {type(self.searcher).__name__} begins with short trainings, which {type(self.evaluator).__name__} "
+                             "cannot give: pass an evaluator that trains, such as from_scratch")
         scores = len(self.objective.names)
         if scores > 1 and not self.searcher.many:
             raise UsageError(f"searcher {type(self.searcher).__name__} compares one score, and the objective has {scores} "

@@ -22,6 +22,8 @@ class SuccessiveHalving(Searcher):
     An evaluator that trains goes on with the shorter training of the same architecture, where it has kept it.
     """
 
+    shortens = True
+
     def __init__(self, space: Space, *, factor: Factor = 3, rungs: Count = 4):
         self.space, self.factor, self.rungs = space, factor, rungs
 
