@@ -1,4 +1,4 @@
-"""Architectures as values: `Edge`, `Genotype`, `Trial`. Plain data without torch, loaded, compared and saved, never run as code."""
+"""Architectures as values: `Edge`, `Genotype`. Plain data without torch, loaded, compared and saved, never run as code."""
 
 import hashlib
 import json
@@ -101,14 +101,6 @@ class Genotype:
         except (ValueError, RecursionError) as error:
             raise GenotypeError(f"{origin}: not a JSON file ({error})") from error
         return cls.from_json(data, origin)
-
-
-class Trial(NamedTuple):
-    """An evaluated architecture: its metrics by name, and the one score (higher is better) that a searcher compares."""
-
-    genotype: Genotype
-    metrics: dict[str, float]
-    score: float
 
 
 def read_text(path: str | Path) -> str:

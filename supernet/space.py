@@ -116,6 +116,13 @@ class CellSpec:
 
     def choices(self, node: int) -> dict[int, tuple[int, tuple[str, ...]]]:
         """For each source of `node`: how many edges from there a genotype may hold, and the ops that it may put on them."""
+        return self._choices[node]
+
+    @cached_property
+    def _choices(self) -> dict[int, dict[int, tuple[int, tuple[str, ...]]]]:
+        return {node: self._choices_of(node) for node in self.nodes}
+
+    def _choices_of(self, node: int) -> dict[int, tuple[int, tuple[str, ...]]]:
         rows: dict[int, list[int]] = {}
         for e in self.incoming(node):
             rows.setdefault(self.edges[e][0], []).append(e)
@@ -308,28 +315,61 @@ class Space:
     def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
         """All genotypes one change away: an edge's op replaced, or an edge moved to another source (with its op where that
         source allows it, else with each op it allows), or, where a node's number of edges may vary, an edge added or removed."""
-        seen = {genotype}
         for kind, edges in genotype.cells:
-            for changed in _changes(self.cells[kind], edges):
-                other = self.genotype(dict(genotype.cells) | {kind: changed})
-                if other not in seen:
-                    seen.add(other)
-                    yield other
+            for change in _changes(self.cells[kind], edges):
+                yield self._changed(genotype, kind, change)
 
     def mutate(self, genotype: Genotype, rng: random.Random) -> Genotype:
         """A neighbour, drawn uniformly: always valid, always different. Raises GenotypeError in a space of one genotype."""
-        options = list(self.neighbours(genotype))
+        options = [(kind, change) for kind, edges in genotype.cells for change in _changes(self.cells[kind], edges)]
         if not options:
             raise GenotypeError(f"space {self.name!r} holds no other genotype to mutate to")
-        return rng.choice(options)
+        return self._changed(genotype, *rng.choice(options))
+
+    def mutate_each(self, genotype: Genotype, rng: random.Random, probability: float) -> Genotype:
+        """Each edge, with `probability`, replaced by one of those that may stand in its place, and, where a node's number of edges may
+        vary, one more edge added or taken away with the same probability: as a genetic algorithm mutates each gene by itself, so that
+        none may change, or several. An edge that no other can replace stays."""
+        for kind, edges in genotype.cells:
+            spec = self.cells[kind]
+            for edge in edges:
+                if rng.random() < probability:
+                    own = [c for c in _changes(spec, genotype[kind]) if c[0] == edge and c[1] is not None]
+                    genotype = self._changed(genotype, kind, rng.choice(own)) if own else genotype
+            for i, node in enumerate(spec.nodes):
+                if spec.keep[i][0] < spec.keep[i][1] and rng.random() < probability:
+                    own = [c for c in _changes(spec, genotype[kind]) if None in c and node in {e.destination for e in c if e is not None}]
+                    genotype = self._changed(genotype, kind, rng.choice(own))
+        return genotype
+
+    def _changed(self, genotype: Genotype, kind: str, change: "Change") -> Genotype:
+        return self.genotype(dict(genotype.cells) | {kind: _after(genotype[kind], change)})
+
+    def genes(self, genotype: Genotype) -> list[tuple[str, tuple[Edge, ...]]]:
+        """What parents hand down whole, in order, with the kind of cell: each edge, at a node that keeps one from each of its sources, and
+        else all edges of a node, which compete for their places. Any mixture of the genes of two genotypes is a genotype."""
+        found = []
+        for kind, edges in genotype.cells:
+            spec = self.cells[kind]
+            for i, node in enumerate(spec.nodes):
+                own = tuple(e for e in edges if e.destination == node)
+                alone = spec.ops_per_edge == 1 and spec.keep[i][0] == len(spec.incoming(node)) == len(spec.choices(node))
+                found += [(kind, (edge,)) for edge in own] if alone else [(kind, own)]
+        return found
 
     def crossover(self, a: Genotype, b: Genotype, rng: random.Random) -> Genotype:
-        """Each computed node, with all its edges, from either parent with equal chance."""
-        child = {}
-        for kind, spec in self.cells.items():
-            parent = {node: rng.choice((a, b)) for node in spec.nodes}
-            child[kind] = [e for node in spec.nodes for e in parent[node][kind] if e.destination == node]
-        return self.genotype(child)
+        """Uniform crossover: each of the `genes` from either parent with equal chance."""
+        return self._of_genes([rng.choice(pair) for pair in zip(self.genes(a), self.genes(b), strict=True)])
+
+    def crossover_one_point(self, a: Genotype, b: Genotype, rng: random.Random) -> Genotype:
+        """The `genes` of the first parent up to a point between two of them, those of the second after it. Where there is one gene, it is
+        the first parent's."""
+        first, second = self.genes(a), self.genes(b)
+        point = rng.randrange(1, len(first)) if len(first) > 1 else 1
+        return self._of_genes([*first[:point], *second[point:]])
+
+    def _of_genes(self, genes: Sequence[tuple[str, tuple[Edge, ...]]]) -> Genotype:
+        return self.genotype({kind: [edge for own, edges in genes if own == kind for edge in edges] for kind in self.cells})
 
     def enumerate(self) -> Iterator[Genotype]:
         """Every genotype once. Only for spaces small enough to count by hand."""
@@ -402,29 +442,39 @@ def _all_nodes(spec: CellSpec, i: int) -> Iterator[list[Edge]]:
             yield edges
 
 
-def _changes(spec: CellSpec, edges: tuple[Edge, ...]) -> Iterator[list[Edge]]:
-    for changed in _all_changes(spec, edges):
-        if spec.ops_per_edge == 1 or len(set(changed)) == len(changed):
-            yield changed
+Change = tuple[Edge | None, Edge | None]  # what a cell loses, what it gets instead; None for nothing
 
 
-def _all_changes(spec: CellSpec, edges: tuple[Edge, ...]) -> Iterator[list[Edge]]:
+def _changes(spec: CellSpec, edges: tuple[Edge, ...]) -> Iterator[Change]:
+    """Each once: two that differ lead to different genotypes, and none leads back to this one."""
     for i, node in enumerate(spec.nodes):
         choices = spec.choices(node)
         kept = [e for e in edges if e.destination == node]
-        rest = [e for e in edges if e.destination != node]
+        held = () if spec.ops_per_edge == 1 else kept  # no edge holds one op twice
         free = {s: room - sum(e.source == s for e in kept) for s, (room, _) in choices.items()}
-        for edge in kept:
-            others = rest + [e for e in kept if e is not edge]
-            yield from (others + [edge._replace(op=op)] for op in choices[edge.source][1] if op != edge.op)
+        for edge in dict.fromkeys(kept):  # parallel edges may be equal
+            for op in choices[edge.source][1]:
+                if op != edge.op and (other := edge._replace(op=op)) not in held:
+                    yield edge, other
             for source, room in free.items():
                 if room and source != edge.source:
                     ops = choices[source][1]
                     for op in (edge.op,) if edge.op in ops else ops:
-                        yield others + [Edge(node, source, op)]
+                        if (other := Edge(node, source, op)) not in held:
+                            yield edge, other
             if len(kept) > spec.keep[i][0]:
-                yield others
+                yield edge, None
         if len(kept) < spec.keep[i][1]:
             for source, room in free.items():
                 if room:
-                    yield from (list(edges) + [Edge(node, source, op)] for op in choices[source][1])
+                    for op in choices[source][1]:
+                        if (other := Edge(node, source, op)) not in held:
+                            yield None, other
+
+
+def _after(edges: tuple[Edge, ...], change: Change) -> list[Edge]:
+    removed, added = change
+    found = list(edges)
+    if removed is not None:
+        found.remove(removed)
+    return found if added is None else [*found, added]

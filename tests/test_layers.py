@@ -9,14 +9,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 
 # From low to high; a room (a folder or a module of `supernet/`) imports what stands before it. A new one is entered where it belongs.
-VALUES = ("errors", "ranges", "files", "interfaces", "genotype", "space")  # plain values, without PyTorch
-ORDER = (*VALUES, "weights",
+VALUES = ("errors", "ranges", "files", "interfaces", "genotype", "space", "trials", "objectives")  # plain values, without PyTorch
+ORDER = (*VALUES, "searchers", "weights",
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "tabulate", "sweep", "compare", "reproduce", "supernet")  # the commands by name; the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "supernet")  # the commands by name; the package itself
 
 
 class Import(NamedTuple):

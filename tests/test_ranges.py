@@ -106,7 +106,7 @@ def test_pytorchs_optimizers_of_the_configs_have_ranges_for_all_their_numbers():
 
 SCHEMAS = {"search": (schema.SearchConfig, "train_search"), "final": (schema.FinalConfig, "train_final"),
            "rank": (schema.RankConfig, "rank"), "tabulate": (schema.TabulateConfig, "tabulate"),
-           "sweep": (schema.SweepConfig, "sweep")}
+           "sweep": (schema.SweepConfig, "sweep"), "race": (schema.RaceConfig, "race")}
 LISTED = {"stage.keep"}  # a rule over the whole list
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from supernet.genotype import Edge, Genotype, GenotypeError
 from supernet.space import CellSpec, Space
-from supernet.spaces import darts
+from supernet.spaces import darts, layerwise, nasbench201
 
 
 def tiny(**options):
@@ -48,12 +48,50 @@ def test_changes_stay_in_the_space(space):
         mutant, child = space.mutate(a, rng), space.crossover(a, b, rng)
         assert mutant != a and mutant in set(space.neighbours(a))
         assert a in set(space.neighbours(mutant))
-        for kind, spec in space.cells.items():
-            for node in spec.nodes:
-                own = [e for e in child[kind] if e.destination == node]
-                assert own in ([e for e in p[kind] if e.destination == node] for p in (a, b))
+        assert all(gene in parents for gene, *parents in zip(space.genes(child), space.genes(a), space.genes(b)))
         neighbours = list(space.neighbours(a))
         assert len(set(neighbours)) == len(neighbours) and a not in neighbours
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), darts.make(), nasbench201.make(), layerwise.make()],
+                         ids=[*SPACES, "darts", "nasbench201", "layerwise"])
+def test_children_are_made_of_their_parents_genes(space):
+    rng = random.Random(2)
+    for _ in range(20):
+        a, b = space.sample(rng), space.sample(rng)
+        assert [edge for _, gene in space.genes(a) for edge in gene] == [edge for _, edges in a.cells for edge in edges]
+        assert space.crossover(a, a, rng) == space.crossover_one_point(a, a, rng) == a == space.mutate_each(a, rng, 0.0)
+        child = space.crossover_one_point(a, b, rng)
+        first, second, own = space.genes(a), space.genes(b), space.genes(child)
+        assert any(own == [*first[:point], *second[point:]] for point in range(1, max(2, len(first))))
+        space.validate(space.mutate_each(a, rng, 0.5))
+
+
+def test_a_node_that_keeps_all_its_edges_has_one_gene_for_each_and_others_one_in_all():
+    rng = random.Random(3)
+    assert [len(space.genes(space.sample(rng))) for space in (nasbench201.make(), darts.make(), SPACES["parallel"])] == [6, 10, 2]
+
+
+def test_each_edge_is_mutated_with_the_probability_alone():
+    space, rng, n = nasbench201.make(), random.Random(4), 4000
+    start = space.sample(rng)
+    changed = Counter(len(set(start["cell"]) - set(space.mutate_each(start, rng, 0.2)["cell"])) for _ in range(n))
+    for k in range(4):  # binomial, within five standard deviations
+        p = math.comb(6, k) * 0.2**k * 0.8 ** (6 - k)
+        assert abs(changed[k] - n * p) < 5 * math.sqrt(n * p * (1 - p))
+    assert {space.mutate_each(start, rng, 1.0) for _ in range(9)}.isdisjoint({start})
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), darts.make(), nasbench201.make()], ids=[*SPACES, "darts", "nasbench201"])
+def test_a_mutation_is_a_uniform_draw_from_the_neighbours(space):
+    rng = random.Random(5)
+    start = space.sample(rng)
+    neighbours = list(space.neighbours(start))
+    n = 40 * len(neighbours)
+    drawn = Counter(space.mutate(start, rng) for _ in range(n))
+    assert set(drawn) <= set(neighbours)
+    chi2 = sum((drawn[g] - 40) ** 2 / 40 for g in neighbours)
+    assert abs(chi2 - (len(neighbours) - 1)) < 5 * math.sqrt(2 * len(neighbours))
 
 
 def test_mutations_reach_the_whole_space():

@@ -15,6 +15,7 @@ from supernet.tables.files import open_table, read_table, write_table
 from supernet.tables.nats_import import import_api
 from supernet.tables.table import Columns, Table, TableError
 from supernet.tables.yardstick import Yardstick, expected_best_of
+from supernet.trials import Evaluation
 from tests.shared import MACRO, NB201, needs
 
 NB, TOY = nasbench201.make(), toy.make()
@@ -173,7 +174,18 @@ def test_a_searchs_evaluator_never_sees_the_test_columns():
         genotype = TOY.parse(TEXTS[row])
         seen = Tabular(table(), "digits")(genotype)
         assert seen == Tabular(table(test=np.full(27, np.nan)), "digits")(genotype)
-        assert seen == {"accuracy": table().column("val")[row], "seconds": 0.5 * row}
+        assert seen == Evaluation({"accuracy": table().column("val")[row]}, simulated_s=0.5 * row)
+
+
+def test_a_row_that_does_not_say_what_its_training_took_counts_as_the_mean_of_the_others():
+    seconds = np.arange(27.0)
+    seconds[3] = np.nan
+    evaluate = Tabular(table(seconds=seconds), "digits", columns={"latency_ms": "test"})
+    found = evaluate(TOY.parse(TEXTS[3]))
+    assert found.simulated_s == pytest.approx(0.5 * np.nanmean(seconds)) and evaluate.gives == {"accuracy", "latency_ms"}
+    assert found.metrics["latency_ms"] == table().column("test")[3]
+    with pytest.raises(TableError, match="has no column 'watts'"):
+        Tabular(table(), "digits", columns={"energy_mj": "watts"})
 
 
 def test_the_yardstick_is_what_sorting_says():
@@ -230,8 +242,8 @@ def test_the_importer_writes_what_the_official_object_says(tmp_path):
     assert imported.value(genotypes[2], "cifar10_val_12") == 2 + len("cifar10-valid")
     assert imported.value(genotypes[3], "cifar100_test_200") == 6
     assert np.isnan(imported.value(genotypes[1], "cifar10_train_time_200_s", missing="nan"))
-    assert Tabular(imported, "cifar10")(genotypes[2])["seconds"] == pytest.approx(3)
-    assert Tabular(imported, "cifar100")(genotypes[2])["seconds"] == pytest.approx(6)
+    assert Tabular(imported, "cifar10")(genotypes[2]).simulated_s == pytest.approx(3)
+    assert Tabular(imported, "cifar100")(genotypes[2]).simulated_s == pytest.approx(6)
     with pytest.raises(TableError, match="not of the topology"):
         import_api(FakeApi(["|sep_conv~0|"]), NB, tmp_path / "x.csv")
 
@@ -242,7 +254,7 @@ def test_a_search_pays_for_the_images_that_its_validation_accuracy_comes_from(tm
     (path := tmp_path / "nb.csv").write_text(f"index,arch,{short}_val_12,{short}_test_200,{short}_train_time_200_s\n"
                                              f"0,{NB.text(NB.sample(random.Random(0)))},60,90,100\n")
     table = read_table(path, NB)
-    assert Tabular(table, name)(table.genotype(0))["seconds"] == pytest.approx(seconds)
+    assert Tabular(table, name)(table.genotype(0)).simulated_s == pytest.approx(seconds)
     assert Yardstick(table)(table.genotype(0))[f"table/{name}/benchmark_seconds"] == pytest.approx(seconds)
 
 

@@ -53,7 +53,7 @@ OPTIONS: Mapping[str, Any] = {
     "stage.schedules": Literal["stage", "search"],
     "drop_path_prob": Fraction,
     # of `supernet.rank` and `supernet.tabulate`
-    "seeds": list[Seed],
+    "seeds": list[Seed] | Count,  # which ones, or how many
     "processes": Annotated[int, Range(1, 1024)],
     "limit": Count,
     "n": Annotated[int, Range(3, 10_000_000)] | None,  # null: of `tabulate`
@@ -71,6 +71,11 @@ OPTIONS: Mapping[str, Any] = {
     "retrain.seeds": list[Seed],
     "searches": Annotated[int, Range(1, 10_000)] | None,
     "retrainings": Annotated[int, Range(1, 1000)] | None,  # a search has 1,000 seeds of its own
+    # of `supernet.race`
+    "trials": Count | None,
+    "simulated_s": Positive | None,
+    "repeats": Literal["free", "paid"],
+    "patience": Count,
     "level": Portion,
 }
 COMPILES = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}  # by script; the other commands take no steps of theirs
@@ -129,11 +134,11 @@ def _check_lists_and_names(cfg: DictConfig) -> None:
     keep = cfg.stage.keep if cfg.get("stage") else []
     if not all(1 <= after < before for before, after in zip([math.inf, *keep], keep)):
         raise UsageError(f"stage.keep must be falling numbers of at least 1, got {list(keep)}")
-    options = cfg.get("options")
-    if options is not None and not OmegaConf.is_dict(options):
-        raise UsageError(f"options must be {{name: value, ...}}, in quotes where a shell reads it, got {shown(options)}")
+    for key in ("options", "columns"):
+        if cfg.get(key) is not None and not OmegaConf.is_dict(cfg[key]):
+            raise UsageError(f"{key} must be {{name: value, ...}}, in quotes where a shell reads it, got {shown(cfg[key])}")
     seeds = cfg.get("seeds", [0])
-    if not seeds or len(set(seeds)) != len(seeds):
+    if OmegaConf.is_list(seeds) and (not seeds or len(set(seeds)) != len(seeds)):
         raise UsageError(f"seeds must be distinct numbers, at least one, got {list(seeds)}")
     if cfg.get("output") is not None and not cfg.output.strip():
         raise UsageError(f"output must be the path of a folder, got {cfg.output!r} (output=. is the current one)")

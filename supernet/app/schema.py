@@ -190,6 +190,26 @@ class ReproduceConfig:
 
 
 @dataclass
+class RaceConfig:
+    space: Any = MISSING
+    table: Any = MISSING
+    objective: Any = MISSING
+    searchers: list[str] = field(default_factory=lambda: ["random", "regularised_evolution", "reinforce"])
+    options: Any = None  # of searchers, {searcher: {option: value}}
+    datasets: list[str] = field(default_factory=list)  # of the table; []: all it has
+    columns: Any = None  # what else is known of an architecture, {metric: the table's column}
+    seeds: int = 500  # searches with each searcher on each data set, from seed 0
+    trials: int | None = None  # of a search
+    simulated_s: float | None = 12_000.0  # of a search, in seconds of the benchmark's machines
+    repeats: str = "paid"  # what was evaluated before costs as much again (paid, as in the benchmarks' own codes), or nothing (free)
+    patience: int = 100  # repeats in a row, after which one is drawn at random
+    processes: int = 1
+    level: float = 0.95  # of intervals
+    resamples: int = 10_000
+    output: str | None = None  # null: races/<space>
+
+
+@dataclass
 class TabulateConfig:
     space: Any = MISSING
     dataset: Any = MISSING

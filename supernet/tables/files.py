@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,11 +43,12 @@ def open_table(space: Space, path: str | None = "auto", folder: str = "data/tabl
 def read_table(path: Path, space: Space) -> Table:
     """Reads any of the formats. Raises TableError, one line, for a file that is none of them or belongs to another space."""
     with _reading(path):
-        text = _text(path)
+        files: dict[str, str] = {}
+        text = _text(path, files)
         if text.startswith("{"):
-            return _macro(path, text, space)
+            return _macro(path, text, space, files)
         first, _, rest = text.partition("\n")
-        return _own(path, first, rest, space) if first.startswith("#") else _nasbench201(path, text, space)
+        return _own(path, first, rest, space, files) if first.startswith("#") else _nasbench201(path, text, space, files)
 
 
 def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping[str, Sequence[float]],
@@ -80,8 +82,10 @@ def _reading(path: Path) -> Iterator[None]:
         raise TableError(f"{path}: not a table as docs/tables.md describes them ({' '.join(str(error).split())[:150]})") from error
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, files: dict[str, str]) -> str:
+    """The text of a file; the digest of its bytes is added to `files`."""
     data = read_bytes(path, MAX_BYTES)
+    files[path.name] = hashlib.sha256(data).hexdigest()
     return (gunzipped(data, MAX_BYTES, path) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
 
 
@@ -99,7 +103,7 @@ def _numbers(head: Sequence[str], rows: Sequence[Sequence[str]], without: Sequen
     return {name: np.array([row[i] or "nan" for row in rows]).astype(np.float64) for i, name in enumerate(head) if name not in without}
 
 
-def _own(path: Path, first: str, rest: str, space: Space) -> Table:
+def _own(path: Path, first: str, rest: str, space: Space, files: dict[str, str]) -> Table:
     about = json.loads(first.removeprefix("#"))
     if about["format"] != FORMAT:
         raise TableError(f"{path}: expected a table of format {FORMAT!r}, got {short(about['format'])}")
@@ -109,7 +113,7 @@ def _own(path: Path, first: str, rest: str, space: Space) -> Table:
     head, rows = _rows(rest)
     arch = head.index("arch")
     datasets = {name: _columns(where) for name, where in about["datasets"].items()}
-    return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch"]), datasets, source=str(path))
+    return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch"]), datasets, source=str(path), files=files)
 
 
 def _columns(where: Mapping[str, Any]) -> Columns:
@@ -119,7 +123,7 @@ def _columns(where: Mapping[str, Any]) -> Columns:
     return replace(found, seconds_factor=float(found.seconds_factor))
 
 
-def _nasbench201(path: Path, text: str, space: Space) -> Table:
+def _nasbench201(path: Path, text: str, space: Space, files: dict[str, str]) -> Table:
     """One row a cell in the order of the official index, official strings in column `arch`. Files beside it whose names go on where
     its own ends (nb201_latency.csv.gz beside nb201.csv.gz) hold further columns for the same `index`."""
     head, rows = _rows(text)
@@ -133,16 +137,17 @@ def _nasbench201(path: Path, text: str, space: Space) -> Table:
         columns: dict[str, np.ndarray] = {}
         for file in sorted(path.parent.glob(f"{stem}_*{dot}{suffix}")):
             with _reading(file):
-                more_head, more_rows = _rows(_text(file))
+                more_head, more_rows = _rows(_text(file, files))
                 if more_head[0] != "index" or [row[0] for row in more_rows] != [row[index] for row in rows]:
                     raise TableError(f"{file}: must hold the same index as {path}")
                 columns |= _numbers(more_head, more_rows, ["index"])
         return columns
 
-    return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch", "index"]), datasets, source=str(path), more=companions)
+    return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch", "index"]), datasets, source=str(path), more=companions,
+                 files=files)
 
 
-def _macro(path: Path, text: str, space: Space) -> Table:
+def _macro(path: Path, text: str, space: Space, files: dict[str, str]) -> Table:
     """NAS-Bench-Macro: `{"02012100": {"test_acc": [...], "mean_acc": ..., "std": ..., "params": ..., "flops": ...}}`, a digit a layer."""
     data = json.loads(text)
     if len(space.cells) != 1 or not all(spec.is_chain for spec in space.cells.values()):
@@ -161,4 +166,4 @@ def _macro(path: Path, text: str, space: Space) -> Table:
             values[name].append(entry[field])
     # The benchmark publishes test accuracies only: as elsewhere in the literature they stand for the validation as well.
     return Table(space, texts, {k: np.array(v) for k, v in values.items()}, {"cifar10": Columns("test_accuracy", "test_accuracy")},
-                 source=str(path))
+                 source=str(path), files=files)

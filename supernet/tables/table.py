@@ -37,12 +37,14 @@ class Table:
     """Rows by architecture (the text of its genotype, `Space.text`), columns of float64 by name; NaN where a value is missing.
 
     datasets: by name of the data set, where its accuracies stand. more: called once, when a column is asked for that is not there
-    yet; returns further columns. Raises TableError: rows and columns of different lengths; an architecture twice or of another space.
+    yet; returns further columns. files: the SHA-256 of each file that was read, by its name. Raises TableError: rows and columns of
+    different lengths; an architecture twice or of another space.
     """
 
     def __init__(self, space: Space, texts: Iterable[str], columns: Mapping[str, np.ndarray], datasets: Mapping[str, Columns],
-                 *, source: str = "table", more: Callable[[], Mapping[str, np.ndarray]] = dict):
+                 *, source: str = "table", more: Callable[[], Mapping[str, np.ndarray]] = dict, files: dict[str, str] | None = None):
         self.space, self.source, self.datasets, self._more = space, source, dict(datasets), more
+        self.files = {} if files is None else files
         self.texts = list(texts)
         self._rows = {text: row for row, text in enumerate(self.texts)}
         self._columns = {name: np.asarray(values, np.float64) for name, values in columns.items()}

@@ -1,0 +1,1 @@
+"""What to try next, from the journal of trials alone; one file a searcher."""

@@ -1,0 +1,39 @@
+"""Several scores at once, all higher is better: who dominates whom, and how crowded a front is."""
+
+import numpy as np
+
+
+def dominated_by(points: np.ndarray) -> np.ndarray:
+    """(N, M) -> (N, N): whether point j is at least as good as i in every score and better in one."""
+    at_least = (points[None] >= points[:, None]).all(-1)
+    return at_least & (points[None] > points[:, None]).any(-1)
+
+
+def front(points: np.ndarray) -> np.ndarray:
+    """Which of the points (N, M) none dominates: (N,) of truth values; equal points are all of the front."""
+    return ~dominated_by(np.asarray(points, np.float64)).any(1)
+
+
+def ranks(points: np.ndarray) -> np.ndarray:
+    """(N, M) -> (N,): 0 for the front, 1 for the front of the others, and so on (Deb et al. 2002, Sec. III-A)."""
+    points = np.asarray(points, np.float64)
+    dominated, found = dominated_by(points), np.full(len(points), -1)
+    rank = 0
+    while (left := found < 0).any():
+        found[left & ~dominated[:, left].any(1)] = rank
+        rank += 1
+    return found
+
+
+def crowding(points: np.ndarray) -> np.ndarray:
+    """(N, M) -> (N,): for each score the distance between a point's two neighbours, as a share of the range, summed; infinite at the ends
+    of each score (Deb et al. 2002, Sec. III-B). The points are of one front. Scores without a range, or infinite, tell nothing apart."""
+    points = np.asarray(points, np.float64)
+    found = np.zeros(len(points))
+    for score in points.T:
+        order = np.argsort(score, kind="stable")
+        width = score[order[-1]] - score[order[0]]
+        found[order[[0, -1]]] = np.inf
+        if 0 < width < np.inf:
+            found[order[1:-1]] += (score[order[2:]] - score[order[:-2]]) / width
+    return found

@@ -1,0 +1,185 @@
+"""REINFORCE (Williams 1992) on the decisions of a space: a policy that learns which architectures score well (Zoph & Le 2017; with one row
+of logits a decision, as NAS-Bench-201's authors use it, Dong & Yang 2020, Sec. 5)."""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from supernet.errors import UsageError
+from supernet.genotype import Edge, Genotype
+from supernet.ranges import Fraction, NonNegative, Positive, ranged
+from supernet.searchers.base import Searcher
+from supernet.space import Space
+from supernet.trials import History, Proposal, Trial
+
+Reward = Literal["metric", "sigmoid", "improvement"]
+Key = tuple[str, int, str]  # of a row of logits: kind of cell, edge or node, what is decided
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One of `allowed` of a row's logits, the others masked; `taken` is which."""
+
+    key: Key
+    size: int
+    allowed: tuple[int, ...]
+    taken: int
+
+
+@ranged
+class Reinforce(Searcher):
+    """Each trial is drawn from the policy; after it the logits go one step of Adam along (reward - baseline) times the gradient of the log
+    probability, plus `entropy` times that of the decisions' entropy. baseline: the moving average of rewards with decay
+    `baseline_decay`, as if it had begun with their mean (no bias towards 0), this trial's reward included, as in the official code
+    (reinforce.py), where a score is in percent; what it is in makes no difference to Adam.
+
+    reward: the score itself (`metric`); its `sigmoid` around the first score; or its `improvement` over the best before, 0 where there
+    is none. A decision is the op of an edge, and where a node keeps some of its edges, how many, and each of them in order of their
+    sources, given those before. Scores are divided by `scale` first: 100 makes shares of percents. The policy is all that was learned,
+    and follows from the history; trials handed on by another searcher teach it as its own do.
+    """
+
+    def __init__(self, space: Space, *, lr: Positive = 0.01, baseline_decay: Fraction = 0.9, entropy: NonNegative = 0.0,
+                 reward: Reward = "metric", scale: Positive = 100.0):
+        for kind, spec in space.cells.items():
+            if spec.ops_per_edge > 1 or len(set(spec.edges)) < len(spec.edges):
+                raise UsageError(f"searcher=reinforce decides about one op of each edge, and cell {kind!r} of space {space.name} may hold "
+                                 "several between two nodes")
+        self.space, self.lr, self.baseline_decay, self.entropy, self.reward, self.scale = space, lr, baseline_decay, entropy, reward, scale
+        self._policy = _Policy()
+
+    def ask(self, history: History, rng: random.Random) -> Proposal:
+        policy = self._learned(history)
+        cells = {kind: [] for kind in self.space.cells}
+        for kind in self.space.cells:
+            walk = _walk(self.space, kind)
+            decision = next(walk, None)
+            while decision is not None:
+                if type(decision) is Edge:
+                    cells[kind].append(decision)
+                    decision = next(walk, None)
+                else:
+                    key, size, allowed = decision
+                    taken = rng.choices(allowed, policy.probabilities(key, size, allowed))[0]
+                    decision = walk.send(taken)
+        return Proposal(self.space.genotype(cells), change="policy")
+
+    def _learned(self, history: History) -> "_Policy":
+        """What the trials of the history teach; goes on from what was known, where that was of the same trials."""
+        policy = self._policy
+        if policy.size > len(history) or (policy.size and history.trials[policy.size - 1] is not policy.last):
+            policy = self._policy = _Policy()
+        for trial in history.trials[policy.size:]:
+            if trial.refused is None and math.isfinite(trial.scores[0]):
+                self._learn(policy, trial)
+            policy.size, policy.last = policy.size + 1, trial
+        return policy
+
+    def _learn(self, policy: "_Policy", trial: Trial) -> None:
+        score = trial.scores[0] / self.scale
+        if policy.weight == 0:
+            policy.first = policy.best = score
+        reward = {"metric": score, "sigmoid": 1 / (1 + math.exp(min(700.0, policy.first - score))),
+                  "improvement": max(0.0, score - policy.best)}[self.reward]
+        policy.best = max(policy.best, score)
+        policy.total = self.baseline_decay * policy.total + (1 - self.baseline_decay) * reward
+        policy.weight = self.baseline_decay * policy.weight + (1 - self.baseline_decay)
+        advantage = reward - policy.total / policy.weight
+        gradients: dict[Key, np.ndarray] = {}
+        for decision in decisions(self.space, trial.genotype):
+            row = gradients.setdefault(decision.key, np.zeros(decision.size))
+            row += policy.gradient(decision, advantage, self.entropy)
+        policy.step(gradients, self.lr)
+
+
+@dataclass
+class _Policy:
+    """Rows of logits by key, with the moments of Adam (Kingma & Ba 2015; beta 0.9, 0.999), and what of the history they are from."""
+
+    logits: dict[Key, np.ndarray] = field(default_factory=dict)
+    moments: dict[Key, tuple[np.ndarray, np.ndarray, int]] = field(default_factory=dict)
+    total: float = 0.0  # of the moving average of rewards
+    weight: float = 0.0
+    first: float = 0.0
+    best: float = 0.0
+    size: int = 0
+    last: Trial | None = None
+
+    def probabilities(self, key: Key, size: int, allowed: tuple[int, ...]) -> list[float]:
+        row = self.logits.get(key)
+        row = np.zeros(len(allowed)) if row is None else row[list(allowed)]
+        p = np.exp(row - row.max())
+        return (p / p.sum()).tolist()
+
+    def gradient(self, decision: Decision, advantage: float, entropy: float) -> np.ndarray:
+        """Of advantage * log p(taken) + entropy * H(p) for the row's logits (O,): advantage * (onehot - p) - entropy * p * (log p + H)."""
+        p = np.array(self.probabilities(decision.key, decision.size, decision.allowed))
+        onehot = np.array([float(place == decision.taken) for place in decision.allowed])
+        log_p = np.log(np.maximum(p, 1e-300))
+        own = advantage * (onehot - p) - entropy * p * (log_p - (p * log_p).sum())
+        found = np.zeros(decision.size)
+        found[list(decision.allowed)] = own
+        return found
+
+    def step(self, gradients: dict[Key, np.ndarray], lr: float) -> None:
+        """Upwards."""
+        for key, g in gradients.items():
+            m, v, t = self.moments.get(key, (np.zeros(len(g)), np.zeros(len(g)), 0))
+            m, v, t = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g, t + 1
+            self.moments[key] = m, v, t
+            step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            self.logits[key] = self.logits.get(key, np.zeros(len(g))) + lr * step
+
+
+def _walk(space: Space, kind: str) -> Iterator[Edge | tuple[Key, int, tuple[int, ...]]]:
+    """The decisions about one cell in their order: `(key, size, allowed)`, to which one of the allowed is sent, and the edges that follow
+    from them. Between them nothing is drawn."""
+    spec = space.cells[kind]
+    for i, node in enumerate(spec.nodes):
+        rows, (low, high) = spec.incoming(node), spec.keep[i]
+        count = low
+        if low < high:
+            count = low + (yield (kind, node, "count"), high - low + 1, tuple(range(high - low + 1)))
+        first = 0
+        for left in range(count, 0, -1):
+            allowed = tuple(range(first, len(rows) - left + 1))
+            place = allowed[0] if len(allowed) == 1 else (yield (kind, node, "source"), len(rows), allowed)
+            e, first = rows[place], place + 1
+            ops = tuple(o for o, ok in enumerate(spec.selectable[e]) if ok)
+            op = ops[0] if len(ops) == 1 else (yield (kind, e, "op"), len(spec.ops), ops)
+            source, destination = spec.edges[e]
+            yield Edge(destination, source, spec.ops[op])
+
+
+def decisions(space: Space, genotype: Genotype) -> list[Decision]:
+    """Those that lead to an architecture; each of the space's has one such list."""
+    found = []
+    for kind, spec in space.cells.items():
+        walk, kept = _walk(space, kind), list(genotype[kind])
+        answer: dict[str, Callable[[int], int]] = {
+            "count": lambda node: sum(e.destination == node for e in kept) - spec.keep[node - spec.num_inputs][0],
+            "source": lambda node: spec.incoming(node).index(_row(spec.edges, _next(kept, node))),
+            "op": lambda e: spec.ops.index(_next(kept, spec.edges[e][1]).op)}
+        step = next(walk, None)
+        while step is not None:
+            if type(step) is Edge:
+                kept.remove(step)
+                step = next(walk, None)
+            else:
+                key, size, allowed = step
+                taken = answer[key[2]](key[1])
+                found.append(Decision(key, size, allowed, taken))
+                step = walk.send(taken)
+    return found
+
+
+def _next(kept: list[Edge], node: int) -> Edge:
+    return min(e for e in kept if e.destination == node)
+
+
+def _row(edges: tuple[tuple[int, int], ...], edge: Edge) -> int:
+    return edges.index((edge.source, edge.destination))
