@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from supernet.errors import UsageError, did_you_mean
-from supernet.ranges import Positive, ranged
+from supernet.ranges import Finite, Positive, ranged
 
 
 @ranged
@@ -17,8 +17,8 @@ class Objective:
     """
 
     def __init__(self, *, maximise: Sequence[str] = ("accuracy",), minimise: Sequence[str] = (),
-                 weights: Mapping[str, Positive] | None = None, at_most: Mapping[str, float] | None = None,
-                 at_least: Mapping[str, float] | None = None):
+                 weights: Mapping[str, Positive] | None = None, at_most: Mapping[str, Finite] | None = None,
+                 at_least: Mapping[str, Finite] | None = None):
         self.maximise, self.minimise = tuple(maximise), tuple(minimise)
         self.weights, self.at_most, self.at_least = weights, dict(at_most or {}), dict(at_least or {})
         named = [*self.maximise, *self.minimise]
