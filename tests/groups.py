@@ -23,6 +23,7 @@ NEEDS = {
     ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
     ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"], ("select", "strongest_pairs"): ["space.ops_per_edge=2"],
 }
+OTHERS = {"proxy", "launcher", "sweep"}  # of `rank` (test_proxies.py), of `sweep` (test_launchers.py), of W&B (test_wandb_sweeps.py)
 LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}  # groups of which a search takes any number
 
 
@@ -32,8 +33,7 @@ def choices(group: str) -> list[str]:
 
 def everything() -> list[tuple[str, str]]:
     """(group, choice), of the groups that the two scripts compose."""
-    elsewhere = ("proxy", "sweep")  # of `rank`: test_proxies.py; not Hydra's: test_sweeps.py
-    folders = (folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in elsewhere)
+    folders = (folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in OTHERS)
     return [(folder, choice) for folder in folders for choice in choices(folder)]
 
 

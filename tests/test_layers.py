@@ -15,7 +15,7 @@ ORDER = (*VALUES, "weights",
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
-         "app", "sweeps", "commands", "rank", "tabulate", "supernet")  # options to objects; what is started; the package itself
+         "app", "sweeps", "commands", "rank", "tabulate", "sweep", "supernet")  # options to objects; what is started; the package itself
 
 
 class Import(NamedTuple):

@@ -61,6 +61,12 @@ OPTIONS: Mapping[str, Any] = {
     "proxy_batch": Annotated[int, Range(2, 65_536)],
     "checkpoints": Literal["last", "all"],
     "resamples": Annotated[int, Range(10, 1_000_000)],
+    # of `supernet.sweep`
+    "retry": Literal["none", "failed"],
+    "max_failures": Whole | None,
+    "select.best": Count | None,
+    "select.order": Literal["largest", "smallest"],
+    "retrain.seeds": list[Seed],
 }
 COMPILES = {"train_search": ("none", "graph"), "train_final": ("none", "inductor")}  # by script; the other commands take no steps of theirs
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from supernet.app.hydra_words import lists_groups_without_copies, one_line, unknown_words
 from supernet.app.options import of_multirun, own_overrides
 from supernet.app.own_folder import choices_on_disk, join_own_folder
-from supernet.app.schema import FinalConfig, RankConfig, SearchConfig, TabulateConfig
+from supernet.app.schema import FinalConfig, RankConfig, SearchConfig, SweepConfig, TabulateConfig
 from supernet.errors import Elsewhere, LeftAlone, Mendable, UsageError
 from supernet.genotype import short
 
@@ -34,6 +34,7 @@ def register() -> None:
     store.store("final_schema", FinalConfig)
     store.store("rank_schema", RankConfig)
     store.store("tabulate_schema", TabulateConfig)
+    store.store("sweep_schema", SweepConfig)
     OmegaConf.register_new_resolver("choices", lambda group: ", ".join(choices_on_disk(group)), replace=True)  # for texts of help
     join_own_folder()
 

@@ -1,9 +1,11 @@
 """By which protocol the authors of a cell train it, where that is not the data set's own."""
 
 import json
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 
+from supernet.app.options import override
 from supernet.genotype import MAX_FILE_BYTES, published_names, short
 
 
@@ -28,3 +30,17 @@ def retraining_note(genotype: str, protocol: str) -> list[str]:
         return []
     return [f"note: the authors of this cell train it by protocol={short(own)[1:-1]}, this training follows protocol={protocol}: it is not "
             "comparable with what they published"]
+
+
+def carried(own: Sequence[str], *, dataset: str, retrain: str | None, space: str, spaces: Collection[str]) -> list[str]:
+    """Of the overrides that chose a search, those that its retraining needs too: what they say of the data, of the protocol, and of a
+    space of the user's own, which the genotype alone does not lead to. retrain: the protocol that its authors train such cells by; space:
+    the name of the one that was searched; spaces: those that the project has."""
+    found = [option for option in own if option.startswith(("dataset", "protocol"))]
+    if not any(option.startswith("dataset=") for option in found):
+        found.insert(0, override("dataset", dataset))
+    if retrain is not None and not any(option.startswith("protocol") for option in found):
+        found.append(override("protocol", retrain))
+    if space not in spaces:
+        found += [option for option in own if option.startswith("space")]
+    return found

@@ -177,3 +177,38 @@ class TabulateConfig:
     n: int | None = None  # architectures drawn at random, for a space that is too large; null: all
     limit: int = 20_000  # the largest space of which all are accepted
     output: str | None = None  # null: data/tables/<space>.csv.gz
+
+
+@dataclass
+class SweepSelect:
+    """Which searches are retrained."""
+
+    by: str = "val_accuracy"  # a name in the values of summary.json
+    best: int | None = None  # of each point, over its seeds; null: all
+    order: str = "largest"  # is the best; or smallest
+
+
+@dataclass
+class SweepRetrain:
+    """What train_final.py does with what the searches found."""
+
+    fixed: dict[str, Any] = field(default_factory=dict)  # options of all; those of the search that say of the data are carried over
+    axes: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=lambda: [0])  # of each retraining
+
+
+@dataclass
+class SweepConfig:
+    script: str = "train_search"  # or train_final
+    name: str | None = None  # of the sweep; null: that of its file
+    fixed: dict[str, Any] = field(default_factory=dict)  # options of all jobs, {name: value}
+    axes: dict[str, Any] = field(default_factory=dict)  # {option: [values]}, or {title: {name: {option: value, ...}, ...}}
+    seeds: list[int] = field(default_factory=lambda: [0])
+    select: SweepSelect = field(default_factory=SweepSelect)
+    retrain: SweepRetrain | None = None  # null: nothing is retrained
+    launcher: Any = MISSING
+    output: str | None = None  # null: runs/<name>
+    retry: str = "none"  # failed: those that failed before are run again, and no others
+    max_failures: int | None = None  # with one more, the others are stopped
+    dry_run: bool = False  # lists the jobs and how they stand
+    sweep_file: Any = None  # chosen by the command itself: the file's content

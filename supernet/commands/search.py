@@ -122,19 +122,13 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
 
 def last_lines(cfg: DictConfig, parts: "SearchParts", genotype: "Genotype", rows: list[tuple[str, str]], run: "Run") -> None:
     """The architecture, the table, and the command that retrains it."""
+    from supernet.app.retraining import carried
     from supernet.commands.training import command_beside
     from supernet.report.summary import cell_text
     from supernet.runs.run import table
 
-    own = own_overrides()
-    carried = [option for option in own if option.startswith(("dataset", "protocol"))]
-    if not any(option.startswith("dataset=") for option in carried):
-        carried.insert(0, override("dataset", cfg.dataset.name))
-    if cfg.retrain is not None and not any(option.startswith("protocol") for option in carried):
-        carried.append(override("protocol", cfg.retrain))
-    if parts.space.name not in choices("space"):  # a space of the user's own, which the genotype alone does not lead to
-        carried += [option for option in own if option.startswith("space")]
-    retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *carried])
+    kept = carried(own_overrides(), dataset=cfg.dataset.name, retrain=cfg.retrain, space=parts.space.name, spaces=choices("space"))
+    retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *kept])
     print(f"\n{cell_text(genotype, parts.space)}\n\n{table(rows)}\n\n"
           f"drawing   {run.folder.cell_png}\nreport    {run.folder.report}\nretrain   {retrain}")
 

@@ -11,12 +11,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from supernet.errors import UsageError
 
 POLL_S = 0.2  # between two looks at a process, and at whether to stop
+PASSED_ON_S = 60  # how long a script has to save, once the machine is taken back
 NOT_STARTED = -1000  # the code of a task that was told to stop before it began; no signal has that number
 
 
@@ -58,7 +60,7 @@ class Launcher(Protocol):
 
 def work(task: Task) -> Outcome:
     """Runs the task's command to its end. While the file `task.stop` is there, nothing begins and what has begun is asked to save and to
-    end, as by Ctrl-C. A SIGTERM or SIGUSR2 that this process gets goes to the command."""
+    end, as by Ctrl-C."""
     if Path(task.stop).exists():
         return Outcome(NOT_STARTED, "not started")
     with open(task.log, "ab") as log:
@@ -66,7 +68,11 @@ def work(task: Task) -> Outcome:
         process = subprocess.Popen(task.command, cwd=task.cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                    env=os.environ | dict(task.environment),
                                    process_group=0)  # Ctrl-C in the terminal is for the sweep, which asks once
-        code = waited(process, Path(task.stop))
+        at_work.add(process)
+        try:
+            code = waited(process, Path(task.stop))
+        finally:
+            at_work.discard(process)
     return Outcome(code, said(task.log, begin) or f"ended by signal {-code}" if code else "")
 
 
@@ -84,6 +90,22 @@ def waited(process: subprocess.Popen[bytes], stop: Path) -> int:
                 process.send_signal(signal.SIGINT)
 
 
+def pass_on(number: int) -> None:
+    """Sends a signal to the commands of this process, and waits until they have ended. For the handler of a signal, which may have come in
+    the middle of a wait for them: so they are looked at, and left for that one to wait for."""
+    for process in list(at_work):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+    end = time.monotonic() + PASSED_ON_S
+    for process in list(at_work):
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < end and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                time.sleep(POLL_S / 2)
+
+
+at_work: set[subprocess.Popen[bytes]] = set()  # the commands of this process
+
+
 def said(log: str | os.PathLike, begin: int = 0) -> str:
     """The line of a command's output that says why it failed: the first error of ours, else the last line, where a traceback says it."""
     with open(log, "rb") as file:
@@ -98,6 +120,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def share(places: int) -> tuple[tuple[str, str], ...]:
+    """The environment of each of so many tasks on this machine: its share of the cores as threads, unless whoever started this has said how
+    many. An option `threads` of the task's own goes before it."""
+    return () if "OMP_NUM_THREADS" in os.environ else (("OMP_NUM_THREADS", str(max(1, cores() // places))),)
+
+
 def ask(stop: str | os.PathLike) -> None:
     """Asks all tasks that look at this file to end after their step; asked again, at once."""
     path = Path(stop)
@@ -106,8 +134,12 @@ def ask(stop: str | os.PathLike) -> None:
     os.utime(path, ns=(time.time_ns(), time.time_ns()))
 
 
-def wanted(package: str, launcher: str) -> UsageError:
-    """The error of a launcher whose library is not installed."""
-    return UsageError(f"launcher={launcher} needs the package {package}: pip install {package} (or pip install 'supernet[sweep]')")
+def library(package: str, launcher: str) -> Any:
+    """The library of a launcher. Raises UsageError: it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UsageError(f"launcher={launcher} needs the package {package}, which cannot be imported ({error}): pip install {package}, or "
+                         "pip install 'supernet[sweep]'") from error
 
 

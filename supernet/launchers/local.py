@@ -7,15 +7,15 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Annotated
 
-from supernet.launchers.base import POLL_S, Outcome, Task, cores
+from supernet.launchers.base import POLL_S, Outcome, Task, cores, share
 from supernet.ranges import Range, ranged
 
 
+@ranged
 class Local:
     """At most `processes` at a time (null: one for each GPU; without any, one for each core). Each has its share of the cores as threads,
     unless its own options say `threads`, and one GPU, where there are any."""
 
-    @ranged
     def __init__(self, processes: Annotated[int, Range(1, 1024)] | None = None) -> None:
         self.processes = processes
 
@@ -23,15 +23,14 @@ class Local:
               stopping: Callable[[], bool]) -> Iterator[tuple[Task, Outcome] | None]:
         gpus = visible_gpus()
         places = min(self.processes or len(gpus) or cores(), max(1, len(tasks)))
-        threads = str(max(1, cores() // places))
-        free: SimpleQueue[dict[str, str]] = SimpleQueue()
+        free: SimpleQueue[tuple[tuple[str, str], ...]] = SimpleQueue()
         for n in range(places):
-            free.put({"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} if gpus else {}))
+            free.put((*share(places), *((("CUDA_VISIBLE_DEVICES", gpus[n % len(gpus)]),) if gpus else ())))
 
         def at_a_place(task: Task) -> Outcome:
             place = free.get()
             try:
-                return work(replace(task, environment=(*task.environment, *place.items())))
+                return work(replace(task, environment=(*task.environment, *place)))
             finally:
                 free.put(place)
 

@@ -62,6 +62,11 @@ class Done:
     states: list[State]
     signal: int | None = None
     given_up: str = ""
+    run: frozenset[Job] = frozenset()  # those that were run now
+
+    @property
+    def stopped(self) -> bool:
+        return self.signal is not None or self.given_up != ""
 
     def of(self, kind: str) -> list[State]:
         return [state for state in self.states if state.kind == kind]
@@ -112,17 +117,18 @@ class Stopping(AbstractContextManager["Stopping"]):
 
 
 def run_jobs(jobs: Sequence[Job], output: Path, launcher: Launcher, *, retry: Literal["none", "failed"] = "none",
-             max_failures: int | None = None, shown: Shown | None = None) -> Done:
+             max_failures: int | None = None, shown: Shown | None = None, begin: Callable[[], None] = lambda: None) -> Done:
     """Runs jobs to their end; those that are finished are skipped with a line.
 
     retry: `failed` runs those that failed before, and no others. max_failures: with one more, the others are stopped. A job that another
-    process is at work on is waited for, and run here should that process end without having finished it. Raises UsageError: the folder
-    cannot be written.
+    process is at work on is waited for, and run here should that process end without having finished it. begin: is called once the folder
+    is there. Raises UsageError: it cannot be written.
     """
     shown = shown or Silent()
     jobs = list({job.digest: job for job in jobs}.values())
     try:
         (output / "logs").mkdir(parents=True, exist_ok=True)
+        begin()
     except OSError as error:
         raise UsageError(f"output={output}: cannot make the folder ({error.strerror})") from error
     watch = Watch(output)
@@ -134,7 +140,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, launcher: Launcher, *, retry: Li
             shown.line(f"failed    {state.job.title}: {state.error} (retry=failed runs it again)")
     wanted = ("failed",) if retry == "failed" else ("waiting", "stopped", "running", "elsewhere")
     left = [state.job for state in states if state.kind in wanted]
-    failures = 0
+    failures, run = 0, set()
     with Stopping(output / "logs" / f"stop-{uuid.uuid4().hex}") as stopping:
         while left and not stopping():
             busy = {state.job.digest for state in watch.look(left) if state.kind == "running"}
@@ -150,6 +156,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, launcher: Launcher, *, retry: Li
             for found in launcher.ended(work, list(tasks), stopping):
                 if found is not None:
                     job = tasks[found[0]]
+                    run.add(job)
                     kind = entered(watch, job, found[1], stopping())
                     failures += kind == "failed"
                     if kind != "running":
@@ -161,7 +168,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, launcher: Launcher, *, retry: Li
                     looked = time.monotonic()
     states = watch.look(jobs)
     shown.update(states)
-    return Done(states, stopping.signal, stopping.reason)
+    return Done(states, stopping.signal, stopping.reason, frozenset(run))
 
 
 def entered(watch: Watch, job: Job, outcome: Outcome, asked: bool) -> str:

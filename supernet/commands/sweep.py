@@ -1,0 +1,147 @@
+"""`python -m supernet.sweep FILE.yaml`, `supernet-sweep`: the jobs of a file, run so that nothing is done twice and nothing is lost.
+
+The file is composed with `conf/sweep.yaml` and the command line by Hydra; `docs/sweeps.md` says what stands in it.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from supernet.app.checks import validate
+from supernet.app.command_line import cli, composing, mendable_errors, shows_errors
+from supernet.app.options import CONF, MAX_OPTIONS_BYTES, plain, text
+from supernet.errors import UsageError
+from supernet.files import FileError, write_whole, yaml_text
+
+if TYPE_CHECKING:
+    from supernet.sweeps.running import Done, Shown
+
+GIVEN = "given"  # the file, among the choices of the group `sweep_file`
+file_name: list[str] = []  # as the command line names it
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="sweep")
+@shows_errors
+def main(cfg: DictConfig) -> None:
+    validate(cfg, "sweep")
+    if not file_name:
+        raise UsageError("expected a file: python -m supernet.sweep FILE.yaml (--help says what stands in it)")
+    if cfg.script not in ("train_search", "train_final"):
+        raise UsageError(f"script must be train_search or train_final, got {cfg.script}")
+    if cfg.retrain is not None and cfg.script != "train_search":
+        raise UsageError("retrain is of what searches find: leave it out where script=train_final")
+    from supernet.app.build import build
+    from supernet.sweeps.plan import planned
+    from supernet.sweeps.running import run_jobs
+    from supernet.sweeps.states import Watch
+    from supernet.sweeps.table import headline, shown_on, table
+
+    options = plain(cfg)
+    output = Path(cfg.output or f"runs/{cfg.name or Path(file_name[0]).stem}")
+    with composing():
+        launcher = build(cfg.launcher)
+    jobs = planned(cfg.script, options["fixed"], options["axes"], options["seeds"])
+    if cfg.dry_run:
+        states = Watch(output).look(jobs)
+        print("\n".join([f"{headline(states)}, in {output}", *table(states)]))
+        return
+    shown = shown_on()
+    done = run_jobs(jobs, output, launcher, retry=cfg.retry, max_failures=cfg.max_failures, shown=shown,
+                    begin=lambda: write_whole(output / "sweep.yaml", text(cfg).encode()))
+    found = [done]
+    if cfg.retrain is not None and not done.stopped:
+        found += retrained(cfg, options, done, output, launcher, shown)
+    end(found, output, cfg.retry)
+
+
+def retrained(cfg: DictConfig, options: dict[str, Any], searched: "Done", output: Path, launcher: Any, shown: "Shown") -> "list[Done]":
+    """The trainings of what the searches found. Where failed ones are run again, those of a search that has just been are not left out."""
+    from supernet.sweeps.plan import retrainings, selected
+    from supernet.sweeps.running import run_jobs
+
+    kept, lines = selected(searched.states, **options["select"])
+    for line in lines:
+        shown.line(f"note: {line}")
+    again = [state for state in kept if cfg.retry == "failed" and state.job in searched.run]
+    found: list[Done] = []
+    for states, retry in ((again, "none"), ([state for state in kept if state not in again], cfg.retry)):
+        jobs = retrainings(states, **options["retrain"])
+        if jobs and not any(done.stopped for done in found):
+            found.append(run_jobs(jobs, output, launcher, retry=retry, max_failures=cfg.max_failures, shown=shown))
+    return found
+
+
+def end(found: "Sequence[Done]", output: Path, retry: str) -> None:
+    """What became of it, and the commands that go on. Ends the process with the exit code."""
+    from supernet.sweeps.running import log_of
+    from supernet.sweeps.table import headline
+
+    states = [state for done in found for state in done.states]
+    print(f"\n{headline(states)}, in {output}")
+    for kind, said in (("failed", "failed    "), ("elsewhere", "not here  ")):
+        for state in (state for state in states if state.kind == kind):
+            print(f"{said}{state.job.title}: {state.error} ({log_of(state.job, output)})")
+    for done in found:
+        if done.given_up:
+            print(f"given up  {done.given_up}")
+    if any(state.kind == "failed" for state in states):
+        print(f"again     {this_command(['retry=failed'])}")
+    if any(state.kind not in ("finished", "failed", "elsewhere") for state in states):
+        print(f"go on     {this_command([])}")
+    code = max((done.code for done in found), default=0)
+    if code:
+        sys.exit(code)
+
+
+def this_command(more: Sequence[str]) -> str:
+    """The command, as typed, with other words for `retry`."""
+    from supernet.runs.run import interpreter
+
+    kept = [word for word in typed if not word.startswith("retry=")]
+    return shlex.join([interpreter(), "-m", "supernet.sweep", *file_name, *kept, *more])
+
+
+typed: list[str] = []  # the command line but for the file
+
+
+def take_file(arguments: Sequence[str]) -> list[str]:
+    """The arguments for Hydra, once it knows what the file holds: choices from groups are words of a command line, and come before those
+    that were typed. Raises UsageError: the file cannot be read."""
+    name = next((word for word in arguments if "=" not in word and not word.startswith("-")), None)
+    typed[:] = list(arguments)
+    if name is None:
+        return list(arguments)
+    typed.remove(name)
+    file_name[:] = [name]
+    try:
+        content = yaml.safe_load(yaml_text(name, MAX_OPTIONS_BYTES))
+    except (FileError, yaml.YAMLError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    except OSError as error:
+        raise UsageError(f"{name}: cannot read this file ({error.strerror})") from error
+    if type(content) is not dict or not all(type(key) is str for key in content):
+        raise UsageError(f"{name}: expected a sweep as YAML, {{axes: ..., fixed: ..., seeds: ...}}")
+    chosen = content.pop("launcher", None)
+    launcher = chosen.pop("name", None) if type(chosen) is dict else chosen
+    if type(chosen) is dict and chosen:
+        content["launcher"] = chosen
+    ConfigStore.instance().store(group="sweep_file", name=GIVEN, node=OmegaConf.create(content), package="_global_")
+    words = [f"sweep_file={GIVEN}"]
+    if launcher is not None and not any(word.startswith("launcher=") for word in typed):
+        words.append(f"launcher={launcher}")
+    flags = [word for word in typed if word.startswith("-")]
+    return [*flags, *words, *(word for word in typed if not word.startswith("-"))]
+
+
+def command() -> None:
+    """The console command."""
+    with mendable_errors():
+        sys.argv[1:] = take_file(sys.argv[1:])
+    cli(main)
