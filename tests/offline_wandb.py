@@ -1,6 +1,7 @@
-"""Reads what W&B writes offline, `run-<id>.wandb`: its own records, in blocks as LevelDB's log has them. W&B's Python package had a reader of
-its own until 0.28 (`wandb.sdk.internal.datastore`), with which this one agreed byte for byte on the files of 0.31; the messages are W&B's.
-Results are never read back from there; this is for tests."""
+"""Reads what W&B writes offline, `run-<id>.wandb`: its own messages, in blocks as LevelDB's log has them.
+
+W&B's Python package had a reader of the blocks in 0.28 (`wandb.sdk.internal.datastore`) and has none in 0.31; on files of 0.31 that one and
+this one agreed byte for byte. Results are never read back from there: this is for tests."""
 
 import json
 import struct

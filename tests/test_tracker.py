@@ -184,8 +184,9 @@ class Broken:
 
 
 def test_a_failure_in_the_middle_is_told_once_and_stops_nothing(tmp_path):
-    told = []
-    tracker = WandbTracker(Broken(), SimpleNamespace(Image=str), warn=told.append)
+    told, torn = [], []
+    package = SimpleNamespace(Image=str, teardown=lambda exit_code: torn.append(exit_code))
+    tracker = WandbTracker(Broken(), package, warn=told.append)
     tracker.log(1, {"loss": 1.0})
     tracker.log(2, {"loss": 1.0})
     tracker.image(2, "cell", lambda: tmp_path / "cell.png")
@@ -194,6 +195,7 @@ def test_a_failure_in_the_middle_is_told_once_and_stops_nothing(tmp_path):
     tracker.preempted()
     tracker.finish(1)
     assert told == ["W&B: the service is gone; training goes on, metrics.jsonl has every number"]
+    assert torn == [1]  # no hook of W&B's is left that would print at the end
 
 
 def test_a_missing_picture_stops_nothing(tmp_path, wandb):

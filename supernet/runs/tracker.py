@@ -82,7 +82,7 @@ class NoTracker:
 class WandbTracker:
     """A W&B run. A failure in it costs no training: the first one is told to `warn`, further ones are not.
 
-    `wandb` makes what W&B stores: `wandb.Image(...)`, `wandb.Artifact(...)`.
+    wandb: the package, which makes what W&B stores and ends its process.
     """
 
     def __init__(self, run: Any, wandb: Any, warn: Callable[[str], None], labels: Labels = Labels()) -> None:
@@ -123,7 +123,12 @@ class WandbTracker:
 
     def finish(self, exit_code: int) -> None:
         with self._never_raising():
-            self._run.finish(exit_code=exit_code)
+            try:
+                self._run.finish(exit_code=exit_code)
+            except ConnectionError:  # W&B's own process is gone, as where a scheduler sends SIGTERM to all processes of a job
+                with contextlib.suppress(Exception):
+                    self._wandb.teardown(exit_code=exit_code)  # else W&B prints a traceback when the interpreter ends
+                raise
 
     @contextlib.contextmanager
     def _never_raising(self) -> Iterator[None]:
