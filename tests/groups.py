@@ -23,7 +23,7 @@ NEEDS = {
     ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
     ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"], ("select", "strongest_pairs"): ["space.ops_per_edge=2"],
 }
-OTHERS = {"proxy", "launcher"}  # groups of other commands: `rank` (test_proxies.py), `sweep` (test_launchers.py)
+OTHERS = {"proxy", "launcher", "published"}  # of other commands: test_proxies.py, test_launchers.py, test_published.py
 LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}  # groups of which a search takes any number
 
 

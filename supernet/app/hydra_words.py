@@ -94,7 +94,7 @@ def _is_read(word: str) -> bool:
 def _known_keys(script: str, overrides: Sequence[str]) -> list[str]:
     """All options of a script by their full names, as its defaults and those of `overrides` that choose from a group compose them."""
     name = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate",
-            "sweep.py": "sweep"}.get(script, "search")
+            "sweep.py": "sweep", "reproduce.py": "reproduce"}.get(script, "search")
 
     def flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
         for key in (key for key in node if not str(key).startswith("_")):
