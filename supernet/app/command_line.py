@@ -35,9 +35,17 @@ def register() -> None:
     store.store("rank_schema", RankConfig)
     store.store("tabulate_schema", TabulateConfig)
     store.store("reproduce_schema", ReproduceConfig)
-    store.store("sweep_schema", SweepConfig)
+    store.store("sweep_schema", open_nodes(SweepConfig, "fixed", "axes"))
     OmegaConf.register_new_resolver("choices", lambda group: ", ".join(choices_on_disk(group)), replace=True)  # for texts of help
     join_own_folder()
+
+
+def open_nodes(schema: type, *names: str) -> DictConfig:
+    """A schema with nodes that hold whatever options are given to them: `fixed.epochs=3`, without Hydra's `+`."""
+    made = OmegaConf.structured(schema)
+    for name in names:
+        OmegaConf.set_struct(made[name], False)
+    return made
 
 
 def check_flags() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +24,8 @@ from supernet.app.own_folder import choices_on_disk
 from supernet.errors import did_you_mean
 
 READ = ("1.3.8",)  # the versions whose words these are
+CONFIGS = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate", "sweep.py": "sweep",
+           "reproduce.py": "reproduce"}  # by script, else `search`
 GRAMMAR = r"mismatched |extraneous |missing |no viable alternative|LexerNoViableAlt|token recognition|Error parsing override"
 
 
@@ -42,11 +45,13 @@ def unknown_words(arguments: Sequence[str]) -> list[str]:
             return list(arguments)
 
 
-def one_line(error: BaseException) -> str:
-    """The message of `error` in one line, without Hydra's internals, with a hint where a name was nearly right."""
+def one_line(error: BaseException, config: str | None = None, words: Sequence[str] | None = None) -> str:
+    """The message of `error` in one line, without Hydra's internals, with a hint where a name was nearly right. config, words: what was
+    composed, and with which overrides; those of this process unless given."""
+    words = sys.argv[1:] if words is None else words
     if type(error) is InstantiationException and error.__cause__ is not None:
         target = re.search(r"'([^']+)'", str(error))
-        return f"{target.group(1) if target else 'options'}: {one_line(error.__cause__)}"
+        return f"{target.group(1) if target else 'options'}: {one_line(error.__cause__, config, words)}"
     message = " ".join(str(error).split())
     if message.startswith("Error merging override") and error.__cause__ is not None:
         message += ": " + " ".join(str(error.__cause__).split())
@@ -63,19 +68,20 @@ def one_line(error: BaseException) -> str:
         return f"{name}=[{seen}]: no such choice, there are {', '.join(options)}{did_you_mean(seen, options)}"
     spelt = re.match(r"Ambiguous value for argument '(.+?)' 1\. To use it", message)
     if spelt or re.match(GRAMMAR, message):
-        return unreadable(spelt.group(1)) + ", or --multirun for a run of each" if spelt else unreadable(message)
+        return unreadable(spelt.group(1), words) + ", or --multirun for a run of each" if spelt else unreadable(message, words)
     key = re.match(r"Could not override '([^']+)'", message)
     if key:
-        default, known = (_known_keys(os.path.basename(sys.argv[0]), choices) for choices in ([], sys.argv[1:]))
+        config = config or CONFIGS.get(os.path.basename(sys.argv[0]), "search")
+        default, known = (_known_keys(config, choices) for choices in ([], words))
         if key.group(1) in default and key.group(1) not in known:
             return f"there is no option {key.group(1)!r} with the chosen {key.group(1).partition('.')[0]}"
         return f"there is no option {key.group(1)!r}{did_you_mean(key.group(1), known)} (--help lists the options)"
     return message
 
 
-def unreadable(told: str) -> str:
+def unreadable(told: str, given: Sequence[str]) -> str:
     """A value that Hydra's grammar does not read as a text: which option, and how it is written instead."""
-    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    words = [word for word in given if "=" in word and not word.startswith("-")]
     word = next((word for word in words if word == told or not _is_read(word)), None)
     if word is None:
         return told
@@ -91,10 +97,8 @@ def _is_read(word: str) -> bool:
     return True
 
 
-def _known_keys(script: str, overrides: Sequence[str]) -> list[str]:
-    """All options of a script by their full names, as its defaults and those of `overrides` that choose from a group compose them."""
-    name = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate",
-            "sweep.py": "sweep", "reproduce.py": "reproduce"}.get(script, "search")
+def _known_keys(name: str, overrides: Sequence[str]) -> list[str]:
+    """All options of a config by their full names, as its defaults and those of `overrides` that choose from a group compose them."""
 
     def flat(node: DictConfig, prefix: str = "") -> Iterator[str]:
         for key in (key for key in node if not str(key).startswith("_")):
@@ -103,7 +107,7 @@ def _known_keys(script: str, overrides: Sequence[str]) -> list[str]:
             if OmegaConf.is_dict(child) and not child._is_none():
                 yield from flat(child, f"{prefix}{key}.")
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with contextlib.nullcontext() if GlobalHydra.instance().is_initialized() else initialize_config_dir(str(CONF), version_base="1.3"):
         groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
         try:
             return list(flat(compose(name, [option for option in overrides if re.split("[@=]", option)[0] in groups])))

@@ -73,7 +73,8 @@ def work(task: Task) -> Outcome:
             code = waited(process, Path(task.stop))
         finally:
             at_work.discard(process)
-    return Outcome(code, said(task.log, begin) or f"ended by signal {-code}" if code else "")
+    told = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return Outcome(code, (said(task.log, begin) or told) if code else "")
 
 
 def waited(process: subprocess.Popen[bytes], stop: Path) -> int:

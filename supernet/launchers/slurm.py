@@ -1,16 +1,20 @@
 """SLURM, by submitit: a job array, whose machines share the folder of the runs."""
 
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Annotated, Any, Literal
 
 from supernet.launchers.base import NOT_STARTED, POLL_S, Outcome, Task, library, pass_on
 from supernet.ranges import Count, Positive, Range, ranged
 
-PREEMPTED = (128 + signal.SIGTERM, 128 + signal.SIGUSR2)  # exit codes of a script that saved and ended, since the machine is taken back
+LOOK_S = 5.0  # between two looks at the queue, which is everybody's
+LOST_S = 60.0
+# How a script ends whose machine is taken back: it saved; or it had not begun, and the signal killed it.
+PREEMPTED = (128 + signal.SIGTERM, 128 + signal.SIGUSR2, -signal.SIGTERM, -signal.SIGUSR2)
 
 
 @ranged
@@ -44,28 +48,54 @@ class Slurm:
         with executor.batch():
             submitted = [executor.submit(Preemptible(work, self.threads), task) for task in tasks]
         left = dict(zip(submitted, tasks, strict=True))
-        cancelled = set()
+        looked, states, missed = 0.0, {}, {}
         while left:
-            for job in list(left):
-                if stopping() and job not in cancelled and job.state in ("PENDING", "UNKNOWN", "REQUEUED"):
-                    job.cancel(check=False)  # those at work see the file that says to stop
-                    cancelled.add(job)
-                if not (job.done() or job in cancelled and job.state not in ("RUNNING", "COMPLETING")):
-                    continue
-                task, outcome = left.pop(job), self.outcome(job, job in cancelled)
+            if monotonic() - looked > (LOOK_S if self.cluster == "slurm" else 0):
+                states, looked = STATES[self.cluster](list(left)), monotonic()
+                missed = {job: missed.get(job, looked) for job in left if job not in states}
+            for job in [job for job in left if self.is_over(job, missed)]:
+                task, outcome = left.pop(job), self.outcome(job)
                 if outcome.code in PREEMPTED and not stopping():
                     left[executor.submit(Preemptible(work, self.threads), task)] = task
                 else:
                     yield task, outcome
+            if stopping():
+                for job in [job for job in left if states.get(job) == "PENDING"]:
+                    job.cancel(check=False)  # those at work see the file that says to stop
+                    yield left.pop(job), Outcome(NOT_STARTED, "not started")
             yield None
             sleep(POLL_S)
 
-    def outcome(self, job: Any, cancelled: bool) -> Outcome:
+    def is_over(self, job: Any, missed: Mapping[Any, float]) -> bool:
+        """Whether it left a result; or is not in the queue any more, and has not left one for some time, which a file may need to be seen
+        from another machine."""
+        return job.paths.result_pickle.exists() or job in missed and monotonic() - missed[job] > (LOST_S if self.cluster == "slurm" else 0)
+
+    def outcome(self, job: Any) -> Outcome:
+        if not job.paths.result_pickle.exists():
+            return Outcome(1, f"SLURM's job {job.job_id} is gone without a result: {job.paths.stderr} may say why")
         try:
             return job.result()
         except (self.submitit.core.utils.UncompletedJobError, self.submitit.core.utils.FailedJobError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return Outcome(NOT_STARTED if cancelled else 1, f"job {job.job_id} of SLURM: {lines[0] if lines else 'lost'}"[:300])
+            return Outcome(1, f"SLURM's job {job.job_id}: {lines[0] if lines else 'failed'}"[:300])
+
+
+def in_queue(jobs: Sequence[Any]) -> dict[Any, str]:
+    """The states of those that SLURM still has. `squeue` knows them without the accounting that `sacct`, and so submitit, would ask."""
+    listed = subprocess.run(["squeue", "--me", "--noheader", "--array", "--format=%i %T"], capture_output=True, text=True)
+    if listed.returncode:
+        return dict.fromkeys(jobs, "UNKNOWN")  # the controller is away for a while
+    known = dict(line.split() for line in listed.stdout.splitlines())
+    return {job: known[job.job_id] for job in jobs if job.job_id in known}
+
+
+def at_work_here(jobs: Sequence[Any]) -> dict[Any, str]:
+    """The same of submitit's processes on this machine."""
+    return {job: "RUNNING" for job in jobs if not job.done()}
+
+
+STATES = {"slurm": in_queue, "local": at_work_here}
 
 
 class Preemptible:

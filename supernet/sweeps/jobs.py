@@ -55,7 +55,7 @@ def jobs(script: str, options: Sequence[str], name: str, seeds: Sequence[int]) -
         try:
             cfg = compose(CONFIGS[script], overrides=list(options))
         except Exception as error:
-            raise UsageError(f"{name}: {one_line(error)}") from error
+            raise UsageError(f"{name}: {one_line(error, CONFIGS[script], options)}") from error
         return [_job(script, options, name, cfg.copy(), seed) for seed in seeds]
 
 

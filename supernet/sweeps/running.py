@@ -164,7 +164,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, launcher: Launcher, *, retry: Li
                     if max_failures is not None and failures > max_failures:
                         stopping.ask(f"{failures} jobs failed, and max_failures={max_failures} allows no more")
                 if time.monotonic() - looked > LOOK_S:
-                    shown.update([starting(state, output, begun) for state in watch.look(jobs)])
+                    shown.update([state if state.job in run else starting(state, output, begun) for state in watch.look(jobs)])
                     looked = time.monotonic()
     states = watch.look(jobs)
     shown.update(states)
