@@ -66,7 +66,7 @@ def test_rows_of_another_commit_are_marked():
 def test_what_was_quoted_from_memory_is_marked_and_every_source_is_named():
     unsure = Published(2.5, math.nan, 0, "unknown", 0, "somebody's memory", confirmed=False)
     row = Row("method", [search(0, 3.0), search(1, 3.1)], {"error": [unsure, published("searches")]})
-    tables = Tables("A table", [row], [ERROR], lines([row], [ERROR]), setup="other setup")
+    tables = Tables("A table", [row], [ERROR], lines([row], [ERROR]), setups={"method": "other setup"})
     text = tables.markdown()
     assert "| 2.50*" in text and "* quoted from memory, not confirmed." in text
     assert "- somebody's memory: method" in text and "- a paper: method" in text

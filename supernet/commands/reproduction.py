@@ -142,7 +142,8 @@ class Reproduction:
         searches = {id(trial): self._search(trial) for trial in trials if trial.found is not None}
         picked = self.picked(trials) if self.table.scale.final else None
         how = self.table.pick if picked is not None and row.random is None else ""
-        return Row(row.name, list(searches.values()), row.published, searches.get(id(picked)) if picked else None, how)
+        note = "its cost is in seconds of the machines that the table was made with" if row.random and row.random.seconds else ""
+        return Row(row.name, list(searches.values()), row.published, searches.get(id(picked)) if picked else None, how, note)
 
     def _search(self, trial: Trial) -> Search:
         results: dict[str, tuple[float, ...]] = {}
