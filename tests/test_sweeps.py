@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -271,6 +272,34 @@ def test_a_live_table_redraws_itself_and_keeps_within_the_terminal(searched, mon
     assert "\x1b[5A\x1b[J" in stream.getvalue()
 
 
+# ---- the page
+
+
+def shown(language):
+    """A piece of docs/sweeps.md."""
+    text = (ROOT / "docs/sweeps.md").read_text()
+    if language == "python":
+        return text.split("```python\n")[1].split("```")[0]
+    return textwrap.dedent("\n".join(line for line in text.partition("    # relaxations.yaml")[2].split("## ")[0].splitlines()[1:]
+                                     if line.startswith("    ")))
+
+
+def test_the_file_that_the_page_shows_is_a_sweep(here):
+    (here / "relaxations.yaml").write_text(shown("yaml"))
+    content = OmegaConf.to_container(OmegaConf.load("relaxations.yaml"))
+    wanted = planned("train_search", content["fixed"], content["axes"], content["seeds"])
+    assert len(wanted) == 12 and wanted[0].name == "relaxation-softmax_lr-0.0003" and wanted[0].epochs == 6
+    assert take_file(["relaxations.yaml"]) == ["sweep_file=given", "launcher=local"]
+
+
+@pytest.mark.slow
+def test_the_code_that_the_page_shows_runs(here):
+    (here / "page.py").write_text(shown("python"))
+    done = subprocess.run([sys.executable, "page.py"], capture_output=True, text=True, timeout=550,
+                          env=os.environ | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"})
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
+
+
 # ---- the command
 
 
@@ -281,14 +310,15 @@ def sweep(*arguments, cwd):
 
 def test_what_a_file_holds_comes_before_the_command_line(tmp_path):
     (tmp_path / "s.yaml").write_text("launcher: {name: slurm, partition: gpu}\nseeds: [1]\n")
-    words = take_file([str(tmp_path / "s.yaml"), "seeds=[2]", "--cfg", "job"][:2])
-    assert words == ["sweep_file=given", "launcher=slurm", "seeds=[2]"]
+    for typed in (["seeds=[2]", "--cfg", "job"], ["--cfg", "job", "seeds=[2]"]):
+        words = take_file([str(tmp_path / "s.yaml"), *typed])
+        assert words == ["--cfg", "job", "sweep_file=given", "launcher=slurm", "seeds=[2]"]
     assert take_file([str(tmp_path / "s.yaml"), "launcher=ray"]) == ["sweep_file=given", "launcher=ray"]
     assert take_file(["--help"]) == ["--help"]
     (tmp_path / "list.yaml").write_text("- a\n")
-    with pytest.raises(UsageError, match="expected a sweep as YAML"):
+    with pytest.raises(UsageError, match="as a sweep, .* .it must hold options as YAML"):
         take_file([str(tmp_path / "list.yaml")])
-    with pytest.raises(UsageError, match="cannot read this file"):
+    with pytest.raises(UsageError, match="No such file"):
         take_file([str(tmp_path / "none.yaml")])
 
 

@@ -45,6 +45,17 @@ def unknown_words(arguments: Sequence[str]) -> list[str]:
             return list(arguments)
 
 
+def flags_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line by what Hydra takes them for: flags with their values, and all others."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            known, unknown = get_args_parser().parse_known_args(list(arguments))
+        except SystemExit:  # a flag lacks its value; Hydra will say so
+            return list(arguments), []
+    others = [*known.overrides, *(word for word in unknown if not word.startswith("-"))]
+    return [word for word in arguments if word not in others], [word for word in arguments if word in others]
+
+
 def one_line(error: BaseException, config: str | None = None, words: Sequence[str] | None = None) -> str:
     """The message of `error` in one line, without Hydra's internals, with a hint where a name was nearly right. config, words: what was
     composed, and with which overrides; those of this process unless given."""

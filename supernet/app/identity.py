@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from supernet.app.hydra_words import flags_and_overrides
 from supernet.app.options import named_on_command_line, of_multirun, own_overrides, plain
 from supernet.app.schema import NOT_COMPUTED
 from supernet.app.signatures import LISTS
@@ -62,8 +62,8 @@ def own_words() -> list[str]:
     """The words of a command line that runs this job alone: of a multirun, its own overrides in place of those of all jobs."""
     if not of_multirun():
         return sys.argv[1:]
-    shared = {"-m", "--multirun", *get_args_parser().parse_known_args(sys.argv[1:])[0].overrides}
-    return [*(word for word in sys.argv[1:] if word not in shared), *own_overrides()]
+    flags, _ = flags_and_overrides(sys.argv[1:])
+    return [*(flag for flag in flags if flag not in ("-m", "--multirun")), *own_overrides()]
 
 
 def asked_resume(cfg: DictConfig) -> str:

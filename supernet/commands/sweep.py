@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, mendable_errors, shows_errors
-from supernet.app.options import CONF, MAX_OPTIONS_BYTES, plain, text
+from supernet.app.hydra_words import flags_and_overrides
+from supernet.app.options import CONF, plain, read_options, text
 from supernet.errors import UsageError
-from supernet.files import FileError, write_whole, yaml_text
+from supernet.files import write_whole
 
 if TYPE_CHECKING:
     from supernet.sweeps.running import Done, Shown
@@ -114,30 +114,25 @@ typed: list[str] = []  # the command line but for the file
 def take_file(arguments: Sequence[str]) -> list[str]:
     """The arguments for Hydra, once it knows what the file holds: choices from groups are words of a command line, and come before those
     that were typed. Raises UsageError: the file cannot be read."""
-    name = next((word for word in arguments if "=" not in word and not word.startswith("-")), None)
+    flags, words = flags_and_overrides(arguments)
+    name = next((word for word in words if "=" not in word and not word.startswith("~")), None)
     typed[:] = list(arguments)
     if name is None:
         return list(arguments)
     typed.remove(name)
     file_name[:] = [name]
     try:
-        content = yaml.safe_load(yaml_text(name, MAX_OPTIONS_BYTES))
-    except (FileError, yaml.YAMLError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        content = OmegaConf.to_container(read_options(Path(name)))
     except OSError as error:
-        raise UsageError(f"{name}: cannot read this file ({error.strerror})") from error
-    if type(content) is not dict or not all(type(key) is str for key in content):
-        raise UsageError(f"{name}: expected a sweep as YAML, {{axes: ..., fixed: ..., seeds: ...}}")
+        raise UsageError(f"{name}: cannot read this file as a sweep, {{axes: ..., fixed: ..., seeds: ...}} ({error.strerror})") from error
     chosen = content.pop("launcher", None)
     launcher = chosen.pop("name", None) if type(chosen) is dict else chosen
     if type(chosen) is dict and chosen:
         content["launcher"] = chosen
     ConfigStore.instance().store(group="sweep_file", name=GIVEN, node=OmegaConf.create(content), package="_global_")
-    words = [f"sweep_file={GIVEN}"]
-    if launcher is not None and not any(word.startswith("launcher=") for word in typed):
-        words.append(f"launcher={launcher}")
-    flags = [word for word in typed if word.startswith("-")]
-    return [*flags, *words, *(word for word in typed if not word.startswith("-"))]
+    words.remove(name)
+    chosen = launcher is None or any(word.startswith("launcher=") for word in words)
+    return [*flags, f"sweep_file={GIVEN}", *([] if chosen else [f"launcher={launcher}"]), *words]
 
 
 def command() -> None:
