@@ -24,7 +24,7 @@ NEEDS = {
     ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"], ("select", "strongest_pairs"): ["space.ops_per_edge=2"],
 }
 # of other commands: `rank` (test_proxies.py), `race` (test_race.py, test_searchers.py), `sweep` (test_launchers.py), the referee
-# (test_reproduce.py); not Hydra's: test_wandb_sweeps.py
+# (test_published.py); not Hydra's: test_wandb_sweeps.py
 OTHERS = {"proxy", "launcher", "published", "sweep", "searcher", "objective"}
 LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}  # groups of which a search takes any number
 

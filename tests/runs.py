@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from supernet.runs import checkpoint
-from supernet.runs.folder import RunFolder
+from supernet.runs.folder import RunFolder, write_json
 from supernet.runs.journal import Journal
 from supernet.runs.run import TIME_FIELDS
+from supernet.spaces import toy
 from tests.helpers import Ended, run
 
 
@@ -62,3 +64,24 @@ def go_on(script: str, *options: str, where: Path) -> Ended:
     told = f"resuming {saved[-1].relative_to(where)} at epoch" if saved else "nothing to resume under runs: starting anew"
     assert told in ended.err
     return ended
+
+
+SOFTMAX = {"_target_": "supernet.relaxations.softmax.Softmax", "init_scale": 1e-3}
+OPTIONS = {"dataset": {"name": "digits", "root": "data"}, "relaxation": SOFTMAX, "epochs": 2, "output": "runs", "name": None}
+
+
+def planted_run(where: Path, *, job: str, seed: int = 0, accuracy: float = 90.0, script: str = "train_search", commit: str = "a" * 40,
+                status: str = "finished", genotype: int = 0, validation: float | None = None, **options) -> Path:
+    """A run's folder as the scripts leave it, without a run. genotype: the number of an architecture of the toy space; validation: the
+    accuracy in its last epoch."""
+    folder = RunFolder(where)
+    where.mkdir(parents=True)
+    folder.start(script=script, command="python", config_hash=f"hash of {job}", identity={"job": job})
+    folder.write(folder.config, yaml.safe_dump(OPTIONS | {"seed": seed} | options).encode())
+    folder.set_status(status)
+    write_json(folder.environment, {"git_commit": commit, "git_dirty": False})
+    list(toy.make().enumerate())[genotype].save(folder.genotype)
+    Journal(folder.metrics).append({"epoch": 0, "val_accuracy": validation, "elapsed_s": 5.0})
+    key = "val_accuracy" if script == "train_search" else "test_accuracy"
+    write_json(folder.summary, {"title": "", "rows": [], "values": {key: accuracy, "elapsed_s": 10.0}})
+    return where

@@ -7,34 +7,16 @@ import pytest
 import yaml
 
 from supernet.commands import compare
-from supernet.runs.folder import RunFolder, write_json
-from supernet.spaces import toy
-
-COMMIT = "a" * 40
-SOFTMAX = {"_target_": "supernet.relaxations.softmax.Softmax", "init_scale": 1e-3}
-OPTIONS = {"dataset": {"name": "digits", "root": "data"}, "relaxation": SOFTMAX, "epochs": 2, "output": "runs", "name": None}
-
-
-def planted(where, *, job, seed=0, accuracy=90.0, script="train_search", commit=COMMIT, status="finished", genotype=0, **options):
-    """A run's folder as the scripts leave it, without a run. genotype: the number of an architecture of the toy space."""
-    folder = RunFolder(where)
-    where.mkdir(parents=True)
-    folder.start(script=script, command="python", config_hash=f"hash of {job}")
-    folder.write(folder.config, yaml.safe_dump(OPTIONS | {"seed": seed} | options).encode())
-    folder._write_status({**folder.status(), "job": job, "status": status})
-    write_json(folder.environment, {"git_commit": commit, "git_dirty": False})
-    list(toy.make().enumerate())[genotype].save(folder.genotype)
-    key = "val_accuracy" if script == "train_search" else "test_accuracy"
-    write_json(folder.summary, {"title": "", "rows": [], "values": {key: accuracy, "elapsed_s": 10.0}})
-    return where
+from supernet.runs.folder import RunFolder
+from tests.runs import planted_run
 
 
 @pytest.fixture
 def runs(tmp_path):
     """Five seeds of two rows that differ in epochs."""
     for seed, (a, b) in enumerate(((90, 91), (91, 93), (92, 92.5), (90.5, 92), (89, 90))):
-        planted(tmp_path / f"runs/short{seed}", job=f"short{seed}", seed=seed, accuracy=a, genotype=seed)
-        planted(tmp_path / f"runs/long{seed}", job=f"long{seed}", seed=seed, accuracy=b, genotype=seed + 5, epochs=4)
+        planted_run(tmp_path / f"runs/short{seed}", job=f"short{seed}", seed=seed, accuracy=a, genotype=seed)
+        planted_run(tmp_path / f"runs/long{seed}", job=f"long{seed}", seed=seed, accuracy=b, genotype=seed + 5, epochs=4)
     return tmp_path / "runs"
 
 
@@ -64,7 +46,7 @@ def test_rows_are_named_by_what_they_do_not_share_and_hold_all_their_seeds(runs,
 def test_two_duplicates_of_one_run_do_not_change_a_mean(runs, capsys):
     before, _ = table(capsys, runs)
     shutil.copytree(runs / "short2", runs / "copy")
-    planted(runs / "again", job="short2", seed=2, accuracy=92, genotype=2)  # the same job, run anew elsewhere
+    planted_run(runs / "again", job="short2", seed=2, accuracy=92, genotype=2)  # the same job, run anew elsewhere
     after, text = table(capsys, runs)
     assert after == before
     assert "Duplicates, which count for nothing: 2" in text and "found another result" not in text
@@ -72,21 +54,21 @@ def test_two_duplicates_of_one_run_do_not_change_a_mean(runs, capsys):
 
 def test_a_copy_that_found_something_else_is_told_and_counts_for_nothing(runs, capsys):
     before, _ = table(capsys, runs)
-    planted(runs / "again", job="short2", seed=2, accuracy=99, genotype=2)
+    planted_run(runs / "again", job="short2", seed=2, accuracy=99, genotype=2)
     after, text = table(capsys, runs)
     assert after == before and "Of these 1 found another result than the run that counts (again and short2)" in text
 
 
 def test_a_run_of_another_commit_is_marked(runs, capsys):
-    planted(runs / "other", job="short5", seed=5, accuracy=90, commit="b" * 40)
+    planted_run(runs / "other", job="short5", seed=5, accuracy=90, commit="b" * 40)
     rows, text = table(capsys, runs)
     assert rows["epochs=2"]["other_commit"] == "True" and rows["epochs=4"]["other_commit"] == "False"
     assert f"† epochs=2: 1 of 6 of commit {'b' * 12}; most of the table is of {'a' * 12}" in text and "| epochs=2† " in text
 
 
 def test_what_has_no_result_is_left_out_and_said(runs, capsys):
-    planted(runs / "half", job="short5", seed=5, status="stopped")
-    planted(runs / "bad", job="short6", seed=6)
+    planted_run(runs / "half", job="short5", seed=5, status="stopped")
+    planted_run(runs / "bad", job="short6", seed=6)
     (runs / "bad/summary.json").write_text("{")
     rows, text = table(capsys, runs)
     assert rows["epochs=2"]["searches"] == "5"
@@ -107,7 +89,7 @@ def test_retrainings_are_nested_in_their_searches(runs, capsys):
     for search, values in results.items():
         for seed, accuracy in enumerate(values):
             number = int(search[-1]) + 5 * search.startswith("long")
-            planted(runs / f"final_{search}_{seed}", job=f"{search} {seed}", seed=seed, accuracy=accuracy, script="train_final",
+            planted_run(runs / f"final_{search}_{seed}", job=f"{search} {seed}", seed=seed, accuracy=accuracy, script="train_final",
                     genotype=number)
             options = yaml.safe_load((runs / f"final_{search}_{seed}/config.yaml").read_text())
             folder = RunFolder(runs / f"final_{search}_{seed}")
@@ -124,7 +106,8 @@ def test_retrainings_are_nested_in_their_searches(runs, capsys):
 
 def test_parts_are_named_by_their_choices_where_runs_kept_them(tmp_path, capsys):
     for n, name in enumerate(("softmax", "gumbel")):
-        path = planted(tmp_path / f"runs/{name}", job=name, relaxation={"_target_": f"supernet.relaxations.{name}.Name", "init_scale": n})
+        part = {"_target_": f"supernet.relaxations.{name}.Name", "init_scale": n}
+        path = planted_run(tmp_path / f"runs/{name}", job=name, relaxation=part)
         folder = RunFolder(path)
         folder._write_status({**folder.status(), "choices": {"relaxation": name, "space": "toy"}})
     assert set(table(capsys, tmp_path / "runs")[0]) == {"relaxation=softmax", "relaxation=gumbel"}

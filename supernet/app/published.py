@@ -47,7 +47,8 @@ class Drawn:
 
 @dataclass(frozen=True)
 class TableRow:
-    """options: of the search, further to those of the scale. seeds: its own number of them, 0 for the scale's."""
+    """options: of the search, further to those of the scale. seeds: its own number of them, 0 for the scale's. comparable: whether it is
+    run as it was published."""
 
     name: str
     experiment: str = ""
@@ -56,6 +57,7 @@ class TableRow:
     published: Mapping[str, Sequence[Published]] = field(default_factory=dict)
     baseline: str = ""
     seeds: int = 0
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _node_scales(node: Any, scales: Collection[str], name: str, path: Path) -> C
 
 def _row(name: str, node: Any, scale: Scale, columns: Sequence[str], path: Path) -> TableRow:
     where = f"rows.{name}"
-    node = _node(node, path, where, optional={"experiment", "random", "options", "published", "scales", "baseline", "seeds"})
+    node = _node(node, path, where, optional={"experiment", "random", "options", "published", "scales", "baseline", "seeds", "comparable"})
     if ("experiment" in node) == ("random" in node):
         raise UsageError(f"{path}: {where} must have either an experiment or random")
     options = _mapping(node.get("options", {}), path, f"{where}.options") if node.get("options") else {}
@@ -186,7 +188,7 @@ def _row(name: str, node: Any, scale: Scale, columns: Sequence[str], path: Path)
     baseline = str(node.get("baseline", scale.baseline))
     return TableRow(name, str(node.get("experiment", "")), _drawn(node["random"], scale, path, where) if "random" in node else None,
                     _texts(options.get(scale.name, []), path, f"{where}.options.{scale.name}"), published, baseline,
-                    _count(node["seeds"], path, f"{where}.seeds") if "seeds" in node else 0)
+                    _count(node["seeds"], path, f"{where}.seeds") if "seeds" in node else 0, bool(node.get("comparable", scale.comparable)))
 
 
 def _drawn(node: Any, scale: Scale, path: Path, where: str) -> Drawn:

@@ -122,15 +122,16 @@ def tables(cfg: DictConfig, found: "Reproduction", done: "Done | None") -> "Tabl
     table, rows = found.table, found.rows()
     names = {row.name for row in rows}
     baselines = {row.name: row.baseline for row in table.rows if row.baseline in names and row.baseline != row.name}
-    notes = [] if table.scale.comparable else [
-        "other setup: this scale is smaller than what was published, so that a verdict is of the setup and says nothing of the paper."]
+    setups = {row.name: "other setup" for row in table.rows if not row.comparable}
+    smaller = "other setup: smaller than what was published, so that the verdict is of the setup and says nothing of the paper."
+    notes = [smaller] if setups else []
     missing = [f"{name}: {len(trials) - sum(trial.found is not None for trial in trials)} of {len(trials)}"
                for name, trials in found.trials.items() if any(trial.found is None for trial in trials)]
     if missing:
         notes.append(f"Not finished, and not counted, searches of {'; '.join(missing)}.")
     return Tables(f"{table.title} (scale={cfg.scale})", rows, table.columns,
                   lines(rows, table.columns, baselines=baselines, seed=cfg.seed, level=cfg.level), about=[table.about, table.scale.about],
-                  notes=notes, baselines=baselines, level=cfg.level, setup="" if table.scale.comparable else "other setup")
+                  notes=notes, baselines=baselines, level=cfg.level, setups=setups)
 
 
 def renamed(word: str, old: str, new: str) -> str:

@@ -4,13 +4,14 @@ of results. Three lists of jobs, each of which needs what the one before found; 
 A search is what a method is judged by. A random search is one too: it draws architectures and takes the best of them.
 """
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from supernet.app.options import override
+from supernet.app.build import space_of
 from supernet.app.published import PublishedTable, TableRow
 from supernet.commands.drawn import affordable, drawn
 from supernet.errors import UsageError
@@ -21,7 +22,7 @@ from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal, JournalError
 from supernet.runs.results import Finished, read
 from supernet.space import Space
-from supernet.sweeps.jobs import Job, jobs
+from supernet.sweeps.jobs import Job, Training, configs, jobs, trainings
 from supernet.sweeps.running import Done
 from supernet.sweeps.states import Watch
 from supernet.tables.table import Table
@@ -61,6 +62,7 @@ class Reproduction:
         self.trials = {row.name: [Trial(row, seed) for seed in range(row.seeds or seeds or table.scale.seeds)] for row in table.rows}
         self._folders: dict[str, list[RunFolder]] = {}  # by job, as they were last looked at
         self._ended: dict[str, Finished] = {}
+        self._spaces: dict[str, Space] = {}
         self._yardstick = None if lookup is None else Yardstick(lookup)
 
     # -- the three lists
@@ -77,22 +79,25 @@ class Reproduction:
                     trial.search = job
             elif row.random.cells:
                 space = self.space(row.random.space or self.table.space)
+                cells = [(trial, cell) for trial in trials for cell in drawn(space, row.random.cells, random.Random(trial.seed))]
+                short = self._trainings(self.table.scale.selection, [
+                    Training(self._kept(cell), f"{slug(row.name)}-{cell.digest}", trial.seed) for trial, cell in cells])
                 for trial in trials:
-                    cells = drawn(space, row.random.cells, random.Random(trial.seed))
-                    trial.short = [self._training(trial, self._kept(cell, f"drawn_{cell.digest}"), f"{slug(row.name)}-{cell.digest}")
-                                   for cell in cells]
+                    trial.short = [job for (of, _), job in zip(cells, short, strict=True) if of is trial]
         if self.table.scale.final:  # their options are checked before anything is searched for
-            self._checked("final", self.table.scale.final)
+            cell = self._kept(self.space(self.table.space).sample(random.Random(0)))
+            self._trainings(self.table.scale.final, [Training(cell, "final", 0)])
         return [job for trial in self._all() for job in ([trial.search] if trial.search else trial.short)]
 
     def second(self) -> list[Job]:
         """The short trainings of what searches found, where the protocol picks by them; those of random searches are of the first list."""
         self._read()
         if self.table.scale.selection and self.table.scale.final:
-            for trial in self._all():
-                if trial.search is not None and trial.found is not None:
-                    path = self._kept(trial.found, f"found_{trial.found.digest}")
-                    trial.short = [self._training(trial, path, f"{slug(trial.row.name)}-short")]
+            found = [trial for trial in self._all() if trial.search is not None and trial.found is not None]
+            short = self._trainings(self.table.scale.selection, [
+                Training(self._kept(trial.found), f"{slug(trial.row.name)}-short", trial.seed) for trial in found])
+            for trial, job in zip(found, short, strict=True):
+                trial.short = [job]
         return [job for trial in self._all() if trial.search is not None for job in trial.short]
 
     def third(self) -> list[Job]:
@@ -100,17 +105,14 @@ class Reproduction:
         self._read()
         if not self.table.scale.final:
             return []
-        for trials in self.trials.values():
-            picked = self.picked(trials)
-            for trial in trials:
-                if trial.found is None:
-                    continue
-                path = self._kept(trial.found, f"found_{trial.found.digest}")
-                number = self.retrainings if trial is picked else self.of_others
-                # seeds of their own, so that two searches which found one cell do not share its retrainings
-                trial.final = jobs("train_final", [*self._genotype(path), *self.table.scale.final, *self.options],
-                                   f"{self.table.name}-{slug(trial.row.name)}-search{trial.seed}",
-                                   [1000 * (trial.seed + 1) + n for n in range(number)])
+        picked = [self.picked(trials) for trials in self.trials.values()]
+        # seeds of their own, so that two searches which found one cell do not share its retrainings
+        wanted = [(trial, Training(self._kept(trial.found), f"{slug(trial.row.name)}-search{trial.seed}", 1000 * (trial.seed + 1) + n))
+                  for trial in self._all() if trial.found is not None
+                  for n in range(self.retrainings if trial in picked else self.of_others)]
+        final = self._trainings(self.table.scale.final, [training for _, training in wanted])
+        for trial in self._all():
+            trial.final = [job for (of, _), job in zip(wanted, final, strict=True) if of is trial]
         return [job for trial in self._all() for job in trial.final]
 
     def run(self, runner: Runner, told: Callable[[str], object] = lambda line: None) -> Done | None:
@@ -140,7 +142,8 @@ class Reproduction:
         searches = {id(trial): self._search(trial) for trial in trials if trial.found is not None}
         picked = self.picked(trials) if self.table.scale.final else None
         how = self.table.pick if picked is not None and row.random is None else ""
-        return Row(row.name, list(searches.values()), row.published, searches.get(id(picked)) if picked else None, how)
+        note = "its cost is in seconds of the machines that the table was made with" if row.random and row.random.seconds else ""
+        return Row(row.name, list(searches.values()), row.published, searches.get(id(picked)) if picked else None, how, note)
 
     def _search(self, trial: Trial) -> Search:
         results: dict[str, tuple[float, ...]] = {}
@@ -198,22 +201,22 @@ class Reproduction:
 
     # -- jobs
 
-    def _training(self, trial: Trial, path: Path, name: str) -> Job:
-        options = [*self._genotype(path), *self.table.scale.selection, *self.options]
-        return jobs("train_final", options, f"{self.table.name}-{name}", [trial.seed])[0]
+    def _trainings(self, options: Sequence[str], wanted: Sequence[Training]) -> list[Job]:
+        """Jobs of what is trained from scratch. Raises UsageError."""
+        named = [replace(training, name=f"{self.table.name}-{training.name}") for training in wanted]
+        return trainings([*options, *self.options], named, self._space_of)
 
-    def _genotype(self, path: Path) -> list[str]:
-        return [override("genotype", str(path))]
+    def _space_of(self, genotype: Genotype) -> Space:
+        """The space that a genotype names, made once."""
+        key = json.dumps([genotype.space, genotype.arguments], sort_keys=True, default=str)
+        if key not in self._spaces:
+            with configs():
+                self._spaces[key] = space_of(genotype)
+        return self._spaces[key]
 
-    def _checked(self, name: str, options: Sequence[str]) -> None:
-        """Composes trainings of any architecture of the space. Raises UsageError."""
-        cell = self.space(self.table.space).sample(random.Random(0))
-        path = self._kept(cell, f"any_{cell.digest}")
-        jobs("train_final", [*self._genotype(path), *options, *self.options], f"{self.table.name} {name}", [0])
-
-    def _kept(self, genotype: Genotype, name: str) -> Path:
+    def _kept(self, genotype: Genotype) -> Path:
         """The genotype as a file for trainings to read."""
-        path = self.output / "cells" / f"{name}.json"
+        path = self.output / "cells" / f"{genotype.digest}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             genotype.save(path)

@@ -34,14 +34,17 @@ CSV_HEAD = ("column", "method", "published_mean", "published_deviation", "publis
 
 class Tables:
     """All that is written of one table. about: sentences before it; level: of the intervals; baselines: by row, that which its gain is
-    over; setup: said after each verdict where ours is not the published one."""
+    over; setups: by row, what is said after its verdict where
+    ours is not the published setup."""
 
     def __init__(self, title: str, rows: Sequence[Row], columns: Sequence[Column], lines: Sequence[Line], *, about: Sequence[str] = (),
-                 notes: Sequence[str] = (), baselines: Mapping[str, str] | None = None, level: float = 0.95, setup: str = ""):
+                 notes: Sequence[str] = (), baselines: Mapping[str, str] | None = None, level: float = 0.95,
+                 setups: Mapping[str, str] | None = None):
         self.title, self.rows, self.columns, self.lines, self.about = title, rows, columns, lines, list(about)
-        self.baselines, self.level, self.setup = dict(baselines or {}), level, setup
+        self.baselines, self.level, self.setups = dict(baselines or {}), level, dict(setups or {})
         self.marks = marked(rows)
-        self.notes = [*self._legend(), *(f"{MARK} {line}." for line in self.marks.values()), *notes]
+        self.notes = [*self._legend(), *(f"{MARK} {line}." for line in self.marks.values()),
+                      *(f"{row.name}: {row.note}." for row in rows if row.note), *notes]
 
     # -- cells
 
@@ -63,7 +66,8 @@ class Tables:
             "gain": gain_text(line.gain, digits),
             "p": paired_text(line.gain),
             "cost": duration_text(line.cost_s),
-            "verdict": verdict_text(line.verdict, digits) + (f" ({self.setup})" if line.verdict and self.setup else ""),
+            "verdict": verdict_text(line.verdict, digits)
+            + (f" ({self.setups[row.name]})" if line.verdict and row.name in self.setups else ""),
         }
 
     def table(self, column: Column) -> tuple[list[str], list[list[str]]]:

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from supernet.app.compose import settle_sizes
 from supernet.app.identity import job_digest
 from supernet.app.options import CONF, named_in, override
 from supernet.errors import UsageError
+from supernet.genotype import Genotype
+from supernet.space import Space
 
 CONFIGS = {"train_search": "search", "train_final": "final"}
 
@@ -55,6 +57,44 @@ def jobs(script: str, options: Sequence[str], name: str, seeds: Sequence[int]) -
         except Exception as error:
             raise UsageError(f"{name}: {one_line(error, CONFIGS[script], options)}") from error
         return [_job(script, options, name, cfg.copy(), seed) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A genotype's file, the name of the job that trains it, and its seed."""
+
+    path: Path
+    name: str
+    seed: int
+
+
+def trainings(options: Sequence[str], wanted: Sequence[Training], space_of: Callable[[Genotype], Space]) -> list[Job]:
+    """Final trainings of many genotypes with the same options, which are composed and checked once. Raises UsageError."""
+    if not wanted:
+        return []
+    first = jobs("train_final", [_of(wanted[0].path), *options], wanted[0].name, [wanted[0].seed])
+    if len(wanted) == 1:
+        return first
+    with configs():
+        cfg = compose(CONFIGS["train_final"], overrides=[_of(wanted[0].path), *options])
+        validate(cfg, "train_final")
+    found = []
+    for each in wanted:
+        try:
+            genotype = notation.find(str(each.path), None)
+            own, space = cfg.copy(), space_of(genotype)
+            space.validate(genotype)
+            own.genotype, own.seed = str(each.path), each.seed
+            settle_sizes(own, space, partial(named_in, options))
+            digest = job_digest(own, genotype)
+        except Exception as error:
+            raise UsageError(f"{each.name}: {one_line(error)}") from error
+        found.append(Job("train_final", (_of(each.path), *options), each.name, each.seed, digest, own.epochs))
+    return found
+
+
+def _of(path: Path) -> str:
+    return override("genotype", str(path))
 
 
 def _job(script: str, options: Sequence[str], name: str, cfg: DictConfig, seed: int) -> Job:
