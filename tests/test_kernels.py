@@ -774,5 +774,5 @@ def test_what_hinders_is_named(option):
     assert option in kernels.use("auto", hindrance=option).line
     with pytest.raises(ValueError, match=option):
         kernels.use("native", hindrance=option)
-    with pytest.raises(ValueError, match="backend must be one of auto, plain, native, got 'cuda'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, plain, native, packed, merged, got 'cuda'"):
         kernels.use("cuda")

@@ -395,7 +395,7 @@ def test_no_more_threads_than_a_container_grants(monkeypatch):
 
 @pytest.mark.parametrize("wrong, message", [
     ({"threads": 0}, "threads must be a whole number of at least 1, or None, got 0"), ({"threads": "2"}, "got '2'"),
-    ({"threads": True}, "got True"), ({"backend": "fast"}, "backend must be one of auto, plain, native, got 'fast'"),
+    ({"threads": True}, "got True"), ({"backend": "fast"}, "backend must be one of auto, plain, native, packed, merged, got 'fast'"),
     ({"device": "gpu"}, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
 ])
 def test_wrong_settings_change_nothing(wrong, message):

@@ -296,9 +296,10 @@ def test_an_auxiliary_head_where_there_can_be_none(here):
     ("epochs=0", ["epochs", "at least 1", "0"]), ("split.val_portion=1", ["split.val_portion", "below 1", "1"]),
     ("batch_size=64", ["batch_size", "32", "64"]), ("amp=fp16", ["amp", "none or bf16", "fp16"]),
     ("compile=graph", ["compile", "none or inductor", "graph"]),
+    ("compile=inductor backend=packed", ["compile=inductor", "backend=packed"]),
 ])
 def test_options_of_the_final_training(here, option, words):
-    refuses(here, words, "train_final", *TINY_FINAL, "genotype=darts_v2", option)
+    refuses(here, words, "train_final", *TINY_FINAL, "genotype=darts_v2", *option.split())
 
 
 def test_a_run_json_that_is_not_ours_is_no_search_to_take_a_genotype_from(here):

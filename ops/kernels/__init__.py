@@ -6,8 +6,8 @@ that (exact second order, implicit gradients, Lanczos) runs within `differentiab
 `on_plain_path()`, what looks at single modules or operations (hooks, counts of multiply-adds). `packed` and `packed.merged` ask for few
 launches with PyTorch alone; theirs can be differentiated again.
 
-A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it may compute whole (`terms`); `sums`: those of a cell, which
-it may compute together; and it says whether its gradients can be differentiated `TWICE`.
+A backend has the functions of `plain`, and `Sum`: a node's sum of ops, which it may compute whole (`terms`); `node_sums`: those of a cell,
+which it may compute together; and it says whether its gradients can be differentiated `TWICE`.
 """
 
 import importlib

@@ -502,7 +502,7 @@ class Sum:
         return total_of(self.terms)
 
 
-def sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
+def node_sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
     return NodeSums(Sum)
 
 

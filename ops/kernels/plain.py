@@ -109,7 +109,7 @@ class NodeSums(dict):
         """Once the last node is taken."""
 
 
-def sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
+def node_sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
     """The sums of a cell's nodes, `sums[node].add(...)` as `Sum.add`. x: an input of the cell. rounds, kept: for backends that compute the
     ops of several nodes together: what will be added, and a place for what cells that are called with the same scales can share."""
     return NodeSums(Sum)

@@ -55,7 +55,7 @@ class Common:
     threads: int | None = None  # of the CPU; null: torch's choice
     workers: int = 0  # processes that decode images which do not fit in memory
     channels_last: bool = True
-    backend: str = "auto"  # auto, plain, native: whose kernels compute; native: channels_last, with a C++ compiler (CPU) or Triton (GPU)
+    backend: str = "auto"  # auto, plain, native, packed, merged: who computes; native: channels_last, with a C++ compiler or Triton
     deterministic: bool = False  # on a GPU: the same bits again, at some cost
     amp: str = "none"  # none; bf16: networks compute in it where it is safe, weights, alphas and statistics stay in float32
     tf32: bool = False  # on a GPU: products of float32 with 10 bits of mantissa, faster

@@ -177,8 +177,8 @@ class Cell(nn.Module):
             drop = drop_path_masks(len(spec.edges), x.shape[0], drop_path_prob, generator, x)
         kernels, kept = kernels_for(x), None if scales is None else scales.kept
         states = list(inputs)
-        sums = kernels.sums(x, lambda: self.mixed.running(active, scales is not None and scales.skip is not None), kept)
-        passed = kernels.sums(x, list, kept)
+        sums = kernels.node_sums(x, lambda: self.mixed.running(active, scales is not None and scales.skip is not None), kept)
+        passed = kernels.node_sums(x, list, kept)
         for node in range(spec.num_inputs + spec.num_nodes):
             if node >= spec.num_inputs:
                 states.append(self._state(sums.take(node), passed.take(node), x))

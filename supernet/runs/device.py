@@ -65,7 +65,7 @@ def use(*, threads: int | None = 1, backend: str = "auto", device: str = "auto",
     threads: of the CPU, 1 unless asked for: beside other busy processes torch's own choice, a thread a core, makes the steps of a supernet
     tens of times slower, since each of its many short operations waits for a thread that has no core (docs/library.md has the numbers).
     None: as many as the cores that this process may use, which pays on an idle machine with large images.
-    backend: `auto`, `plain` or `native`, whose kernels compute. device: `auto`, `cpu`, `cuda` or `cuda:N`; what is returned is the device
+    backend: one of `ops.kernels.BACKENDS`, who computes. device: `auto`, `cpu`, `cuda` or `cuda:N`; what is returned is the device
     to put networks and batches on. deterministic, tf32: as `prepare`. Raises UsageError, ValueError.
     """
     if threads is not None and (type(threads) is not int or threads < 1):

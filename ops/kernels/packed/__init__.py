@@ -17,11 +17,11 @@ from ops.kernels.packed.convolutions import apart
 from ops.kernels.packed.sums import Sums
 from ops.kernels.plain import Norm, Sum, avg_pool, max_pool, mix, moments, moments_many, separable, separable_many
 
-__all__ = ["TWICE", "Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "separable", "separable_many",
-           "sums"]
+__all__ = ["TWICE", "Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "node_sums", "separable",
+           "separable_many"]
 
 TWICE = True
-sums = partial(Sums, apart)
+node_sums = partial(Sums, apart)
 
 
 def computes(x: Tensor) -> bool:

@@ -8,7 +8,7 @@ from ops.kernels.packed import TWICE, Norm, Sum, avg_pool, computes, max_pool, m
 from ops.kernels.packed.convolutions import merged
 from ops.kernels.packed.sums import Sums
 
-__all__ = ["TWICE", "Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "separable", "separable_many",
-           "sums"]
+__all__ = ["TWICE", "Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "node_sums", "separable",
+           "separable_many"]
 
-sums = partial(Sums, merged)
+node_sums = partial(Sums, merged)

@@ -16,11 +16,11 @@ from ops.kernels.triton_kernels.batch_statistics import moments_of
 from ops.kernels.triton_kernels.layout import last, stacked
 from ops.kernels.triton_kernels.pool import MaxPool
 from ops.kernels.triton_kernels.separable_convolution import separable_of
-from ops.kernels.triton_kernels.sums import Sum, sums
+from ops.kernels.triton_kernels.sums import Sum, node_sums
 from ops.kernels.triton_kernels.weighted_sum import mix_of
 
-__all__ = ["Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "separable", "separable_many",
-           "sums"]
+__all__ = ["Norm", "Sum", "avg_pool", "computes", "max_pool", "mix", "moments", "moments_many", "node_sums", "separable",
+           "separable_many"]
 
 TWICE = False  # their gradients cannot be differentiated again
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -147,7 +147,7 @@ class Sum:
             return mix_of([part.x for part in parts], [part.norm for part in parts], scales)
 
 
-def sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
+def node_sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
     return NodeSums(Sum)
 
 
