@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from supernet.report import statistics
 from supernet.report.statistics import (
     MANY_RUNS,
     Sample,
@@ -14,6 +15,7 @@ from supernet.report.statistics import (
     kendall_interval,
     mean_interval,
     pairs_needed,
+    permutation,
     precision_at,
     ranks,
     sample,
@@ -207,3 +209,26 @@ def test_a_verdict_is_not_helped_by_what_was_not_published():
     assert verdict(Sample(0.0, 5.0, 2), Sample(0.0, 0.0, 3), margin=0.01).needed is None and MANY_RUNS == 10_000
     with pytest.raises(ValueError, match="margin must be positive, got 0"):
         verdict(ours, ours, margin=0)
+
+
+def test_a_permutation_test_counts_the_deals_that_are_as_far_apart():
+    """Of 5 and 10 values that do not overlap one deal in C(15, 5) is as good; by hand for 2 and 2."""
+    rng = np.random.default_rng(0)
+    assert permutation([5, 6, 7, 8, 9], range(-10, 0), rng) == pytest.approx(1 / 3003)
+    assert permutation([5, 6, 7, 8, 9], range(-10, 0), rng, alternative="two-sided") == pytest.approx(1 / 3003)
+    assert permutation([1, 4], [2, 3], rng) == pytest.approx(4 / 6)  # sums 5 (twice), 6 and 7 are as large
+    assert permutation([3, 4], [1, 2], rng) == pytest.approx(1 / 6)
+    assert permutation([3, 4], [1, 2], rng, alternative="two-sided") == pytest.approx(2 / 6)
+    assert math.isnan(permutation([], [1.0], rng)) and math.isnan(permutation([1.0], [], rng))
+
+
+def test_a_permutation_test_of_equal_values_finds_nothing():
+    assert permutation([0.1] * 4, [0.1] * 3, np.random.default_rng(0)) == 1
+
+
+def test_a_drawn_permutation_test_is_near_the_exact_one(monkeypatch):
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.8, 1, 6), rng.normal(0, 1, 8)
+    exact = permutation(a, b, rng)
+    monkeypatch.setattr(statistics, "MOST_DEALS", 0)
+    assert permutation(a, b, np.random.default_rng(2), resamples=20_000) == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000))

@@ -92,26 +92,34 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
     """The genotype, and what is said of it; both are written with the alphas, the drawings and the report."""
     import numpy as np
 
-    from supernet.report import summary
+    from supernet.report import summary, sureness
     from supernet.report.pictures import save_drawings
     from supernet.runs import dry_run
 
     loop, data, space, folder, position = stages.loop, parts.data, parts.space, run.folder, run.position
     genotype = loop.genotype()
     summary.save_genotype(folder, genotype, space, cfg.retrain)
-    np.savez_compressed(folder.alphas, **loop.trajectory.arrays(), **summary.edge_tables(space))
+    record = loop.trajectory.arrays()
+    np.savez_compressed(folder.alphas, **record, **summary.edge_tables(space))
     save_drawings(folder, genotype, space)
     last = (run.metrics.read(folder.metrics) or [None])[-1]
     known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
     rows = [("genotype", genotype.digest), *summary.supernet_rows(parts.task, last, len(parts.loaders.split.val), data.item),
             *summary.table_rows(known), *summary.skip_rows(genotype, space), *summary.cost_rows(loop.cost, genotype),
             ("search time", f"{dry_run.duration(run.elapsed())} on {parts.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
+    sure = None
+    if any(True for _ in parts.relaxation.parameters()):
+        last_epoch = position.epoch if loop.verdict.stopped is None else loop.verdict.epoch + 1
+        sure = sureness.sureness(loop.space, record, first_epoch=loop.first_epoch, last_epoch=last_epoch)
+    if sure is not None:
+        rows += sureness.rows(sure, sure.decides_for(space, genotype))
     if position.repeated:
         rows.append(("gone back", f"over {position.repeated // len(parts.loaders.train)} epochs"))
     if loop.verdict.stopped is not None:
         rows.append(("ended early", f"after epoch {position.epoch}, with the genotype of epoch {loop.verdict.epoch + 1}: "
                      f"{loop.verdict.stopped}"))
-    values: dict[str, Any] = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed()}
+    values: dict[str, Any] = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed(),
+                                      **({} if sure is None else {"sureness": sure.to_json()})}
     summary.save_summary(folder, f"Search on {data.name}", rows, values)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 

@@ -62,6 +62,7 @@ def write_report(run: Path) -> Path:
         ("Result", lambda: _result(run)),
         ("Cells", lambda: _cells(run, inline)),
         *known,
+        *([("How sure the search is", lambda: _sureness(run))] if _sure(run) else []),
         ("Curves", lambda: _curves(records, inline)),
         ("Weights of the ops over time", lambda: _alphas(run, inline)),
         ("Final weights", lambda: _heat_maps(run, inline)),
@@ -199,6 +200,36 @@ def _quietly(path: Path) -> dict[str, Any]:
 def _result(run: Path) -> str:
     rows = _field(_json(run / "summary.json"), "rows", "summary.json")
     return page.table([(str(name), str(value)) for name, value in rows])
+
+
+def _sure(run: Path) -> dict[str, Any]:
+    """What a search's summary says of its decisions; empty for runs of older versions, and for those in which nothing learned them."""
+    values = _quietly(run / "summary.json").get("values")
+    found = values.get("sureness") if type(values) is dict else None
+    return found if type(found) is dict else {}
+
+
+def _sureness(run: Path) -> str:
+    found = _sure(run)
+    epochs = f"{found['window_epochs']:g} epoch{'s' if found['window_epochs'] != 1 else ''}"
+    html = [page.paragraph(
+        "By the weights, each edge has its strongest op, each node its strongest edges. Ahead by: the weight of what was chosen less that "
+        f"of its nearest rival. Moved by: the largest less the smallest value of that lead in the last {epochs}. A choice is unsure where "
+        "a rival is behind by no more than its lead moved.", soft=True)]
+    shown = sorted(found["decisions"], key=lambda d: (not d["kept"], d["kind"], not d["would_flip"]))
+    for kept, title in ((True, "What the architecture is made of"), (False, "Edges that no node keeps")):
+        rows = [(f"{d['kind']}, {d['where']}", "unsure" if d["would_flip"] else "sure",
+                 f"{_choice(d, 'first')} before {_choice(d, 'second')}", f"{d['gap']:.4f}", f"{d['spread']:.4f}",
+                 f"{d['since']:.2f}" if d["since"] else "the start")
+                for d in shown if d["kept"] == kept]
+        if rows:
+            html += [page.heading(title), page.table(
+                rows, head=("choice", "", "what was chosen", "ahead by", "moved by", "chosen since epoch"), tall=True)]
+    return "\n".join(html)
+
+
+def _choice(decision: Mapping[str, Any], which: str) -> str:
+    return op_label(decision[which]) if decision["what"] == "op" else f"edge {decision[which]}"
 
 
 def _cells(run: Path, inline: Callable[[str], str]) -> str:

@@ -175,12 +175,16 @@ class Trajectory:
         self.epochs.append(epoch)
         with torch.no_grad():
             tables = {f"alpha.{name}": p for name, p in relaxation.recorded().items()}
-            tables |= {f"weights.{kind}": w.ops for kind, w in relaxation.mean().items()}
+            mean = relaxation.mean()
+            tables |= {f"weights.{kind}": w.ops for kind, w in mean.items()}
+            tables |= {f"edge_weights.{kind}": w.edges for kind, w in mean.items() if w.edges is not None}
+            if len(self.epochs) > 1:  # an older version's record, gone on with, has no tables but those that it began with
+                tables = {name: table for name, table in tables.items() if name in self.tables}
             for name, table in tables.items():
                 self.tables.setdefault(name, []).append(table.detach().float().clone())
 
     def arrays(self) -> dict[str, Any]:
-        """`epoch` (T,) and one (T, E, O) array a table."""
+        """`epoch` (T,) and one (T, E, O) array a table; (T, E) of `edge_weights`, where edges have weights of their own."""
         epochs = torch.tensor(self.epochs, dtype=torch.float64).numpy()
         return {"epoch": epochs} | {name: table.numpy() for name, table in self._on_host().items()}
 
