@@ -1,7 +1,11 @@
 """`python -m benchmarks.gpu` without a GPU: every part as the stand-in runs it, and the conductor with parts that do what they must not."""
 
+import dataclasses
+import importlib
+import importlib.util
 import json
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -253,9 +257,6 @@ def test_a_graph_that_forgets_to_move_is_found(bench, monkeypatch):
 
 def test_every_relaxation_that_claims_it_is_captured():
     """A new one belongs into `graphs.SEARCHES`."""
-    import importlib
-    import pkgutil
-
     from supernet import relaxations
 
     modules = [importlib.import_module(f"supernet.relaxations.{m.name}") for m in pkgutil.iter_modules(relaxations.__path__)]
@@ -310,6 +311,20 @@ def test_presets(bench):
     pytest.importorskip("hydra")
     values = first(presets.checks(bench), 3)
     assert all(len(v["losses"]) == 3 and v["moved"] > 0 for v in values)
+
+
+@pytest.mark.parametrize("part", ["presets", "nasbench201", "cifar10"])
+def test_what_needs_hydra_says_so_without_it(bench, part, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Skipped, match="hydra-core is not installed"):
+        importlib.import_module(f"benchmarks.gpu.{part}").run(bench, Report(bench, part, []))
+
+
+def test_a_search_without_images_says_so(tmp_path):
+    pytest.importorskip("hydra")
+    bench = dataclasses.replace(bench_in(tmp_path), toy=False)
+    with pytest.raises(Skipped, match="no data came along"):
+        truth.search(bench, Report(bench, "cifar10", []), "darts_first_order_cifar10", PLAIN, time.monotonic())
 
 
 def test_a_search_of_full_size_is_written_down_epoch_by_epoch(bench):
