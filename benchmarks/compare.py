@@ -113,7 +113,7 @@ def hottest(step: Callable[[], object], device: torch.device, most: int = 8) -> 
     the GPU's time."""
     cuda = device.type == "cuda"
     activities = [torch.profiler.ProfilerActivity.CPU, *[torch.profiler.ProfilerActivity.CUDA] * cuda]
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:  # else torch 2.11 warns
         step()
         _wait(device)
     took = [(e.self_device_time_total if cuda else e.self_cpu_time_total, e.key, e.count) for e in profile.key_averages()]

@@ -89,19 +89,31 @@ def smi() -> dict[str, str]:
     return {name: value.strip() for name, value in zip(QUERIES, first)} if len(first) == len(QUERIES) else {}
 
 
+class NothingSeen(RuntimeError):
+    """The profiler has recorded nothing of the device."""
+
+
+def launches(run: Callable[[], object], device: torch.device) -> int | None:
+    """How many kernels one call runs; None where the profiler cannot see them, so that nothing else is lost with that."""
+    try:
+        return timeline(run, device, most=0)["launches"]
+    except NothingSeen:
+        return None
+
+
 def timeline(run: Callable[[], object], device: torch.device, most: int = 10) -> Mapping[str, Any]:
     """One call under the profiler: how many kernels run, how long the device is busy (ms) and from the first to the last of them, the gaps
-    in between, and the `most` that take longest. On a CPU its operations stand for kernels."""
+    in between, and the `most` that take longest. On a CPU its operations stand for kernels. Raises NothingSeen."""
     activity, kinds = torch.profiler.ProfilerActivity, torch.autograd.DeviceType
     wanted, kind = (activity.CUDA, kinds.CUDA) if device.type == "cuda" else (activity.CPU, kinds.CPU)
-    with torch.profiler.profile(activities=[wanted]) as profile:
+    with torch.profiler.profile(activities=[wanted], acc_events=True) as profile:  # which keeps torch 2.11 from warning that it would not
         run()
         wait(device)
     # As they were recorded: to nest a hundred thousand of them, which `profile.events()` does, takes longer than the steps.
     found = profile.profiler.kineto_results.events()
     events = sorted((e.start_ns() / 1e3, (e.start_ns() + e.duration_ns()) / 1e3, e.name()) for e in found if e.device_type() == kind)
     if not events:
-        raise RuntimeError("the profiler has seen nothing of the device")
+        raise NothingSeen("the profiler has seen nothing of the device")
     by_name: dict[str, list[float]] = {}
     busy, gaps, reached = 0.0, [], events[0][0]
     for start, end, name in events:

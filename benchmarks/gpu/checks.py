@@ -118,7 +118,8 @@ class Report:
 
 def told(error: BaseException) -> str:
     """The last lines of a traceback, without the folders of this machine."""
-    lines = "".join(traceback.format_exception(error)).replace(str(Path(__file__).resolve().parents[2]) + "/", "").strip().splitlines()
+    text = "".join(traceback.format_exception(error)).replace(str(Path(__file__).resolve().parents[2]) + "/", "")
+    lines = [line for line in text.strip().splitlines() if line.strip(" ^~")]  # those of marks alone say nothing here
     return "\n".join(lines[-LINES:])[-2000:]
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
 SMALL = ("split.max_train=40", "split.max_val=16", "space.nodes=2", "layers=3", "channels=4", "batch_size=8", "epochs=3", "threads=1",
          "wandb.mode=disabled", "checkpoint_every_s=0")
-SCRIPT_S = 60.0  # what one run of the script may take
+SCRIPT_S = 90.0  # what one run of the script may take
 KILLED_AT = 4  # checkpoints that it has written by then
 
 
@@ -37,12 +37,12 @@ def checks(bench: Bench) -> Iterator[Check]:
     scripts = {"as it is": (), "backend=native": ("backend=native",)}
     if not bench.toy:
         scripts |= {"compile=graph": ("compile=graph",), "amp=bf16": ("amp=bf16",)}
-    for name, options in list(scripts.items())[: 1 if bench.toy else 2]:
+    for name, options in list(scripts.items())[:1]:
         yield Check(f"a kill and resume, {name}", lambda options=options: killed(bench, options))
     for case in CASES[:1] if bench.toy else CASES[:3]:
         for variant in VARIANTS[1:2] if bench.toy else [v for v in VARIANTS if v.name != "plain"]:
             yield Check(f"twice, {case.name}, {variant.name}", lambda case=case, variant=variant: twice(bench, case, variant))
-    for name, options in list(scripts.items())[2:]:
+    for name, options in [] if bench.toy else list(scripts.items())[1:]:
         yield Check(f"a kill and resume, {name}", lambda options=options: killed(bench, options))
 
 

@@ -141,7 +141,8 @@ def cell(found: Record | None, other: Record | None) -> str:
     if not found:
         return ""
     ratio = f" ({other['wall_s'] / found['wall_s']:.2f}x)" if other else ""
-    return f"{found['wall_s'] * 1e3:.1f}{ratio}, {found['launches']:,}, {found['peak_bytes'] / MIB:.0f}"
+    launches = "?" if found["launches"] is None else f"{found['launches']:,}"
+    return f"{found['wall_s'] * 1e3:.1f}{ratio}, {launches}, {found['peak_bytes'] / MIB:.0f}"
 
 
 def where(records: Records) -> list[str]:

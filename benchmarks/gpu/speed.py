@@ -15,7 +15,7 @@ import torch
 from benchmarks import final
 from benchmarks.compare import seconds, summary
 from benchmarks.gpu import searches
-from benchmarks.gpu.card import timeline, wait
+from benchmarks.gpu.card import launches, wait
 from benchmarks.gpu.checks import Bench, Check, Report, Skipped, Values
 from benchmarks.gpu.searches import CASES, Case, Made
 from benchmarks.gpu.variants import PLAIN, VARIANTS, Variant
@@ -66,13 +66,14 @@ def timed(step: Step, device: torch.device, warm: int) -> dict[str, Any]:
     return {"wall_s": found["wall_s"], "cpu_s": found["cpu_s"], "rounds": len(took), "least_s": min(found["rounds"]["wall_s"])}
 
 
-def measured(steps: Mapping[str, Step], device: torch.device, warm: int) -> dict[str, Any]:
-    """Of each step its time, peak memory and launches. The profiler comes last: it slows what follows."""
+def measured(steps: Mapping[str, Step], device: torch.device, warm: int, *, graphs: bool = False) -> dict[str, Any]:
+    """Of each step its time, peak memory and launches. The profiler comes last: it slows what follows. graphs: whose memory the allocator
+    only has reserved."""
     found = {name: timed(step, device, warm) for name, step in steps.items()}
     for name, step in steps.items():
-        found[name]["peak_bytes"] = peak_memory(step, device, live_tensors(device))
+        found[name]["peak_bytes"] = peak_memory(step, device, live_tensors(device), reserved=graphs)
     for name, step in steps.items():
-        found[name]["launches"] = timeline(step, device, most=0)["launches"]
+        found[name]["launches"] = launches(step, device)
     return found
 
 
@@ -99,7 +100,7 @@ def search_steps(bench: Bench, case: Case, variant: Variant) -> Values:
                     graphed.step(*search.batches)
                 halves = {("second" if name == "second" else half): lambda half=half: graphed.halves[half](
                     graphed.halves[half].inputs, graphed.capturing) for half in (("alpha",) if name == "second" else ("w", "alpha"))}
-                found |= measured(halves, bench.device, 1)
+                found |= measured(halves, bench.device, 1, graphs=True)
                 found |= {f"nodes of {name}": graphed.nodes()}
             finally:
                 searches.released(graphed)

@@ -32,7 +32,8 @@ def main(words: list[str]) -> int:
     started: dict[str, Any] = json.loads(words[0])
     end_with(started["parent"])
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the conductor asks where a part hangs, before it kills it
+    # The conductor asks where a part hangs, before it kills it. Told on the log itself, which pytest puts something else in place of.
+    faulthandler.register(signal.SIGUSR1, file=os.dup(2), all_threads=True)
     from benchmarks.gpu.checks import Bench, ContextIsGone, Report, Skipped, TimeIsUp
     from supernet.runs.journal import Journal
 
