@@ -156,10 +156,10 @@ def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.fl
     return {"ours": _ours(net, relaxation, batches), "reference": theirs}
 
 
-def supernet(space: Space, sizes: Sizes, how: Method, dtype: torch.dtype) -> nn.Module:
-    """Ours on the host, initialised from seed 0."""
+def supernet(space: Space, sizes: Sizes, how: Method, dtype: torch.dtype, **options: Any) -> nn.Module:
+    """Ours on the host, initialised from seed 0. options: more of the space's builder of networks."""
     norm = search_normalisation(pool_norm="search", bn_statistics="running")
-    options: dict[str, Any] = {} if how.partial == 1 else {"partial": how.partial}
+    options |= {} if how.partial == 1 else {"partial": how.partial}
     with initial_weights(0):
         net = space.network(space.candidates(), layers=sizes.cells, channels=sizes.channels, num_classes=CLASSES, norm=norm,
                             image_size=(sizes.image_size, sizes.image_size), **options)
