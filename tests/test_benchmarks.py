@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import compare, final, launches, scaling, search_step, shared_weights, sides, startup
+from benchmarks import compare, final, prepared, scaling, search_step, shared_weights, sides, startup
 from benchmarks.counting import kernels, launches_of
 from ops.kernels import Backend
 from tests import reference
@@ -172,10 +172,10 @@ def test_launches_of_lists_are_what_pytorch_cuts_them_into():
     assert launches_of("convolution", (torch.ones(2), torch.ones(2), None, [1, 1])) == 1
 
 
-def test_launches_writes_what_it_counts(tmp_path, capsys):
+def test_what_prepared_choices_save_is_written_as_it_is_counted(tmp_path, capsys):
     path, tiny = tmp_path / "result.json", {"nasbench201": sides.Sizes(5, 4, 2, 8)}
     pytest.importorskip("triton", reason="its launches are counted")
-    launches.main(["--rounds", "1", "--json", str(path)], tiny)
+    prepared.main(["--rounds", "1", "--json", str(path)], tiny)
     result = json.loads(path.read_text())
     rows = {(row["part"], row["case"]): row for row in result["rows"]}
     assert len(rows) == 3 + 1 + 1 + 1 == len(capsys.readouterr().out.splitlines())

@@ -1,4 +1,4 @@
-"""Launches of a GPU that the choices prepared for one save, by counting: `python -m benchmarks.launches`, from the repository root.
+"""Launches of a GPU that the choices prepared for one save, by counting: `python -m benchmarks.prepared`, from the repository root.
 
 No GPU is needed and nothing is timed but the weights' update on the processor. Operations are the calls that PyTorch dispatches and that
 compute; launches are what they take on a GPU at the least, calls on lists of tensors cut into pieces as PyTorch's kernels are
@@ -24,7 +24,7 @@ try:
     from benchmarks.counting import Kernels
     from benchmarks.sides import ALPHA_OPTIMIZER, CLIP_NORM, METHODS, SPACES, W_OPTIMIZER, Sizes, noise, supernet
 except ModuleNotFoundError as error:
-    raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.launches") from None
+    raise SystemExit(f"{error}: run from the repository root, as python -m benchmarks.prepared") from None
 from ops import kernels
 from supernet.bilevel import Bilevel
 from supernet.data.augment import Augment
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None, supernets: Mapping[str, Sizes] = SUP
     parser.add_argument("--only", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}")
     options = parser.parse_args(argv)
     device = prepared(parser, options)
-    result = begun("launches", argv, device) | {"rounds": options.rounds, "rows": []}
+    result = begun("prepared", argv, device) | {"rounds": options.rounds, "rows": []}
     for part in options.only:
         for row in rows_of(part, supernets, options.rounds):
             result["rows"].append(row)
