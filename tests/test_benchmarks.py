@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import compare, final, scaling, search_step, shared_weights, sides, startup
-from benchmarks.counting import kernels
+from benchmarks import compare, final, prepared, scaling, search_step, shared_weights, sides, startup
+from benchmarks.counting import kernels, launches_of
 from ops.kernels import Backend
 from tests import reference
 
@@ -160,3 +160,35 @@ def test_wrong_options_are_named(options, message, capsys):
     with pytest.raises(SystemExit):
         search_step.main(options)
     assert message in capsys.readouterr().err
+
+
+def test_launches_of_lists_are_what_pytorch_cuts_them_into():
+    """By hand: 110 tensors a launch of one list, 64 of two, 48 of three; 320 pieces of 65,536 numbers; norms begin and end with another."""
+    small, large = [torch.ones(2)] * 221, [torch.empty(65_536 * 321, device="meta")]
+    assert launches_of("_foreach_mul_", (small, 0.9)) == 3 and launches_of("_foreach_add_", (small, small)) == 4
+    assert launches_of("_foreach_add", (small, small)) == 5 and launches_of("_fused_sgd_", (small, small, small)) == 5
+    assert launches_of("_fused_sgd_", (small, small, [])) == 4 and launches_of("_foreach_mul_", (large, 0.9)) == 2
+    assert launches_of("_foreach_norm", (small,)) == 3 + 2 and launches_of("cat", (small,)) == 2
+    assert launches_of("convolution", (torch.ones(2), torch.ones(2), None, [1, 1])) == 1
+
+
+def test_what_prepared_choices_save_is_written_as_it_is_counted(tmp_path, capsys):
+    path, tiny = tmp_path / "result.json", {"nasbench201": sides.Sizes(5, 4, 2, 8)}
+    pytest.importorskip("triton", reason="its launches are counted")
+    prepared.main(["--rounds", "1", "--json", str(path)], tiny)
+    result = json.loads(path.read_text())
+    rows = {(row["part"], row["case"]): row for row in result["rows"]}
+    assert len(rows) == 3 + 1 + 1 + 1 == len(capsys.readouterr().out.splitlines())
+    for row in rows.values():
+        if row["part"] in ("images", "checkpointed"):
+            assert row["after"]["launches"] < row["before"]["launches"]
+        if row["part"] == "update":
+            assert row["after"]["launches"] < row["before"]["launches"] < row["before"]["step"]["launches"]
+            assert (row["tensors"] < row["parameters"]) == ("gdas" in row["case"])
+    few = rows["sampled", "nasbench201, GDAS"]["replayed"]
+    assert [step["64"] for step in few] == sorted(step["64"] for step in few) and few[0]["64"] < 0.05 and few[-1]["1024"] > 0.9
+    assert len(prepared.table(result)[1]) == len(rows) and len(prepared.figures(result)) == 1
+
+
+def test_a_draw_is_taken_by_a_graph_once_its_ops_were_drawn_often_enough():
+    assert prepared.replayed([2], 1.0, 4) == 1 - (prepared.WARM_UP + prepared.EPOCHS - 1) / (prepared.EPOCHS * prepared.STEPS)

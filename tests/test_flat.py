@@ -80,7 +80,10 @@ OPTIONS = {"first order": {"space": SMALL}, "second order": {"hypergradient": fi
            "lists, nesterov": {"relaxation": GumbelHard, "sgd": {**SGD, "weight_decay": 0.0, "foreach": True, "nesterov": True}}}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+SLOW = ("GDAS, second order", "as lists", "lists, nesterov")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OPTIONS])
 def test_twenty_steps_without_clipping_give_the_same_bits(name):
     """Weights, momenta, gradients, running statistics and alphas; under GDAS with ops that wait many steps for their first gradient."""
     flat, plain = (take(make(flat, **OPTIONS[name]), 20) for flat in (True, False))

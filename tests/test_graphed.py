@@ -329,7 +329,8 @@ SAMPLED = {"first order": {}, "second order": {"hypergradient": finite_differenc
            "edge weights": {"relaxation": lambda s, g: EdgeNormalised(GumbelHard(s, g), s, g)}}
 
 
-@pytest.mark.parametrize("name, kept", [("first order", 1000), ("second order", 3), ("edge weights", 3)])
+@pytest.mark.parametrize("name, kept", [("first order", 1000), ("edge weights", 3),
+                                        pytest.param("second order", 3, marks=pytest.mark.slow)])
 def test_sampled_draws_equal_the_eager_step(name, kept):
     """Two epochs, with another temperature each and a smaller last batch: ops that were not drawn have no gradient and stay where they are,
     whatever graph was replayed before."""

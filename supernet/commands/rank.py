@@ -147,7 +147,7 @@ def search_of(cfg: DictConfig) -> tuple[DictConfig, list[Path]]:
         found = checkpoint.all_files(folder.checkpoints)
         if not found and "shared_weights" in cfg.by:
             raise UsageError(f"run={cfg.run}: that search has no checkpoint")
-    options.table, options.compile = None, "none"  # the command has its own table, and takes no steps
+    options.table, options.compile, options.graph_augmentation = None, "none", False  # the command has its own table, and takes no steps
     options.device, options.threads = cfg.device, cfg.threads
     if cfg.max_val is not None:
         options.split.max_val = min(cfg.max_val, options.split.max_val or cfg.max_val)
