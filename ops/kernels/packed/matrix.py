@@ -42,7 +42,7 @@ def matrix_of(entries: Sequence[Entry], nodes: Sequence[int], parts: Sequence[Ha
 
 def _shared(scales: Sequence[Tensor | None], places: Sequence[int], shape: tuple[int, int], like: Tensor,
             kept: dict[Any, Any] | None) -> Tensor:
-    key = shape, torch.is_grad_enabled(), tuple((place, None if s is None else id(s)) for place, s in zip(places, scales))
+    key = shape, like.dtype, torch.is_grad_enabled(), tuple((place, None if s is None else id(s)) for place, s in zip(places, scales))
     if kept is not None and key in kept:
         return kept[key]
     known = next((s for s in scales if s is not None), like)
