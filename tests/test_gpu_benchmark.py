@@ -46,6 +46,7 @@ from supernet.data.base import DataError
 from supernet.errors import UsageError
 from supernet.relaxations.base import Relaxation
 from supernet.runs.journal import Journal
+from tests.shared import NB201
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -343,6 +344,20 @@ def test_a_search_of_full_size_is_written_down_epoch_by_epoch(bench):
     assert [r["epoch"] for r in notes] == [0, 1] and notes[1]["genotype"] == values["genotype"]
     stopped = truth.search(bench, report, "gdas_nasbench201", PLAIN, time.monotonic())
     assert stopped["epochs"] == 0 and not stopped["complete"]
+
+
+def test_a_published_search_reads_the_images_and_the_table_that_came_along(tmp_path):
+    """As on a card, but for its size."""
+    pytest.importorskip("hydra")
+    official(tmp_path / "data", 1)
+    if NB201.exists():
+        shutil.copy(NB201, tmp_path / "data" / truth.TABLE)
+    bench = dataclasses.replace(bench_in(tmp_path, data=tmp_path / "data"), toy=False)
+    small = ["layers=5", "channels=4", "batch_size=8", "split.max_train=20", "split.max_val=20", "epochs=1", "threads=1"]
+    values = truth.search(bench, Report(bench, "nasbench201", []), "darts_first_order_nasbench201", BY_NAME["channels_last"],
+                          time.monotonic() + 600, small)
+    assert values["images"] == [20, 20] and values["epochs"] == 1 and values["complete"]
+    assert ("table/cifar10/regret" in values) == NB201.exists()
 
 
 def test_marked_tests_are_found_where_they_stand():
