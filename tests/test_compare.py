@@ -113,6 +113,25 @@ def test_parts_are_named_by_their_choices_where_runs_kept_them(tmp_path, capsys)
     assert set(table(capsys, tmp_path / "runs")[0]) == {"relaxation=softmax", "relaxation=gumbel"}
 
 
+def test_rows_are_named_as_their_command_lines_tell_them_apart(tmp_path, capsys):
+    lines = ["experiment=gdas_toy", "epochs=2", "seed=0", "output=a"], ["experiment=dr_nas_toy", "epochs=2", "+x.root=b"]
+    for n, words in enumerate(lines):
+        path = planted_run(tmp_path / f"runs/{n}", job=str(n), alpha_begin=n, penalty={"a": {"weight": n}})
+        folder = RunFolder(path)
+        folder._write_status({**folder.status(), "overrides": words})
+    assert set(table(capsys, tmp_path / "runs")[0]) == {"experiment=gdas_toy", "experiment=dr_nas_toy"}
+
+
+def test_trainings_of_cells_that_no_given_search_found_are_a_row_each(tmp_path, capsys):
+    for seed, name in enumerate(("darts_v2", "darts_v2", "runs/some_search/genotype.json")):
+        planted_run(tmp_path / f"runs/{seed}", job=str(seed), seed=seed, script="train_final", genotype=seed // 2)
+        folder = RunFolder(tmp_path / f"runs/{seed}")
+        options = yaml.safe_load(folder.config.read_text()) | {"genotype": name}
+        folder.write(folder.config, yaml.safe_dump(options).encode())
+    rows = table(capsys, tmp_path / "runs")[0]
+    assert {name: row["retrainings"] for name, row in rows.items()} == {"genotype=darts_v2": "2", "genotype=some_search": "1"}
+
+
 def test_every_format_holds_the_table_and_the_page_fetches_nothing(runs, capsys):
     table(capsys, runs, "--baseline", "epochs=2", "--title", "A & B_1 <x>")
     output = runs.parent / "table"

@@ -58,6 +58,13 @@ def test_a_line_does_not_depend_on_the_others():
     assert alone.best == 3.0, "of errors the best is the smallest"
 
 
+def test_how_much_longer_the_baseline_took_is_said():
+    rows = [Row("random", [search(0, 4.0, cost_s=30.0)]), Row("a", [search(0, 3.0, cost_s=20.0)]), Row("b", [search(0, 3.0, cost_s=60.0)])]
+    over = dict.fromkeys("ab", "random")
+    tables = Tables("A table", rows, [ERROR], lines(rows, [ERROR], baselines=over), baselines=over)
+    assert "random took 0.5 to 1.5 times as long as the searches that it is compared with." in tables.markdown()
+
+
 def test_rows_of_another_commit_are_marked():
     rows = [Row("a", [search(0, 3.0), search(1, 3.0)]), Row("b", [search(0, 3.0), search(1, 3.0, commit="b")]), Row("c", [])]
     assert marked(rows) == {"b": "b: 1 of 2 of commit b; most of the table is of a"}

@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from supernet.app.hydra_words import flags_and_overrides
+from supernet.app.not_computed import NOT_COMPUTED
 from supernet.app.options import named_on_command_line, of_multirun, own_overrides, plain
-from supernet.app.schema import NOT_COMPUTED
 from supernet.app.signatures import LISTS
 from supernet.genotype import Genotype
 from supernet.runs.folder import config_hash

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from omegaconf import DictConfig
 
 from supernet.app.identity import own_choices, told_genotype
+from supernet.app.not_computed import NOT_COMPUTED
 from supernet.app.options import choices, own_overrides
-from supernet.app.schema import NOT_COMPUTED
 from supernet.app.signatures import LISTS
 from supernet.genotype import Genotype
 from supernet.runs.tracker import MAX_NAME, MAX_TAG, Labels, shortened, without_secrets

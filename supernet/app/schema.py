@@ -5,11 +5,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-# What a run is called, where it is kept and how it is watched does not change what it computes.
-NOT_COMPUTED = {"output", "name", "resume", "extend", "dry_run", "wandb", "log_every", "keep_checkpoints", "checkpoint_every_s", "workers",
-                "threads", "table", "checkpoint_cells", "flat_weights", "graph_augmentation",
-                "retrain"}
-
 
 @dataclass
 class Wandb:

@@ -6,21 +6,20 @@ Reads folders only; nothing is built, trained or changed.
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from supernet.app.schema import NOT_COMPUTED
+from supernet.app.not_computed import NOT_COMPUTED
 from supernet.errors import Mendable, UsageError, did_you_mean
 from supernet.report.referee import Column, Row, Search, lines
 from supernet.report.verdicts import Tables, summary, write_tables
-from supernet.runs.results import Finished, Gathered, LeftOut, gather, leaves, names, run_folders
+from supernet.runs.results import Finished, Gathered, LeftOut, gather, leaves, names, names_by_words, run_folders
 
 # What makes no row of its own: what nothing is computed from, who computes, where data lies, what other options took in, and the seed.
 SAME_ROW = frozenset({*NOT_COMPUTED, "seed", "genotype", "protocol", "script", "experiment", "profile", "device", "backend", "root",
                       "download"})
 SCRIPTS = {"search": "train_search", "final": "train_final"}
-Grouped = dict[str, tuple[list[Finished], Mapping[str, Any], Mapping[str, Any]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +74,7 @@ def compared(given: argparse.Namespace) -> Tables:
     keys = columns_of(runs, given.value)
     found = gather(folders, keys)  # copies that disagree in what is shown are told
     grouped = groups([run for run in found.runs if run.script == script], [run for run in found.runs if run.script == "train_search"])
-    rows = [Row(name, searches_of(members, found.runs, keys)) for name, (members, _, _) in grouped.items()]
+    rows = [Row(name, searches_of(members, found.runs, keys)) for name, members in grouped.items()]
     if given.baseline is not None and given.baseline not in grouped:
         raise UsageError(f"--baseline {given.baseline!r}: there is no such row; there are {', '.join(map(repr, grouped))}"
                          f"{did_you_mean(given.baseline, grouped)}")
@@ -108,28 +107,54 @@ def title(key: str) -> str:
     return key.replace("_", " ") + (" (%)" if key.endswith("accuracy") else "")
 
 
-def groups(runs: Sequence[Finished], searches: Sequence[Finished]) -> Grouped:
+def groups(runs: Sequence[Finished], searches: Sequence[Finished]) -> dict[str, list[Finished]]:
     """The rows, by name, in the order in which their first run started: runs whose options, and those of the searches that found what they
-    train, differ in the seed alone."""
-    rows: dict[tuple, tuple[list[Finished], Mapping[str, Any], Mapping[str, Any]]] = {}
-    chosen: dict[tuple, tuple[Mapping[str, str], Mapping[str, str]]] = {}
+    train, differ in the seed alone. What no given search found is a row for each architecture."""
+    rows: dict[tuple, list[Finished]] = {}
+    found_by: dict[tuple, Finished | None] = {}
     for run in runs:
-        found_by = source(run, searches)
-        own = dict(leaves(run.options, SAME_ROW))
-        of_search = dict(leaves(found_by.options, SAME_ROW)) if found_by else {"genotype": str(run.options.get("genotype", ""))}
-        of_search = of_search if run.script == "train_final" else {}
-        key = (_frozen(own), _frozen(of_search))
-        rows.setdefault(key, ([], own, of_search))[0].append(run)
-        chosen.setdefault(key, (run.chosen, found_by.chosen if found_by else {}))
-    parts = []
-    for n in (1, 2):
-        kept = [row[n] for row in rows.values()]
-        choices = [row[n - 1] for row in chosen.values()]
-        told = names(kept, choices if all(choices) else [])
-        parts.append(told if len({_frozen(row) for row in kept}) > 1 else [""] * len(kept))
-    # what found the architecture names the row before how it was trained
-    named = [" ".join(filter(None, (search, own))) or "all runs" for own, search in zip(*parts)]
-    return dict(zip(named, rows.values(), strict=True))
+        search = source(run, searches)
+        unknown = str(run.options.get("genotype", "")) if search is None else ""
+        key = (_frozen(run), _frozen(search) if search is not None else unknown)
+        rows.setdefault(key, []).append(run)
+        found_by.setdefault(key, search)
+    own = told([members[0] for members in rows.values()])
+    known = [search for search in found_by.values() if search is not None]
+    of_search = dict(zip([search.path for search in known], told(known), strict=True))
+    named: dict[str, list[Finished]] = {}
+    for (key, members), name in zip(rows.items(), own, strict=True):
+        search = found_by[key]
+        # what found the architecture names the row before how it was trained
+        first = of_search[search.path] if search is not None else genotype_name(key[1]) if members[0].script == "train_final" else ""
+        label = " ".join(filter(None, (first, name))) or "all runs"
+        while label in named:
+            label += "'"
+        named[label] = members
+    return named
+
+
+def told(runs: Sequence[Finished]) -> list[str]:
+    """What differs between the options of runs, in words, a text each: by what their command lines said, where that tells them apart, else
+    by the options themselves; nothing where they are the same."""
+    different: dict[tuple, Finished] = {}
+    for run in runs:
+        different.setdefault(_frozen(run), run)
+    if len(different) < 2:
+        return [""] * len(runs)
+    found: list[str] = []
+    if all(run.said is not None for run in different.values()):
+        found = names_by_words([run.said for run in different.values()], SAME_ROW - {"experiment", "protocol", "profile"})
+    if len(set(found)) < len(different):
+        chosen = [run.chosen for run in different.values()]
+        found = names([dict(leaves(run.options, SAME_ROW)) for run in different.values()], chosen if all(chosen) else [])
+    named = dict(zip(different, found, strict=True))
+    return [named[_frozen(run)] for run in runs]
+
+
+def genotype_name(given: str) -> str:
+    """A genotype as a row's name: the name of its file's folder, or the name itself."""
+    path = Path(given)
+    return f"genotype={path.parent.name if path.name == 'genotype.json' else path.stem}"
 
 
 def source(run: Finished, searches: Sequence[Finished]) -> Finished | None:
@@ -180,8 +205,9 @@ def _told(left_out: Sequence[LeftOut]) -> str:
     return f" ({'; '.join([*told[:5], *(['...'] if len(told) > 5 else [])])})" if told else ""
 
 
-def _frozen(options: Mapping[str, Any]) -> tuple:
-    return tuple(sorted((key, repr(value)) for key, value in options.items()))
+def _frozen(run: Finished) -> tuple:
+    """What its row is known by."""
+    return tuple(sorted((key, repr(value)) for key, value in leaves(run.options, SAME_ROW)))
 
 
 def command() -> None:

@@ -14,8 +14,8 @@ from ops.kernels import Backend
 from supernet.app.compose import settle_sizes
 from supernet.app.identity import asked_resume, identity, job_digest, own_words, stem
 from supernet.app.labels import labels
+from supernet.app.not_computed import NOT_COMPUTED
 from supernet.app.options import plain, text
-from supernet.app.schema import NOT_COMPUTED
 from supernet.data.base import Data
 from supernet.genotype import Genotype
 from supernet.runs.folder import RunFolder, config_hash, runs_of

@@ -23,6 +23,7 @@ class Finished:
     job: str
     options: Mapping[str, Any]
     chosen: Mapping[str, str]  # the choices of groups, by group; empty where the run did not keep them
+    said: Mapping[str, str] | None  # the options that its command line named; None where the run did not keep them
     values: Mapping[str, Any]  # of summary.json
     commit: str  # of the code, with `+` where files differed from it; empty where it is not known
     genotype: Genotype | None
@@ -70,8 +71,15 @@ def read(path: Path) -> Finished | LeftOut:
         return LeftOut(path, "summary.json holds no values")
     job = status.get("job") or status.get("config_hash", "")
     chosen = status.get("choices")
-    return Finished(path, str(status.get("script", "")), str(job), options, chosen if type(chosen) is dict else {}, values, _commit(folder),
-                    _genotype(folder), str(status.get("started", "")))
+    return Finished(path, str(status.get("script", "")), str(job), options, chosen if type(chosen) is dict else {},
+                    _said(status.get("overrides")), values, _commit(folder), _genotype(folder), str(status.get("started", "")))
+
+
+def _said(overrides: Any) -> dict[str, str] | None:
+    if type(overrides) is not list:
+        return None
+    pairs = (str(word).lstrip("+").partition("=") for word in overrides)
+    return {key: value for key, _, value in pairs}
 
 
 def _commit(folder: RunFolder) -> str:
@@ -149,7 +157,15 @@ def names(rows: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, str]]
     return found
 
 
+def names_by_words(rows: Sequence[Mapping[str, str]], ignore: Collection[str] = ()) -> list[str]:
+    """A name for each row by the options that command lines named, as far as the rows do not share them."""
+    kept = [{key: value for key, value in row.items() if key not in ignore and key.rpartition(".")[2] not in ignore} for row in rows]
+    different = [key for key in dict.fromkeys(key for row in kept for key in row) if len({row.get(key) for row in kept}) > 1]
+    return [" ".join(f"{key}={row[key]}" for key in different if key in row) or "as by default" for row in kept]
+
+
 def _word(value: Any) -> str:
     if isinstance(value, str) and value.count(".") > 1 and value.startswith("supernet."):
-        return value.rpartition(".")[2]
+        *_, module, name = value.split(".")
+        return module if name == "make" else name
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
