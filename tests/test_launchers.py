@@ -26,6 +26,14 @@ OPTIONS = {"local": ["launcher.processes=2"], "joblib": ["launcher.n_jobs=2"], "
 NEEDS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A shell's background jobs ignore Ctrl-C, and so do their children; a sweep does not (`supernet.sweeps.running.Stopping`)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def made(name, *options):
     """The launcher of a config, or skip."""
     needed = NEEDS.get(name)
@@ -57,7 +65,10 @@ def test_a_launcher_without_its_library_is_one_line(name, monkeypatch):
     assert type(error.value.__cause__) is UsageError and f"needs the package {NEEDS[name]}" in str(error.value.__cause__)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS))
+EACH = [pytest.param(name, marks=[pytest.mark.slow] if name == "ray" else []) for name in sorted(OPTIONS)]  # Ray takes 10 s to begin
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_each_task_is_run_once_and_told_with_its_outcome(name, tmp_path):
     tasks = [task(tmp_path, f"t{n}", f"echo begun >> begun{n}; echo error: number {n} >&2; echo more; exit {n}") for n in range(3)]
     found = run(made(name), tasks)
@@ -66,7 +77,7 @@ def test_each_task_is_run_once_and_told_with_its_outcome(name, tmp_path):
     assert (tmp_path / "t1.log").read_text() == "error: number 1\nmore\n"
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS))
+@pytest.mark.parametrize("name", EACH)
 def test_what_is_at_work_ends_as_by_ctrl_c_and_what_is_not_never_begins(name, tmp_path):
     saving = "trap 'echo saved > saved$N; exit 130' INT; echo begun > begun$N; while true; do sleep 0.05; done"
     tasks = [task(tmp_path, f"t{n}", saving, N=str(n)) for n in range(2 if name == "slurm" else 4)]
