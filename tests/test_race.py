@@ -21,6 +21,7 @@ from supernet.tables.files import read_table, write_table
 from supernet.tables.table import Columns
 from tests.searches import configs
 
+ROOT = Path(__file__).parents[1]
 SPACE = toy.make()
 TEXTS = [SPACE.text(genotype) for genotype in SPACE.enumerate()]
 
@@ -136,3 +137,10 @@ def test_curves_say_what_the_best_was_worth_at_each_moment():
         assert curves[0][n] == (10 if moment < 6 else 20) and curves[1][n] == (5 if moment < 9 else 30)
     (result,) = drawn.results()
     assert (result.test.mean, result.regret, result.optimum, result.trials) == (25, 5, 0.5, 4.5)
+
+
+def test_the_example_of_the_page_runs_as_it_stands(capsys):
+    text = (ROOT / "docs/search_by_trials.md").read_text()
+    exec(compile(text.split("```python\n")[1].split("```")[0], "docs/search_by_trials.md", "exec"), {})
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
