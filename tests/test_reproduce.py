@@ -17,10 +17,11 @@ import yaml
 from supernet.app.published import read_table
 from supernet.commands.drawn import affordable
 from supernet.commands.reproduction import Reproduction
+from supernet.errors import UsageError
 from supernet.evaluators.tabular import Tabular
 from supernet.report.referee import lines
 from supernet.spaces import toy
-from supernet.sweeps.jobs import configs
+from supernet.sweeps.jobs import Training, configs, jobs, trainings
 from supernet.sweeps.running import Done
 from supernet.sweeps.states import State, Watch
 from supernet.tables.files import read_table as read_lookup
@@ -85,9 +86,19 @@ class Runner:
                     accuracy=95.0 - number + job.seed % 1000 / 10)
 
 
-def test_searches_are_followed_by_short_trainings_and_retrainings_of_their_own_seeds(plan, tmp_path):
-    found, runner = plan(), Runner(tmp_path / "out")
-    done = found.run(runner)
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """A table that has been run to its end: the plan, the runner, and what became of the jobs."""
+    folder = tmp_path_factory.mktemp("ended")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TABLE, sort_keys=False))
+    with configs():
+        found = Reproduction(read_table(str(folder / "tiny.yaml"), "cpu"), folder / "out", space=lambda name: SPACE)
+        runner = Runner(folder / "out")
+        return found, runner, found.run(runner)
+
+
+def test_searches_are_followed_by_short_trainings_and_retrainings_of_their_own_seeds(ended):
+    _, runner, done = ended
     assert done.code == 0 and len(done.states) == len(runner.begun) == (6 + 3) + 3 + 2 * (3 + 2 + 2)
     finals = [(name, seed) for script, name, seed in runner.begun if "-search" in name]
     # the cell that did best in its short training is retrained three times, the others twice; a random search's first is its own pick
@@ -96,9 +107,8 @@ def test_searches_are_followed_by_short_trainings_and_retrainings_of_their_own_s
         for n in range(3 if search == 0 else 2))
 
 
-def test_rows_hold_searches_and_their_retrainings_apart(plan, tmp_path):
-    found = plan()
-    found.run(Runner(tmp_path / "out"))
+def test_rows_hold_searches_and_their_retrainings_apart(ended):
+    found, _, _ = ended
     random_cells, darts = found.rows()
     assert [search.results["error"] for search in darts.searches] == [
         pytest.approx((5.0, 4.9, 4.8)), pytest.approx((6.0, 5.9)), pytest.approx((7.0, 6.9))]
@@ -108,9 +118,8 @@ def test_rows_hold_searches_and_their_retrainings_apart(plan, tmp_path):
     assert retrained.picked.n == 3 and retrained.verdict.word == "agrees" and over_searches.verdict.word == "differs"
 
 
-def test_a_random_search_takes_the_best_of_its_own_cells_by_validation(plan, tmp_path):
-    found = plan()
-    found.run(Runner(tmp_path / "out"))
+def test_a_random_search_takes_the_best_of_its_own_cells_by_validation(ended):
+    found, _, _ = ended
     for trial in found.trials["random cells"]:
         cells = [job.name.rpartition("-")[2] for job in trial.short]
         numbers = [next(n for n, cell in enumerate(CELLS) if cell.digest == digest) for digest in cells]
@@ -137,6 +146,7 @@ def test_the_table_of_a_stopped_run_is_of_what_is_there(plan, tmp_path):
     assert not rows[1].searches[0].results["error"] and lines(rows, found.table.columns)[0].spread is None
 
 
+@pytest.mark.slow
 def test_fewer_or_more_seeds_take_what_is_there(plan, tmp_path):
     plan(seeds=2).run(Runner(tmp_path / "out"))
     more = Runner(tmp_path / "out")
@@ -144,9 +154,15 @@ def test_fewer_or_more_seeds_take_what_is_there(plan, tmp_path):
     assert {seed for script, name, seed in more.begun if script == "train_search"} == {2}
 
 
-def test_wrong_options_are_told_before_any_job(plan):
-    from supernet.errors import UsageError
+def test_trainings_of_many_cells_are_the_jobs_that_each_alone_would_be(tmp_path):
+    for n in range(2):
+        CELLS[n].save(tmp_path / f"{n}.json")
+    with configs():
+        alone = [jobs("train_final", [f"genotype={tmp_path}/{n}.json", *SMALL], "cell", [n])[0] for n in range(2)]
+        assert trainings(SMALL, [Training(tmp_path / f"{n}.json", "cell", n) for n in range(2)], lambda genotype: SPACE) == alone
 
+
+def test_wrong_options_are_told_before_any_job(plan):
     with pytest.raises(UsageError, match="tiny-random-cells-.*epochs=many"):
         plan(options=["epochs=many"]).first()
 
