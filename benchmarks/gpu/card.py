@@ -3,7 +3,7 @@
 import copy
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class StandIn:
     def warm_up(self, run: Callable[[], Outputs]) -> Outputs:
         return run()
 
-    def capture(self, run: Callable[[], Outputs]) -> "StandInGraph":
+    def capture(self, run: Callable[[], Outputs], generators: Sequence[torch.Generator] = ()) -> "StandInGraph":
         parts = (self.search.net, self.search.relaxation, self.search.w_optimizer, self.search.alpha_optimizer)
         before = [copy.deepcopy(part.state_dict()) for part in parts]
         outputs = run()
@@ -49,6 +49,9 @@ class StandIn:
                     for key, value in mine.items():
                         value.copy_(theirs[key])
         return StandInGraph(run, outputs, self.search)
+
+    def settle(self) -> None:
+        pass
 
     def forget(self) -> None:
         pass

@@ -98,9 +98,10 @@ def search_steps(bench: Bench, case: Case, variant: Variant) -> Values:
             try:
                 for _ in range(3):
                     graphed.step(*search.batches)
-                halves = {("second" if name == "second" else half): lambda half=half: graphed.halves[half](
-                    graphed.halves[half].inputs, graphed.capturing) for half in (("alpha",) if name == "second" else ("w", "alpha"))}
-                found |= measured(halves, bench.device, 1, graphs=True)
+                halves = {part: next(iter(of_draws.values())) for part, of_draws in graphed.halves.items()}  # one: these draws run all ops
+                parts = {"second": halves["alpha"]} if name == "second" else {part: halves[part] for part in ("w", "alpha")}
+                found |= measured({step: lambda half=half: half(half.inputs, graphed.capturing) for step, half in parts.items()},
+                                  bench.device, 1, graphs=True)
                 found |= {f"nodes of {name}": graphed.nodes()}
             finally:
                 searches.released(graphed)

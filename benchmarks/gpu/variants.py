@@ -14,11 +14,17 @@ import torch
 from benchmarks.gpu.checks import Skipped
 from ops import kernels
 from supernet.bilevel import Bilevel
+from supernet.optim.flat import FlatDescent
 from supernet.runs.device import precision, prepare
 
 
 def as_made(search: Bilevel) -> None:
     """A search is used as it is."""
+
+
+def flat(search: Bilevel) -> None:
+    """Its weights descend in one buffer."""
+    search.descend = FlatDescent(search.w_optimizer)
 
 
 @dataclass(frozen=True)
@@ -83,5 +89,12 @@ VARIANTS = (
     Variant("graph_bf16", "captured steps in bf16", graph=True, amp="bf16", final=False),
     Variant("graph_native", "captured steps of Triton kernels", graph=True, backend="native", final=False),
     Variant("graph_native_bf16", "captured steps of Triton kernels in bf16", graph=True, backend="native", amp="bf16", final=False),
+    Variant("packed", "alike ops of a node in few large calls (backend=packed)", backend="packed"),
+    Variant("merged", "the same, depthwise and 1x1 as one dense convolution (backend=merged)", backend="merged"),
+    Variant("graph_packed", "captured steps of packed ops", graph=True, backend="packed", final=False),
+    Variant("graph_merged", "captured steps of merged ops", graph=True, backend="merged", final=False),
+    Variant("flat", "weights, gradients and momenta in one buffer each (flat_weights=true), Triton kernels", backend="native", change=flat,
+            final=False, options=("flat_weights=true",)),
+    Variant("graph_flat", "the same, captured", graph=True, backend="native", change=flat, final=False, options=("flat_weights=true",)),
 )
 BY_NAME = {variant.name: variant for variant in VARIANTS}
