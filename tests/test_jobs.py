@@ -80,11 +80,9 @@ def test_jobs_are_composed_and_checked_without_data_and_know_what_the_run_will_s
 
 
 @pytest.mark.parametrize("options, name", [
-    ((), "search_digits_seed0"),
     (("relaxation=gumbel", "seed=3"), "search_digits_relaxation-gumbel_seed3"),
     (("experiment=gdas_nasbench201", "dataset=digits", "epochs=1", "layers=3"), "search_gdas_nasbench201_digits_epochs-1_layers-3_seed0"),
     (("name=own", "epochs=1"), "search_own_seed0"),
-    (("optimizer@w_optimizer=adam", "w_optimizer.lr=0.1"), "search_digits_w_optimizer-adam_lr-0.1_seed0"),
 ])
 def test_a_folder_says_the_method_and_what_was_chosen_beside_it(options, name, tmp_path):
     at = At(1, "config.yaml")  # killed before anything is computed
@@ -96,6 +94,7 @@ def test_a_folder_says_the_method_and_what_was_chosen_beside_it(options, name, t
 def test_a_name_stays_short_and_says_how_much_it_leaves_out():
     assert fitting(["a" * 20, "b" * 20, "c" * 20, "d"], 50) == ["a" * 20, "b" * 20, "and-2-more"]
     assert told_option("space.ops", "[none,skip_connect]") == "ops-none-skip_connect"
+    assert told_option("optimizer@w_optimizer", "adam") == "w_optimizer-adam"
     assert told_option("~monitor", "") == "monitor" and len(told_option("x", "y" * 100)) == 30
 
 
@@ -223,6 +222,4 @@ def test_a_job_of_a_multirun_says_its_own_command_and_the_same_multirun_does_wha
     before = contents(tmp_path)
     ended = run("train_search", *options, "--multirun", cwd=tmp_path, report=False)
     assert ended.code == 0 and ended.err.count("left alone") == 2 and contents(tmp_path) == before
-    assert run("train_search", *SEARCH, "seed=1", "resume=never", "--multirun", cwd=tmp_path, report=False).code == 0
-    assert len(folders(tmp_path)) == 3
     assert json.loads(folders(tmp_path)[0].run_json.read_text())["overrides"] == commands[0][2:]

@@ -15,7 +15,7 @@ from hydra import compose
 from supernet.app.build import build
 from supernet.app.checks import validate
 from supernet.errors import UsageError
-from supernet.launchers.base import NOT_STARTED, Outcome, Task, ask, cores, pass_on, said, share, work
+from supernet.launchers.base import NOT_STARTED, Outcome, Task, ask, at_work, cores, pass_on, said, share, work
 from supernet.launchers.local import Local
 from tests.groups import choices
 from tests.helpers import until
@@ -136,7 +136,7 @@ def test_a_signal_that_a_worker_gets_is_passed_on_and_the_ends_are_waited_for(tm
     saving = "trap 'sleep 0.2; echo > saved; exit 140' USR2; echo > begun; while true; do sleep 0.02; done"
     thread = threading.Thread(target=lambda: found.append(work(task(tmp_path, "t", saving))))
     thread.start()
-    until((tmp_path / "begun").exists, "the task")
+    until(lambda: at_work and (tmp_path / "begun").exists(), "the task")
     pass_on(signal.SIGUSR2)
     assert (tmp_path / "saved").exists()
     thread.join(30)

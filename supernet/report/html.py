@@ -70,7 +70,7 @@ def write_report(run: Path) -> Path:
         ("Genotype", lambda: page.preformatted(_text(run / "genotype.json"))),
         ("Configuration", lambda: page.preformatted(_text(run / "config.yaml"))),
         ("Environment", lambda: page.table(_flat(_json(run / "environment.json")), tall=True)),
-        ("Reproduce", lambda: page.preformatted(str(_field(_json(run / "run.json"), "command", "run.json")), wrap=True)),
+        ("Reproduce", lambda: _reproduce(_json(run / "run.json"))),
     )
     title, summary = _headline(run, records)
     empty = LEFT_OUT.get(str(_quietly(run / "run.json").get("script")), frozenset())
@@ -195,6 +195,15 @@ def _quietly(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return data if type(data) is dict else {}
+
+
+def _reproduce(info: Mapping[str, Any]) -> str:
+    """The command, and what it chose: the digest of the job and, of each group, the choice."""
+    choices = info.get("choices") or {}
+    rows = [("job", str(info["job"]))] if "job" in info else []
+    rows += [(str(group), str(choice)) for group, choice in sorted(choices.items())] if type(choices) is dict else []
+    command = page.preformatted(str(_field(info, "command", "run.json")), wrap=True)
+    return command + (page.table(rows, tall=True) if rows else "")
 
 
 def _result(run: Path) -> str:
