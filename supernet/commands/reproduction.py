@@ -121,13 +121,11 @@ class Reproduction:
         done, before = None, []
         for name, make in (("searches and random cells", self.first), ("short trainings", self.second), ("retrainings", self.third)):
             wanted = make()
-            if not wanted:
+            if not wanted or (done is not None and done.stopped):  # what is there of a later list still counts
                 continue
             told(f"{name}: {len({job.digest for job in wanted})} jobs")
             done = runner(wanted)
             before += done.states
-            if done.stopped:
-                break
         self._read()
         return None if done is None else Done(list({state.job.digest: state for state in before}.values()), done.signal, done.given_up)
 
@@ -156,11 +154,12 @@ class Reproduction:
         return Search(trial.seed, results, trial.cost_s, " ".join(sorted(filter(None, commits))))
 
     def picked(self, trials: Sequence[Trial]) -> Trial | None:
-        """The search whose cell did best in the short trainings; of random searches the first, for each picks among its own. None until all
-        have been trained."""
-        if not self.table.scale.selection or not trials or any(trial.found is None or not trial.scores for trial in trials):
+        """The search whose cell did best in the short trainings; None until all have been trained. Of random searches the first, for each
+        picks among its own."""
+        wanted = trials[:1] if trials[0].row.random is not None else trials
+        if not self.table.scale.selection or any(trial.found is None or not trial.scores for trial in wanted):
             return None
-        return trials[0] if trials[0].row.random is not None else max(trials, key=lambda trial: max(trial.scores))
+        return max(wanted, key=lambda trial: max(trial.scores))
 
     def _read(self) -> None:
         """Reads what has ended: searches, and short trainings. A random search ends with the best of its cells, one by a table at once."""
