@@ -87,7 +87,8 @@ class Reproduction:
         if self.table.scale.final:  # their options are checked before anything is searched for
             cell = self._kept(self.space(self.table.space).sample(random.Random(0)))
             self._trainings(self.table.scale.final, [Training(cell, "final", 0)])
-        return [job for trial in self._all() for job in ([trial.search] if trial.search else trial.short)]
+        by_seed = sorted(self._all(), key=lambda trial: trial.seed)  # so that all rows grow together, and meet the machine's same load
+        return [job for trial in by_seed for job in ([trial.search] if trial.search else trial.short)]
 
     def second(self) -> list[Job]:
         """The short trainings of what searches found, where the protocol picks by them; those of random searches are of the first list."""
@@ -145,13 +146,13 @@ class Reproduction:
 
     def _search(self, trial: Trial) -> Search:
         results: dict[str, tuple[float, ...]] = {}
-        commits = set(trial.commits)
+        commits, simulated = set(trial.commits), trial.row.random is not None and trial.row.random.seconds > 0
         ended = [run for job in trial.final if (run := self._run(job)) is not None]
         commits |= {run.commit for run in ended}
         for value in self.table.values:
             kept = [value.of(run.values) for run in ended] if self.table.scale.final else [value.of(trial.values)]
             results[value.column.key] = tuple(number for number in kept if not math.isnan(number))
-        return Search(trial.seed, results, trial.cost_s, " ".join(sorted(filter(None, commits))))
+        return Search(trial.seed, results, trial.cost_s, None if simulated else " ".join(sorted(filter(None, commits))))
 
     def picked(self, trials: Sequence[Trial]) -> Trial | None:
         """The search whose cell did best in the short trainings; None until all have been trained. Of random searches the first, for each
