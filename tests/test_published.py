@@ -53,18 +53,8 @@ def test_presets_and_tables_quote_the_same_numbers():
             assert float(quoted) in [entry.mean for entry in row.published["cifar10"]], row.name
 
 
-@pytest.mark.parametrize("name", ["nasbench201", "darts_cifar10"])
+@pytest.mark.parametrize("name", [name if name == "darts_cifar10" else pytest.param(name, marks=pytest.mark.slow) for name in tables()])
 def test_rows_compose(name):
-    compose_rows(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(tables()) - {"nasbench201", "darts_cifar10"}))
-def test_rows_of_the_long_tables_compose(name):
-    compose_rows(name)
-
-
-def compose_rows(name):
     with configs():
         for scale in SCALES:
             table = read_table(name, scale)

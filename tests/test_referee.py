@@ -67,6 +67,7 @@ def test_how_much_longer_the_baseline_took_is_said():
 
 def test_rows_of_another_commit_are_marked():
     rows = [Row("a", [search(0, 3.0), search(1, 3.0)]), Row("b", [search(0, 3.0), search(1, 3.0, commit="b")]), Row("c", [])]
+    rows.append(Row("d", [search(n, 3.0, commit=None) for n in range(9)]))  # looked up, not run
     assert marked(rows) == {"b": "b: 1 of 2 of commit b; most of the table is of a"}
 
 

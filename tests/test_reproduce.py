@@ -142,13 +142,16 @@ def test_the_table_of_a_stopped_run_is_of_what_is_there(plan, tmp_path):
     found = plan()
     found.run(Runner(tmp_path / "out", 7, signal.SIGINT))
     rows = found.rows()
-    assert len(rows[0].searches) == 3 and len(rows[1].searches) == 1
+    assert len(rows[0].searches) == 2 and len(rows[1].searches) == 2, "jobs go seed by seed"
     assert not rows[1].searches[0].results["error"] and lines(rows, found.table.columns)[0].spread is None
 
 
 @pytest.mark.slow
 def test_fewer_or_more_seeds_take_what_is_there(plan, tmp_path):
     plan(seeds=2).run(Runner(tmp_path / "out"))
+    stopped = plan(seeds=3)
+    stopped.run(Runner(tmp_path / "out", 1, signal.SIGINT))
+    assert [len(row.searches[0].results["error"]) for row in stopped.rows()] == [3, 2], "what was retrained before is in the table"
     more = Runner(tmp_path / "out")
     plan(seeds=3).run(more)
     assert {seed for script, name, seed in more.begun if script == "train_search"} == {2}

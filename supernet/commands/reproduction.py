@@ -87,7 +87,8 @@ class Reproduction:
         if self.table.scale.final:  # their options are checked before anything is searched for
             cell = self._kept(self.space(self.table.space).sample(random.Random(0)))
             self._trainings(self.table.scale.final, [Training(cell, "final", 0)])
-        return [job for trial in self._all() for job in ([trial.search] if trial.search else trial.short)]
+        by_seed = sorted(self._all(), key=lambda trial: trial.seed)  # so that all rows grow together, and meet the machine's same load
+        return [job for trial in by_seed for job in ([trial.search] if trial.search else trial.short)]
 
     def second(self) -> list[Job]:
         """The short trainings of what searches found, where the protocol picks by them; those of random searches are of the first list."""
@@ -121,13 +122,11 @@ class Reproduction:
         done, before = None, []
         for name, make in (("searches and random cells", self.first), ("short trainings", self.second), ("retrainings", self.third)):
             wanted = make()
-            if not wanted:
+            if not wanted or (done is not None and done.stopped):  # what is there of a later list still counts
                 continue
             told(f"{name}: {len({job.digest for job in wanted})} jobs")
             done = runner(wanted)
             before += done.states
-            if done.stopped:
-                break
         self._read()
         return None if done is None else Done(list({state.job.digest: state for state in before}.values()), done.signal, done.given_up)
 
@@ -147,20 +146,21 @@ class Reproduction:
 
     def _search(self, trial: Trial) -> Search:
         results: dict[str, tuple[float, ...]] = {}
-        commits = set(trial.commits)
+        commits, simulated = set(trial.commits), trial.row.random is not None and trial.row.random.seconds > 0
         ended = [run for job in trial.final if (run := self._run(job)) is not None]
         commits |= {run.commit for run in ended}
         for value in self.table.values:
             kept = [value.of(run.values) for run in ended] if self.table.scale.final else [value.of(trial.values)]
             results[value.column.key] = tuple(number for number in kept if not math.isnan(number))
-        return Search(trial.seed, results, trial.cost_s, " ".join(sorted(filter(None, commits))))
+        return Search(trial.seed, results, trial.cost_s, None if simulated else " ".join(sorted(filter(None, commits))))
 
     def picked(self, trials: Sequence[Trial]) -> Trial | None:
-        """The search whose cell did best in the short trainings; of random searches the first, for each picks among its own. None until all
-        have been trained."""
-        if not self.table.scale.selection or not trials or any(trial.found is None or not trial.scores for trial in trials):
+        """The search whose cell did best in the short trainings; None until all have been trained. Of random searches the first, for each
+        picks among its own."""
+        wanted = trials[:1] if trials[0].row.random is not None else trials
+        if not self.table.scale.selection or any(trial.found is None or not trial.scores for trial in wanted):
             return None
-        return trials[0] if trials[0].row.random is not None else max(trials, key=lambda trial: max(trial.scores))
+        return max(wanted, key=lambda trial: max(trial.scores))
 
     def _read(self) -> None:
         """Reads what has ended: searches, and short trainings. A random search ends with the best of its cells, one by a table at once."""

@@ -64,7 +64,7 @@ class Search:
     seed: int
     results: Mapping[str, tuple[float, ...]]
     cost_s: float  # of the search, in seconds; NaN where it is not known
-    commit: str = ""  # of the code; of several, joined by spaces
+    commit: str | None = ""  # of the code, of several joined by spaces; "": not known; None: no run, looked up just now
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def judged(row: Row, column: Column, over: Spread | None, published: Published |
 
 def usual_commit(rows: Sequence[Row]) -> str:
     """The commit of most searches; of equally many the one that comes first."""
-    counts = Counter(search.commit for row in rows for search in row.searches)
+    counts = Counter(search.commit for row in rows for search in row.searches if search.commit is not None)
     return counts.most_common(1)[0][0] if counts else ""
 
 
@@ -170,7 +170,7 @@ def marked(rows: Sequence[Row]) -> dict[str, str]:
     """Rows of which a search ran another commit than most of the table, by name, with a line that says so."""
     usual, found = usual_commit(rows), {}
     for row in rows:
-        others = Counter(search.commit for search in row.searches if search.commit != usual)
+        others = Counter(search.commit for search in row.searches if search.commit not in (usual, None))
         if others:
             told = ", ".join(f"{n} of {len(row.searches)} of commit {commit or 'unknown'}" for commit, n in sorted(others.items()))
             found[row.name] = f"{row.name}: {told}; most of the table is of {usual or 'an unknown commit'}"
