@@ -38,8 +38,11 @@ lock:
 	$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock' --no-emit-index-url --no-emit-find-links \
 	  $(UV_ARGS) --extra scripts --extra test --extra lint -c constraints.txt setup.cfg -o $(OUT)
 
+# A space in which half of the candidates can only do harm, and alphas that learn fast: a search of half a minute that really decides
+# (python -m benchmarks.demonstration). ARGS that choose a space, a data set or an experiment take its place.
+DEMONSTRATION = space=s4 alpha_optimizer.lr=1e-2
 search: $(INSTALLED)
-	$(RUN) train_search.py $(ARGS)
+	$(RUN) train_search.py $(if $(filter space=% dataset=% experiment=%,$(ARGS)),,$(DEMONSTRATION)) $(ARGS)
 
 final: $(INSTALLED)
 	$(RUN) train_final.py $(ARGS)

@@ -256,6 +256,29 @@ def test_report_tells_the_epochs_at_which_the_genotype_changed(evil_run):
     assert "validation accuracy 40.00 % at the end" in html
 
 
+DECISION = {"kind": "normal", "what": "op", "where": "c_{k-2} → 0", "first": "sep_conv_3x3", "second": EVIL, "gap": 0.25, "spread": 0.5,
+            "since": 0.0, "would_flip": True, "kept": True}
+
+
+@pytest.mark.parametrize("sureness, shown", [
+    ({"window_epochs": 2.0, "decisions": [DECISION, DECISION | {"kept": False, "where": "1 → 2", "would_flip": False, "since": 1.5}]},
+     ["in the last 2 epochs", "normal, c_{k-2} → 0", "sep conv 3x3 before &lt;script&gt;", "0.2500", "Edges that no node keeps", "1.50"]),
+    ({"window_epochs": 1.0, "decisions": [{}]}, ["Left out: the file is not as expected (KeyError"]),
+    ({"decisions": 5}, ["Left out: the file is not as expected (KeyError"]),
+])
+def test_report_tells_how_sure_the_search_is_or_why_not(tmp_path, sureness, shown):
+    write_run(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"values": {"sureness": sureness}}))
+    html = write_report(tmp_path).read_text()
+    section = html[html.index("How sure the search is"):].partition("</section>")[0]
+    assert [text for text in shown if text not in section] == [] and "<script" not in section
+
+
+def test_report_has_no_section_on_sureness_where_a_summary_says_nothing_of_it(evil_run):
+    assert "How sure the search is" not in (evil_run / "report.html").read_text()
+
+
 def test_the_drawing_in_a_report_is_that_of_the_space(tmp_path):
     """Node 1 leads nowhere and is no output, which the edges alone do not say."""
     spec = CellSpec.listed(num_inputs=1, edges=[(0, 1, ["skip_connect"]), (0, 2, ["skip_connect"])], outputs=(2,), keep=None)

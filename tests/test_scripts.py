@@ -158,6 +158,11 @@ def test_search_leaves_a_complete_run_folder(searched):
         np.testing.assert_allclose(arrays["weights.reduce"].sum(-1), 1, rtol=1e-5)
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert "supernet validation accuracy" in done.stdout and "output = concatenation of 0, 1" in done.stdout
+    sure = json.loads((folder / "summary.json").read_text())["values"]["sureness"]
+    assert (sure["ops"], sure["edge_choices"], sure["window_epochs"]) == (8, 2, 1)  # two kinds of cells, each with a node that has a choice
+    assert f"unsure ops                    {sure['ops_would_flip']} of 8: ahead by {sure['mean_gap']:.4f}" in done.stdout
+    assert "they decide for another architecture" not in done.stdout
+    assert "How sure the search is" in (folder / "report.html").read_text()
     for name in ("config.yaml", "environment.json", "report.html", "metrics.jsonl"):
         assert str(ROOT) not in (folder / name).read_text()
 
@@ -185,6 +190,7 @@ def test_protocol_paper_reports_the_test_set_every_epoch_and_says_so(tmp_path):
 def test_zero_epochs_select_from_the_initial_alphas(tmp_path):
     done = run("train_search.py", *SEARCH, "epochs=0", cwd=tmp_path)
     assert "not trained" in done.stdout and list(tmp_path.glob("runs/*/genotype.json"))
+    assert "unsure" not in done.stdout  # one snapshot of the alphas says nothing of how they move
 
 
 def test_both_scripts_compute_in_bf16(searched, tmp_path):
