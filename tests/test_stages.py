@@ -438,7 +438,8 @@ def test_a_search_killed_around_a_stages_end_ends_as_an_unbroken_one(options, tm
 @pytest.mark.parametrize(("options", "told"), [
     (("stage.keep=[2,3]",), "stage.keep must be falling numbers of at least 1, got [2, 3]"),
     (("stage.keep=[3,0]",), "stage.keep must be falling numbers of at least 1, got [3, 0]"),
-    (("stage.keep=[99,2]",), "stage.keep must begin below the 4 candidates that an edge of space darts has, got [99, 2]"),
+    (("stage.keep=[99,2]",), "stage.keep must begin below the 4 candidates that an edge of space darts has, got [99, 2]; "
+                              "stage.keep=[] searches in one stage"),
     (("stage.epochs=[1,2]",), "stage.epochs must be one value, or one for each of the 3 stages (stage.keep is [3, 2]), got [1, 2]"),
     (("stage.epochs=0",), "stage.epochs must be at least 1 each, got [0, 0, 0]"),
     (("stage.epochs=null",), "stage.epochs must say how long each of the 3 stages is, got null"),
