@@ -185,10 +185,10 @@ def test_a_simulated_random_search_spends_what_it_has_and_no_more(tmp_path):
         rng, spent, best = random.Random(seed), 0.0, None
         while True:  # the obvious way
             cell = SPACE.sample(rng)
-            if spent + evaluate(cell)["seconds"] > 1000:
+            if spent + evaluate(cell).simulated_s > 1000:
                 break
-            spent += evaluate(cell)["seconds"]
-            best = cell if best is None or evaluate(cell)["accuracy"] > evaluate(best)["accuracy"] else best
+            spent += evaluate(cell).simulated_s
+            best = cell if best is None or evaluate(cell).metrics["accuracy"] > evaluate(best).metrics["accuracy"] else best
         assert affordable(SPACE, evaluate, 1000, random.Random(seed)) == (best, spent)
     assert affordable(SPACE, evaluate, 1, random.Random(0)) == (SPACE.sample(random.Random(0)), 0.0)
 

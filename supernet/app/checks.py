@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from ops.kernels import PACKED
 from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
 from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Whole, expected
@@ -113,7 +112,7 @@ def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"compile must be {' or '.join(allowed)} here, got {cfg.compile}")
     if cfg.compile == "inductor" and cfg.checkpoint_cells:
         raise UsageError("compile=inductor cannot follow checkpoint_cells=true, which draws again what it drew: pass compile=none")
-    if cfg.compile == "inductor" and cfg.backend in PACKED:
+    if cfg.compile == "inductor" and cfg.backend in ("packed", "merged"):  # named here: ops imports PyTorch, and --help does without
         raise UsageError(f"compile=inductor compiles what backend=plain computes: pass one of both alone, got backend={cfg.backend}")
     if cfg.compile == "graph":
         for key, draws in (("drop_path_prob", cfg.drop_path_prob > 0), ("skip_dropout", cfg.skip_dropout is not None)):

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from supernet.errors import UsageError
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from supernet.genotype import Genotype
     from supernet.space import Space
     from supernet.tables.table import Table
+    from supernet.trials import Evaluation
 
 LISTED = 50_000  # a space of so many is listed and shuffled; of a larger one architectures are sampled until there are enough
 
@@ -46,7 +47,7 @@ def drawn_rows(table: "Table", n: int, rng: random.Random,
     return found
 
 
-def affordable(space: "Space", evaluate: "Callable[[Genotype], Mapping[str, float]]", seconds: float,
+def affordable(space: "Space", evaluate: "Callable[[Genotype], Evaluation]", seconds: float,
                rng: random.Random) -> "tuple[Genotype, float]":
     """The best by `accuracy` of as many architectures as `seconds` pay for, each drawn uniformly and evaluated in its turn, and what they
     cost: random search as NAS-Bench-201 simulates it (Dong and Yang 2020, Sec. 4). The first that would cost too much ends it. Where not
@@ -56,7 +57,7 @@ def affordable(space: "Space", evaluate: "Callable[[Genotype], Mapping[str, floa
         genotype = space.sample(rng)
         best = (best[0], best[1] or genotype)
         found = evaluate(genotype)
-        accuracy, cost = found["accuracy"], found.get("seconds", math.nan)
+        accuracy, cost = found.metrics["accuracy"], found.simulated_s
         if math.isnan(accuracy) or not cost > 0:
             continue
         if spent + cost > seconds:
