@@ -11,14 +11,13 @@ from supernet.errors import UsageError
 from supernet.genotype import Genotype
 from supernet.ranges import Count, Fraction, Range, Share, ranged
 from supernet.searchers.base import Searcher
-from supernet.searchers.encodings import ENCODINGS, Features, differences
+from supernet.searchers.encodings import ENCODINGS, Numbered, differences
 from supernet.searchers.gaussian_process import Kernel, expected_improvement, fit, normal_scores, predict
 from supernet.space import Space
 from supernet.trials import History, Proposal, Trial
 
 Several = Annotated[int, Range(2, 10_000)]  # a matrix of so many rows is solved for at every trial
 FITTED = 200  # more architectures tell a kernel's two numbers no better, and take long
-REMEMBERED = 20_000  # encodings
 
 
 @ranged
@@ -38,7 +37,7 @@ class Bayesian(Searcher):
 
     def __init__(self, space: Space, *, encoding: Literal["adjacency", "paths", "both"] = "both",
                  acquisition: Literal["expected_improvement", "thompson"] = "expected_improvement", initial: Several = 10,
-                 candidates: Count = 150, parents: Count = 10, again: Fraction = 0.3, uniform: Share = 0.3, batch: Count = 1,
+                 candidates: Count = 60, parents: Count = 10, again: Fraction = 0.3, uniform: Share = 0.5, batch: Count = 1,
                  refit: Count = 10, most: Several = 400, screen: Callable[[Space], Searcher] | None = None):
         self.space, self.acquisition, self.initial, self.candidates, self.parents = space, acquisition, initial, candidates, parents
         self.again, self.uniform, self.batch, self.refit, self.most = again, uniform, batch, refit, most
@@ -46,8 +45,7 @@ class Bayesian(Searcher):
         if self.screen is not None and self.screen.shortens:
             raise UsageError(f"searcher.screen must be a searcher that trains each architecture whole, since a model compares them by one "
                              f"score, got {type(self.screen).__name__}")
-        self._encode = ENCODINGS[encoding](space)
-        self._encoded: dict[Genotype, Features] = {}
+        self._encode = Numbered(ENCODINGS[encoding](space))
         self._fitted: tuple[int, Trial | None, Kernel] = (0, None, Kernel(1.0, 1.0))  # after which trial
 
     def ask(self, history: History, rng: random.Random) -> Proposal:
@@ -60,8 +58,8 @@ class Bayesian(Searcher):
             return found[0]
         known = telling(seen, self.most)
         y = normal_scores([trial.scores[0] for trial in known])
-        features = [self._features(trial.genotype) for trial in known]
-        across = differences(features, [self._features(proposal.genotype) for proposal in found])
+        features = [self._encode(trial.genotype) for trial in known]
+        across = differences(features, [self._encode(proposal.genotype) for proposal in found])
         mean, deviation = predict(self._kernel(history, end, seen), differences(features, features), across, y)
         if self.acquisition == "thompson":
             promise = mean + deviation * np.array([rng.gauss(0, 1) for _ in found])
@@ -112,17 +110,10 @@ class Bayesian(Searcher):
             size, known = end, seen
         if self._fitted[0] != size or self._fitted[1] is not history.trials[size - 1]:
             known = telling(known, FITTED)
-            features = [self._features(trial.genotype) for trial in known]
+            features = [self._encode(trial.genotype) for trial in known]
             kernel = fit(differences(features, features), normal_scores([trial.scores[0] for trial in known]))
             self._fitted = size, history.trials[size - 1], kernel
         return self._fitted[2]
-
-    def _features(self, genotype: Genotype) -> Features:
-        if genotype not in self._encoded:
-            if len(self._encoded) == REMEMBERED:
-                self._encoded.clear()
-            self._encoded[genotype] = self._encode(genotype)
-        return self._encoded[genotype]
 
 
 def distinct(trials: Sequence[Trial]) -> list[Trial]:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-LENGTHS = tuple(2.0 ** e for e in range(-3, 5))  # tried, as multiples of the mean distance of those that are known
-NOISES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # tried, as shares of the process's own variance
+# Tried: lengths as multiples of the mean distance of those that are known, noises as shares of the process's own variance. Beyond them lie
+# mere noise, and none at all, which ten points easily make likeliest, and which a search should not begin with.
+LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
+NOISES = (0.01, 0.03, 0.1, 0.3)
 
 
 class Kernel(NamedTuple):
