@@ -13,6 +13,8 @@ from supernet.app.options import CONF
 from supernet.errors import UsageError
 from supernet.objectives import Objective
 from supernet.searchers.annealing import Annealing
+from supernet.searchers.bayesian import Bayesian
+from supernet.searchers.decisions import decisions
 from supernet.searchers.fronts import crowding, front, ranks
 from supernet.searchers.genetic import Genetic
 from supernet.searchers.hybrid import Hybrid
@@ -21,7 +23,7 @@ from supernet.searchers.loop import Budget
 from supernet.searchers.nsga2 import NSGA2
 from supernet.searchers.random import Random
 from supernet.searchers.regularised_evolution import RegularisedEvolution
-from supernet.searchers.reinforce import Reinforce, decisions
+from supernet.searchers.reinforce import Reinforce
 from supernet.searchers.successive_halving import Hyperband, SuccessiveHalving
 from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, toy
 from supernet.trials import History, best
@@ -45,12 +47,20 @@ SEARCHERS = {
     "hyperband": lambda space: Hyperband(space, factor=2, rungs=3),
     "nsga2": lambda space: NSGA2(space, population=8),
     "reinforce": lambda space: Reinforce(space, lr=0.3, entropy=0.01, scale=1.0),
+    "bayesian": lambda space: Bayesian(space, candidates=12, refit=4),
+    "bayesian, thompson, in batches": lambda space: Bayesian(space, encoding="adjacency", acquisition="thompson", initial=6, candidates=9,
+                                                             batch=4, refit=3, most=20),
+    "bayesian, screening": lambda space: Bayesian(space, encoding="paths", initial=7, candidates=5, screen=lambda s: Genetic(
+        s, population=8, selection="tournament")),
     "hybrid": lambda space: Hybrid(space, parts={"genetic": lambda s: Genetic(s, population=6), "local": LocalSearch},
                                    trials={"genetic": 18}),
     "hybrid, into a policy and a front": lambda space: Hybrid(
         space, parts={"evolution": lambda s: RegularisedEvolution(s, population=5, sample=2),
                       "reinforce": lambda s: Reinforce(s, scale=1.0), "nsga2": lambda s: NSGA2(s, population=9)},
         trials={"evolution": 13, "reinforce": 16}),
+    "hybrid, into a model": lambda space: Hybrid(
+        space, parts={"random": Random, "bayesian": lambda s: Bayesian(s, initial=8, candidates=6, batch=5, most=15)},
+        trials={"random": 7}),
     "hybrid, into generations": lambda space: Hybrid(
         space, parts={"random": Random, "genetic": lambda s: Genetic(s, population=6), "halving": lambda s: SuccessiveHalving(s, factor=2)},
         trials={"random": 11, "genetic": 14}),
@@ -283,6 +293,8 @@ def test_a_policy_refuses_cells_whose_edges_hold_several_ops():
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (CONF / "searcher").glob("*.yaml")))
 def test_every_config_makes_its_searcher_which_finds_something(choice):
+    if choice == "tpe":
+        pytest.importorskip("optuna")
     with configs():
         node = hydra.compose(f"searcher/{choice}").searcher
         found = run(trials(build(OmegaConf.create({"searcher": node}).searcher)(NB), NB, budget=Budget(trials=20)))

@@ -1,6 +1,11 @@
 """Several scores at once, all higher is better: who dominates whom, and how crowded a front is."""
 
+from collections.abc import Sequence
+from types import ModuleType
+
 import numpy as np
+
+from supernet.errors import UsageError
 
 
 def dominated_by(points: np.ndarray) -> np.ndarray:
@@ -37,3 +42,22 @@ def crowding(points: np.ndarray) -> np.ndarray:
         if 0 < width < np.inf:
             found[order[1:-1]] += (score[order[2:]] - score[order[:-2]]) / width
     return found
+
+
+def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
+    """The volume that the points (N, M) dominate, above `reference` (M,) in every score. Raises UsageError: moocore is missing."""
+    return float(moocore().hypervolume(np.asarray(points, np.float64), ref=np.asarray(reference, np.float64), maximise=True))
+
+
+def igd_plus(points: np.ndarray, true_front: np.ndarray) -> float:
+    """The mean distance from each point of the true front (K, M) to what the points (N, M) dominate (Ishibuchi et al. 2015). Raises
+    UsageError: moocore is missing."""
+    return float(moocore().igd_plus(np.asarray(points, np.float64), ref=np.asarray(true_front, np.float64), maximise=True))
+
+
+def moocore() -> ModuleType:
+    try:
+        import moocore
+    except ImportError as error:
+        raise UsageError(f"the measures of a front need moocore ({error}): pip install \"supernet[search]\"") from error
+    return moocore

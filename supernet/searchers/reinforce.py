@@ -3,31 +3,18 @@ of logits a decision, as NAS-Bench-201's authors use it, Dong & Yang 2020, Sec. 
 
 import math
 import random
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from supernet.errors import UsageError
-from supernet.genotype import Edge, Genotype
 from supernet.ranges import Fraction, NonNegative, Positive, ranged
 from supernet.searchers.base import Searcher
+from supernet.searchers.decisions import Decision, Key, check_decidable, decided, decisions
 from supernet.space import Space
 from supernet.trials import History, Proposal, Trial
 
 Reward = Literal["metric", "sigmoid", "improvement"]
-Key = tuple[str, int, str]  # of a row of logits: kind of cell, edge or node, what is decided
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One of `allowed` of a row's logits, the others masked; `taken` is which."""
-
-    key: Key
-    size: int
-    allowed: tuple[int, ...]
-    taken: int
 
 
 @ranged
@@ -45,28 +32,17 @@ class Reinforce(Searcher):
 
     def __init__(self, space: Space, *, lr: Positive = 0.01, baseline_decay: Fraction = 0.9, entropy: NonNegative = 0.0,
                  reward: Reward = "metric", scale: Positive = 100.0):
-        for kind, spec in space.cells.items():
-            if spec.ops_per_edge > 1 or len(set(spec.edges)) < len(spec.edges):
-                raise UsageError(f"searcher=reinforce decides about one op of each edge, and cell {kind!r} of space {space.name} may hold "
-                                 "several between two nodes")
+        check_decidable(space, "reinforce")
         self.space, self.lr, self.baseline_decay, self.entropy, self.reward, self.scale = space, lr, baseline_decay, entropy, reward, scale
         self._policy = _Policy()
 
     def ask(self, history: History, rng: random.Random) -> Proposal:
         policy = self._learned(history)
-        cells = {kind: [] for kind in self.space.cells}
-        for kind in self.space.cells:
-            walk = _walk(self.space, kind)
-            decision = next(walk, None)
-            while decision is not None:
-                if type(decision) is Edge:
-                    cells[kind].append(decision)
-                    decision = next(walk, None)
-                else:
-                    key, size, allowed = decision
-                    taken = rng.choices(allowed, policy.probabilities(key, size, allowed))[0]
-                    decision = walk.send(taken)
-        return Proposal(self.space.genotype(cells), change="policy")
+
+        def chosen(key: Key, size: int, allowed: tuple[int, ...]) -> int:
+            return rng.choices(allowed, policy.probabilities(key, size, allowed))[0]
+
+        return Proposal(decided(self.space, chosen), change="policy")
 
     def _learned(self, history: History) -> "_Policy":
         """What the trials of the history teach; goes on from what was known, where that was of the same trials."""
@@ -133,53 +109,3 @@ class _Policy:
             self.moments[key] = m, v, t
             step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
             self.logits[key] = self.logits.get(key, np.zeros(len(g))) + lr * step
-
-
-def _walk(space: Space, kind: str) -> Iterator[Edge | tuple[Key, int, tuple[int, ...]]]:
-    """The decisions about one cell in their order: `(key, size, allowed)`, to which one of the allowed is sent, and the edges that follow
-    from them. Between them nothing is drawn."""
-    spec = space.cells[kind]
-    for i, node in enumerate(spec.nodes):
-        rows, (low, high) = spec.incoming(node), spec.keep[i]
-        count = low
-        if low < high:
-            count = low + (yield (kind, node, "count"), high - low + 1, tuple(range(high - low + 1)))
-        first = 0
-        for left in range(count, 0, -1):
-            allowed = tuple(range(first, len(rows) - left + 1))
-            place = allowed[0] if len(allowed) == 1 else (yield (kind, node, "source"), len(rows), allowed)
-            e, first = rows[place], place + 1
-            ops = tuple(o for o, ok in enumerate(spec.selectable[e]) if ok)
-            op = ops[0] if len(ops) == 1 else (yield (kind, e, "op"), len(spec.ops), ops)
-            source, destination = spec.edges[e]
-            yield Edge(destination, source, spec.ops[op])
-
-
-def decisions(space: Space, genotype: Genotype) -> list[Decision]:
-    """Those that lead to an architecture; each of the space's has one such list."""
-    found = []
-    for kind, spec in space.cells.items():
-        walk, kept = _walk(space, kind), list(genotype[kind])
-        answer: dict[str, Callable[[int], int]] = {
-            "count": lambda node: sum(e.destination == node for e in kept) - spec.keep[node - spec.num_inputs][0],
-            "source": lambda node: spec.incoming(node).index(_row(spec.edges, _next(kept, node))),
-            "op": lambda e: spec.ops.index(_next(kept, spec.edges[e][1]).op)}
-        step = next(walk, None)
-        while step is not None:
-            if type(step) is Edge:
-                kept.remove(step)
-                step = next(walk, None)
-            else:
-                key, size, allowed = step
-                taken = answer[key[2]](key[1])
-                found.append(Decision(key, size, allowed, taken))
-                step = walk.send(taken)
-    return found
-
-
-def _next(kept: list[Edge], node: int) -> Edge:
-    return min(e for e in kept if e.destination == node)
-
-
-def _row(edges: tuple[tuple[int, int], ...], edge: Edge) -> int:
-    return edges.index((edge.source, edge.destination))
