@@ -184,3 +184,14 @@ def test_a_damaged_summary_is_named_as_such(runs, capsys):
     (runs / "short1/summary.json").write_text("[]")
     _, text = table(capsys, runs)
     assert "short0: summary.json cannot be read (Expecting" in text and "short1: summary.json holds no values" in text
+
+
+def test_latex_has_minus_signs_and_no_comment_in_a_label(runs, capsys):
+    for folder in runs.iterdir():
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["values"]["left%"] = summary["values"]["val_accuracy"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    table(capsys, runs, "--value", "left%", "--baseline", "epochs=4")
+    text = (runs.parent / "table/table.tex").read_text()
+    assert r"\label{tab:left-}" in text and " & $-$1.20 [$-$" in text
+    assert "epochs=4 took 1.0 times as long as" in text  # a range of two equal numbers is one

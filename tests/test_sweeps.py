@@ -349,6 +349,7 @@ def test_a_sweep_from_its_file_to_its_retrainings(tmp_path):
 @pytest.mark.parametrize("arguments, told", [
     ((), "expected a file: python -m supernet.sweep FILE.yaml"),
     (("s.yaml", "axis=1"), "there is no option 'axis'; did you mean axes?"),
+    (("s.yaml", "name=../../x"), "name must be a folder's name within runs, got '../../x'"),
     (("s.yaml", "retry=all"), "retry must be none or failed, got all"),
     (("s.yaml", "fixed.sed=1"), "run: there is no option 'sed'; did you mean seed?"),
 ])

@@ -45,6 +45,8 @@ def main(cfg: DictConfig) -> None:
     from supernet.sweeps.states import Watch
     from supernet.sweeps.table import headline, shown_on, table
 
+    if cfg.name is not None and (not cfg.name.strip(". ") or "/" in cfg.name):
+        raise UsageError(f"name must be a folder's name within runs, got {cfg.name!r} (output=FOLDER may lie anywhere)")
     options = plain(cfg)
     output = Path(cfg.output or f"runs/{cfg.name or Path(file_name[0]).stem}")
     with composing():
