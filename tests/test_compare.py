@@ -157,6 +157,7 @@ def test_wrong_arguments_are_one_line(runs, capsys, tmp_path):
     assert "no run has it; there are elapsed_s, val_accuracy; did you mean val_accuracy?" in error(capsys, runs, "--value", "val_acuracy")
     assert "there is no such row; there are" in error(capsys, runs, "--baseline", "epochs=3")
     assert "--level must be above 0 and below 1, got 95" in error(capsys, runs, "--level", "95")
+    assert "--seed must be at least 0, got -4" in error(capsys, runs, "--seed", "-4")
     assert "no finished train_final run among 10 folders" in error(capsys, runs, "--of", "final")
     (tmp_path / "file").write_text("")
     assert "cannot write there" in error(capsys, runs, "--output", tmp_path / "file")
@@ -168,3 +169,29 @@ def test_a_folder_of_rubbish_stops_nothing(runs, capsys):
         (runs / name / "run.json").write_text(content)
     rows, text = table(capsys, runs)
     assert len(rows) == 2 and "Left out: 4 runs" in text
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1" + "0" * 400])
+def test_a_value_that_is_not_finite_is_named_and_leaves_the_mean_of_its_row_unknown(runs, capsys, value):
+    (runs / "short0/summary.json").write_text(f'{{"values": {{"val_accuracy": {value}, "elapsed_s": 1.0}}}}')
+    rows, text = table(capsys, runs, "--baseline", "epochs=2")
+    assert "No finite val_accuracy, so that the mean of the row is not known: short0." in text
+    assert rows["epochs=2"]["mean"] in ("", "nan") and float(rows["epochs=4"]["mean"]) == pytest.approx(91.7)
+
+
+def test_a_damaged_summary_is_named_as_such(runs, capsys):
+    (runs / "short0/summary.json").write_text("{")
+    (runs / "short1/summary.json").write_text("[]")
+    _, text = table(capsys, runs)
+    assert "short0: summary.json cannot be read (Expecting" in text and "short1: summary.json holds no values" in text
+
+
+def test_latex_has_minus_signs_and_no_comment_in_a_label(runs, capsys):
+    for folder in runs.iterdir():
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["values"]["left%"] = summary["values"]["val_accuracy"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    table(capsys, runs, "--value", "left%", "--baseline", "epochs=4")
+    text = (runs.parent / "table/table.tex").read_text()
+    assert r"\label{tab:left-}" in text and " & $-$1.20 [$-$" in text
+    assert "epochs=4 took 1.0 times as long as" in text  # a range of two equal numbers is one

@@ -321,6 +321,18 @@ def test_what_a_file_holds_comes_before_the_command_line(tmp_path):
         take_file([str(tmp_path / "none.yaml")])
 
 
+@pytest.mark.parametrize("content, told", [
+    ("fixd: {dataset: digits}", "there is no fixd in a sweep, there are script, name, fixed, .*; did you mean fixed?"),
+    ("seeds: 3", "seeds must be a list of whole numbers, got 3"),
+    ("fixed: [dataset=digits]", r"fixed must be \{option: value, ...\}, got \['dataset=digits'\]"),
+    ("retrain: {axes: [1]}", r"retrain.axes must be \{option: \[values\], ...\}, got \[1\]"),
+])
+def test_what_a_file_should_not_hold_is_named(tmp_path, content, told):
+    (tmp_path / "s.yaml").write_text(content)
+    with pytest.raises(UsageError, match=f"s.yaml: {told}"):
+        take_file([str(tmp_path / "s.yaml")])
+
+
 @pytest.mark.slow
 def test_a_sweep_from_its_file_to_its_retrainings(tmp_path):
     content = {"fixed": SEARCH, "axes": {"relaxation": ["softmax", "gumbel"]}, "select": {"best": 1},
@@ -337,6 +349,7 @@ def test_a_sweep_from_its_file_to_its_retrainings(tmp_path):
 @pytest.mark.parametrize("arguments, told", [
     ((), "expected a file: python -m supernet.sweep FILE.yaml"),
     (("s.yaml", "axis=1"), "there is no option 'axis'; did you mean axes?"),
+    (("s.yaml", "name=../../x"), "name must be a folder's name within runs, got '../../x'"),
     (("s.yaml", "retry=all"), "retry must be none or failed, got all"),
     (("s.yaml", "fixed.sed=1"), "run: there is no option 'sed'; did you mean seed?"),
 ])

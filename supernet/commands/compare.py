@@ -64,6 +64,8 @@ def compared(given: argparse.Namespace) -> Tables:
     """Raises RunFolderError, UsageError: there is nothing to compare, or a name is not there."""
     if not 0 < given.level < 1:
         raise UsageError(f"--level must be above 0 and below 1, got {given.level:g}")
+    if given.seed < 0:
+        raise UsageError(f"--seed must be at least 0, got {given.seed}")
     folders = run_folders(given.runs)
     found = gather(folders)
     there = {run.script for run in found.runs}
@@ -82,7 +84,8 @@ def compared(given: argparse.Namespace) -> Tables:
     about = [f"{len(runs)} {script} runs, {len(rows)} rows by what differs between their options; each job counts once."]
     baselines = {} if given.baseline is None else dict.fromkeys(grouped, given.baseline)
     said = lines(rows, columns, baselines=baselines, seed=given.seed, level=given.level)
-    return Tables(given.title, rows, columns, said, about=about, notes=remarks(found), baselines=baselines, level=given.level)
+    notes = [*remarks(found), *unknown([run for run in found.runs if run.script == script], keys)]
+    return Tables(given.title, rows, columns, said, about=about, notes=notes, baselines=baselines, level=given.level)
 
 
 def columns_of(runs: Sequence[Finished], wanted: Sequence[str] | None) -> list[str]:
@@ -178,11 +181,27 @@ def searches_of(members: Sequence[Finished], runs: Sequence[Finished], keys: Seq
     for number, each in enumerate(nested.values()):
         run, found_by = each[0]
         seed = run.seed if run.script != "train_final" else found_by.seed if found_by else number
-        results = {key: tuple(float(r.values[key]) for r, _ in each if type(r.values.get(key)) in (int, float)) for key in keys}
+        results = {key: tuple(known(r.values[key]) for r, _ in each if type(r.values.get(key)) in (int, float)) for key in keys}
         cost = (found_by or run).values.get("elapsed_s")
         commits = sorted({r.commit for r, _ in each} | ({found_by.commit} if found_by else set()))
         found.append(Search(seed, results, float(cost) if type(cost) in (int, float) else math.nan, " ".join(filter(None, commits))))
     return sorted(found, key=lambda search: search.seed)
+
+
+def known(value: float) -> float:
+    """NaN for what is not finite, or too large, as of a training that diverged: then nobody knows the mean of its row."""
+    return float(value) if abs(value) <= sys.float_info.max else math.nan
+
+
+def unknown(runs: Sequence[Finished], keys: Sequence[str]) -> list[str]:
+    """Why a row has no number: which of its runs have a value that is not finite."""
+    notes = []
+    for key in keys:
+        names = [run.path.name for run in runs if type(run.values.get(key)) in (int, float) and math.isnan(known(run.values[key]))]
+        if names:
+            told = "; ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+            notes.append(f"No finite {key}, so that the mean of the row is not known: {told}.")
+    return notes
 
 
 def remarks(found: Gathered) -> list[str]:

@@ -6,6 +6,7 @@ The file is composed with `conf/sweep.yaml` and the command line by Hydra; `docs
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, mendable_errors, shows_errors
 from supernet.app.hydra_words import flags_and_overrides
 from supernet.app.options import CONF, plain, read_options, text
-from supernet.errors import UsageError
+from supernet.app.schema import SweepConfig
+from supernet.errors import UsageError, did_you_mean
 from supernet.files import write_whole
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def main(cfg: DictConfig) -> None:
     from supernet.sweeps.states import Watch
     from supernet.sweeps.table import headline, shown_on, table
 
+    if cfg.name is not None and (not cfg.name.strip(". ") or "/" in cfg.name):
+        raise UsageError(f"name must be a folder's name within runs, got {cfg.name!r} (output=FOLDER may lie anywhere)")
     options = plain(cfg)
     output = Path(cfg.output or f"runs/{cfg.name or Path(file_name[0]).stem}")
     with composing():
@@ -125,6 +129,7 @@ def take_file(arguments: Sequence[str]) -> list[str]:
         content = OmegaConf.to_container(read_options(Path(name)))
     except OSError as error:
         raise UsageError(f"{name}: cannot read this file as a sweep, {{axes: ..., fixed: ..., seeds: ...}} ({error.strerror})") from error
+    check_content(name, content)
     chosen = content.pop("launcher", None)
     launcher = chosen.pop("name", None) if type(chosen) is dict else chosen
     if type(chosen) is dict and chosen:
@@ -133,6 +138,22 @@ def take_file(arguments: Sequence[str]) -> list[str]:
     words.remove(name)
     chosen = launcher is None or any(word.startswith("launcher=") for word in words)
     return [*flags, f"sweep_file={GIVEN}", *([] if chosen else [f"launcher={launcher}"]), *words]
+
+
+def check_content(name: str, content: dict[str, Any]) -> None:
+    """Raises UsageError: the file has a key that a sweep has not, or something else than options or a list where these are expected. What
+    the values may be is checked with the command line's."""
+    known = [field.name for field in fields(SweepConfig) if field.name != "sweep_file"]
+    for key in content:
+        if key not in known:
+            raise UsageError(f"{name}: there is no {key} in a sweep, there are {', '.join(known)}{did_you_mean(str(key), known)}")
+    for prefix, part in (("", content), ("retrain.", content.get("retrain"))):
+        if type(part) is not dict:
+            continue
+        for key, kind, said in (("fixed", dict, "{option: value, ...}"), ("axes", dict, "{option: [values], ...}"),
+                                ("seeds", list, "a list of whole numbers")):
+            if key in part and type(part[key]) is not kind and not str(part[key]).startswith("${"):
+                raise UsageError(f"{name}: {prefix}{key} must be {said}, got {str(part[key])[:60]}")
 
 
 def command() -> None:

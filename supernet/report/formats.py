@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -18,9 +19,10 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def latex(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, label: str, notes: Iterable[str] = ()) -> str:
     r"""A `table` environment; needs \usepackage{booktabs}. Notes stand below as a small paragraph each."""
+    label = re.sub(r"[^A-Za-z0-9:_./-]", "-", label)  # a % in it would take the bracket away
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex(caption)}}}", rf"\label{{{label}}}",
              rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(map(tex, head)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(tex, row)) + r" \\" for row in rows]
+    lines += [" & ".join(re.sub(r"(?<![\w.-])-(?=\d)", "$-$", tex(cell)) for cell in row) + r" \\" for row in rows]  # a minus, no hyphen
     lines += [r"\bottomrule", r"\end{tabular}", *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in notes), r"\end{table}"]
     return "% needs \\usepackage{booktabs}\n" + "\n".join(lines) + "\n"
 

@@ -98,8 +98,9 @@ class Tables:
             times = [costs[self.baselines[line.row.name]] / line.cost_s for line in self.lines if line.gain and line.cost_s > 0]
             times = [ratio for ratio in times if not math.isnan(ratio)]
             if times:
-                found.append(f"cost: of a search, mean, as measured; {named} took {min(times):.1f} to {max(times):.1f} times as long as "
-                             "the searches that it is compared with.")
+                took = " to ".join(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(times), max(times))))
+                found.append(f"cost: of a search, mean, as measured; {named} took {took} times as long as the searches that it is "
+                             "compared with.")
             found.append(f"gain: over {named}, seed by seed, positive where the method is better; p: exact one-sided test of flipped "
                          f"signs, of {PAIRS} pairs or more (with n pairs it is at least 1 / 2^n).")
         if any(line.published for line in self.lines):

@@ -63,16 +63,24 @@ def read(path: Path) -> Finished | LeftOut:
     if status.get("status") != "finished":
         return LeftOut(path, "at work" if folder.is_locked() else "failed" if status.get("status") == "failed" else "not finished")
     try:
-        values = json.loads(read_text(folder.summary, MAX_SUMMARY_BYTES))["values"]
-        options = folder.options()
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, RunFolderError) as error:
-        return LeftOut(path, " ".join(str(error).split())[:150] or type(error).__name__)
+        summary = json.loads(read_text(folder.summary, MAX_SUMMARY_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        return LeftOut(path, f"summary.json cannot be read ({_line(error)})")
+    values = summary.get("values") if type(summary) is dict else None
     if type(values) is not dict:
         return LeftOut(path, "summary.json holds no values")
+    try:
+        options = folder.options()
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, RunFolderError) as error:
+        return LeftOut(path, _line(error))
     job = status.get("job") or status.get("config_hash", "")
     chosen = status.get("choices")
     return Finished(path, str(status.get("script", "")), str(job), options, chosen if type(chosen) is dict else {},
                     _said(status.get("overrides")), values, _commit(folder), _genotype(folder), str(status.get("started", "")))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__
 
 
 def _said(overrides: Any) -> dict[str, str] | None:
