@@ -74,6 +74,7 @@ class History:
     def __post_init__(self) -> None:
         self.met: set[Genotype] = set()  # every architecture that was evaluated, of trainings of any length, or refused
         self.refused: set[Genotype] = set()
+        self.repeated: list[bool] = []  # of each trial, whether the same was evaluated or refused before
         self._first: dict[tuple[Genotype, float], Trial] = {}
         self._part: History | None = None
         for trial in self.trials:
@@ -103,6 +104,7 @@ class History:
         return seen
 
     def _note(self, trial: Trial) -> None:
+        self.repeated.append(trial.repeats is not None if trial.refused is None else trial.genotype in self.refused)
         self.met.add(trial.genotype)
         if trial.refused is not None:
             self.refused.add(trial.genotype)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +96,12 @@ def test_what_a_race_writes_is_what_its_searches_found(folder):
     assert told["table"] == table.files and len(told["table"]["toy.csv.gz"]) == 64
     page = (folder / "told/race.html").read_text()
     assert "annealing" in page and "<svg" in page and "http-equiv" in page and (folder / "told/digits.png").stat().st_size > 10_000
+
+
+def test_one_seed_has_a_mean_and_nothing_that_it_cannot_have(folder):
+    done = race("seeds=1", "simulated_s=null", "trials=3", "searchers=[random]", "output=once", cwd=folder)
+    for text in (done.stdout, *((folder / "once" / name).read_text() for name in ("race.md", "race.tex", "race.csv", "race.json"))):
+        assert not re.search(r"\bnan\b", text, re.IGNORECASE), text
 
 
 def test_a_limit_on_a_column_is_kept_by_all_that_is_evaluated(folder):

@@ -205,6 +205,7 @@ def test_halving_trains_the_best_longer():
     assert [t.genotype for t in found[9:12]] == [t.genotype for t in order[:3]]
     assert [t.parents for t in found[9:12]] == [(t.number,) for t in order[:3]]
     assert Hyperband(NB, factor=3, rungs=5).brackets() == [[81, 27, 9, 3, 1], [34, 11, 3, 1], [15, 5, 1], [8, 2], [5]]
+    assert Hyperband(NB, factor=3, rungs=11).brackets()[2][0] == 8019, "11 / 9 * 3^8, and no more since a float is rounded up"
 
 
 def test_parts_of_a_hybrid_must_have_their_trials():
@@ -227,6 +228,7 @@ def test_ranks_and_crowding_are_what_their_definitions_say():
     assert ranks(points).tolist() == [slow[i] for i in range(40)] and (front(points) == (ranks(points) == 0)).all()
     line = np.array([[0.0, 10], [1, 8], [3, 7], [10, 0]])
     assert crowding(line).tolist() == [math.inf, 0.3 + 0.3, 0.9 + 0.8, math.inf]
+    assert crowding(np.full((3, 2), -math.inf)).tolist() == [math.inf, 0, math.inf], "trainings that all went astray"
 
 
 def test_nsga2_comes_nearer_to_the_front_than_random_search():

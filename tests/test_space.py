@@ -185,3 +185,9 @@ def test_text_that_is_no_genotype_is_refused_in_one_line(text):
     with pytest.raises(GenotypeError) as error:
         SPACES["two edges"].parse(text)
     assert "\n" not in str(error.value)
+
+
+def test_parallel_edges_of_different_ops_are_refused_since_a_genotype_cannot_tell_them_apart():
+    with pytest.raises(ValueError, match="^parallel edges must have the same selectable ops, not so 0 -> 1$"):
+        CellSpec.listed(num_inputs=1, edges=[(0, 1, ["a", "b"]), (0, 1, ["c"])], outputs=[1], keep=None)
+    assert CellSpec.listed(num_inputs=1, edges=[(0, 1, ["a", "b"]), (0, 1, ["a", "b"])], outputs=[1], keep=None).edges == ((0, 1), (0, 1))

@@ -78,6 +78,15 @@ def test_since_is_when_the_winner_took_the_lead_for_the_last_time(epoch):
     assert sureness(one_edge(), on_one_edge(skip, 0.3)).decisions[0].since == epoch
 
 
+@pytest.mark.parametrize("epoch, said", [(1, "after 1 epoch"), (1.5, "after 1.5 epochs"), (2, "after 2 epochs")])
+def test_the_last_change_is_told_in_epochs(epoch, said):
+    turned = np.where(EPOCHS >= epoch, 0.6, 0.2)
+    assert dict(rows(sureness(one_edge(), on_one_edge(skip=0.4, conv=turned))))["last change"] == said
+    short = EPOCHS[EPOCHS <= 1]
+    told = dict(rows(sureness(one_edge(), on_one_edge(skip=0.4, conv=0.6, epochs=short))))
+    assert told["unsure ops"].endswith("in the last epoch") and told["last change"] == "none since the start"
+
+
 def test_a_node_is_sure_of_its_edges_where_the_weakest_kept_one_stays_ahead():
     steady = np.stack([np.full(len(EPOCHS), w) for w in (0.5, 0.2, 0.4)], 1)[..., None]
     found = sureness(two_of_three(), record(steady))

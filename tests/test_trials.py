@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,31 @@ def test_after_many_repeats_in_a_row_one_is_drawn_at_random():
     found = run(trials(Stubborn(NB), NB, budget=Budget(trials=12), patience=3))
     assert [t.number for t in found if "after 3 repeats" in t.change] == [4, 8]
     assert len({t.genotype for t in found}) == 3
+
+
+class ShutIn(Searcher):
+    """Asks in turn for what it asked for first and for what no limit allows."""
+
+    def __init__(self, space):
+        self.turns = [space.sample(source(0, 0)), space.sample(source(0, 1))]
+
+    def ask(self, history, rng):
+        return Proposal(self.turns[history.number % 2])
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_search_between_what_is_known_and_what_is_refused_does_not_stand_still(together):
+    shut = ShutIn(NB)
+    costs = {"forbidden": lambda genotype: float(genotype == shut.turns[1])}
+
+    def search():
+        return trials(shut, NB, objective=Objective(at_most={"forbidden": 0}), costs=costs, budget=Budget(simulated_s=5), patience=3,
+                      evaluate_all=(lambda batch: [(Additive(NB)(*one), 0.0) for one in batch]) if together else None)
+
+    found = [trial._replace(wall_s=0.0) for trial in itertools.islice(search().run(History()), 100)]
+    assert 5 <= sum(t.simulated_s for t in found) < 7, "what is known or refused costs nothing, and is no way on"
+    assert [t.number for t in found if t.change == "random, after 3 repeats"] == [5, 9, 13][:len(found) // 4]
+    assert all(run(search(), History(found[:k])) == found for k in range(len(found)))
 
 
 def test_what_breaks_a_limit_on_a_cost_is_refused_before_anything_is_spent():

@@ -15,6 +15,7 @@ from supernet.report import page
 from supernet.report.curves import SERIES_COLOURS
 from supernet.report.formats import comma_separated, latex, markdown
 from supernet.report.names import plain
+from supernet.report.referee import interval_text, plus_minus
 from supernet.report.statistics import Interval, Sample, mean_interval, sample
 from supernet.runs.journal import to_json
 
@@ -80,9 +81,8 @@ class Race:
 
 
 def rows(race: Race, results: Sequence[Result]) -> list[list[str]]:
-    return [[r.searcher, str(r.test.n), f"{r.trials:.0f}", f"{r.test.mean:.2f} ± {r.test.deviation:.2f}",
-             f"{r.interval.low:.2f} to {r.interval.high:.2f}", f"{r.median:.2f}", f"{r.validation.mean:.2f} ± {r.validation.deviation:.2f}",
-             f"{r.regret:.2f}", f"{100 * r.optimum:.0f}", *(f"{s.mean:.2f} ± {s.deviation:.2f}" for s in r.others.values())]
+    return [[r.searcher, str(r.test.n), f"{r.trials:.0f}", plus_minus(*r.test[:2]), interval_text(r.interval), f"{r.median:.2f}",
+             plus_minus(*r.validation[:2]), f"{r.regret:.2f}", f"{100 * r.optimum:.0f}", *(plus_minus(*s[:2]) for s in r.others.values())]
             for r in results]
 
 

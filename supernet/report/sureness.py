@@ -108,7 +108,7 @@ def rows(found: Sureness, selected: bool = True) -> list[tuple[str, str]]:
             gap, spread = _mean([d.gap for d in decisions]), _mean([d.spread for d in decisions])
             flips = sum(d.would_flip for d in decisions)
             said.append((f"unsure {name}", f"{flips} of {len(decisions)}: ahead by {gap:.4f} on average, which moved by {spread:.4f} in "
-                                           f"the last {_epochs(found.window)}"))
+                                           f"the last {_epochs(found.window).removeprefix('1 ')}"))
     last = max((d.since for d in found.decisions if d.kept), default=0.0)
     said.append(("last change", f"after {_epochs(last)}" if last else "none since the start"))
     said.append(("entropy of the weights", f"{found.entropy:.3f} of at most {found.max_entropy:.3f} nats"))
@@ -189,4 +189,4 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _epochs(number: float) -> str:
     text = f"{number:.1f}".removesuffix(".0")
-    return "epoch" if text == "1" else f"{text} epochs"
+    return "1 epoch" if text == "1" else f"{text} epochs"

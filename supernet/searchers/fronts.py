@@ -37,9 +37,10 @@ def crowding(points: np.ndarray) -> np.ndarray:
     found = np.zeros(len(points))
     for score in points.T:
         order = np.argsort(score, kind="stable")
-        width = score[order[-1]] - score[order[0]]
+        low, high = score[order[[0, -1]]]
         found[order[[0, -1]]] = np.inf
-        if 0 < width < np.inf:
+        if low < high and np.isfinite([low, high]).all():
+            width = high - low
             found[order[1:-1]] += (score[order[2:]] - score[order[:-2]]) / width
     return found
 

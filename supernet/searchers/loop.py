@@ -64,8 +64,9 @@ class Spent:
 class Trials:
     """What a search by trials is made of. costs: what is known of an architecture before any evaluation, by the metric's name. repeats: an
     architecture that was evaluated before reads its values, for one trial and nothing else (`free`), or costs as much again (`paid`).
-    patience: after so many repeats in a row one is drawn at random, so that a search never stands still. evaluate_all: evaluates some
-    architectures at once, and gives what the evaluator would, in their order, with the seconds that each took; for processes.
+    patience: after so many in a row of what was evaluated or refused before, one is drawn at random, so that a search never stands still.
+    evaluate_all: evaluates some architectures at once, and gives what the evaluator would, in their order, with the seconds that each
+    took; for processes.
 
     Raises UsageError: parts that do not fit each other.
     """
@@ -116,7 +117,8 @@ class Trials:
         start, together = len(history), 1 if self.evaluate_all is None else MAX_TOGETHER
         asked: list[_Asked] = []
         first: dict[tuple[Genotype, float], int] = {}  # of those that are to be evaluated, by the number of the trial that does it
-        repeats = [trial.repeats is not None for trial in history.trials[-self.patience:]]
+        again: set[Genotype] = set()  # refused in this generation
+        repeats = history.repeated[-self.patience:]
         while not asked or (len(asked) < together and self.searcher.sees(start + len(asked)) <= start):
             number = start + len(asked)
             proposal = self._proposal(history, number, tired=sum(repeats) == self.patience)
@@ -124,9 +126,12 @@ class Trials:
             metrics = {name: float(cost(proposal.genotype)) for name, cost in self.costs.items()}
             refused = self.objective.broken(metrics)
             repeated = refused is None and (key in first or history.known(*key) is not None)
-            repeats = [*repeats, repeated][-self.patience:]
+            known = repeated if refused is None else proposal.genotype in again or proposal.genotype in history.refused
+            repeats = [*repeats, known][-self.patience:]
             asked.append(_Asked(proposal, metrics, refused))
-            if refused is None and not repeated:
+            if refused is not None:
+                again.add(proposal.genotype)
+            elif not repeated:
                 first[key] = number
         done = dict(zip(first, self._evaluations(list(first)), strict=True))
         for number, one in enumerate(asked, start):

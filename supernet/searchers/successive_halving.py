@@ -1,6 +1,5 @@
 """Successive halving (Jamieson & Talwalkar 2016) and Hyperband (Li et al. 2018, Alg. 1): many short trainings, few long ones."""
 
-import math
 import random
 from collections.abc import Iterator
 from typing import Annotated
@@ -75,6 +74,6 @@ class Hyperband(SuccessiveHalving):
     def brackets(self) -> list[list[int]]:
         found = []
         for s in reversed(range(self.rungs)):
-            n = math.ceil(self.rungs / (s + 1) * self.factor ** s)
+            n = -(-self.rungs * self.factor ** s // (s + 1))  # rounded up, in whole numbers: a quotient of floats may be a little above
             found.append([max(1, n // self.factor ** rung) for rung in range(s + 1)])
         return found
