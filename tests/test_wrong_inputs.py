@@ -111,6 +111,7 @@ BUILT = {
     "a function that fails": (("space=custom", "space._target_=my_spaces.broken"), ["my_spaces.broken", "it broke"]),
     "an option of another space": (("space=nasbench201", "space.nodes=3"), ["space.nodes", "chosen space"]),
     "layers where the space decides them": (("space=nasbench_macro", "layers=5"), ["layers must be 8", "nasbench_macro", "5"]),
+    "graphs kept where none are made": (("sampled_graphs=4",), ["sampled_graphs=4", "compile=graph"]),
     "graphs on a CPU": (("compile=graph", "device=cpu"), ["compile=graph", "CUDA", "device=cpu", "compile=none"]),
     "images in graphs on a CPU": (("graph_augmentation=true", "device=cpu"), ["graph_augmentation", "CUDA", "device=cpu"]),
     "cells where there are none": (("space=nasbench_macro", "layers=8", "checkpoint_cells=true"),

@@ -114,6 +114,8 @@ def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:
         raise UsageError("compile=inductor cannot follow checkpoint_cells=true, which draws again what it drew: pass compile=none")
     if cfg.compile == "inductor" and cfg.backend in ("packed", "merged"):  # named here: ops imports PyTorch, and --help does without
         raise UsageError(f"compile=inductor compiles what backend=plain computes: pass one of both alone, got backend={cfg.backend}")
+    if cfg.get("sampled_graphs") and cfg.compile != "graph":
+        raise UsageError(f"sampled_graphs={cfg.sampled_graphs} keeps CUDA graphs, and none are made: pass compile=graph as well")
     if cfg.compile == "graph":
         for key, draws in (("drop_path_prob", cfg.drop_path_prob > 0), ("skip_dropout", cfg.skip_dropout is not None)):
             if draws:
