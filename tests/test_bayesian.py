@@ -177,8 +177,11 @@ def test_of_too_many_architectures_the_best_and_an_even_choice_of_the_others_are
     assert telling(told, 100) == told
 
 
-@pytest.mark.parametrize("options", [{}, {"acquisition": "thompson"}, {"encoding": "adjacency"}, {"encoding": "paths"}, {"batch": 5},
-                                     {"screen": lambda space: Genetic(space, population=20)}], ids=str)
+MODELS = {"as it is": {}, "thompson": {"acquisition": "thompson"}, "adjacency": {"encoding": "adjacency"}, "paths": {"encoding": "paths"},
+          "batches": {"batch": 5}, "screened": {"screen": lambda space: Genetic(space, population=20)}}
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_a_model_finds_more_than_random_search(options):
     def found(searcher, seed):
         return best(run(trials(searcher, NB, evaluator=Additive(NB, seed), seed=seed, budget=Budget(trials=40)))).scores[0]
