@@ -53,8 +53,9 @@ class CellSpec:
                                  f"got rows of {short([len(row) for row in table])}")
         if len(self.keep) != self.num_nodes:
             raise ValueError(f"keep must be [fewest, most] for each of the {self.num_nodes} computed nodes, got {short(list(self.keep))}")
-        if uneven := sorted({pair for pair in self.edges if len({self.selectable[e] for e in self._between(pair)}) > 1}):
-            raise ValueError(f"parallel edges must have the same selectable ops, not so {uneven[0][0]} -> {uneven[0][1]}")
+        for e, pair in enumerate(self.edges[1:], 1):  # parallel ones stand together
+            if pair == self.edges[e - 1] and self.selectable[e] != self.selectable[e - 1]:
+                raise ValueError(f"parallel edges must have the same selectable ops, not so {pair[0]} -> {pair[1]}")
         if self.ops_per_edge > 1 and len(set(self.edges)) < len(self.edges):
             raise ValueError(f"parallel edges hold one op each, got ops_per_edge={self.ops_per_edge} and {short(list(self.edges))}")
 
@@ -111,9 +112,6 @@ class CellSpec:
     def is_chain(self) -> bool:
         """Whether each node is computed from the one before, by one edge: a row of layers."""
         return all((s, d) == (n, n + 1) for n, (s, d) in enumerate(self.edges))
-
-    def _between(self, pair: tuple[int, int]) -> list[int]:
-        return [e for e, own in enumerate(self.edges) if own == pair]
 
     def incoming(self, node: int) -> list[int]:
         """Rows of the edges that end in `node`."""
