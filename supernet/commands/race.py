@@ -7,7 +7,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +21,7 @@ from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, register, shows_errors
 from supernet.app.options import CONF, choices, plain
 from supernet.app.signatures import check_nested
+from supernet.commands.worker import end_with
 from supernet.errors import UsageError, did_you_mean
 from supernet.runs.journal import Journal
 
@@ -177,13 +177,7 @@ def start_worker(parent: int, options: Mapping[str, Any]) -> None:
     """A worker holds the table, and ends when the command that started it was killed."""
     global _race
     register()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
     _race = Races(options)
 
 

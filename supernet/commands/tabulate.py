@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import random
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,6 +25,7 @@ from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, register, shows_errors
 from supernet.app.options import CONF, overrides, plain
 from supernet.commands.drawn import drawn
+from supernet.commands.worker import end_with
 from supernet.errors import UsageError
 from supernet.runs.journal import Journal
 
@@ -105,13 +105,7 @@ def start_worker(parent: int) -> None:
     register()
     GlobalHydra.instance().clear()
     initialize_config_dir(str(CONF), version_base="1.3")
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
 
 
 def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) -> dict[str, float]:
