@@ -1,0 +1,49 @@
+"""A chart for every number that a run recorded, whoever recorded it."""
+
+from collections.abc import Sequence
+
+from supernet.report import page
+from supernet.report.document import Drawn, Missing, drawing
+from supernet.report.names import plain
+from supernet.report.run_files import RunFiles, is_number
+from supernet.report.series import Chart, chart
+
+CHARTS = (
+    Chart("Loss", "nats", {"train": "train_loss", "validation": "val_loss", "test": "test_loss"}),
+    Chart("Accuracy", "%", {"train": "train_accuracy", "validation": "val_accuracy", "test": "test_accuracy"}),
+    Chart("Bits per character", "bits", {"train": "train_bits_per_character", "validation": "val_bits_per_character"}),
+    Chart("Perplexity", "", {"train": "train_perplexity", "validation": "val_perplexity"}),
+    Chart("Ops without parameters", "share of the kept edges",
+          {"skip connections": "skip_share", "all of them": "parameter_free_share"}),
+    Chart("Eigenvalue of the Hessian by alpha", "largest eigenvalue", {"eigenvalue": "eigenvalue"}),
+    Chart("Learning rate of w", "", {"w": "lr"}),
+    Chart("Learning rate of alpha", "", {"alpha": "alpha_lr"}),
+)
+LAST = (Chart("Seconds an epoch", "s", {"seconds": "seconds"}), Chart("Items a second", "", {"items": "items_per_s"}))
+SPLIT = {"alpha_entropy": ("Entropy of the weights", "nats"), "alpha_gap": ("Lead of the strongest op over the next", "weight"),
+         "table": ("", "")}  # names before a slash
+# What the record of an epoch holds beside what is measured.
+PLACES = {"epoch", "step", "stage", "genotype", "kind", "elapsed_s"}
+
+
+def shown(run: RunFiles) -> Drawn:
+    if not run.records:
+        raise Missing("the run has no records of epochs in metrics.jsonl")
+    found = [drawn for one in (*CHARTS, *others(run), *LAST) if (drawn := chart(run, one))]
+    if not found:
+        raise Missing("the records in metrics.jsonl hold no numbers")
+    note = page.paragraph("Against epochs done. Drag over a stretch to look closer, double-click to go back; a click on a name hides its "
+                          "line.", soft=True)
+    return Drawn(note + drawing("curves", kind="charts", label="curves of what was recorded"), {"curves": found})
+
+
+def others(run: RunFiles) -> Sequence[Chart]:
+    """Those of one name before a slash share theirs."""
+    known = {*PLACES, *(key for one in (*CHARTS, *LAST) for key in one.lines.values())}
+    found = {key for r in run.records for key, value in r.items() if is_number(value) and key not in known}
+    groups: dict[str, dict[str, str]] = {}
+    for key in sorted(found):
+        name, _, line = key.partition("/")
+        if name != "table" or not line:
+            groups.setdefault(name, {})[line or name] = key
+    return [Chart(*SPLIT.get(name, (plain(name.replace("_", " ")).capitalize(), "")), lines=keys) for name, keys in groups.items()]
