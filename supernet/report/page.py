@@ -4,7 +4,7 @@ Text given to these functions is escaped; arguments named `html` or `svg` are ta
 keyboard's focus (tabindex), so that they scroll without a mouse.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -78,3 +78,8 @@ def grid(html: Iterable[str], small: bool = False) -> str:
 def legend(colours: Iterable[tuple[str, str]]) -> str:
     """(name, colour) pairs; colours are ours."""
     return '<ul class="legend">' + "".join(f'<li><i style="background:{c}"></i>{escape(n)}</li>' for n, c in colours) + "</ul>"
+
+
+def links(pages: Mapping[str, str]) -> str:
+    """Relative addresses by name."""
+    return '<ul>' + "".join(f'<li><a href="{escape(address)}">{escape(name)}</a></li>' for name, address in pages.items()) + "</ul>"

@@ -17,6 +17,8 @@ Page.arcs = (root, spec) => {
   const drop = joined ? 22 + 9 * spec.outputs.length : 12;
   const width = x(joined ? last + 1 : last) + half + 12, height = base + tall / 2 + drop;
   const svg = Page.svg("svg", {class: spec.edges.length > 20 ? "cell arcs crowded" : "cell arcs", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "cell"});
+  svg.style.maxWidth = `${width}px`;
+  svg.style.minWidth = `${Math.min(width, 620)}px`;   // on a phone it scrolls in its box, and stays legible
   const port = (n, edges, e, side) => {   // ends are spread over the upper side: arrivals left, departures right, the widest arcs in the middle
     const mine = edges.map((edge, i) => [edge, i]).filter(([edge]) => edge[side] === n)
       .sort(([a, i], [b, j]) => (b[1] - b[0]) - (a[1] - a[0]) || i - j).map(([, i]) => i);

@@ -3,9 +3,10 @@ const WHOLE = [1, 2, 5].flatMap(n => [0, 1, 2, 3, 4, 5, 6].map(e => n * 10 ** e)
 
 // Line charts by uPlot. A chart is {title, unit, lines: [{name, x, y}]}; a null in y is a gap, an x that another line has is none.
 Page.chart = (root, data, options = {}) => {
-  const small = options.small, height = small ? 118 : 210;
+  const small = options.small, height = small ? 118 : options.tall ? 320 : 210;
   const holder = Page.make("div", {});
-  let plot = null, log = false, shown = data, now = null, width = 0;
+  const tip = Page.make("div", {class: "tip", hidden: true});
+  let plot = null, nearest = null, log = false, shown = data, now = null, width = 0;
   const button = Page.make("button", {type: "button", "aria-pressed": "false", title: "logarithmic scale", onclick: () => {
     log = !log;
     button.setAttribute("aria-pressed", String(log));
@@ -26,8 +27,9 @@ Page.chart = (root, data, options = {}) => {
     button.hidden = !positive();
     const points = shown.lines.length && Math.max(...shown.lines.map(line => line.x.length)) < 3;
     plot = new uPlot({
-      width, height, cursor: {sync: {key: options.sync || "epochs"}, drag: {x: true, y: false}, points: {size: 6}},
-      legend: {show: !small, live: true}, padding: small ? [6, 6, 0, 0] : [8, 10, 0, 0],
+      width, height, cursor: {sync: {key: options.sync || "epochs"}, drag: {x: true, y: false}, points: {size: 6},
+               focus: {prox: options.crowd ? 24 : -1}}, focus: {alpha: .18},
+      legend: {show: !small && !options.crowd, live: true}, padding: small ? [6, 6, 0, 0] : [8, 10, 0, 0],
       scales: {x: {time: false, range: (u, low, high) => low === high ? [low - 1, high + 1] : [low, high]},
                y: log && positive() ? {distr: 3} : options.range ? {range: () => options.range} : {}},
       axes: [{...axis(), size: small ? 24 : 30, space: small ? 34 : 50, ...(options.free ? {} : {incrs: WHOLE}), values: (u, ticks) => ticks.map(Page.number)},
@@ -35,9 +37,21 @@ Page.chart = (root, data, options = {}) => {
       series: [{label: options.x || "epoch", value: (u, v) => Page.number(v)}, ...shown.lines.map((line, n) => ({
         label: line.name, stroke: line.colour ? () => line.colour : Page.series(n), width: small ? 1.2 : 1.6, show: !hidden[n + 1],
         points: {show: Boolean(points), size: 5}, value: (u, v) => Page.number(v)}))],
-      hooks: {ready: [u => { now = Page.make("div", {class: "now", hidden: true}); u.over.append(now); }], setScale: [() => mark()]},
+      hooks: {ready: [u => { now = Page.make("div", {class: "now", hidden: true}); u.over.append(now, tip); }], setScale: [() => mark()],
+              setCursor: options.crowd ? [name] : [], setSeries: options.crowd ? [(u, n) => { nearest = n; name(u); }] : []},
     }, joined(), holder);
     mark();
+  }
+
+  function name(u) {   // of the line next to the pointer
+    const line = nearest ? shown.lines[nearest - 1] : null, {left, top, idx} = u.cursor;
+    tip.hidden = !line || left < 0 || left === undefined;
+    if (tip.hidden) return;
+    const value = u.data[nearest][idx];
+    tip.textContent = `${line.name}\n${Page.number(u.data[0][idx])}: ${Page.number(value)}`;
+    tip.style.left = left > width / 2 ? "" : `${left + 12}px`;
+    tip.style.right = left > width / 2 ? `${u.over.clientWidth - left + 12}px` : "";
+    tip.style.top = `${Math.max(0, Math.min(top, height - 90))}px`;
   }
 
   function mark() {
@@ -48,7 +62,12 @@ Page.chart = (root, data, options = {}) => {
   }
 
   const chart = {
-    mark, rebuild: () => plot && build(),
+    mark, focus(label) {
+      if (!plot) return;
+      const n = label === null ? null : shown.lines.findIndex(line => line.name === label) + 1;
+      plot.setSeries(n || null, {focus: true});
+      tip.hidden = true;
+    }, rebuild: () => plot && build(),
     update(fresh) {
       const same = fresh.lines.length === shown.lines.length && fresh.lines.every((line, n) => line.name === shown.lines[n].name);
       shown = fresh;

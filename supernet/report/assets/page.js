@@ -3,8 +3,9 @@
 {
   const drawn = new Map();   // section and name -> {root, text, update}
 
+  const blockOf = section => section.querySelector(':scope > script[type="application/json"]');
   const take = section => {
-    const block = section.querySelector(':scope > script[type="application/json"]');
+    const block = blockOf(section);
     return block ? JSON.parse(block.textContent) : {};
   };
   const drawSection = section => {
@@ -45,6 +46,7 @@
         before = made;
       } else {
         if (shapes.get(theirs.id) !== now) renewSection(ours, theirs);
+        else if (blockOf(ours) && blockOf(theirs)) blockOf(ours).textContent = blockOf(theirs).textContent;
         const data = take(theirs);
         for (const root of ours.querySelectorAll("[data-draw]")) {
           const known = drawn.get(`${ours.id} ${root.dataset.from}`), value = data[root.dataset.from];

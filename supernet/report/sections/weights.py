@@ -10,7 +10,8 @@ from supernet.report import page
 from supernet.report.alphas import AlphaTable, alpha_tables
 from supernet.report.curves import thinned
 from supernet.report.document import Drawn, Missing, drawing
-from supernet.report.names import NAMINGS, Naming, edge_labels, lowered, node_name, op_colours, op_family, op_label, plain
+from supernet.report.frames import frame
+from supernet.report.names import edge_labels, lowered, op_colours, op_family, op_label
 from supernet.report.run_files import UNEXPECTED, RunFiles
 
 MAX_NUMBERS = 250_000  # of all tables together, about 6 bytes each
@@ -55,8 +56,6 @@ def _kind(kind: str, table: AlphaTable, keep: Sequence[int], genotypes: Sequence
     num = min(len(table.edges), MAX_EDGES)
     edges = table.edges[:num]
     inputs = min((d for _, d in table.edges), default=0)
-    naming = NAMINGS.get(kind, Naming())
-    nodes = max((d for _, d in table.edges), default=0) + 1
     weights = table.weights[keep][:, :num].round(DIGITS)
     strengths = table.strengths[keep][:, :num].round(DIGITS)
     about = []
@@ -64,26 +63,12 @@ def _kind(kind: str, table: AlphaTable, keep: Sequence[int], genotypes: Sequence
         about.append(f"the first {num} of {len(table.edges)} edges")
     if table.cells > 1:
         about.append(f"mean over {table.cells} cells")
-    return {"kind": plain(kind), "note": ", ".join(about), "edges": [list(edge) for edge in edges], "inputs": inputs,
-            "chain": list(table.edges) == [(n, n + 1) for n in range(len(table.edges))] and kind not in NAMINGS,
-            "outputs": _outputs(kind, table.edges, inputs, outputs), "fed": list(naming.fed),
-            "nodes": [naming.name(n, inputs) if naming.fed else node_name(n, inputs) for n in range(nodes)], "output": naming.output,
-            "labels": [lowered(label) for label in edge_labels(table.edges, inputs, kind)[:num]], "ops": [op_label(op) for op in table.ops],
-            "families": [op_family(op) for op in table.ops], "colours": list(op_colours(table.ops).values()),
-            "weights": weights.tolist(), "strengths": None if (strengths == 1).all() else strengths.tolist(),
-            "kept": [_kept(g, kind, edges, table.ops) for _, g in genotypes]}
-
-
-def _outputs(kind: str, edges: Sequence[tuple[int, int]], inputs: int, known: Any) -> list[int]:
-    """The nodes that lead to the output: those that genotype.json knows, else as `draw.drawn_outputs` has it."""
-    last = max((d for _, d in edges), default=0)
-    if type(known) is dict and type(known.get(kind)) is list:
-        return [n for n in known[kind] if type(n) is int and 0 <= n <= last]
-    if kind in NAMINGS or inputs > 1:
-        return list(range(inputs, last + 1))
-    sources = {s for s, _ in edges}
-    ends = [n for n in range(inputs, last + 1) if n not in sources]
-    return ends if len(ends) == 1 else list(range(inputs, last + 1))
+    return frame(kind, edges, outputs=outputs, num_inputs=inputs) | {
+        "note": ", ".join(about), "labels": [lowered(label) for label in edge_labels(table.edges, inputs, kind)[:num]],
+        "ops": [op_label(op) for op in table.ops], "families": [op_family(op) for op in table.ops],
+        "colours": list(op_colours(table.ops).values()), "weights": weights.tolist(),
+        "strengths": None if (strengths == 1).all() else strengths.tolist(),
+        "kept": [_kept(g, kind, edges, table.ops) for _, g in genotypes]}
 
 
 def _kept(genotype: Genotype, kind: str, edges: Sequence[tuple[int, int]], ops: Sequence[str]) -> list[list[int]]:
