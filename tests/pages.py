@@ -1,12 +1,21 @@
 """What tests ask of a page: its elements as a tree, its data, and whether it fetches or runs anything but ours."""
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
+
+from tests.helpers import ROOT
 
 VOID = {"meta", "input", "br", "link", "img"}
 SHAPES = {"path", "rect", "line", "circle"}  # of SVG, which end themselves
@@ -95,3 +104,19 @@ def assert_safe(page: Page) -> None:
                 assert re.fullmatch(r"#[\w-]+|[\w./-]+", value) and ":" not in value, value
     style = "".join(re.findall(r"<style>(.*?)</style>", page.html, re.S))
     assert "@import" not in style and "url(" not in style
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[tuple[str, str]]:
+    """A server of the folder, ended by Ctrl-C: what it said first, and its address."""
+    command = [sys.executable, "-m", "supernet.report", str(folder), "--serve", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        line = process.stdout.readline()
+        yield line, line.split(" on ")[1].split()[0]
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+        assert (process.returncode, said) == (0, "ended\n")
+    finally:
+        process.kill()
+        process.communicate()

@@ -27,10 +27,7 @@ from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder
 from supernet.space import CellSpec, Space
 from tests import pages
-from tests.drawings import overlap
-
-OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
-EVIL = "<script>alert('x')</script>"
+from tests.drawings import EVIL, OPS, overlap, space, write_run
 
 # rows as the papers print them, [op, source], two a node from node 2 (Liu et al. 2019; Xu et al. 2020; Zoph et al. 2018)
 PUBLISHED = {
@@ -48,12 +45,6 @@ PUBLISHED = {
 def published(name: str) -> list[Edge]:
     rows = [row.split() for row in PUBLISHED[name].split(", ")]
     return sorted(Edge(2 + i // 2, int(source), op) for i, (op, source) in enumerate(rows))
-
-
-def space(num_nodes: int = 4, num_inputs: int = 2, keep: tuple[int, int] | None = (2, 2), parallel: int = 1) -> Space:
-    spec = CellSpec.full(num_inputs=num_inputs, num_nodes=num_nodes, ops=OPS, keep=keep, parallel=parallel,
-                         outputs=range(num_inputs, num_inputs + num_nodes))
-    return Space("toy", {}, {"normal": spec, "reduce": spec}, build=None)
 
 
 def chain(length: int) -> Genotype:
@@ -201,34 +192,6 @@ def test_epochs_are_whole_numbers_also_after_one_or_two():
 def test_lines_of_one_chart_have_their_own_colours():
     svg = line_chart({f"line {n}": ([0, 1], [n, n]) for n in range(7)}, x_label="x", y_label="y")
     assert len({colour for colour in re.findall(r"stroke: (#[0-9a-f]{6})", svg) if colour in SERIES_COLOURS}) == 7
-
-
-def write_run(run: Path, epochs: int = 6, text: str = "plain") -> None:
-    rng, toy = random.Random(0), space()
-    drawn = [toy.sample(rng) for _ in range(epochs)]
-    drawn[1] = drawn[0]
-    numbers = np.random.default_rng(0)
-    arrays = {"epoch": np.arange(1.0, epochs + 1)}
-    for kind, spec in toy.cells.items():
-        shape = (epochs, len(spec.edges), len(spec.ops))
-        arrays |= {f"alpha.{kind}": numbers.normal(size=shape),
-                   f"weights.{kind}": numbers.dirichlet(np.ones(shape[2]), shape[:2]),
-                   f"edges.{kind}": np.array(spec.edges), f"ops.{kind}": np.array([*OPS[:-1], text])}
-    np.savez(run / "alphas.npz", **arrays)
-    records = [{"kind": "epoch", "epoch": e, "train_loss": 2.0 / (e + 1), "train_accuracy": 50.0 + e / epochs, "val_loss": None,
-                "val_accuracy": 40.0 if e % 2 else None, "lr": 0.1, f"alpha_entropy/{text}": 1.5, "genotype": g.digest,
-                "seconds": 3.0}
-               for e, g in enumerate(drawn)]
-    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)) + '\n{"kind": "step", "epoch": 0}\n{"kind": "ep')
-    (run / "genotypes.jsonl").write_text("\n".join(json.dumps({"epoch": e, "digest": g.digest, "genotype": g.to_json()})
-                                                   for e, g in enumerate(drawn)))
-    last = Genotype("toy", text, drawn[-1].cells[:1] + ((text, (Edge(2, 0, text), Edge(3, 2, "skip_connect"))),), {"note": text})
-    last.save(run / "genotype.json")
-    (run / "config.yaml").write_text(f"seed: 0\nname: {text}\n")
-    (run / "run.json").write_text(json.dumps({"script": "train_search", "status": text, "started": "2025-01-01T00:00:00",
-                                              "command": f"python train_search.py x={text}"}))
-    (run / "environment.json").write_text(json.dumps({"torch": "2.13.0", text: {"inner": text}}))
-    (run / "summary.json").write_text(json.dumps({"title": f"A search {text}", "rows": [["accuracy", "97.0 %"], [text, text]]}))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ Reads folders only, also of runs at work; what is written is a page beside what 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,8 +13,8 @@ from supernet.commands.compare import compared
 from supernet.commands.compare import parser as compare_parser
 from supernet.errors import Mendable, UsageError
 from supernet.files import write_whole
-from supernet.report.fleet import Row, row
-from supernet.report.html import write_report
+from supernet.report.fleet import row
+from supernet.report.html import run_page, write_report
 from supernet.report.runs_page import runs_page
 from supernet.report.verdicts import Tables
 from supernet.runs.results import run_folders
@@ -34,12 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return serve(given.runs, given.host, given.port)
         for path in pages(given):
-            print(f"written   {path}")
+            print(f"written   {path}", flush=True)
     except Mendable as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was written stays, the same command goes on", file=sys.stderr)
+        return 130
     except OSError as error:
-        print(f"error: {error.filename or given.output}: cannot write there ({error.strerror or error})", file=sys.stderr)
+        where = error.filename or given.output or "standard output"
+        print(f"error: {where}: cannot write there ({error.strerror or error})", file=sys.stderr)
         return 2
     return 0
 
@@ -78,32 +82,30 @@ def check(given: argparse.Namespace) -> None:
         raise UsageError("--output is of a page that is written, --serve writes none")
 
 
-def pages(given: argparse.Namespace) -> list[Path]:
-    """Writes what was asked for; the pages, those that were asked for last. Raises Mendable, OSError."""
+def pages(given: argparse.Namespace) -> Iterator[Path]:
+    """Writes what was asked for, that first, then the pages of single runs that it leads to. Raises Mendable, OSError."""
     (first, *others) = given.runs
     if not first.is_dir():
-        return [table(first, given)]
+        yield table(first, given)
+        return
     if not others and (first / "run.json").exists():
-        if given.output is None:
-            return [write_report(first)]
-        from supernet.report.html import run_page
-
-        write_whole(given.output, run_page(first).encode("utf-8", errors="replace"))
-        return [given.output]
+        output = given.output or first / "report.html"
+        write_whole(output, run_page(first).encode("utf-8", errors="replace"))
+        yield output
+        return
     folders = run_folders(given.runs)
     output = given.output or (Path("report.html") if others else first / "report.html")
-    named = {path for path in given.runs if (path / "run.json").exists()}
-    named = {path.resolve() for path in named}
-    written = [write_report(path) for path in folders if given.all or path in named or outdated(path)]
+    named = {path.resolve() for path in given.runs if (path / "run.json").exists()}
+    waiting = [path for path in folders if given.all or path in named or outdated(path)]
     name = names(folders, given.runs)
     title = given.title or (first.resolve().name if not others else "Runs compared")
     html = runs_page(title, [row(path) for path in folders], folders=given.runs, tables=statistics(given.runs),
-                     pages=beside(given.runs, output), named=lambda r: name[r.path], link=lambda r: link(r, output))
+                     pages=beside(given.runs, output), named=lambda r: name[r.path],
+                     link=lambda r: relative(r.path / "report.html", output))
     write_whole(output, html.encode("utf-8", errors="replace"))
-    few = written if len(written) <= 3 else []
-    if written and not few:
-        print(f"written   {len(written)} pages of runs")
-    return [*few, output]
+    yield output
+    for path in waiting:
+        yield write_report(path)
 
 
 def outdated(run: Path) -> bool:
@@ -129,12 +131,6 @@ def names(folders: Sequence[Path], given: Sequence[Path]) -> dict[Path, str]:
         return {path: path.relative_to(base).as_posix() for path in folders}
     short = {path: path.name for path in folders}
     return short if len(set(short.values())) == len(short) else {path: str(path) for path in folders}
-
-
-def link(found: Row, output: Path) -> str | None:
-    """The address of a run's page as the page at `output` sees it; none where it has no page, or lies on no way from there."""
-    page = found.path / "report.html"
-    return relative(page, output) if page.exists() else None
 
 
 def relative(page: Path, output: Path) -> str | None:

@@ -187,7 +187,8 @@ def serve(roots: Sequence[Path], host: str, port: int) -> int:
     try:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UsageError(f"--host {host} --port {port}: cannot listen there ({error.strerror or error})") from error
+        why = os.strerror(error.errno) if error.errno else error
+        raise UsageError(f"--host {host} --port {port}: cannot listen there ({why})") from error
     with listening:
         at = listening.getsockname()[1]
         named = f"[{host}]" if ":" in host else host

@@ -17,7 +17,7 @@ BEST = 10        # architectures that are listed
 DRAWN = 3        # of these are drawn
 MAX_COLUMNS = 40
 MAX_ROWS = 50_000
-COSTS = ("flops", "params", "multiply_adds", "latency", "energy", "seconds", "time", "memory")  # words in the names of columns of costs
+COSTS = ("flops", "multiply_adds", "param", "latency", "energy", "seconds", "time", "memory")  # words in the names of columns of costs
 
 
 def table_page(table: Table) -> str:
@@ -93,7 +93,12 @@ def _best(table: Table, n: int, name: str, where: Columns) -> Section:
 
 
 def _costs(table: Table, where: Columns) -> list[str]:
-    """The columns of costs that go with a data set's accuracies, by what their names begin with; the shortest name of each cost."""
-    own = [name for name in table.names() if name.startswith(f"{where.test.partition('_')[0]}_") and name != where.seconds]
-    found = (sorted((name for name in own if word in name), key=len) for word in COSTS[:4])
-    return [names[0] for names in found if names] or [name for name in COSTS if name in table.names()]
+    """The columns of costs that go with a data set's accuracies, by what their names begin with; the shortest name of each cost. Where
+    none does, those of the table."""
+    every = [name for name in table.names() if name not in (where.test, where.validation, where.seconds)]
+    own = [name for name in every if name.startswith(f"{where.test.partition('_')[0]}_")]
+    for some in (own, every):
+        found = [min(names, key=len) for word in COSTS[:4] if (names := [name for name in some if word in name])]
+        if found:
+            return found
+    return []

@@ -31,16 +31,20 @@ Page.chart = (root, data, options = {}) => {
                focus: {prox: options.crowd ? 24 : -1}}, focus: {alpha: .18},
       legend: {show: !small && !options.crowd, live: true}, padding: small ? [6, 6, 0, 0] : [8, 10, 0, 0],
       scales: {x: {time: false, range: (u, low, high) => low === high ? [low - 1, high + 1] : [low, high]},
-               y: log && positive() ? {distr: 3} : options.range ? {range: () => options.range} : {}},
+               y: log && positive() ? {distr: 3} : options.range ? {range: () => options.range()} : {}},
       axes: [{...axis(), size: small ? 24 : 30, space: small ? 34 : 50, ...(options.free ? {} : {incrs: WHOLE}), values: (u, ticks) => ticks.map(Page.number)},
              {...axis(), size: small ? 34 : 52, space: small ? 26 : 34, values: (u, ticks) => ticks.map(v => v === null ? "" : Page.number(v))}],
       series: [{label: options.x || "epoch", value: (u, v) => Page.number(v)}, ...shown.lines.map((line, n) => ({
         label: line.name, stroke: line.colour ? () => line.colour : Page.series(n), width: small ? 1.2 : 1.6, show: !hidden[n + 1],
         points: {show: Boolean(points), size: 5}, value: (u, v) => Page.number(v)}))],
-      hooks: {ready: [u => { now = Page.make("div", {class: "now", hidden: true}); u.over.append(now, tip); }], setScale: [() => mark()],
-              setCursor: options.crowd ? [name] : [], setSeries: options.crowd ? [(u, n) => { nearest = n; name(u); }] : []},
+      hooks: {ready: [u => { now = Page.make("div", {class: "now", hidden: true}); u.over.append(now, tip); rest(u); }], setScale: [() => mark()],
+              setData: [rest], setCursor: [options.crowd ? name : rest], setSeries: options.crowd ? [(u, n) => { nearest = n; name(u); }] : []},
     }, joined(), holder);
     mark();
+  }
+
+  function rest(u) {   // away from the pointer the legend says the last values
+    if (!(u.cursor.left >= 0) && u.data[0] && u.data[0].length) u.setLegend({idx: u.data[0].length - 1}, false);
   }
 
   function name(u) {   // of the line next to the pointer

@@ -62,16 +62,30 @@ Page.draw.runs = (root, first) => {
     return tr;
   }
   let shown = [];
+  const lines = new Map();   // a row is made once: to sort and to filter moves what is there
+  function made(row) {
+    const known = lines.get(row);
+    if (known) return known;
+    const fresh = line(row);
+    lines.set(row, fresh);
+    return fresh;
+  }
   function show() {
     shown = sorted(data.rows.filter(matches));
-    body.replaceChildren(...shown.map(line));
+    body.replaceChildren(...shown.map(made));
     count.textContent = shown.length === data.rows.length ? `${shown.length} runs` : `${shown.length} of ${data.rows.length} runs`;
     curves(false);
   }
   function mark(name, on) {
     if (on) marked.push(name); else marked.splice(marked.indexOf(name), 1);
     while (marked.length > 2) marked.shift();
-    show(); differences();
+    for (const row of data.rows) {
+      const tr = lines.get(row);
+      if (!tr) continue;
+      tr.classList.toggle("chosen", marked.includes(key(row)));
+      tr.querySelector("input").checked = marked.includes(key(row));
+    }
+    differences();
   }
 
   // Curves: a colour a way of searching, so that seeds stand together.
@@ -123,6 +137,7 @@ Page.draw.runs = (root, first) => {
   return {update(fresh) {
     const heading = JSON.stringify(data.columns);
     data = fresh;
+    lines.clear();
     if (metric === null || !data.metrics.includes(metric)) metric = data.metrics[0] || null;
     if (JSON.stringify(data.columns) !== heading) { order = null; heads(); }
     show(); differences();

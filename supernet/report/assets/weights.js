@@ -60,7 +60,7 @@ Page.draw.weights = (root, first) => {
     let [lowest, highest] = span(), strongest = widest();
     const scale = Page.make("p", {class: "soft"});
     table.append(scale);
-    const small = Page.chartsIn(charts, lines(), {small: true, range: limits()});
+    const small = Page.chartsIn(charts, lines(), {small: true, range: () => limits()});
 
     function legend() {
       return Page.make("ul", {class: "legend"}, ...kind.ops.map((op, o) => {

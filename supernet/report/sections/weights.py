@@ -68,10 +68,10 @@ def _kind(kind: str, table: AlphaTable, keep: Sequence[int], genotypes: Sequence
         "ops": [op_label(op) for op in table.ops], "families": [op_family(op) for op in table.ops],
         "colours": list(op_colours(table.ops).values()), "weights": weights.tolist(),
         "strengths": None if (strengths == 1).all() else strengths.tolist(),
-        "kept": [_kept(g, kind, edges, table.ops) for _, g in genotypes]}
+        "kept": [kept(g, kind, edges, table.ops) for _, g in genotypes]}
 
 
-def _kept(genotype: Genotype, kind: str, edges: Sequence[tuple[int, int]], ops: Sequence[str]) -> list[list[int]]:
+def kept(genotype: Genotype, kind: str, edges: Sequence[tuple[int, int]], ops: Sequence[str]) -> list[list[int]]:
     """(edge, op) of what a genotype keeps; of several edges that join the same nodes, in their order."""
     places: dict[tuple[int, int], list[int]] = {}
     for n, edge in enumerate(edges):
