@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
 class Task(Protocol):
     """`task(net, batch, weights, state=..., generator=...)` in training or evaluation mode, as the network is. One that inherits from this
-    class and counts nothing of its own in evaluation needs no `gives`, no `evaluated` and no `probabilities`."""
+    class and counts nothing of its own in evaluation needs no `gives`, no `evaluated` and no `logits`."""
 
     streams: bool  # whether a batch goes on from the state that the one before it handed on
 
@@ -50,9 +50,9 @@ class Task(Protocol):
         """The metrics of an evaluation, from the sums of `Result.stats` over all its batches."""
         return self.metrics(means(sums))
 
-    def probabilities(self, output: Any) -> Tensor | None:
-        """Of what a network put out on a batch: the probability of each class, (N, K) in single precision at least, where each item has
-        one of K classes; else None."""
+    def logits(self, output: Any) -> Tensor | None:
+        """Of what a network put out on a batch of items each of one of K classes: their logits (N, K), of single precision at least. None
+        where items are no such, and nobody would keep what was predicted of each."""
         return None
 
     def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:

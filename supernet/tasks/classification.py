@@ -14,6 +14,10 @@ from supernet.tasks.base import Batch, Result, State, Task, counted, means, sing
 from supernet.tasks.classes import CLASS_METRICS, class_counts, class_metrics
 from supernet.weights import EdgeWeights
 
+SCORES = ("precision", "recall", "f1")
+OTHERS = {"top-5 accuracy": "top5_accuracy", "balanced accuracy": "balanced_accuracy",
+          "calibration error": "expected_calibration_error"}
+
 
 @ranged
 class Classification(Task):
@@ -76,12 +80,16 @@ class Classification(Task):
     def evaluated(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         return means(sums) | (class_metrics(sums) if sums else dict.fromkeys(CLASS_METRICS, float("nan")))
 
-    def probabilities(self, output: Tensor) -> Tensor:
-        return single(output).softmax(-1)
+    def logits(self, output: Tensor) -> Tensor:
+        return single(output)
 
     def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-        others = [(text, f"{metrics[name]:.2f} %") for name, text in CLASS_METRICS.items() if name in metrics]
-        return [("accuracy", f"{metrics['accuracy']:.2f} %"), ("error", f"{100 - metrics['accuracy']:.2f} %"), *others]
+        rows = [("accuracy", f"{metrics['accuracy']:.2f} %"), ("error", f"{100 - metrics['accuracy']:.2f} %")]
+        if metrics.keys() >= set(CLASS_METRICS):  # not known of training
+            rows += [(f"precision, recall, F1 ({average})", ", ".join(f"{metrics[f'{name}_{average}']:.2f}" for name in SCORES) + " %")
+                     for average in ("macro", "weighted")]
+            rows += [(name, f"{metrics[key]:.2f} %") for name, key in OTHERS.items()]
+        return rows
 
     def lr_factor(self, batch: Batch) -> float:
         return 1.0
