@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from supernet.tasks.base import Batch, Task
+from supernet.tasks.base import Batch, Result, Task
 from supernet.training.records import Sums
 from supernet.weights import EdgeWeights
 
@@ -20,8 +20,8 @@ def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callabl
 
 
 @torch.no_grad()
-def summed(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None], generator: torch.Generator,
-           context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, np.ndarray]:
+def summed(net: nn.Module, task: Callable[..., Result], batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None],
+           generator: torch.Generator, context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, np.ndarray]:
     """The sums that those metrics are made from. The device is read once, at the end."""
     training = net.training
     if training:  # a walk over thousands of modules, which who evaluates a network many times spares
