@@ -33,7 +33,8 @@ def mistakes_table(confusion: np.ndarray, names: Sequence[str]) -> str:
     rows = [(names[i], names[j], f"{wrong[i, j]:,}", f"{100 * wrong[i, j] / confusion[i].sum():.1f}") for i, j in pairs]
     if not rows:
         return page.paragraph("No item was taken for one of another class.")
-    note = f"The {len(rows)} commonest of {int((wrong > 0).sum()):,} kinds of mistakes, {int(wrong.sum()):,} in all."
+    kinds, total = int((wrong > 0).sum()), int(wrong.sum())
+    note = f"{'' if len(rows) == kinds else f'The {len(rows)} commonest of '}{kinds:,} kinds of mistakes, {total:,} in all."
     return page.paragraph(note, soft=True) + page.table(rows, head=("true", "taken for", "items", "of the true class (%)"), tall=True,
                                                         numbers=True)
 
