@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from supernet.data.text import TextBatch
 from supernet.tasks.classes import BINS, CLASS_METRICS, class_counts, class_metrics, per_class
@@ -159,6 +160,17 @@ def test_training_counts_no_classes_and_evaluation_leaves_the_mode():
     assert set(task(net, (logits, targets)).stats) == {"loss", "correct", "count"}
     sums = summed(net, task, [(logits, targets)], lambda: None, torch.Generator())
     assert {"classes", "top5", "calibration"} < set(sums) and net.training
+
+
+def test_no_value_is_read_from_the_device():
+    """A tensor that stands for another has no values: whatever waits for one fails on it."""
+    with FakeTensorMode():
+        sums = Sums()
+        for items in (8, 3):
+            sums.add(class_counts(torch.randn(items, 7), torch.zeros(items, dtype=torch.int64)))
+        assert sums.sums["classes"].shape == (3, 7) and sums.sums["calibration"].shape == (BINS, 3)
+        with pytest.raises(DataDependentOutputException):
+            sums.sums["top5"].item()
 
 
 def test_a_network_that_is_not_finite_is_not_counted_as_good():

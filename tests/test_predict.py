@@ -219,6 +219,20 @@ def test_runs_that_cannot_predict_are_one_line(trained, pictures, tmp_path, caps
     assert "damaged" in error(damaged)
 
 
+def test_an_interrupt_leaves_what_was_said_and_ends_in_one_line(trained, pictures, capsys, monkeypatch):
+    read, asked = predict._read, []
+
+    def interrupted(path, preprocess):
+        asked.append(path)
+        if len(asked) > 6:
+            raise KeyboardInterrupt
+        return read(path, preprocess)
+
+    monkeypatch.setattr(predict, "_read", interrupted)
+    code, out, err = predicted(capsys, trained, pictures, "--json", "--batch-size", "3")
+    assert code == 130 and len(out) == 6 and len(err) == 1 and err[0].startswith("stopped")
+
+
 def test_names_that_a_file_holds_do_nothing_to_a_terminal(capsys):
     lines = predict.Lines(["a\x1b[31m.png"], ["one\x1b[2J", "two"], None, as_json=False)
     lines.say(predict.Seen("a\x1b[31m.png", (0.75, 0.25)))

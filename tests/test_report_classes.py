@@ -13,6 +13,7 @@ from supernet.report.html import write_report
 from supernet.report.summary import class_tables
 from supernet.runs.predictions import Predictions
 from supernet.tasks.classes import class_counts
+from supernet.tasks.classification import Classification
 
 
 def planted(folder, classes, items=2000, names=None):
@@ -99,3 +100,12 @@ def test_a_page_without_one_of_the_files_shows_the_other(tmp_path, name):
         (tmp_path / name).write_text(json.dumps({"rows": [], "classes": {"name": ["a"]}, "calibration": []}))
         html = write_report(tmp_path).read_text()
         assert "Left out: " in html and "items by true and predicted class" in html
+
+
+def test_no_metric_of_an_evaluation_has_a_chart_for_itself_alone(tmp_path):
+    record = {"epoch": 0, "train_loss": 1.0, "train_accuracy": 50.0}
+    record |= {f"{part}_{name}": 60.0 for part in ("val", "test") for name in Classification().gives}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record))
+    titles = re.findall(r"<figcaption>([^<]*)</figcaption>", write_report(tmp_path).read_text())
+    assert titles == ["Loss", "Accuracy", "Precision, recall and F1 of validation", "Calibration error of validation", "Test accuracy",
+                      "Test loss"]

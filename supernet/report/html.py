@@ -42,7 +42,9 @@ UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, Recursio
 # What the record of an epoch holds beside what is measured.
 PLACES = {"epoch", "step", "stage", "genotype", "kind"}
 # What is recorded and has no chart of its own: it lies beside another that has.
-BESIDE = {"val_balanced_accuracy", "val_precision_weighted", "val_recall_weighted", "val_f1_weighted"}
+BESIDE = {"val_balanced_accuracy", "val_precision_weighted", "val_recall_weighted", "val_f1_weighted", *(
+    f"test_{name}" for name in ("top5_accuracy", "balanced_accuracy", "expected_calibration_error", *(
+        f"{score}_{average}" for score in ("precision", "recall", "f1") for average in ("macro", "weighted"))))}
 ONLY_OF_SEARCHES = frozenset({"Weights of the ops over time", "Final weights", "Genotype by epoch"})
 LEFT_OUT = {"train_final": ONLY_OF_SEARCHES}  # sections of which a script's runs never have anything
 TITLES = {"train_search": "Architecture search", "train_final": "Training of a final network"}
