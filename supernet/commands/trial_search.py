@@ -1,14 +1,20 @@
 """`train_search.py searcher=...`: after the supernet's epochs, of which there may be none, a searcher decides the genotype by trials."""
 
+import contextlib
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
 from omegaconf import DictConfig
 
 from supernet.app.build import space_from
 from supernet.app.compose import settle_sizes
 from supernet.app.offer import SearchOffer, content_of, evaluator_of, trials_of
-from supernet.app.options import own_overrides
+from supernet.app.options import own_overrides, plain
+from supernet.commands import trial_worker
+from supernet.commands.pool import Pool
 from supernet.commands.training import Recorded, job_of
 from supernet.errors import UsageError
 from supernet.genotype import Genotype
@@ -21,7 +27,7 @@ from supernet.searchers.loop import Trials
 from supernet.tables.yardstick import Yardstick
 from supernet.training.records import Position
 from supernet.training.stages import fit_stages
-from supernet.trials import History, Trial, best
+from supernet.trials import History, Trial, best, better
 
 
 class ByTrials(NamedTuple):
@@ -65,7 +71,12 @@ def decided(cfg: DictConfig, made: ByTrials, run: Run) -> tuple[Genotype, list[t
         fit_stages(offer.stages, run)
     history = History(run.known_trials(trials.space, trained=run.position.step != before))
     run.begun_work()
-    searched(trials, history, run)
+    with contextlib.ExitStack() as stack:
+        if cfg.processes > 1:
+            arguments = plain(cfg), own_overrides(), str(run.folder.path), torch.get_num_threads()
+            pool = stack.enter_context(Pool(cfg.processes, trial_worker.start_worker, arguments, working=run.working))
+            trials = replace(trials, evaluate_all=lambda batch: pool.ordered(trial_worker.evaluated, batch))
+        searched(trials, history, run)
     return found(cfg, offer, trials, history, run)
 
 
@@ -93,28 +104,32 @@ def described(trials: Trials) -> list[tuple[str, str]]:
             ("objective", "; ".join([", ".join(objective.names), *limits]))]
 
 
+QUIET_S = 30.0  # without anything better, after which a line says how far the search is
 UNITS = {"trials": "trials", "images": "images", "wall_s": "seconds", "simulated_s": "simulated seconds"}
 
 
 def searched(trials: Trials, history: History, run: Run) -> None:
     """Goes on to the end of the budget. Every trial is recorded before the next is asked for; what is better than all before is said."""
     if len(history):
-        run.line(f"goes on after trial {len(history) - 1}: {standing(trials, history)}")
-    top = best(history)
+        run.line(f"goes on after trial {len(history) - 1}: {standing(trials, best(history))}")
+    top, said = best(history), time.monotonic()
     for trial in trials.run(history):
         run.trial(trial)
-        found = best(history)
-        if found is not top:
-            top = found
+        before, top = top, better(trial, top)
+        if top is not before:
             run.line(f"trial {trial.number}: {scored(trials, trial)} ({trial.change}) {trial.genotype.digest}")
+        elif time.monotonic() - said > QUIET_S:
+            run.line(f"trial {trial.number}: {standing(trials, top)}")
+        else:
+            continue
+        said = time.monotonic()
 
 
 def scored(trials: Trials, trial: Trial) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in zip(trials.objective.names, trial.scores))
 
 
-def standing(trials: Trials, history: History) -> str:
-    top = best(history)
+def standing(trials: Trials, top: Trial | None) -> str:
     return "nothing evaluated" if top is None else f"best {scored(trials, top)}, trial {top.number}"
 
 
