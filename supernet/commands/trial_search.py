@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -23,6 +24,7 @@ from supernet.report.pictures import pictures, save_drawings
 from supernet.runs import dry_run
 from supernet.runs.run import Run
 from supernet.runs.weights import search_description
+from supernet.searchers.fronts import front
 from supernet.searchers.loop import Trials
 from supernet.tables.yardstick import Yardstick
 from supernet.training.records import Position
@@ -145,21 +147,33 @@ def found(cfg: DictConfig, offer: SearchOffer, trials: Trials, history: History,
     known = {} if offer.table is None else dict(Yardstick(offer.table)(genotype))
     rows = [("genotype", genotype.digest), ("found by", f"{type(trials.searcher).__name__}, trial {top.number} of {len(history)}: "
              f"{scored(trials, top)}"), *refused_row(history),
-            ("spent", f"{cost.trials:,} trials, {cost.images:,} images, {cost.simulated_s:,.0f} simulated seconds, "
-             f"{dry_run.duration(cost.wall_s)} of evaluation")]
+            summary.spent_row(cost.trials, run.position.images + cost.images, cost.simulated_s)]
     if offer.made("parts"):
         rows += summary.supernet_rows(offer.task, last, len(offer.loaders.split.val), offer.data.item)
     rows += [*summary.table_rows(known), *summary.skip_rows(genotype, space), ("search time", f"{dry_run.duration(run.elapsed())} on "
              f"{offer.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
+    if len(trials.objective.names) > 1:
+        rows.append(("front", f"{len(members := front_of(history))} architectures, none of them better than another in every score; the "
+                     f"genotype is the best of them by {trials.objective.names[0]}"))
+        known |= {"front": [{"trial": trial.number, "architecture": trials.space.text(trial.genotype), "scores": list(trial.scores)}
+                            for trial in members]}
     values: dict[str, Any] = (last or {}) | known | told(top) | {
         "genotype": genotype.to_json(), "elapsed_s": run.elapsed(), "trial": top.number, "objective": list(trials.objective.names),
-        "scores": list(top.scores), **{f"searcher/{name}": value for name, value in vars(cost).items()}}
+        "scores": list(top.scores), **{f"searcher/{name}": value for name, value in vars(cost).items()},
+        **summary.spent(cost.trials, run.position.images + cost.images, run.elapsed(), cost.simulated_s)}
     summary.save_summary(run.folder, f"Search by trials on {cfg.dataset.name}", rows, values)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
     write_report(run.folder.path)
     run.results(genotype, values)
     return genotype, rows
+
+
+def front_of(history: History) -> list[Trial]:
+    """The trials, one of each architecture, that no other is better than in every score, by the first score."""
+    each = list({trial.genotype: trial for trial in reversed(history.evaluated())}.values())[::-1]
+    kept = front(np.array([trial.scores for trial in each]))
+    return sorted((trial for trial, is_of in zip(each, kept) if is_of), key=lambda trial: (*(-score for score in trial.scores),))
 
 
 def refused_row(history: History) -> list[tuple[str, str]]:
