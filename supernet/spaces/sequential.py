@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ops.traits import OpTraits
 
 MAX_LAYERS = 100  # of a part
-ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "hard_swish", "swish", "gelu", "identity")
+ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "hard_swish", "swish", "gelu")
 POOLINGS = ("max_pool", "avg_pool")
 PRIMES = (2, 3, 5, 7)
 LEAST_SIDE = 2  # pixels: a pool that would leave less does nothing
