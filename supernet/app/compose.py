@@ -5,7 +5,7 @@ Besides those commands and the rest of `app/` this is the only place that sees a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -118,6 +118,19 @@ def backend_of(cfg: DictConfig, device: torch.device) -> Backend:
     return kernels.use(cfg.backend, device=device.type, hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
 
 
+class Met(NamedTuple):
+    """What a run has met of data, as far as its record goes: what is counted, how it was split (None: nothing was read), and how many
+    steps it takes to see the training part."""
+
+    item: str = "image"
+    split: Any = None
+    steps: int = 0
+
+    @classmethod
+    def of(cls, data: Data, loaders: SearchLoaders | FinalLoaders) -> "Met":
+        return cls(data.item, loaders.split, len(loaders.train))
+
+
 @dataclass
 class SearchParts:
     """A supernet with its data and its architecture parameters, as they are before the first step. In a search in stages the network and
@@ -136,6 +149,10 @@ class SearchParts:
     table: Table | None  # what is known of the space's architectures; for the record only
     backend: Backend
 
+    @property
+    def met(self) -> Met:
+        return Met.of(self.data, self.loaders)
+
 
 def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxation:
     """The relaxation within its wrappers, the first listed innermost."""
@@ -151,7 +168,16 @@ def check_graph_augmentation(cfg: DictConfig, device: torch.device) -> None:
         raise UsageError(f"graph_augmentation=true needs a CUDA device, got device={device}: pass graph_augmentation=false")
 
 
-def search_parts(cfg: DictConfig) -> SearchParts:
+@dataclass
+class Machine:
+    """Where a search computes, and what it draws from."""
+
+    device: torch.device
+    generators: Generators
+    backend: Backend
+
+
+def search_machine(cfg: DictConfig) -> Machine:
     device, cpu = resolve_device(cfg.device), torch.device("cpu")
     if cfg.compile == "graph" and device.type != "cuda":
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
@@ -159,19 +185,41 @@ def search_parts(cfg: DictConfig) -> SearchParts:
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device, "drawn": device})
-    backend = backend_of(cfg, device)
-    data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
+    return Machine(device, generators, backend_of(cfg, device))
+
+
+@dataclass
+class Read:
+    """What a search reads, and what for."""
+
+    data: Data
+    loaders: SearchLoaders
+    task: Task
+
+
+def search_read(cfg: DictConfig, machine: Machine) -> Read:
+    data, task = build(cfg.dataset.data), build(cfg.task)
+    data.check()
+    loaders = data.search(loading(cfg, machine.device), split=cfg.split, augment_val=cfg.compat.augment_val,
+                          generators=machine.generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(machine.device), data, loaders.train, loaders.val)
+    return Read(data, loaders, task.for_classes(loaders.class_counts, machine.device))
+
+
+def search_parts(cfg: DictConfig, machine: Machine | None = None, read: Read | None = None) -> SearchParts:
+    """machine, read: where they were made before."""
+    machine = machine or search_machine(cfg)
+    device, generators = machine.device, machine.generators
+    space = space_from(cfg.space)
     settle_sizes(cfg, space)
     searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
-    data.check()
-    loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
-    if cfg.graph_augmentation:
-        augment_in_graphs(Capturing(device), data, loaders.train, loaders.val)
-    task = task.for_classes(loaders.class_counts, device)
-    net = supernet(of_stage(cfg, 0), searched, data, task, device)
+    read = read or search_read(cfg, machine)
+    net = supernet(of_stage(cfg, 0), searched, read.data, read.task, device)
     relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
-    return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, searched, task, net, relaxation, table, backend)
+    return SearchParts(device, generators, read.data, read.loaders, Forever(read.loaders.val), space, searched, read.task, net, relaxation,
+                       table, machine.backend)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
@@ -331,6 +379,10 @@ class FinalParts:
     loop: FinalLoop
     test: Loader
     backend: Backend
+
+    @property
+    def met(self) -> Met:
+        return Met.of(self.data, self.loaders)
 
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:

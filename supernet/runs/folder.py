@@ -60,6 +60,7 @@ class RunFolder:
         self.genotype = path / "genotype.json"
         self.genotype_text = path / "genotype.txt"
         self.genotypes = path / "genotypes.jsonl"
+        self.trials = path / "trials.jsonl"
         self.cell_svg = path / "cell.svg"
         self.cell_png = path / "cell.png"
         self.alphas = path / "alphas.npz"

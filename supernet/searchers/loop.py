@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from supernet.errors import UsageError
 from supernet.genotype import Genotype
 from supernet.objectives import Objective
-from supernet.ranges import Count, Positive, ranged
+from supernet.ranges import Count, Positive, Whole, ranged
 from supernet.searchers.base import Searcher
 from supernet.space import Space
 from supernet.trials import Evaluation, Evaluator, History, Proposal, Trial, source
@@ -65,6 +65,7 @@ class Trials:
     """What a search by trials is made of. costs: what is known of an architecture before any evaluation, by the metric's name. repeats: an
     architecture that was evaluated before reads its values, for one trial and nothing else (`free`), or costs as much again (`paid`).
     patience: after so many in a row of what was evaluated or refused before, one is drawn at random, so that a search never stands still.
+    images_before: what the evaluator sees before its first evaluation, of no architecture's own, and the budget counts.
     evaluate_all: evaluates some architectures at once, and gives what the evaluator would, in their order, with the seconds that each
     took; for processes.
 
@@ -80,6 +81,7 @@ class Trials:
     costs: Mapping[str, Callable[[Genotype], float]]
     repeats: Repeats = "free"
     patience: Count = 100
+    images_before: Whole = 0
     evaluate_all: "Callable[[Batch], Iterable[tuple[Evaluation, float]]] | None" = None
 
     def __post_init__(self) -> None:
@@ -92,12 +94,18 @@ class Trials:
             raise UsageError(f"searcher {type(self.searcher).__name__} compares one score, and the objective has {scores} "
                              f"({', '.join(self.objective.names)}): pass objective.weights, or a searcher of fronts such as nsga2")
 
+    def spent(self, history: History) -> Spent:
+        """What the trials so far have cost, with what was seen before the first."""
+        found = Spent(images=self.images_before)
+        for trial in history:
+            found.add(trial)
+        return found
+
     def run(self, history: History) -> Iterator[Trial]:
         """Goes on from the history's last trial, to the end of the budget or of the space. Each trial is in the history when it is given,
         and is to be written before the next is asked for. Raises UsageError where nothing that is proposed keeps the limits."""
-        spent, refused = Spent(), 0
+        spent, refused = self.spent(history), 0
         for trial in history:
-            spent.add(trial)
             refused = 0 if trial.refused is None else refused + 1
         size = self.space.count()
         while (not spent.trials or spent.share(self.budget) < 1) and len(history.met) < size:
