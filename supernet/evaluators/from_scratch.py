@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import UsageError
-from supernet.evaluators.base import Offer, SearchEvaluator, metrics_of
+from supernet.evaluators.base import Offer, SearchEvaluator, check_share, metrics_of
 from supernet.genotype import Genotype
 from supernet.ranges import Count, NonNegative, ranged
 from supernet.runs import checkpoint
@@ -46,6 +46,7 @@ class FromScratch(SearchEvaluator):
     def __init__(self, offer: Offer, *, epochs: Count = 2, patience: Count | None = None, kept_mb: NonNegative = 1000.0,
                  options: Mapping[str, Any] | None = None):
         self.offer, self.epochs, self.patience, self.kept_mb = offer, epochs, patience, kept_mb
+        self.shortest = 1 / epochs
         self.options = dict(full_names(options or {})) | {"epochs": epochs}
         loop = self._loop(offer.space.sample(random.Random(0)))  # so that what cannot be trained says so before any work
         if loop.val is None:
@@ -54,7 +55,7 @@ class FromScratch(SearchEvaluator):
         self.gives = metrics_of(loop.task)
 
     def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
-        """Raises UsageError: the share of the epochs is less than one."""
+        """Raises UsageError: the share of the epochs is less than one epoch."""
         until, genotype = self._until(fidelity), self.offer.whole.canonical(self.offer.widened(genotype))
         kept = self._kept(genotype)
         if (known := kept.known(until)) is not None:
@@ -74,10 +75,8 @@ class FromScratch(SearchEvaluator):
         return found
 
     def _until(self, fidelity: float) -> int:
-        if (epochs := fidelity * self.epochs) < 1 - 1e-9:
-            raise UsageError(f"a share of {fidelity:.3g} of evaluator.epochs={self.epochs} is less than one epoch, and trainings are cut "
-                             f"between epochs: pass evaluator.epochs={math.ceil(1 / fidelity - 1e-9)} or more, or fewer searcher.rungs")
-        return round(epochs)
+        check_share(fidelity, self.shortest)
+        return round(fidelity * self.epochs)
 
     def _loop(self, genotype: Genotype) -> FinalLoop:
         name = self.offer.whole.canonical(self.offer.widened(genotype)).digest
