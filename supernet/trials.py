@@ -169,9 +169,17 @@ class History:
 def best(trials: Iterable[Trial]) -> Trial | None:
     """That of the highest first score, the first of equals; None where there is none that was evaluated. Of trainings of different length
     the longest are compared."""
-    found = [trial for trial in trials if trial.refused is None]
-    longest = max((trial.fidelity for trial in found), default=0.0)
-    return max((trial for trial in found if trial.fidelity == longest), key=lambda trial: trial.scores[0], default=None)
+    top = None
+    for trial in trials:
+        top = better(trial, top)
+    return top
+
+
+def better(trial: Trial, top: Trial | None) -> Trial | None:
+    """The one that `best` prefers; `top` came first."""
+    if trial.refused is not None:
+        return top
+    return trial if top is None or (trial.fidelity, trial.scores[0]) > (top.fidelity, top.scores[0]) else top
 
 
 def source(seed: int, number: int, what: str = "") -> random.Random:

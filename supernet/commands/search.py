@@ -129,6 +129,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
     known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
     rows = [("genotype", genotype.digest), *summary.supernet_rows(parts.task, last, len(parts.loaders.split.val), data.item),
             *summary.table_rows(known), *summary.skip_rows(genotype, space), *summary.cost_rows(loop.cost, genotype),
+            summary.spent_row(position.trials, position.images),
             ("search time", f"{dry_run.duration(run.elapsed())} on {parts.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
     sure = None
     if any(True for _ in parts.relaxation.parameters()):
@@ -142,6 +143,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
         rows.append(("ended early", f"after epoch {position.epoch}, with the genotype of epoch {loop.verdict.epoch + 1}: "
                      f"{loop.verdict.stopped}"))
     values: dict[str, Any] = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed(),
+                                      **summary.spent(position.trials, position.images, run.elapsed()),
                                       **({} if sure is None else {"sureness": sure.to_json()})}
     summary.save_summary(folder, f"Search on {data.name}", rows, values)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw

@@ -1,14 +1,21 @@
 """`train_search.py searcher=...`: after the supernet's epochs, of which there may be none, a searcher decides the genotype by trials."""
 
+import contextlib
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from omegaconf import DictConfig
 
 from supernet.app.build import space_from
 from supernet.app.compose import settle_sizes
 from supernet.app.offer import SearchOffer, content_of, evaluator_of, trials_of
-from supernet.app.options import own_overrides
+from supernet.app.options import own_overrides, plain
+from supernet.commands import trial_worker
+from supernet.commands.pool import Pool
 from supernet.commands.training import Recorded, job_of
 from supernet.errors import UsageError
 from supernet.genotype import Genotype
@@ -17,11 +24,12 @@ from supernet.report.pictures import pictures, save_drawings
 from supernet.runs import dry_run
 from supernet.runs.run import Run
 from supernet.runs.weights import search_description
+from supernet.searchers.fronts import front
 from supernet.searchers.loop import Trials
 from supernet.tables.yardstick import Yardstick
 from supernet.training.records import Position
 from supernet.training.stages import fit_stages
-from supernet.trials import History, Trial, best
+from supernet.trials import History, Trial, best, better
 
 
 class ByTrials(NamedTuple):
@@ -65,7 +73,12 @@ def decided(cfg: DictConfig, made: ByTrials, run: Run) -> tuple[Genotype, list[t
         fit_stages(offer.stages, run)
     history = History(run.known_trials(trials.space, trained=run.position.step != before))
     run.begun_work()
-    searched(trials, history, run)
+    with contextlib.ExitStack() as stack:
+        if cfg.processes > 1:
+            arguments = plain(cfg), own_overrides(), str(run.folder.path), torch.get_num_threads()
+            pool = stack.enter_context(Pool(cfg.processes, trial_worker.start_worker, arguments, working=run.working))
+            trials = replace(trials, evaluate_all=lambda batch: pool.ordered(trial_worker.evaluated, batch))
+        searched(trials, history, run)
     return found(cfg, offer, trials, history, run)
 
 
@@ -93,28 +106,32 @@ def described(trials: Trials) -> list[tuple[str, str]]:
             ("objective", "; ".join([", ".join(objective.names), *limits]))]
 
 
+QUIET_S = 30.0  # without anything better, after which a line says how far the search is
 UNITS = {"trials": "trials", "images": "images", "wall_s": "seconds", "simulated_s": "simulated seconds"}
 
 
 def searched(trials: Trials, history: History, run: Run) -> None:
     """Goes on to the end of the budget. Every trial is recorded before the next is asked for; what is better than all before is said."""
     if len(history):
-        run.line(f"goes on after trial {len(history) - 1}: {standing(trials, history)}")
-    top = best(history)
+        run.line(f"goes on after trial {len(history) - 1}: {standing(trials, best(history))}")
+    top, said = best(history), time.monotonic()
     for trial in trials.run(history):
         run.trial(trial)
-        found = best(history)
-        if found is not top:
-            top = found
+        before, top = top, better(trial, top)
+        if top is not before:
             run.line(f"trial {trial.number}: {scored(trials, trial)} ({trial.change}) {trial.genotype.digest}")
+        elif time.monotonic() - said > QUIET_S:
+            run.line(f"trial {trial.number}: {standing(trials, top)}")
+        else:
+            continue
+        said = time.monotonic()
 
 
 def scored(trials: Trials, trial: Trial) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in zip(trials.objective.names, trial.scores))
 
 
-def standing(trials: Trials, history: History) -> str:
-    top = best(history)
+def standing(trials: Trials, top: Trial | None) -> str:
     return "nothing evaluated" if top is None else f"best {scored(trials, top)}, trial {top.number}"
 
 
@@ -130,21 +147,33 @@ def found(cfg: DictConfig, offer: SearchOffer, trials: Trials, history: History,
     known = {} if offer.table is None else dict(Yardstick(offer.table)(genotype))
     rows = [("genotype", genotype.digest), ("found by", f"{type(trials.searcher).__name__}, trial {top.number} of {len(history)}: "
              f"{scored(trials, top)}"), *refused_row(history),
-            ("spent", f"{cost.trials:,} trials, {cost.images:,} images, {cost.simulated_s:,.0f} simulated seconds, "
-             f"{dry_run.duration(cost.wall_s)} of evaluation")]
+            summary.spent_row(cost.trials, run.position.images + cost.images, cost.simulated_s)]
     if offer.made("parts"):
         rows += summary.supernet_rows(offer.task, last, len(offer.loaders.split.val), offer.data.item)
     rows += [*summary.table_rows(known), *summary.skip_rows(genotype, space), ("search time", f"{dry_run.duration(run.elapsed())} on "
              f"{offer.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
+    if len(trials.objective.names) > 1:
+        rows.append(("front", f"{len(members := front_of(history))} architectures, none of them better than another in every score; the "
+                     f"genotype is the best of them by {trials.objective.names[0]}"))
+        known |= {"front": [{"trial": trial.number, "architecture": trials.space.text(trial.genotype), "scores": list(trial.scores)}
+                            for trial in members]}
     values: dict[str, Any] = (last or {}) | known | told(top) | {
         "genotype": genotype.to_json(), "elapsed_s": run.elapsed(), "trial": top.number, "objective": list(trials.objective.names),
-        "scores": list(top.scores), **{f"searcher/{name}": value for name, value in vars(cost).items()}}
+        "scores": list(top.scores), **{f"searcher/{name}": value for name, value in vars(cost).items()},
+        **summary.spent(cost.trials, run.position.images + cost.images, run.elapsed(), cost.simulated_s)}
     summary.save_summary(run.folder, f"Search by trials on {cfg.dataset.name}", rows, values)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
     write_report(run.folder.path)
     run.results(genotype, values)
     return genotype, rows
+
+
+def front_of(history: History) -> list[Trial]:
+    """The trials, one of each architecture, that no other is better than in every score, by the first score."""
+    each = list({trial.genotype: trial for trial in reversed(history.evaluated())}.values())[::-1]
+    kept = front(np.array([trial.scores for trial in each]))
+    return sorted((trial for trial, is_of in zip(each, kept) if is_of), key=lambda trial: (*(-score for score in trial.scores),))
 
 
 def refused_row(history: History) -> list[tuple[str, str]]:

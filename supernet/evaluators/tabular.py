@@ -60,8 +60,8 @@ class OfTable(SearchEvaluator):
         if found is None:
             raise UsageError(f"evaluator=tabular needs a table of space {space.name}: pass table.path=FILE (docs/tables.md)")
         if len(found) < space.count():
-            raise UsageError(f"evaluator=tabular needs a table of all {space.count():,} architectures of space {space.name}, for a searcher "
-                             f"may ask for any, and {found.source} has {len(found):,}")
+            raise UsageError(f"evaluator=tabular needs a table of all {space.count():,} architectures of space {space.name} (a searcher "
+                             f"may ask for any), and {found.source} has {len(found):,}")
         self._offer = offer
         self._tabular = Tabular(found, dataset or offer.dataset, missing=missing, isomorphic=isomorphic)
         self.gives = self._tabular.gives

@@ -71,6 +71,17 @@ def final_rows(task: Task, last: Mapping[str, Any], test: Mapping[str, float], t
     return rows + ([] if validated is None else [(f"validation {name}", f"{task.rows(metrics(last, 'val'))[0][1]} of {validated}")])
 
 
+def spent(trials: int, images: int, wall_s: float, simulated_s: float = 0.0) -> dict[str, float]:
+    """What a search has cost in all, the supernet's epochs among it, as values of summary.json: the same four of every family."""
+    return {"spent/trials": trials, "spent/images": images, "spent/wall_s": wall_s, "spent/simulated_s": simulated_s}
+
+
+def spent_row(trials: int, images: int, simulated_s: float = 0.0) -> tuple[str, str]:
+    """The same for people; the seconds have a row of their own."""
+    simulated = f", {simulated_s:,.0f} simulated seconds" if simulated_s else ""
+    return "spent", f"{images:,} images, {trials:,} architectures evaluated by themselves{simulated}"
+
+
 def table_rows(last: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """What a table knows of the last epoch's genotype, a row for each data set it has."""
     rows = []

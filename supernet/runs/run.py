@@ -73,6 +73,7 @@ class Run:
     def __post_init__(self) -> None:
         self.metrics, self.genotypes = Journal(self.folder.metrics), Journal(self.folder.genotypes)
         self.trials = Journal(self.folder.trials)
+        self._synced_at = float("-inf")
         self._trials = 0  # of them there are, of which this process knows
         self.interrupt = Interrupt()
         self.elapsed_s, self._since = 0.0, time.perf_counter()
@@ -192,9 +193,12 @@ class Run:
         return found
 
     def trial(self, trial: Trial) -> None:
-        """After every trial of a search by trials. It is on the disk when this returns; what follows may be killed at any moment."""
-        self.trials.append(trial.to_json(), sync=True, chained=True)
-        self._trials += 1
+        """After every trial of a search by trials. What follows may be killed at any moment; a power cut costs no trial that took long, and
+        of the others those of the last second."""
+        now = time.perf_counter()
+        sync = trial.wall_s > 0.01 or now - self._synced_at > 1
+        self.trials.append(trial.to_json(), sync=sync, chained=True)
+        self._trials, self._synced_at = self._trials + 1, now if sync else self._synced_at
         if self.interrupt.signal is not None:
             self.save()
             raise Interrupted

@@ -1,7 +1,9 @@
 """A search by trials: asks, evaluates, scores and records until a budget is spent. It knows nothing of how an architecture is evaluated."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -109,7 +111,7 @@ class Trials:
             refused = 0 if trial.refused is None else refused + 1
         size = self.space.count()
         while (not spent.trials or spent.share(self.budget) < 1) and len(history.met) < size:
-            for trial in self._generation(history):
+            for trial in self._generation(history, spent):
                 history.append(trial)
                 spent.add(trial)
                 refused = 0 if trial.refused is None else refused + 1
@@ -120,14 +122,15 @@ class Trials:
                 if spent.trials and spent.share(self.budget) >= 1 or len(history.met) == size:
                     return
 
-    def _generation(self, history: History) -> Iterator[Trial]:
+    def _generation(self, history: History, spent: Spent) -> Iterator[Trial]:
         """The trials that can be asked for now: one, or, where they are evaluated together, all that follow from the history as it is."""
         start, together = len(history), 1 if self.evaluate_all is None else MAX_TOGETHER
+        room = math.inf if self.budget.trials is None else self.budget.trials - spent.trials
         asked: list[_Asked] = []
         first: dict[tuple[Genotype, float], int] = {}  # of those that are to be evaluated, by the number of the trial that does it
         again: set[Genotype] = set()  # refused in this generation
         repeats = history.repeated[-self.patience:]
-        while not asked or (len(asked) < together and self.searcher.sees(start + len(asked)) <= start):
+        while not asked or (len(asked) < together and room > 0 and self.searcher.sees(start + len(asked)) <= start):
             number = start + len(asked)
             proposal = self._proposal(history, number, tired=sum(repeats) == self.patience)
             key = proposal.genotype, proposal.fidelity
@@ -137,13 +140,18 @@ class Trials:
             known = repeated if refused is None else proposal.genotype in again or proposal.genotype in history.refused
             repeats = [*repeats, known][-self.patience:]
             asked.append(_Asked(proposal, metrics, refused))
+            room -= refused is None
             if refused is not None:
                 again.add(proposal.genotype)
             elif not repeated:
                 first[key] = number
-        done = dict(zip(first, self._evaluations(list(first)), strict=True))
-        for number, one in enumerate(asked, start):
-            yield self._trial(history, number, one, done)
+        done: dict[tuple[Genotype, float], tuple[Evaluation, float]] = {}
+        with closing(self._evaluations(list(first))) as evaluations:
+            for number, one in enumerate(asked, start):
+                key = one.proposal.genotype, one.proposal.fidelity
+                if first.get(key) == number:
+                    done[key] = next(evaluations)  # as they come, so that each trial can be kept before the next is there
+                yield self._trial(history, number, one, done)
 
     def _evaluations(self, batch: Batch) -> Iterator[tuple[Evaluation, float]]:
         if self.evaluate_all is not None:

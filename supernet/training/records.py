@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from supernet.genotype import Genotype
 from supernet.relaxations.base import Relaxation
+from supernet.tasks.base import Batch
 
 
 class Stateful(Protocol):
@@ -76,11 +77,15 @@ class Totals:
 
 @dataclass
 class Position:
-    """Where a run stands: epochs done, and steps done in all. `repeated` counts those of epochs that a search went back over."""
+    """Where a run stands: epochs done, and steps done in all. `repeated` counts those of epochs that a search went back over. images: seen
+    so far, in training and evaluation, each as often as it was read (a step may compute with its batch several times). trials: how many
+    architectures a selection at the end evaluated by themselves."""
 
     epoch: int = 0
     step: int = 0
     repeated: int = 0
+    images: int = 0
+    trials: int = 0
 
     @property
     def scheduled_step(self) -> int:
@@ -88,10 +93,18 @@ class Position:
         return self.step - self.repeated
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "step": self.step, "repeated": self.repeated}
+        return {"epoch": self.epoch, "step": self.step, "repeated": self.repeated, "images": self.images, "trials": self.trials}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.step, self.repeated = state["epoch"], state["step"], state["repeated"]
+        self.images, self.trials = state.get("images", 0), state.get("trials", 0)  # older checkpoints did not count
+
+
+def counting(batches: Iterable[Batch], position: Position) -> Iterator[Batch]:
+    """The batches, each of whose images is counted."""
+    for batch in batches:
+        position.images += batch[1].numel()
+        yield batch
 
 
 class Verdict:
