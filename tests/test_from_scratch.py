@@ -289,3 +289,13 @@ def test_hyperband_over_trainings_goes_on_with_what_it_promotes_and_from_a_kill(
     assert killed.code == -signal.SIGKILL
     again = run("train_search", *HYPERBAND, cwd=tmp_path / "killed", report=False)
     assert again.code == 0 and trials_of(tmp_path / "killed") == trials, again.err
+
+
+@pytest.mark.slow
+def test_several_processes_come_to_the_trials_of_one(tmp_path):
+    words = (*WORDS, "searcher=genetic", "searcher.population=4", "budget.trials=8")
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        done = run("train_search", *words, f"processes={processes}", cwd=tmp_path / str(processes), report=False)
+        assert done.code == 0, done.err
+    assert trials_of(tmp_path / "1") == trials_of(tmp_path / "2") and len(trials_of(tmp_path / "1")) == 8

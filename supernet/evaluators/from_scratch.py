@@ -4,6 +4,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from supernet.genotype import Genotype
 from supernet.ranges import Count, NonNegative, ranged
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError
+from supernet.runs.claim import claim, claimed
 from supernet.training.final import FinalLoop, fit_final
 from supernet.training.guard import Diverged
 from supernet.training.records import Silent
@@ -57,6 +59,11 @@ class FromScratch(SearchEvaluator):
     def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
         """Raises UsageError: the share of the epochs is less than one epoch."""
         until, genotype = self._until(fidelity), self.offer.whole.canonical(self.offer.widened(genotype))
+        folder = self._folder(genotype)
+        with nullcontext() if folder is None else claim(folder.parent, genotype.digest):  # of several processes one trains it
+            return self._evaluated(genotype, until)
+
+    def _evaluated(self, genotype: Genotype, until: int) -> Evaluation:
         kept = self._kept(genotype)
         if (known := kept.known(until)) is not None:
             return known
@@ -105,10 +112,12 @@ class FromScratch(SearchEvaluator):
         kept.save(folder)
         partial = sorted(folder.parent.glob(f"*/{PARTIAL}*.pt"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         left = sum(path.stat().st_size for path in partial)
-        while left > self.kept_mb * MB:
-            left -= partial[0].stat().st_size
-            dropped = partial.pop(0).parent
-            Kept(results=checkpoint.load(dropped).state["results"]).save(dropped)
+        for path in partial:
+            if left <= self.kept_mb * MB:
+                return
+            if path.parent == folder or not claimed(folder.parent, path.parent.name):  # what another process trains is left to it
+                left -= path.stat().st_size
+                Kept(results=checkpoint.load(path.parent).state["results"]).save(path.parent)
 
 
 PARTIAL, RESULTS = "epoch_", "results_"  # files that trainings can be gone on with from, and files of what has come out alone
