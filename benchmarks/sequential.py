@@ -34,7 +34,7 @@ from supernet.spaces.named import space_again
 HERE = Path(__file__).resolve().parent.parent
 OUT = HERE / "benchmarks/results/sequential.json"
 SEARCH = {"space": "sequential", "searcher": "genetic", "evaluator": "from_scratch", "dataset": "fashion_mnist"}
-RETRAINING = {"dataset": "fashion_mnist", "split.max_train": 5000, "split.val_portion": 0.1, "split.max_val": 1000, "epochs": 8,
+RETRAINING = {"dataset": "fashion_mnist", "split.max_train": 4000, "split.val_portion": 0.1, "split.max_val": 1000, "epochs": 5,
               "batch_size": 32, "dataset.augment.cutout": 0, "drop_path_prob": 0}
 WITHIN = 0.05  # of the winner's parameters
 MAX_DRAWN = 200_000
@@ -151,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             print(said(run(kept, options.runs, options.root, options.chains, options.options)))
+    except subprocess.CalledProcessError as error:  # it has said why
+        return error.returncode if error.returncode > 0 else 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130

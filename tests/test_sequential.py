@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks import sequential as benchmark
 from ops.op import Normalisation
 from supernet import notation
 from supernet.costs.additive import counted
@@ -25,6 +26,7 @@ from supernet.spaces import sequential
 from supernet.spaces.named import named_space, space_again
 from supernet.weights import one_hot
 from tests.helpers import only_error, run
+from tests.searches import composed
 
 SPACE = sequential.make()
 SMALL = sequential.make(features=[1, 3], head=[1, 2], kernels=[1], filters=[2], activations=["tanh"], units=[3], dropouts=[10, 50],
@@ -262,3 +264,43 @@ def test_a_chain_is_retrained_from_its_file(tmp_path):
     told = json.loads((folder / "summary.json").read_text())["values"]
     assert told["parameters"] == counted(space, "parameters", num_classes=10, in_channels=1, image_size=(8, 8))(found)
     assert Genotype.load(folder / "genotype.json") == found
+
+
+def test_the_benchmark_compares_chains_of_the_winners_size():
+    cost = counted(SPACE, "parameters", **SIZES)
+    winner = genotype("conv_3x3_16_relu", "max_pool_2x2", "conv_3x3_32_relu", "avg_pool_2x2", "conv_3x3_32_relu", head=("fc_64",))
+    others = benchmark.of_equal_size(SPACE, winner, cost, 4, random.Random(0))
+    assert len(set(others)) == 4 and winner not in others and others == benchmark.of_equal_size(SPACE, winner, cost, 4, random.Random(0))
+    assert all(abs(cost(other) - cost(winner)) <= 0.05 * cost(winner) and other == SPACE.canonical(other) for other in others)
+    assert len({SPACE.text(other) for other in others}) == 4
+    found = benchmark.compared(80.0, [70.0, 90.0, 75.0, 79.0])
+    assert found["random_median"] == 77.0 and found["difference"] == 3.0 and (found["beaten"], found["of"]) == (3, 4)
+
+
+def test_the_benchmark_tells_fitness_by_generation():
+    rows = benchmark.generations([{"scores": [score]} for score in (1.0, 3.0, 2.0, 5.0, 4.0, 4.0)], 2)
+    assert [row["best"] for row in rows] == [3.0, 5.0, 4.0] and [row["best_so_far"] for row in rows] == [3.0, 5.0, 5.0]
+    assert [row["mean"] for row in rows] == [2.0, 3.5, 4.0] and rows[0]["median"] == 2.0
+
+
+def test_the_benchmark_goes_on_with_what_is_done_and_refuses_other_settings(tmp_path, monkeypatch):
+    path = tmp_path / "out.json"
+    kept = benchmark.Kept(path)
+    assert kept.once("a", lambda: 3) == 3 and benchmark.Kept(path).once("a", lambda: pytest.fail("was done")) == 3
+    monkeypatch.setitem(benchmark.RETRAINING, "epochs", 99)
+    with pytest.raises(ValueError, match="holds results of other settings"):
+        benchmark.Kept(path)
+    with pytest.raises(SystemExit):
+        benchmark.main(["--chains", "1"])
+
+
+@pytest.mark.parametrize("words", [(), ("dataset=cifar10",), ("searcher.crossover=uniform",)])
+def test_the_worked_example_has_its_defaults(words):
+    cfg = composed("space=sequential", "searcher=genetic", "evaluator=from_scratch", "dataset=fashion_mnist", *words)
+    assert (cfg.epochs, cfg.budget.trials, cfg.searcher.population, cfg.evaluator.epochs) == (0, 80, 16, 2)
+    assert cfg.evaluator.options.split.max_train == 2000
+    cfg = composed("space=sequential", "searcher=random", "evaluator=from_scratch", "budget.trials=3", "epochs=1")
+    assert (cfg.epochs, cfg.budget.trials) == (1, 3)
+    cfg = composed("searcher=genetic", "budget.trials=7", "space=toy")
+    assert (cfg.epochs > 0, cfg.searcher.population) == (True, 100)
+    assert composed("searcher=hyperband", "evaluator=from_scratch").evaluator.epochs == 27 == 3 ** (4 - 1)
