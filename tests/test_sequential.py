@@ -9,10 +9,13 @@ from collections import defaultdict
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra import compose as hydra_compose
+from omegaconf import OmegaConf
 
 from benchmarks import sequential as benchmark
 from ops.op import Normalisation
 from supernet import notation
+from supernet.app.build import build
 from supernet.costs.additive import counted
 from supernet.costs.base import FINAL, CostError
 from supernet.errors import UsageError
@@ -22,11 +25,14 @@ from supernet.networks.sequential import Dropout
 from supernet.report.draw import draw_cells
 from supernet.report.summary import cell_text
 from supernet.searchers.encodings import ENCODINGS
+from supernet.searchers.loop import Budget
 from supernet.spaces import sequential
 from supernet.spaces.named import named_space, space_again
+from supernet.trials import History
 from supernet.weights import one_hot
+from tests import groups, trials
 from tests.helpers import only_error, run
-from tests.searches import composed
+from tests.searches import composed, configs
 
 SPACE = sequential.make()
 SMALL = sequential.make(features=[1, 3], head=[1, 2], kernels=[1], filters=[2], activations=["tanh"], units=[3], dropouts=[10, 50],
@@ -243,6 +249,18 @@ def test_models_of_architectures_tell_chains_apart():
 
 def test_the_files_defaults_are_the_functions():
     assert named_space("sequential") == SPACE and named_space("sequential").arguments == SPACE.arguments
+
+
+@pytest.mark.parametrize("name", groups.choices("searcher"))
+def test_every_searcher_searches_among_chains_and_goes_on_after_any_trial(name):
+    if name == "tpe":
+        pytest.importorskip("optuna", reason="needs the extra: pip install supernet[search]")
+    with configs():
+        node = hydra_compose(f"searcher/{name}").searcher
+    made = lambda: build(OmegaConf.create({"searcher": node}).searcher)(SPACE)
+    found = trials.run(trials.trials(made(), SPACE, budget=Budget(trials=13)))
+    assert len(found) == 13 and all(trial.genotype.space == "sequential" for trial in found)
+    assert trials.run(trials.trials(made(), SPACE, budget=Budget(trials=13)), History(found[:11])) == found
 
 
 SMALLEST = ("space.side=8", "dataset=digits", "split.max_train=64", "epochs=1")
