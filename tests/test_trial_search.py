@@ -19,12 +19,14 @@ from supernet.app.command_line import one_line
 from supernet.commands import trial_search
 from supernet.commands.training import job_of
 from supernet.errors import Mendable
+from supernet.genotype import Genotype
 from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal, JournalError
 from supernet.runs.run import TIME_FIELDS
 from supernet.searchers.given import Given
 from supernet.spaces import toy
+from supernet.spaces.named import space_again
 from supernet.tables.files import read_table, write_table
 from supernet.tables.table import Columns
 from supernet.trials import History, Trial
@@ -279,6 +281,19 @@ def test_given_architectures_are_asked_for_in_their_order():
         history.append(Trial(number, proposal.genotype, (0.0,)))
 
 
+@pytest.mark.parametrize("preset", ["spos_cifar10", "spos_nasbench201"])
+def test_spos_evolves_over_its_supernet(preset, tmp_path):
+    sizes = ("searcher.population=6", "searcher.mutations=3", "searcher.crossovers=2")
+    searched(f"experiment={preset}", "profile=smoke", "epochs=1", *sizes, cwd=tmp_path)
+    folder = finished(tmp_path)
+    genotype = Genotype.load(folder.genotype)
+    space = space_again(genotype.space, dict(genotype.arguments))
+    changes = [trial.change for trial in trials_of(folder, space)]
+    assert set(changes[:6]) == {"random"} and len(changes) == 12
+    assert set(changes[6:9]) <= {"mutation", "random"} and set(changes[9:11]) <= {"uniform crossover", "random"} and changes[11] == "random"
+    assert "mutation" in changes
+
+
 # ---- before any work
 
 PARAMETERS = "objective.at_most={parameters:10}"
@@ -356,3 +371,49 @@ def test_two_processes_find_what_one_finds(tmp_path):
         searched(*SMALL, "epochs=1", *GENETIC, "budget.trials=13", f"processes={processes}", cwd=cwd)
         found[processes] = outcome(finished(cwd))
     assert found[1] == found[2]
+
+
+MINE = '''
+import os, signal
+from supernet.evaluators.base import SearchEvaluator
+from supernet.trials import Evaluation
+
+class Dies(SearchEvaluator):
+    """Ends its process at the `after`-th evaluation."""
+    gives = frozenset({"accuracy"})
+
+    def __init__(self, offer, *, after=3):
+        self.after = after
+
+    def __call__(self, genotype, fidelity=1.0):
+        self.after -= 1
+        if self.after == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Evaluation({"accuracy": len(genotype.digest)}, images=1)
+'''
+
+
+def test_a_worker_that_dies_is_told_in_one_line_and_the_trials_before_are_kept(tmp_path):
+    (tmp_path / "conf" / "evaluator").mkdir(parents=True)
+    (tmp_path / "conf" / "evaluator" / "dies.yaml").write_text("_target_: mine.Dies\n_partial_: true\nafter: 3\n")
+    (tmp_path / "mine.py").write_text(MINE)
+    err = searched("space=nasbench201", "epochs=0", "evaluator=dies", "searcher=random", "budget.trials=40", "processes=2", cwd=tmp_path,
+                   code=2)
+    (folder,) = folders(tmp_path)
+    assert err.splitlines()[-1].startswith("error: a worker process ended by itself") and "Traceback" not in err
+    assert folder.status()["status"] == "failed" and 2 <= len(Journal(folder.trials).read_chained()) <= 4
+
+
+@pytest.mark.slow
+def test_a_search_by_two_processes_killed_at_twenty_moments_is_the_unbroken_one_of_one_process(tmp_path):
+    options = (*SMALL, "epochs=1", *GENETIC, "searcher.population=8", "budget.trials=100", "checkpoint_every_s=1")
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    unbroken.mkdir(), broken.mkdir()
+    searched(*options, cwd=unbroken)
+    rng = random.Random(0)
+    for moment in range(20):
+        at = At(rng.randint(1, 8), "trials.jsonl") if moment % 4 else At(1 if moment == 0 else 2, rng.choice(("/run.json", ".pt")))
+        ended = run("train_search", *options, "processes=2", "resume=auto", cwd=broken, report=False, at=at)
+        assert ended.code == -signal.SIGKILL, f"{moment} {at}: {ended.err}"
+    searched(*options, "processes=2", "resume=auto", cwd=broken)
+    assert outcome(finished(broken)) == outcome(finished(unbroken))

@@ -24,6 +24,7 @@ from supernet.data.loader import SearchLoaders
 from supernet.errors import UsageError
 from supernet.evaluators.base import Known, SearchEvaluator, check_share
 from supernet.genotype import Genotype
+from supernet.interfaces import check_interface
 from supernet.networks.build import final_normalisation
 from supernet.objectives import Objective
 from supernet.relaxations.base import Relaxation
@@ -167,7 +168,10 @@ def content_of(cfg: DictConfig, space: Space) -> dict[str, Any]:
 
 
 def evaluator_of(cfg: DictConfig, offer: SearchOffer) -> SearchEvaluator:
-    return build(cfg.evaluator)(offer)
+    """Raises UsageError, InterfaceError: it cannot be had, or is none."""
+    made = build(cfg.evaluator)(offer)
+    check_interface(made, SearchEvaluator, "evaluator")
+    return made
 
 
 def trials_of(cfg: DictConfig, offer: SearchOffer, evaluator: SearchEvaluator) -> Trials:
@@ -186,6 +190,7 @@ def trials_of(cfg: DictConfig, offer: SearchOffer, evaluator: SearchEvaluator) -
 def searcher_of(cfg: DictConfig, offer: SearchOffer) -> Searcher:
     """The searcher; with `learned`, after so many trials of what the relaxation will have learned. Raises UsageError: it learns nothing."""
     searcher = build(cfg.searcher)(offer.space)
+    check_interface(searcher, Searcher, "searcher")
     if not cfg.learned:
         return searcher
     if not any(True for _ in offer.relaxation.parameters()):

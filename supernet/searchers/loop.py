@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from supernet.errors import UsageError
 from supernet.genotype import Genotype
+from supernet.interfaces import InterfaceError, seen
 from supernet.objectives import Objective
 from supernet.ranges import Count, Positive, Whole, ranged
 from supernet.searchers.base import Searcher
@@ -150,7 +151,8 @@ class Trials:
             for number, one in enumerate(asked, start):
                 key = one.proposal.genotype, one.proposal.fidelity
                 if first.get(key) == number:
-                    done[key] = next(evaluations)  # as they come, so that each trial can be kept before the next is there
+                    found, seconds = next(evaluations)  # as they come, so that each trial can be kept before the next is there
+                    done[key] = self._checked(found), seconds
                 yield self._trial(history, number, one, done)
 
     def _evaluations(self, batch: Batch) -> Iterator[tuple[Evaluation, float]]:
@@ -162,11 +164,24 @@ class Trials:
             found = self.evaluator(genotype, fidelity)
             yield found, time.perf_counter() - started
 
+    def _checked(self, found: Evaluation) -> Evaluation:
+        """Raises InterfaceError: the evaluator, which may be a user's own, gives something else than it should."""
+        name = type(self.evaluator).__qualname__
+        if not isinstance(found, Evaluation):
+            raise InterfaceError(f"evaluator {name} must return a supernet.trials.Evaluation, got {seen(found)}")
+        if lacking := sorted(set(self.evaluator.gives) - set(found.metrics)):
+            raise InterfaceError(f"evaluator {name} says that it gives {', '.join(sorted(self.evaluator.gives))}, and gave no {lacking[0]}")
+        return found
+
     def _proposal(self, history: History, number: int, *, tired: bool) -> Proposal:
         """What the searcher asks for, or, after many repeats, a random architecture."""
         if tired:
             return Proposal(self.space.sample(source(self.seed, number, "patience")), change=f"random, after {self.patience} repeats")
-        return self.searcher.ask(history.first(self.searcher.sees(number), number), source(self.seed, number))
+        asked = self.searcher.ask(history.first(self.searcher.sees(number), number), source(self.seed, number))
+        if not isinstance(asked, Proposal) or not isinstance(asked.genotype, Genotype):
+            raise InterfaceError(f"searcher {type(self.searcher).__qualname__}.ask must return a supernet.trials.Proposal of a genotype, "
+                                 f"got {seen(asked)}")
+        return asked
 
     def _trial(self, history: History, number: int, asked: "_Asked",
                done: Mapping[tuple[Genotype, float], tuple[Evaluation, float]]) -> Trial:
