@@ -385,21 +385,56 @@ class FinalParts:
         return Met.of(self.data, self.loaders)
 
 
-def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
+@dataclass
+class FinalRead:
+    """What final trainings read, and what for. generators: of the split, of what a training draws, and of the loaders."""
+
+    data: Data
+    loaders: FinalLoaders
+    task: Task
+    generators: Generators
+
+    @classmethod
+    def streams(cls, seed: int, device: torch.device) -> Generators:
+        return Generators.from_seed(seed, {"split": torch.device("cpu"), "net": device, "train": device})
+
+    def restart(self, seed: int, device: torch.device) -> None:
+        """For a training of another seed on the same images."""
+        self.generators.load_state_dict(self.streams(seed, device).state_dict())
+        self.loaders.train.restart()
+
+
+def final_read(cfg: DictConfig, device: torch.device) -> FinalRead:
+    """The training part and what is held out of it; the test part is not opened."""
+    generators, data, task = FinalRead.streams(cfg.seed, device), build(cfg.dataset.data), build(cfg.task)
+    data.check()
+    loaders = data.final(loading(cfg, device), split=cfg.split, generators=generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(device), data, loaders.train)
+    return FinalRead(data, loaders, task.for_classes(loaders.class_counts, device), generators)
+
+
+def final_machine(cfg: DictConfig) -> tuple[torch.device, Backend]:
+    """Where final trainings compute."""
     device = resolve_device(cfg.device)
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
-    backend = backend_of(cfg, device)
-    generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
+    return device, backend_of(cfg, device)
+
+
+def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
+    device, backend = final_machine(cfg)
     settle_sizes(cfg, space)
-    data, task = build(cfg.dataset.data), build(cfg.task)
-    data.check()
-    how = loading(cfg, device)
-    loaders = data.final(how, split=cfg.split, generators=generators)
-    if cfg.graph_augmentation:
-        augment_in_graphs(Capturing(device), data, loaders.train)
-    task = task.for_classes(loaders.class_counts, device)
-    test = data.test(how)  # opened now, so that a bad one fails now; read at the end
+    read = final_read(cfg, device)
+    test = read.data.test(loading(cfg, device))  # opened now, so that a bad one fails now; read at the end
+    loop = final_loop(cfg, space, genotype, read, device, test=test if cfg.report_test_every_epoch else None)
+    return FinalParts(device, read.data, read.loaders, read.task, loop.net, loop, test, backend)
+
+
+def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRead, device: torch.device, *,
+               test: Loader | None = None) -> FinalLoop:
+    """What trains the network of one architecture, from the seed. test: what is evaluated after every epoch."""
+    data, task, loaders = read.data, read.task, read.loaders
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
                   device, **task.network_options())
     refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
@@ -409,12 +444,11 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise))
     optimizer, descent = descent_of(cfg, net)
     loop = FinalLoop(
-        net, task, optimizer, loaders.train, loaders.val,
-        test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
-        drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
+        net, task, optimizer, loaders.train, loaders.val, test=test, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
+        drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=read.generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
         shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent)
-    return FinalParts(device, data, loaders, task, net, loop, test, backend)
+    return loop
 
 
 def where_training_diverged(loop: FinalLoop, batch: Batch, otherwise: str) -> str:

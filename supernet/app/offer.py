@@ -15,14 +15,14 @@ from ops.kernels import Backend
 from supernet.app import compose
 from supernet.app.build import build
 from supernet.app.checks import validate
-from supernet.app.compose import Machine, Met, Read, SearchParts
+from supernet.app.compose import FinalRead, Machine, Met, Read, SearchParts
 from supernet.app.options import choices, overrides, plain
 from supernet.app.retraining import carried
 from supernet.costs.base import CostError
 from supernet.data.base import Data
 from supernet.data.loader import SearchLoaders
 from supernet.errors import UsageError
-from supernet.evaluators.base import Known, SearchEvaluator
+from supernet.evaluators.base import Known, SearchEvaluator, check_share
 from supernet.genotype import Genotype
 from supernet.interfaces import check_interface
 from supernet.networks.build import final_normalisation
@@ -52,6 +52,7 @@ class SearchOffer:
         self.space = compose.without_ops(space, cfg.exclude_ops)
         self.seed, self.folder = cfg.seed, None
         self._met: Met | None = None  # by trainings of architectures alone
+        self._read: tuple[dict[str, Any], FinalRead] | None = None  # by them, with the options that it was read by
         self._final: dict[tuple[str, ...], DictConfig] = {}
         self.folder: Path | None
 
@@ -130,10 +131,19 @@ class SearchOffer:
 
     def final(self, genotype: Genotype, *, seed: int, options: Mapping[str, Any]) -> FinalLoop:
         cfg = self.final_options(options).copy()
-        cfg.seed = seed
-        parts = compose.final_parts(cfg, self.whole, self.widened(genotype))
-        self._met = parts.met
-        return parts.loop
+        read, cfg.seed = self._final_read(cfg), seed
+        read.restart(seed, self.device)
+        return compose.final_loop(cfg, self.whole, self.widened(genotype), read, self.device)
+
+    def _final_read(self, cfg: DictConfig) -> FinalRead:
+        """What trainings with these options read: the same images for all, by the seed of the search, and read once. Trainings of one
+        process follow each other."""
+        if self._read is None or self._read[0] != plain(cfg):
+            self.machine  # noqa: B018  (settles threads and device)
+            cfg.seed = self.seed
+            self._read = plain(cfg), compose.final_read(cfg, self.device)
+            self._met = Met.of(self._read[1].data, self._read[1].loaders)
+        return self._read[1]
 
     def final_options(self, options: Mapping[str, Any]) -> DictConfig:
         """train_final.py's options for an architecture of this search. Raises UsageError through `validate`."""
@@ -173,6 +183,7 @@ def trials_of(cfg: DictConfig, offer: SearchOffer, evaluator: SearchEvaluator) -
                     images_before=evaluator.images_before)
     check_limits(objective, known, offer.whole)
     check_population(searcher, offer.space)
+    check_share(searcher.shortest, evaluator.shortest)
     return trials
 
 

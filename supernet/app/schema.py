@@ -83,6 +83,7 @@ class FinalSplit:
     mode: str = MISSING
     val_portion: float = MISSING  # of the training images, held out for validation; may be 0
     max_train: int | None = None
+    max_val: int | None = None
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What evaluates the trials of a search, and what a search offers it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from supernet.data.base import Data
+from supernet.errors import UsageError
 from supernet.genotype import Genotype
 from supernet.relaxations.base import Relaxation
 from supernet.space import Space
@@ -34,13 +36,14 @@ class SearchEvaluator:
     """An interface (`supernet.trials.Evaluator`), made by what the yaml of `conf/evaluator` names from an `Offer`, before anything is
     trained: what it asks for then is there, and can be refused, before any work.
 
-    gives: the metrics of every evaluation. shortens: whether `fidelity` may be below 1. costs: what it knows of an architecture before an
-    evaluation, by the metric's name. images_before: what it sees before the first evaluation, of no architecture's own. Equal calls give
-    equal metrics, in this process and in another that was offered the same.
+    gives: the metrics of every evaluation. shortens: whether `fidelity` may be below 1; shortest: the least that it may be. costs: what it
+    knows of an architecture before an evaluation, by the metric's name. images_before: what it sees before the first evaluation, of no
+    architecture's own. Equal calls give equal metrics, in this process and in another that was offered the same.
     """
 
     gives: frozenset[str] = frozenset()
     shortens = False
+    shortest = 1.0
     costs: Mapping[str, Known] = {}
     images_before = 0
 
@@ -101,3 +104,10 @@ class Offer(Protocol):
 def metrics_of(task: Task) -> frozenset[str]:
     """The names of the metrics that an evaluation by this task gives."""
     return frozenset(task.metrics({"loss": 1.0, "accuracy": 0.0}))
+
+
+def check_share(fidelity: float, shortest: float) -> None:
+    """Raises UsageError: a training cannot be cut so short. shortest: one epoch of all."""
+    if fidelity < shortest * (1 - 1e-9):
+        raise UsageError(f"a share of {fidelity:.3g} of evaluator.epochs={round(1 / shortest)} is less than one epoch, and trainings are "
+                         f"cut between epochs: pass evaluator.epochs={math.ceil(1 / fidelity - 1e-9)} or more, or fewer searcher.rungs")

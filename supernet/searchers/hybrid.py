@@ -29,6 +29,7 @@ class Hybrid(Searcher):
         self.starts: Sequence[int] = starts
         self.population = max(part.population for part in self.parts)
         self.many, self.shortens = all(part.many for part in self.parts), any(part.shortens for part in self.parts)
+        self.shortest = min(part.shortest for part in self.parts)
 
     def ask(self, history: History, rng: random.Random) -> Proposal:
         part, start = self._at(history.own())
