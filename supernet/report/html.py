@@ -15,6 +15,8 @@ from supernet.report.run_files import UNEXPECTED, RunFiles
 from supernet.report.sections import (
     against_table,
     cells,
+    classes,
+    confusion,
     costs,
     curves,
     environment,
@@ -45,6 +47,8 @@ SECTIONS = (
     Part("weights", "Weights of the ops over time", weights.shown),
     Part("curves", "Curves", curves.shown),
     Part("against-table", "Against the table", against_table.shown),
+    Part("classes", "Test, class by class", classes.shown),
+    Part("confusion", "Confusion matrix of the test", confusion.shown),
     Part("timeline", "Genotype by epoch", timeline.shown),
     Part("sureness", "How sure the search is", sureness.shown),
     Part("costs", "Costs", costs.shown),
