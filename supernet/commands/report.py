@@ -19,7 +19,7 @@ from supernet.report.runs_page import runs_page
 from supernet.report.verdicts import Tables
 from supernet.runs.results import run_folders
 
-READ = ("run.json", "metrics.jsonl", "summary.json", "genotypes.jsonl", "alphas.npz")  # files of a run that its page is made of
+READ = ("run.json", "metrics.jsonl", "summary.json", "genotypes.jsonl", "alphas.npz", "explanation.json")  # a run's page is made of them
 BESIDE = ("table.html", "race.html", "rank.html")  # pages of other commands
 PORTS = 65535
 

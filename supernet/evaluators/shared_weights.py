@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from supernet.trials import Evaluation
 from supernet.weights import EdgeWeights, one_hot
 
 Statistics = Literal["recalibrated", "batch", "running"]
+Found = TypeVar("Found")
 
 
 class SharedWeights:
@@ -52,14 +53,18 @@ class SharedWeights:
         """The metrics of one architecture after the other, equal to those of single calls. The supernet is as it was found once the stream
         has ended or is closed, and is to be left alone until then: it is looked after once, not for each architecture."""
         p = next(self.net.parameters())
+        weights = (one_hot(self.space, genotype, dtype=p.dtype, device=p.device) for genotype in genotypes)
+        return self.each(weights, lambda w: evaluate(self.net, self.task, self.batches, lambda: w, self.generator))
+
+    def each(self, weights: Iterable[EdgeWeights], read: Callable[[EdgeWeights], Found]) -> Iterator[Found]:
+        """What `read` finds in the network, prepared for these weights, one after the other: any weights, not those of a genotype alone."""
         with as_found(self.net, self.norms, self.generator) as start:
             self.net.eval()
-            for genotype in genotypes:
-                weights = one_hot(self.space, genotype, dtype=p.dtype, device=p.device)
+            for w in weights:
                 self.generator.set_state(start)
                 with torch.no_grad():
-                    self._prepare(weights)
-                    found = evaluate(self.net, self.task, self.batches, lambda: weights, self.generator)
+                    self._prepare(w)
+                    found = read(w)
                 yield found
 
     def _recalibrate(self, weights: EdgeWeights) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from supernet.ranges import Count, Portion, Positive, ranged
+from supernet.ranges import Count, Portion, Positive, Whole, ranged
 
 EXACT = 20  # differences of which all 2^n signs are tried
 MOST_DEALS = 200_000  # ways to deal out two lists of which all are tried
@@ -115,6 +115,31 @@ def difference_interval(a: Sample, b: Sample, *, level: Portion = 0.95) -> Inter
     df = min(variance**2 / spent, 1e6) if spent else float(max(sum(df for _, df in parts), 1))
     half = t_quantile((1 + level) / 2, df) * math.sqrt(variance)
     return Interval(a.mean - b.mean - half, a.mean - b.mean + half)
+
+
+class Paired(NamedTuple):
+    """A difference of two shares of the same items, its standard error and interval, all as shares."""
+
+    difference: float
+    standard_error: float
+    low: float
+    high: float
+
+
+@ranged
+def paired_shares(gained: Whole, lost: Whole, n: Count, *, level: Portion = 0.95) -> Paired:
+    """Of `n` items of which `gained` are right after a change and were not before, and `lost` were right before and are not after: how much
+    more are right. The standard error is that of the mean of n differences of -1, 0 and 1. The interval adds half an item to each of the
+    four kinds of pairs (Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions"): it has a
+    width also where no item changed."""
+    if gained + lost > n:
+        raise ValueError(f"of {n} items at most as many can change, got {gained} and {lost}")
+    difference = (gained - lost) / n
+    error = math.sqrt(((gained + lost) / n - difference**2) / (n - 1)) if n > 1 else math.nan
+    gained_more, lost_more, more = gained + 0.5, lost + 0.5, n + 2
+    middle = (gained_more - lost_more) / more
+    half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(((gained_more + lost_more) / more - middle**2) / more)
+    return Paired(difference, error, max(-1.0, middle - half), min(1.0, middle + half))
 
 
 @functools.cache

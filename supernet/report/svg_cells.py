@@ -15,11 +15,11 @@ MARGIN = 0.06
 MINUS = "\u2212"
 
 
-def cell_svgs(genotype: Genotype, *, outputs: Mapping[str, Sequence[int]] | None = None,
-              num_inputs: Mapping[str, int] | None = None) -> list[tuple[str, str]]:
+def cell_svgs(genotype: Genotype, *, outputs: Mapping[str, Sequence[int]] | None = None, num_inputs: Mapping[str, int] | None = None,
+              widths: Mapping[str, Sequence[float]] | None = None) -> list[tuple[str, str]]:
     """(title, <svg>) of each kind of cell, in the genotype's order; chains of one length share one, at the place of the first. outputs,
-    num_inputs: as in `draw.draw_cells`."""
-    outputs, num_inputs = outputs or {}, num_inputs or {}
+    num_inputs: as in `draw.draw_cells`. widths: of a kind's edges, in pixels; those of the style sheet unless given, and in chains."""
+    outputs, num_inputs, widths = outputs or {}, num_inputs or {}, widths or {}
     chains: dict[int, dict[str, list[str]]] = {}
     for kind, edges in genotype.cells:
         if is_chain(edges, outputs.get(kind)) and kind not in NAMINGS:
@@ -33,11 +33,12 @@ def cell_svgs(genotype: Genotype, *, outputs: Mapping[str, Sequence[int]] | None
         elif edges:
             inputs = num_inputs.get(kind, min(e.destination for e in edges))
             wanted = outputs.get(kind, range(inputs, max(e.destination for e in edges) + 1) if kind in NAMINGS else None)
-            found.append((plain(kind) + NAMINGS.get(kind, Naming()).note, _cell(kind, edges, inputs, drawn_outputs(edges, inputs, wanted))))
+            svg = _cell(kind, edges, inputs, drawn_outputs(edges, inputs, wanted), widths.get(kind, ()))
+            found.append((plain(kind) + NAMINGS.get(kind, Naming()).note, svg))
     return found
 
 
-def _cell(kind: str, edges: Sequence[Edge], num_inputs: int, outputs: Sequence[int]) -> str:
+def _cell(kind: str, edges: Sequence[Edge], num_inputs: int, outputs: Sequence[int], widths: Sequence[float]) -> str:
     naming = NAMINGS.get(kind, Naming())
     last = max(e.destination for e in edges)
     joined = list(outputs) if len(outputs) > 1 else []  # one output node is the output itself
@@ -46,7 +47,7 @@ def _cell(kind: str, edges: Sequence[Edge], num_inputs: int, outputs: Sequence[i
     parts = []
     for n, points in enumerate(layout.curves):
         family = op_family(edges[n].op) if n < len(edges) else "wire"
-        parts.append(_arrow(points, f"edge {family}"))
+        parts.append(_arrow(points, f"edge {family}", widths[n] if n < len(widths) else None))
     for edge, box in zip(edges, layout.labels):
         if box is not None:
             parts += [f'<rect class="behind" {_place(box)}/>', _text(box, f"op {op_family(edge.op)}", escape(op_label(edge.op)))]
@@ -95,14 +96,15 @@ def _between(a: Box, b: Box) -> tuple[Point, ...]:
     return (stops[0], *(point for p, q in pairwise(stops) for point in (p, q, q)))
 
 
-def _arrow(points: Sequence[Point], classes: str) -> str:
+def _arrow(points: Sequence[Point], classes: str, width: float | None = None) -> str:
     """A path of cubics with a head at its end, which lies where the last piece comes in."""
     (x, y), rest = points[0], points[1:]
     d = f"M{_px(x)} {_px(y)}" + "".join(
         "C" + " ".join(f"{_px(px)} {_px(py)}" for px, py in rest[i:i + 3]) for i in range(0, len(rest), 3))
     (ex, ey) = points[-1]
     head = f"M{_px(ex - 0.065)} {_px(ey - 0.035)}L{_px(ex)} {_px(ey)}L{_px(ex - 0.065)} {_px(ey + 0.035)}z"  # edges come in from the left
-    return f'<path class="{classes}" d="{d}"/><path class="head {classes.partition(" ")[2]}" d="{head}"/>'
+    thick = "" if width is None else f' style="stroke-width:{width:.2f}px"'
+    return f'<path class="{classes}"{thick} d="{d}"/><path class="head {classes.partition(" ")[2]}" d="{head}"/>'
 
 
 def _svg(width: float, height: float, parts: Sequence[str]) -> str:

@@ -75,6 +75,10 @@ class Table:
             raise TableError(f"{self.source}: has no architecture {short(text)}")
         return self._rows[text]
 
+    def alike(self, genotype: Genotype) -> np.ndarray:
+        """The rows of all architectures that compute the same function as this one, its own among them. Raises TableError."""
+        return self._class(self.row(genotype))
+
     def column(self, name: str) -> np.ndarray:
         """All values of a column, by row. Raises TableError."""
         if name not in self._columns:

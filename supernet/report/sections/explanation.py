@@ -1,0 +1,84 @@
+"""What `python -m supernet.explain` found: what each edge carries, the best neighbours, and where the seeds agree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from supernet.genotype import Genotype
+from supernet.report import page
+from supernet.report.document import Drawn, Missing
+from supernet.report.explanation import FILE, JUDGES, read
+from supernet.report.names import lowered, op_label
+from supernet.report.run_files import RunFiles, is_number
+from supernet.report.sections.cells import MAX_DRAWN_EDGES
+from supernet.report.svg_cells import cell_svgs
+
+THIN, THICK = 1.0, 8.0  # pixels
+MAX_STEPS = 10
+
+
+def shown(run: RunFiles) -> Drawn | None:
+    """None where nobody has asked for one."""
+    if not (run.path / FILE).exists():
+        return None
+    data = read(run.path / FILE)
+    genotype = run.genotype
+    if genotype is None or data["digest"] != genotype.digest:
+        raise Missing(f"{FILE} explains another architecture than this run's (python -m supernet.explain {run.path.name})")
+    told = dict(data["told"])
+    html = []
+    for view in data["views"]:
+        title = JUDGES[view["by"]]
+        html += [page.heading(title), *(page.paragraph(text, soft=True) for text in view["on"]), *_figures(run, genotype, view["carried"]),
+                 _edges(view["carried"], len(genotype.cells) > 1)]
+        html += [page.paragraph(text) for text in view["summed"]]
+        if view["steps"]:
+            html.append(page.heading(f"{title}: the best neighbours"))
+            html.append(_steps(view["steps"][:MAX_STEPS]))
+    if data["agreement"] is not None:
+        html += [page.heading("Agreement over runs"), *(page.paragraph(text) for text in told["Agreement over runs"])]
+    if not html:
+        html = [page.paragraph(text) for _, said in data["told"] for text in said]
+    return Drawn("\n".join(html))
+
+
+def _figures(run: RunFiles, genotype: Genotype, carried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells, each edge as thick as what is lost without it."""
+    losses = {(one["place"]["kind"], one["place"]["n"]): -one["without"]["difference"] for one in carried if one["without"] is not None}
+    most = max((loss for loss in losses.values() if is_number(loss)), default=0.0)
+    if most <= 0 or sum(len(edges) for _, edges in genotype.cells) > MAX_DRAWN_EDGES:
+        return []
+    widths = {kind: [THIN + (THICK - THIN) * max(0.0, losses.get((kind, n), 0.0)) / most for n in range(len(edges))]
+              for kind, edges in genotype.cells}
+    notes = run.quietly("genotype.json")
+    drawn = [page.figure(svg, f"{title} cell, edges as thick as what they carry", wide=True, caption=title, paper=False)
+             for title, svg in cell_svgs(genotype, outputs=notes.get("outputs") or genotype.arguments.get("concat") or {},
+                                         num_inputs=notes.get("num_inputs"), widths=widths)]
+    note = f"An edge is as thick as what is lost without it: the thickest {most:.2f} points, the thinnest nothing, or less than nothing."
+    return [*drawn, page.paragraph(note, soft=True)]
+
+
+def _edges(carried: Sequence[Mapping[str, Any]], several: bool) -> str:
+    ordered = sorted(carried, key=lambda one: 1e9 if one["without"] is None else one["without"]["difference"])
+    rows = []
+    for one in ordered:
+        place, without = one["place"], one["without"]
+        name = lowered(f"{place['kind']}, {place['label']}" if several else place["label"])
+        others = {op: effect for op, effect in one["instead"].items() if op != "none" or without is None}
+        best = max(others.items(), key=lambda item: item[1]["difference"], default=None)
+        rows.append((name, op_label(place["op"]), *(("", "", "") if without is None else _numbers(without)),
+                     "" if best is None else op_label(best[0]), "" if best is None else f"{best[1]['difference']:+.2f}"))
+    return page.table(rows, head=("edge", "op", "without it (points)", "standard error", "95 % interval", "best op in its place",
+                                  "with that (points)"), tall=True)
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
+    rows = [(lowered(step["change"]), f"{step['effect']['accuracy']:.2f}", *_numbers(step["effect"]),
+             "yes" if step["effect"]["same_function"] else "") for step in steps]
+    return page.table(rows, head=("change", "accuracy (%)", "difference (points)", "standard error", "95 % interval", "same function"),
+                      tall=True)
+
+
+def _numbers(effect: Mapping[str, Any]) -> tuple[str, str, str]:
+    if effect["standard_error"] is None:
+        return f"{effect['difference']:+.2f}", "", ""
+    return (f"{effect['difference']:+.2f}", f"{effect['standard_error']:.2f}", f"{effect['low']:+.2f} to {effect['high']:+.2f}")
