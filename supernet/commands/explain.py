@@ -24,8 +24,8 @@ from supernet.runs.folder import RunFolder
 from supernet.runs.log import Progress
 from supernet.runs.results import gather, leaves, run_folders
 from supernet.space import Space
-from supernet.spaces.named import names, space_again
-from supernet.tables.files import open_table, read_table
+from supernet.spaces.named import named_space, names, space_again
+from supernet.tables.files import open_table, read_table, space_named_in
 from supernet.tables.table import Table
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def explained(given: argparse.Namespace) -> Explanation:
     """Raises Mendable errors: there is nothing to say, or something that was asked for cannot be said."""
     first, *others = given.runs
     folder = run_folder(first) if first.is_dir() else None
-    genotype = Genotype.load(folder.genotype) if folder is not None else notation.find(str(first))
+    genotype = Genotype.load(folder.genotype) if folder is not None else notation.find(str(first), space_of_table(given.table))
     run = RunFiles(first) if folder is not None else None
     space = space_of(genotype, folder, given)
     space.validate(genotype)
@@ -160,6 +160,14 @@ def space_of(genotype: Genotype, folder: RunFolder | None, given: argparse.Names
     from supernet.app.trained import run_options
 
     return space_from(OmegaConf.create(run_options(folder, given.trust)).space)
+
+
+def space_of_table(path: str | None) -> Space | None:
+    """The space that a cell in words is of: that of the table; None where none is given."""
+    if path is None:
+        return None
+    name, arguments = space_named_in(Path(path))
+    return named_space(name) if arguments is None else space_again(name, arguments)
 
 
 # ---- the judges
@@ -217,8 +225,7 @@ def of_table(space: Space, genotype: Genotype, run: RunFiles | None, given: argp
     if len(alike) > 1:
         low, high = np.nanmin(alike), np.nanmax(alike)
         on.append(f"{len(alike):,} architectures of the table, itself among them, compute the same function; they have {low:.2f} to "
-                  f"{high:.2f} %: what tells them apart is their training alone, so that differences of less than {high - low:.2f} points "
-                  "may be no more than that.")
+                  f"{high:.2f} %: what the training leaves to chance alone moves a value by {high - low:.2f} points or more.")
     if any("none" in ops for spec in space.cells.values() for node in spec.nodes for _, ops in spec.choices(node).values()):
         on.append("An edge is taken out by the op none in its place.")
     return by_table(space, genotype, table, column, on)
@@ -295,9 +302,9 @@ def text(found: Explanation) -> str:
     for title, sentences in told(found):
         lines += ["", title]
         for sentence in sentences:
-            lines += textwrap.wrap(sentence, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
-                                   break_on_hyphens=False)
-    return "\n".join(lines)
+            lines += textwrap.wrap(sentence.replace(" %", "\xa0%"), WIDTH, initial_indent="  ", subsequent_indent="    ",
+                                   break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\xa0%", " %")
 
 
 def written(given: argparse.Namespace, found: Explanation) -> list[Path]:

@@ -99,7 +99,7 @@ def _view(view: View) -> list[str]:
         said.append(_carried(one, kinds))
     for one in idle:
         said.append(f"{_named(one.place, kinds)} has the op none, and carries nothing by construction.{_instead(one)}")
-    return [*said, *summed(view)]
+    return [*said, *_of_edges(view), *_counted(view), *_best(view), *_of_many(view)]
 
 
 def _carried(one: Carried, kinds: set[str]) -> str:
@@ -121,36 +121,48 @@ def _instead(one: Carried) -> str:
 
 
 def summed(view: View) -> list[str]:
-    """What is said of all edges, and of the steps."""
+    """What is said of all edges, and of all steps, without naming any."""
+    return [*_of_edges(view), *_counted(view), *_of_many(view)]
+
+
+def _of_edges(view: View) -> list[str]:
     measured = [one.without for one in view.carried if one.without is not None and one.without.surely is not None]
     if not measured:
-        return _steps(view)
+        return []
     carry, harm = (sum(bool(one.surely) and sign * one.difference < 0 for one in measured) for sign in (1, -1))
     return [f"So {carry} of {len(measured)} edges {'carries' if carry == 1 else 'carry'} something for sure, and {harm} "
             f"{'does' if harm == 1 else 'do'} harm for sure: told from 0 also when all changes that were measured are looked at together "
-            "(Bonferroni, 95 %).", *_steps(view)]
+            "(Bonferroni, 95 %)."]
 
 
-def _steps(view: View) -> list[str]:
-    steps = view.steps
-    if not steps:
+def _counted(view: View) -> list[str]:
+    if not view.steps:
         return [f"Nothing is known here of its {view.unjudged:,} neighbours, one change away." if view.unjudged else
                 "It has no neighbour one change away."]
-    better, worse = (sum(sign * step.effect.difference > 0 for step in steps) for sign in (1, -1))
+    better, worse = _better(view), sum(step.effect.difference < 0 for step in view.steps)
     missing = f"; {view.unjudged:,} more are not known" if view.unjudged else ""
-    equal = len(steps) - better - worse
-    said = [f"Of {len(steps):,} neighbours, one change away, {better:,} {_are(better)} better, {worse:,} {_are(worse)} worse and "
-            f"{equal:,} equal{missing}."]
-    shown = [step for step in steps if step.effect.difference > 0][:BEST]
-    said += [f"{'The best' if n == 0 else 'Next'}: {lowered(step.change)}: {step.effect.accuracy:.2f} %, {_difference(step.effect)}."
-             + (" It computes the same function." if step.effect.same_function else "") for n, step in enumerate(shown)]
-    if not better:
-        said.append("So no single change improves it here.")
-    if steps[0].effect.surely is not None and better:
-        surely = sum(bool(step.effect.surely) and step.effect.difference > 0 for step in steps)
-        said.append(f"The best of many looks better than it is: taken together (Bonferroni, 95 %), {surely:,} of these {better:,} "
-                    f"{_are(surely)} better for sure.")
-    return said
+    equal = len(view.steps) - better - worse
+    return [f"Of {len(view.steps):,} neighbours, one change away, {better:,} {_are(better)} better, {worse:,} {_are(worse)} worse and "
+            f"{equal:,} equal{missing}." + ("" if better else " So no single change improves it here.")]
+
+
+def _best(view: View) -> list[str]:
+    shown = [step for step in view.steps if step.effect.difference > 0][:BEST]
+    return [f"{'The best' if n == 0 else 'Next'}: {lowered(step.change)}: {step.effect.accuracy:.2f} %, {_difference(step.effect)}."
+            + (" It computes the same function." if step.effect.same_function else "") for n, step in enumerate(shown)]
+
+
+def _of_many(view: View) -> list[str]:
+    better = _better(view)
+    if not better or view.steps[0].effect.surely is None:
+        return []
+    surely = sum(bool(step.effect.surely) and step.effect.difference > 0 for step in view.steps)
+    return [f"The best of many looks better than it is: taken together (Bonferroni, 95 %), {surely:,} of these {better:,} {_are(surely)} "
+            "better for sure."]
+
+
+def _better(view: View) -> int:
+    return sum(step.effect.difference > 0 for step in view.steps)
 
 
 def _margins(margins: Sequence[Margin]) -> list[str]:

@@ -14,6 +14,7 @@ from supernet.report.svg_cells import cell_svgs
 
 THIN, THICK = 1.0, 8.0  # pixels
 MAX_STEPS = 10
+TALL = 20  # rows
 
 
 def shown(run: RunFiles) -> Drawn | None:
@@ -45,7 +46,9 @@ def _figures(run: RunFiles, genotype: Genotype, carried: Sequence[Mapping[str, A
     """The cells, each edge as thick as what is lost without it."""
     losses = {(one["place"]["kind"], one["place"]["n"]): -one["without"]["difference"] for one in carried if one["without"] is not None}
     most = max((loss for loss in losses.values() if is_number(loss)), default=0.0)
-    if most <= 0 or sum(len(edges) for _, edges in genotype.cells) > MAX_DRAWN_EDGES:
+    if most <= 0:
+        return [page.paragraph("Nothing is lost without any one edge.")]
+    if sum(len(edges) for _, edges in genotype.cells) > MAX_DRAWN_EDGES:
         return []
     widths = {kind: [THIN + (THICK - THIN) * max(0.0, losses.get((kind, n), 0.0)) / most for n in range(len(edges))]
               for kind, edges in genotype.cells}
@@ -59,26 +62,28 @@ def _figures(run: RunFiles, genotype: Genotype, carried: Sequence[Mapping[str, A
 
 def _edges(carried: Sequence[Mapping[str, Any]], several: bool) -> str:
     ordered = sorted(carried, key=lambda one: 1e9 if one["without"] is None else one["without"]["difference"])
+    measured = any(one["without"] is not None and one["without"]["low"] is not None for one in carried)
     rows = []
     for one in ordered:
         place, without = one["place"], one["without"]
         name = lowered(f"{place['kind']}, {place['label']}" if several else place["label"])
         others = {op: effect for op, effect in one["instead"].items() if op != "none" or without is None}
         best = max(others.items(), key=lambda item: item[1]["difference"], default=None)
-        rows.append((name, op_label(place["op"]), *(("", "", "") if without is None else _numbers(without)),
-                     "" if best is None else op_label(best[0]), "" if best is None else f"{best[1]['difference']:+.2f}"))
-    return page.table(rows, head=("edge", "op", "without it (points)", "standard error", "95 % interval", "best op in its place",
-                                  "with that (points)"), tall=True)
+        rows.append((f"{name}: {op_label(place['op'])}", *_numbers(without, measured), *(
+            ("", "") if best is None else (op_label(best[0]), f"{best[1]['difference']:+.2f}"))))
+    head = ("edge", "without it (points)", *(["95 % interval"] if measured else []), "best op in its place", "with that (points)")
+    return page.table(rows, head=head, tall=len(rows) > TALL)
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(lowered(step["change"]), f"{step['effect']['accuracy']:.2f}", *_numbers(step["effect"]),
-             "yes" if step["effect"]["same_function"] else "") for step in steps]
-    return page.table(rows, head=("change", "accuracy (%)", "difference (points)", "standard error", "95 % interval", "same function"),
-                      tall=True)
+    measured = any(step["effect"]["low"] is not None for step in steps)
+    rows = [(lowered(step["change"]) + (" (computes the same function)" if step["effect"]["same_function"] else ""),
+             f"{step['effect']['accuracy']:.2f}", *_numbers(step["effect"], measured)) for step in steps]
+    return page.table(rows, head=("change", "accuracy (%)", "difference (points)", *(["95 % interval"] if measured else [])))
 
 
-def _numbers(effect: Mapping[str, Any]) -> tuple[str, str, str]:
-    if effect["standard_error"] is None:
-        return f"{effect['difference']:+.2f}", "", ""
-    return (f"{effect['difference']:+.2f}", f"{effect['standard_error']:.2f}", f"{effect['low']:+.2f} to {effect['high']:+.2f}")
+def _numbers(effect: Mapping[str, Any] | None, measured: bool) -> tuple[str, ...]:
+    if effect is None:
+        return ("", "") if measured else ("",)
+    interval = () if not measured else ("",) if effect["low"] is None else (f"{effect['low']:+.2f} to {effect['high']:+.2f}",)
+    return (f"{effect['difference']:+.2f}", *interval)
