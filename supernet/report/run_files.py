@@ -13,6 +13,8 @@ from supernet.files import DAMAGED, check_zip, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.report.document import Missing
 from supernet.runs.folder import RunFolder, plain_options
+from supernet.runs.journal import AFTER
+from supernet.trials import Trial
 
 MAX_BYTES = 2**28          # of a file, and of what one unpacks to
 MAX_CHECKPOINT_BYTES = 2**31
@@ -108,6 +110,32 @@ class RunFiles:
         if not found:
             raise Missing("the run has no genotypes.jsonl")
         return found
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """Those of a search by trials, by number; none of any other run. What the journal holds of an architecture is not checked against
+        its space, which is not at hand. Lines from the first that is not the next trial are left out (`cut_trials`)."""
+        found: list[Trial] = []
+        for line in self.lines("trials.jsonl"):
+            line.pop(AFTER, None)
+            try:
+                trial = Trial.unchecked(line, {"space": "", "arguments": {}, "fingerprint": ""})
+            except (ValueError, TypeError):
+                break
+            if trial.number != len(found) or not all(parent < trial.number for parent in trial.parents):
+                break
+            found.append(trial)
+        return found
+
+    @property
+    def cut_trials(self) -> int:
+        """How many records of trials.jsonl are left out, since the first of them is not the next trial."""
+        return len(self.lines("trials.jsonl")) - len(self.trials)
+
+    @property
+    def has_no_supernet(self) -> bool:
+        """Whether it is a search by trials without epochs, of which nothing of a supernet is to be shown."""
+        return bool(self.trials) and not self.records
 
     @cached_property
     def genotype(self) -> Genotype | None:

@@ -34,7 +34,9 @@ BESIDE = {"val_balanced_accuracy", "val_precision_weighted", "val_recall_weighte
         f"{score}_{average}" for score in ("precision", "recall", "f1") for average in ("macro", "weighted"))))}
 
 
-def shown(run: RunFiles) -> Drawn:
+def shown(run: RunFiles) -> Drawn | None:
+    if run.has_no_supernet:
+        return None
     if not run.records:
         raise Missing("the run has no records of epochs in metrics.jsonl")
     found = [drawn for one in (*CHARTS, *others(run), *LAST) if (drawn := chart(run, one))]

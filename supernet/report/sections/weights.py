@@ -21,7 +21,7 @@ DIGITS = 4             # decimals
 
 
 def shown(run: RunFiles) -> Drawn | None:
-    if run.script == "train_final":
+    if run.script == "train_final" or run.has_no_supernet:
         return None
     tables = alpha_tables(run)
     try:
