@@ -111,12 +111,22 @@ class RunFiles:
             raise Missing("the run has no genotypes.jsonl")
         return found
 
-    @cached_property
+    @property
     def trials(self) -> list[Trial]:
         """Those of a search by trials, by number; none of any other run. What the journal holds of an architecture is not checked against
-        its space, which is not at hand. Lines from the first that is not the next trial are left out (`cut_trials`)."""
+        its space, which is not at hand. Records from the first that is not the next trial are left out (`cut_trials`)."""
+        return self._trials[0]
+
+    @property
+    def cut_trials(self) -> int:
+        """How many records of trials.jsonl are left out."""
+        return self._trials[1]
+
+    @cached_property
+    def _trials(self) -> tuple[list[Trial], int]:
         found: list[Trial] = []
-        for line in self.lines("trials.jsonl"):
+        lines = self.lines("trials.jsonl")
+        for line in lines:
             line.pop(AFTER, None)
             try:
                 trial = Trial.unchecked(line, {"space": "", "arguments": {}, "fingerprint": ""})
@@ -125,12 +135,7 @@ class RunFiles:
             if trial.number != len(found) or not all(parent < trial.number for parent in trial.parents):
                 break
             found.append(trial)
-        return found
-
-    @property
-    def cut_trials(self) -> int:
-        """How many records of trials.jsonl are left out, since the first of them is not the next trial."""
-        return len(self.lines("trials.jsonl")) - len(self.trials)
+        return found, len(lines) - len(found)
 
     @property
     def has_no_supernet(self) -> bool:
