@@ -63,7 +63,7 @@ Page.draw.lineage = (root, first) => {
 Page.draw.trials = (root, first) => {
   const tall = 28;   // of a row, in pixels: only those in sight are made
   let data = first, order = null, down = false, words = "", shown = [], texts = [], picked = null, drawn = "";
-  const search = Page.make("input", {type: "search", placeholder: "filter", "aria-label": "filter", size: 34, oninput: () => { words = search.value; filter(); }});
+  const search = Page.make("input", {type: "search", placeholder: "filter", "aria-label": "filter", size: 34, oninput: () => { words = search.value; box.scrollTop = 0; filter(); }});
   const count = Page.make("span", {class: "soft"}), head = Page.make("tr", {}), body = Page.make("tbody", {}), detail = Page.make("div", {class: "detail"});
   const box = Page.make("div", {class: "box runs trials", tabindex: 0, onscroll: () => rows(false)},
                         Page.make("table", {}, Page.make("thead", {}, head), body));
@@ -108,7 +108,8 @@ Page.draw.trials = (root, first) => {
     }), Page.make("th", {scope: "col"}, "architecture"));
   }
   function rows(fresh) {
-    const room = Math.ceil((box.clientHeight || 480) / tall), start = Math.max(0, Math.floor(box.scrollTop / tall) - 10);
+    const room = Math.ceil((box.clientHeight || 480) / tall), last = Math.max(0, shown.length - room);   // fewer rows may be left than were scrolled over
+    const start = Math.max(0, Math.min(last, Math.floor(box.scrollTop / tall)) - 10);
     const end = Math.min(shown.length, start + room + 20), now = `${start} ${end}`;
     if (!fresh && now === drawn) return;
     drawn = now;
