@@ -99,8 +99,9 @@ def exported(given: argparse.Namespace) -> Iterator[str]:
     inputs, what = compared_on(given, loaded, reader)
     dims, batch = tuple(reader.inputs.values()), given.batch or min(32, inputs[0].shape[next(iter(reader.inputs.values()))])
     single = tuple(x.float() if x.is_floating_point() else x for x in inputs)
-    record: dict[str, Any] = {"source": str(given.run), "space": loaded.space.name, "torch": torch.__version__, "compared_on": what,
-                              "genotype": loaded.genotype.to_json(), "batch": given.batch, "differences": {}, "milliseconds": {}}
+    record: dict[str, Any] = {"source": str(given.run), "space": loaded.space.name, "genotype": loaded.genotype.to_json(),
+                              "torch": torch.__version__, "compared_on": what, "batch": batch, "threads": given.threads,
+                              "differences": {}, "same_answer": {}, "milliseconds": {}, "seconds_to_write": {}}
 
     with folders.beside(given.output) as part, torch.no_grad():
         folders.write_plain(part, block, loaded, reader)
@@ -115,6 +116,7 @@ def exported(given: argparse.Namespace) -> Iterator[str]:
         yield f"compared on {what}, in batches of {batch}; differences are of the largest logit\n"
         yield f"  {'':8}{'difference':>12}{'same answer':>16}{'ms a batch':>12}{'written in':>12}"
         yield f"  {'float64':8}{double.of:12.1e}{f'{double.agree} of {double.count}':>16}"
+        record["differences"]["float64"] = double.of
         ours = in_batches(lambda x: reader.ours(net, x), single, dims, batch)
         first = tuple(x.narrow(dim, 0, min(batch, x.shape[dim])) for x, dim in zip(single, dims))
         record["milliseconds"]["network"] = milliseconds(lambda x: reader.ours(net, x), first)
@@ -122,15 +124,18 @@ def exported(given: argparse.Namespace) -> Iterator[str]:
         for name in ("plain", *given.formats):
             began = time.perf_counter()
             if name == "plain":
-                call, seconds = (lambda x: as_tuple(plain(*x))), ""
+                call, told = (lambda x: as_tuple(plain(*x))), ""
             else:
                 examples = examples_of(first, dims, given.batch)
                 formats[name].write(plain, examples, reader.inputs, reader.outputs, given.batch is None, part / formats[name].file)
-                seconds = f"{time.perf_counter() - began:.1f} s"
+                record["seconds_to_write"][name] = time.perf_counter() - began
+                told = f"{record['seconds_to_write'][name]:.1f} s"
                 call = formats[name].read(part / formats[name].file, given.threads)
             seen = apart(ours, in_batches(call, single, dims, batch))
             record["differences"][name], record["milliseconds"][name] = seen.of, milliseconds(call, first)
-            yield (f"  {name:8}{seen.of:12.1e}{f'{seen.agree} of {seen.count}':>16}{record['milliseconds'][name]:12.1f}{seconds:>12}")
+            record["same_answer"][name] = [seen.agree, seen.count]
+            line = f"  {name:8}{seen.of:12.1e}{f'{seen.agree} of {seen.count}':>16}{record['milliseconds'][name]:12.1f}{told:>12}"
+            yield line.rstrip()
         names = folders.move(part, given.output, earlier, record)
     yield f"\nwritten   {given.output}: {', '.join(names)}"
 
