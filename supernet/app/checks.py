@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
+from supernet.genotype import short
 from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Whole, expected
 
 # What options may be that no constructor takes by itself: those of the schemas. A part's own are in its signature.
@@ -103,8 +104,26 @@ def validate(cfg: DictConfig, script: str) -> None:
     check_options(cfg)
     if script in COMPILES:
         _validate_compile(cfg, COMPILES[script])
-    if script == "train_final" and cfg.epochs < 1:
-        raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+    if script == "train_final":
+        if cfg.epochs < 1:
+            raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+        if cfg.fit is not None:
+            budget_of(cfg.fit)
+
+
+BUDGETS = ("multiply_adds", "parameters")  # what `fit` counts
+
+
+def budget_of(text: str) -> tuple[str, float]:
+    """What is counted, and how much of it there may be. Raises UsageError."""
+    quantity, _, number = str(text).partition(":")
+    try:
+        budget = float(number)
+    except ValueError:
+        budget = math.nan
+    if quantity not in BUDGETS or not 0 < budget < math.inf:
+        raise UsageError(f"fit must be {' or '.join(f'{name}:NUMBER' for name in BUDGETS)}, as multiply_adds:600e6, got {short(text)}")
+    return quantity, budget
 
 
 def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:

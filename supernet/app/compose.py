@@ -16,6 +16,7 @@ from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
+from supernet.app.fitting import fit_sizes
 from supernet.app.lone_images import refuse_lone_images
 from supernet.app.options import named_on_command_line
 from supernet.app.rehearsal import check_draws, check_interfaces, check_ops, check_scalar
@@ -74,10 +75,15 @@ def of_stage(cfg: DictConfig, index: int) -> DictConfig:
     return own
 
 
+def network_options(cfg: DictConfig) -> dict[str, Any]:
+    """What the builder of a network takes beside its sizes."""
+    return OmegaConf.to_container(cfg.network, resolve=True) if cfg.network else {}
+
+
 def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, norm: Normalisation, device: torch.device,
             **more: Any) -> nn.Module:
     """The network with `candidates`, initialised from the seed, on the device."""
-    options = OmegaConf.to_container(cfg.network, resolve=True) if cfg.network else {}
+    options = network_options(cfg)
     if cfg.checkpoint_cells:
         options["checkpoint_cells"] = True
     try:
@@ -331,6 +337,7 @@ class FinalParts:
     loop: FinalLoop
     test: Loader
     backend: Backend
+    fitted: str | None = None  # what `fit` has found, in words
 
 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
@@ -348,8 +355,9 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         augment_in_graphs(Capturing(device), data, loaders.train)
     task = task.for_classes(loaders.class_counts, device)
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
-    net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
-                  device, **task.network_options())
+    norm = final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics)
+    fitted = None if cfg.fit is None else fit_sizes(cfg, space, genotype, {"norm": norm, **data.sizes, **network_options(cfg)})
+    net = network(cfg, space, space.candidates(genotype), data, norm, device, **task.network_options())
     refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
                        {"split.max_train": loaders.train}, data.example(device))
     position = Position()
@@ -362,7 +370,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
         shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent)
-    return FinalParts(device, data, loaders, task, net, loop, test, backend)
+    return FinalParts(device, data, loaders, task, net, loop, test, backend, fitted)
 
 
 def where_training_diverged(loop: FinalLoop, batch: Batch, otherwise: str) -> str:

@@ -138,6 +138,7 @@ class FinalConfig(Common):
     genotype: str = "latest"  # a file, a published name, or the newest search under `output`
     space: Any = None  # null: the space that the genotype names
     split: FinalSplit = field(default_factory=FinalSplit)
+    fit: str | None = None  # multiply_adds:600e6 or parameters:3e6: layers and channels that meet it, where the command line names none
     drop_path_prob: float = MISSING
     average: Any = MISSING  # of the weights over training
     report_test_every_epoch: bool = MISSING
