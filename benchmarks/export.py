@@ -111,7 +111,7 @@ def measured(name: str, weights: Path, formats: str, pictures: Path, where: Path
     """What the command found, and the file alone found. Raises RuntimeError: it was refused."""
     loaded = load(weights)
     reader = reader_of(loaded.network.plain())
-    real = ["--images", str(pictures)] if "x" in reader.inputs else []
+    real = ["--images", str(pictures)] if reader.reads_pictures else []
     print(f"\n{name}", flush=True)
     if export.main([str(weights), "-o", str(where / name), "--formats", formats, "--steps", "8", *real]):
         raise RuntimeError(f"{name} was not exported")

@@ -24,10 +24,11 @@ from supernet.data.digits import Digits
 from supernet.data.images import ImageData
 from supernet.data.preprocess import ImagePreprocessing
 from supernet.data.text import Text
-from supernet.exports import examples, folder, formats
+from supernet.exports import examples, folder, formats, writing
 from supernet.exports.comparison import apart, in_batches
 from supernet.exports.readers import reader_of
 from supernet.exports.source import source_of
+from supernet.exports.writing import as_tuple
 from supernet.genotype import Edge
 from supernet.networks.build import final_normalisation, search_normalisation
 from supernet.networks.written import class_name, identifier
@@ -36,7 +37,7 @@ from supernet.runs.weights import save_weights
 from supernet.spaces import darts, layerwise, nasbench201
 from supernet.spaces.named import named_space, names, space_again
 from tests.builders import with_statistics
-from tests.helpers import contents, run
+from tests.helpers import ROOT, contents, run
 
 NORM = final_normalisation("never", "running")
 IMAGES = {"num_classes": 10, "in_channels": 1, "image_size": (8, 8)}
@@ -70,8 +71,8 @@ def assert_same(net, where: Path) -> None:
     plain, reader = written(net, where), reader_of(net.plain())
     inputs = reader.noise(net, None, 3, 5, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        near = apart(reader.ours(net, single(inputs)), export.as_tuple(plain(*single(inputs))))
-        nearer = apart(reader.ours(net.double(), inputs), export.as_tuple(plain.double()(*inputs)))
+        near = apart(reader.ours(net, single(inputs)), as_tuple(plain(*single(inputs))))
+        nearer = apart(reader.ours(net.double(), inputs), as_tuple(plain.double()(*inputs)))
     assert near.of < 1e-6 and nearer.of < 1e-12 and nearer.agree == nearer.count > 0
 
 
@@ -166,7 +167,7 @@ for name in sys.argv[1:]:
     done = subprocess.run([sys.executable, "-I", "use.py", *wanted], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for name, ours in wanted.items():
-        found = export.as_tuple(torch.load(tmp_path / name / "found.pt", weights_only=True))
+        found = as_tuple(torch.load(tmp_path / name / "found.pt", weights_only=True))
         assert apart(ours, found).of < 1e-6
 
 
@@ -188,6 +189,13 @@ def test_a_cell_is_one_class_for_all_widths_and_a_line_a_node():
         "NormalCell(6)", "NormalCell(6)", "ReduceCell()", "NormalCell(12)", "ReduceCell()", "NormalCell(24)"]
     assert "self.dil_conv_3x3_2_5 = nn.Sequential(nn.ReLU(), DilatedConv(channels, 3), nn.BatchNorm2d(channels))" in text
     assert max(map(len, text.split("\n"))) <= 140 and "supernet" not in text and "ops" not in text
+
+
+def test_the_page_shows_what_is_written():
+    genotype = genotypes.find("darts_v2")
+    text = source_of(network(space_again(genotype.space, dict(genotype.arguments)), genotype).plain())
+    shown = re.findall(r"```python\n(class .*?)```", (ROOT / "docs" / "export.md").read_text(), re.S)
+    assert len(shown) == 2 and all(code in text for code in shown)
 
 
 def test_what_reaches_no_output_is_left_out_and_an_empty_node_is_zeros(tmp_path):
@@ -364,8 +372,8 @@ def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(trained,
     assert "not a file of weights" in refused(capsys, tmp_path / "not.pt", "-o", net)
     assert "pt2, onnx (plain is always written), got 'tflite'" in refused(capsys, weights, "-o", net, "--formats", "tflite")
     assert "--batch must be a whole number of 1 to 4096, got 0" in refused(capsys, weights, "-o", net, "--batch", "0")
-    assert "not.pt: cannot be read as an image" in refused(capsys, weights, "-o", net, "--images", tmp_path / "not.pt")
-    assert "no file in that folder" in refused(capsys, weights, "-o", net, "--images", tmp_path / "empty")
+    assert "not.pt cannot be read as an image" in refused(capsys, weights, "-o", net, "--images", tmp_path / "not.pt")
+    assert "there is no file in" in refused(capsys, weights, "-o", net, "--images", tmp_path / "empty")
     assert not net.exists() and not list(tmp_path.glob(".*"))
 
 
@@ -405,7 +413,7 @@ def test_an_interrupt_leaves_the_earlier_export_whole(weights, tmp_path, capsys,
     net = tmp_path / "net"
     assert export.main([str(weights), "-o", str(net)]) == 0
     before = contents(tmp_path)
-    monkeypatch.setattr(folder, "plain_module", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(writing, "plain_module", lambda *arguments: signal.raise_signal(signal.SIGINT))
     assert export.main([str(weights), "-o", str(net)]) == 130
     assert capsys.readouterr().err == f"interrupted: nothing in {net} was changed\n" and contents(tmp_path) == before
 

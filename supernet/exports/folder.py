@@ -66,6 +66,7 @@ def earlier_files(output: Path) -> list[str]:
 def beside(output: Path) -> Iterator[Path]:
     """A new folder next to `output`, for files that are moved when all of them are there; it is gone afterwards. Raises UsageError."""
     try:
+        output = output.resolve()  # `.` has a name too
         output.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
     except OSError as error:

@@ -20,6 +20,7 @@ class Reader(Protocol):
 
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+    reads_pictures: bool
 
     def noise(self, net: nn.Module, preprocess: Preprocessing | None, batch: int, steps: int, generator: torch.Generator) -> Tensors:
         """Random inputs of float64. steps: of a text, the items that are read in one call."""
@@ -35,6 +36,7 @@ class Reader(Protocol):
 class Images:
     inputs = {"x": 0}
     outputs = {"logits": 0}
+    reads_pictures = True
 
     def noise(self, net: nn.Module, preprocess: Preprocessing | None, batch: int, steps: int, generator: torch.Generator) -> Tensors:
         sizes = net.built.sizes
@@ -53,6 +55,7 @@ class Images:
 class Text:
     inputs = {"tokens": 1, "hidden": 0}
     outputs = {"logits": 1, "next_hidden": 0}
+    reads_pictures = False
 
     def noise(self, net: nn.Module, preprocess: Preprocessing | None, batch: int, steps: int, generator: torch.Generator) -> Tensors:
         sizes = net.built.sizes
