@@ -125,7 +125,8 @@ def measured(name: str, weights: Path, formats: str, pictures: Path, where: Path
     record["alone"] = alone(where / name, loaded.network, reader, inputs, where)
     print(f"alone: {record['alone']['difference']:.1e} of the largest, {record['alone']['same_answer']}", flush=True)
     kept = ("space", "compared_on", "batch", "threads", "torch", "differences", "same_answer", "milliseconds", "seconds_to_write", "alone")
-    return {key: record[key] for key in kept} | {"bytes": {path.name: path.stat().st_size for path in (where / name).iterdir()}}
+    sizes = {path.name: path.stat().st_size for path in (where / name).iterdir() if path.is_file()}
+    return {key: record[key] for key in kept} | {"bytes": sizes}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     given = parser.parse_args(argv)
     result = begun("export", argv, torch.device("cpu")) | {"networks": {}}
+    del result["benchmark"]  # by which `benchmarks.report` knows what it makes the README's figures of speed of
     data = ImageData(CIFAR10(given.root), Augment(pad=4))
     with tempfile.TemporaryDirectory() as made:
         where = Path(made)

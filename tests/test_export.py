@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,16 @@ from supernet.data.digits import Digits
 from supernet.data.images import ImageData
 from supernet.data.preprocess import ImagePreprocessing
 from supernet.data.text import Text
+from supernet.errors import UsageError
 from supernet.exports import examples, folder, formats, writing
 from supernet.exports.comparison import apart, in_batches
 from supernet.exports.readers import reader_of
 from supernet.exports.source import source_of
 from supernet.exports.writing import as_tuple
 from supernet.genotype import Edge
+from supernet.interfaces import InterfaceError
 from supernet.networks.build import final_normalisation, search_normalisation
-from supernet.networks.written import class_name, identifier
+from supernet.networks.written import Block, class_name, identifier
 from supernet.runs.loading import load
 from supernet.runs.weights import save_weights
 from supernet.spaces import darts, layerwise, nasbench201
@@ -193,7 +196,7 @@ def test_a_cell_is_one_class_for_all_widths_and_a_line_a_node():
 
 def test_the_page_shows_what_is_written():
     genotype = genotypes.find("darts_v2")
-    text = source_of(network(space_again(genotype.space, dict(genotype.arguments)), genotype).plain())
+    text = source_of(network(space_again(genotype.space, dict(genotype.arguments)), genotype, layers=6).plain())
     shown = re.findall(r"```python\n(class .*?)```", (ROOT / "docs" / "export.md").read_text(), re.S)
     assert len(shown) == 2 and all(code in text for code in shown)
 
@@ -306,7 +309,8 @@ def refused(capsys, *arguments) -> str:
     return said.err
 
 
-def test_a_trained_run_becomes_a_folder_that_classifies_images_by_itself(trained, tmp_path, capsys):
+def test_a_trained_run_becomes_a_folder_that_classifies_images_by_itself(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     net = tmp_path / "deep" / "net"
     assert export.main([str(trained), "-o", str(net)]) == 0
     said = capsys.readouterr().out
@@ -440,6 +444,23 @@ def test_a_plain_form_that_computes_something_else_is_found_out(weights, tmp_pat
     save_weights(weights, network(space, genotype), DATA, genotype, "hash")
     assert "the plain network does not compute the same" in refused(capsys, weights, "-o", tmp_path / "net")
     assert not (tmp_path / "net").exists()
+
+
+def test_a_network_of_ones_own_space_is_exported_from_python_and_must_say_how_it_is_written(weights, tmp_path):
+    loaded = load(weights)
+    lines = list(writing.export(loaded, tmp_path / "net"))
+    assert lines[-1].startswith(f"\nwritten   {tmp_path / 'net'}: ") and (tmp_path / "net" / "network.py").exists()
+    own = replace(loaded, network=torch.nn.Identity())
+    with pytest.raises(InterfaceError, match="the network of space toy: Identity lacks plain of supernet.networks.written.WritesItself"):
+        list(writing.export(own, tmp_path / "other"))
+    own.network.plain = lambda: Block("Network", "", {}, ["a", "b"], ["return a"])
+    with pytest.raises(UsageError, match="its forward must read \\(x\\) or \\(tokens, hidden\\), got \\(a, b\\)"):
+        list(writing.export(own, tmp_path / "other"))
+    with pytest.raises(UsageError, match="formats must be of pt2, onnx, got 'tflite'"):
+        list(writing.export(loaded, tmp_path / "other", formats=["tflite"]))
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        list(writing.export(loaded, tmp_path / "other", batch=0))
+    assert not (tmp_path / "other").exists()
 
 
 # ---- pre-processing

@@ -16,8 +16,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -107,10 +107,18 @@ def move(folder: Path, output: Path, earlier: list[str], record: Mapping[str, An
     return [*names, RECORD]
 
 
+class _Uncached(SourceFileLoader):
+    """Leaves no __pycache__ beside the file."""
+
+    def set_data(self, path: str, data: bytes, **mode: int) -> None:
+        pass
+
+
 def plain_module(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The network of a folder, made by its file, which is run: it must be one that was written here."""
-    made: ModuleType = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("plain_network", folder / SOURCE))
-    spec.loader.exec_module(made)
+    loader = _Uncached("plain_network", str(folder / SOURCE))
+    made = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(made)
     with torch.random.fork_rng(devices=[]):
         net = made.Network()
     net.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))

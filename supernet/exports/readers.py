@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ops.forms import NoPlainForm
 from supernet.data.augment import crop_size
 from supernet.data.preprocess import Preprocessing
 from supernet.exports import examples
@@ -74,8 +75,12 @@ READERS: tuple[Reader, ...] = (Images(), Text())
 
 
 def reader_of(block: Block) -> Reader:
-    """By the names of what the network reads."""
-    return next(reader for reader in READERS if list(reader.inputs) == list(block.inputs))
+    """By the names of what the network reads. Raises NoPlainForm: they are others."""
+    for reader in READERS:
+        if list(reader.inputs) == list(block.inputs):
+            return reader
+    known = " or ".join("(" + ", ".join(reader.inputs) + ")" for reader in READERS)
+    raise NoPlainForm(f"its forward must read {known}, got ({', '.join(block.inputs)})")
 
 
 def facts(preprocess: Preprocessing | None, class_names: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from supernet.exports.comparison import Call, apart, in_batches, milliseconds
 from supernet.exports.folder import beside, earlier_files, move, plain_module, write_plain
 from supernet.exports.formats import FORMATS, check_packages
 from supernet.exports.readers import Reader, reader_of
+from supernet.interfaces import check_interface
 from supernet.networks.measure import parameters
+from supernet.networks.written import WritesItself
 from supernet.ranges import Count, ranged
 from supernet.runs.loading import Loaded
 
@@ -46,11 +48,12 @@ def export(loaded: Loaded, output: str | Path, *, source: str = "the network", f
         raise UsageError(f"{source}: is a search, whose network still mixes its candidates: train what it found (train_final.py "
                          f"genotype={source}/genotype.json) and export that run")
     net = loaded.network
+    check_interface(net, WritesItself, f"the network of space {loaded.space.name}")
     try:
         block = net.plain()
+        reader = reader_of(block)
     except NoPlainForm as error:
         raise UsageError(f"{source}: cannot be written as a plain network: {error}") from error
-    reader = reader_of(block)
     dims = tuple(reader.inputs.values())
     inputs, what = _inputs(loaded, reader, source, images, batch, steps)
     count = inputs[0].shape[dims[0]]

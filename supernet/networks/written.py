@@ -6,6 +6,7 @@ Networks give theirs by `plain()`; `supernet.exports.source` makes a file of it.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
@@ -34,6 +35,13 @@ class Block:
     def tensors(self) -> dict[str, Tensor]:
         """Its state dict."""
         return {name: value for key, part in self.parts.items() for name, value in under(**{key: part.tensors}).items()}
+
+
+class WritesItself(Protocol):
+    """What a network must have to be written down."""
+
+    def plain(self) -> Block:
+        """It in plain PyTorch, in evaluation. Raises ops.forms.NoPlainForm."""
 
 
 def identifier(text: str) -> str:
