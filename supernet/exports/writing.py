@@ -49,6 +49,8 @@ def export(loaded: Loaded, output: str | Path, *, source: str = "the network", f
                          f"genotype={source}/genotype.json) and export that run")
     net = loaded.network
     check_interface(net, WritesItself, f"the network of space {loaded.space.name}")
+    if {p.device.type for p in net.parameters()} - {"cpu"}:
+        raise UsageError(f"{source}: is compared on the CPU, and lies elsewhere: load it with device='cpu'")
     try:
         block = net.plain()
         reader = reader_of(block)
