@@ -51,7 +51,9 @@ HAS_ONNX = not any(__import__("importlib").util.find_spec(name) is None for name
 def network(space, genotype, norm=NORM, **sizes):
     """A network of any space, as after a training."""
     text = space.sizes.get("layers") == 1
-    given = {"layers": space.sizes.get("layers", 3), "channels": 6, **({"vocabulary": 11, "batch_norm": False} if text else IMAGES)}
+    side = space.arguments.get("side", 8)
+    given = {"layers": 3, "channels": 6, **space.sizes,
+             **({"vocabulary": 11, "batch_norm": False} if text else IMAGES | {"image_size": (side, side)})}
     torch.manual_seed(0)
     return with_statistics(space.network(space.candidates(genotype), norm=norm, **given | sizes)).eval()
 

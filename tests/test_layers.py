@@ -17,7 +17,7 @@ ORDER = (*VALUES, "searchers", "weights",
          "training", "runs", "launchers", "evaluators", "select",  # the loops, what they leave behind
          "exports", "report",  # what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "export", "supernet")  # the commands by name; the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "predict", "export", "supernet")  # the commands, the package itself
 
 
 class Import(NamedTuple):

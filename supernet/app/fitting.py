@@ -19,7 +19,8 @@ def fit_sizes(cfg: DictConfig, space: Space, genotype: Genotype, options: dict[s
     command line names, or the space itself decides, stays. Returns a line that says so. options: what else the network is built with.
     Raises UsageError."""
     quantity, budget = budget_of(cfg.fit)
-    free = ("layers" not in space.sizes and not named("layers"), not named("channels"), False)
+    layers, channels = (name not in space.sizes and not named(name) for name in ("layers", "channels"))
+    free = (layers, channels, False)
     if not any(free):
         raise UsageError("fit has nothing to choose: layers and channels are both given")
 
