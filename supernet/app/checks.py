@@ -51,6 +51,7 @@ OPTIONS: Mapping[str, Any] = {
     "stage.inherit": Literal["weights", "none"],
     "stage.schedules": Literal["stage", "search"],
     "drop_path_prob": Fraction,
+    "lr_every": Literal["epoch", "step"],
     # of `supernet.rank` and `supernet.tabulate`
     "seeds": list[Seed] | Count,  # which ones, or how many
     "processes": Annotated[int, Range(1, 1024)],
@@ -103,6 +104,8 @@ def validate(cfg: DictConfig, script: str) -> None:
     check_options(cfg)
     if script in COMPILES:
         _validate_compile(cfg, COMPILES[script])
+    if cfg.get("lr_every") == "step" and cfg.compat.scheduler_step == "start":
+        raise UsageError("lr_every=step moves the learning rate within an epoch: pass compat.scheduler_step=end, got start")
     if script == "train_final" and cfg.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
 

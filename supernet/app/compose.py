@@ -29,6 +29,7 @@ from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.stacked import inherit_widened
+from supernet.networks.whiten import first_convolution, whiten
 from supernet.optim.descent import Descent, descend
 from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
@@ -352,6 +353,10 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
                   device, **task.network_options())
     refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
                        {"split.max_train": loaders.train}, data.example(device))
+    if cfg.whiten_first:
+        if loaders.sample is None:
+            raise UsageError(f"whiten_first=true is for images, and {data.name} is read as {data.item}s: pass whiten_first=false")
+        whiten(first_convolution(net), (images for images, _ in loaders.sample))
     position = Position()
 
     guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise))
@@ -361,7 +366,8 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
-        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent)
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent,
+        lr_every_step=cfg.lr_every == "step")
     return FinalParts(device, data, loaders, task, net, loop, test, backend)
 
 

@@ -138,8 +138,11 @@ class FinalConfig(Common):
     genotype: str = "latest"  # a file, a published name, or the newest search under `output`
     space: Any = None  # null: the space that the genotype names
     split: FinalSplit = field(default_factory=FinalSplit)
+    recipe: str = MISSING  # its name, for the record: chosen as recipe=...
     drop_path_prob: float = MISSING
     average: Any = MISSING  # of the weights over training
+    lr_every: str = "epoch"  # when the learning rate moves: epoch or step
+    whiten_first: bool = False  # the first convolution begins with filters that whiten the training images
     report_test_every_epoch: bool = MISSING
 
 

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from supernet.data.base import DataError, Images, Part
-from supernet.data.image_file import MODES, Seen, decode, look
+from supernet.data.crops import ResizedCrop
+from supernet.data.image_file import MODES, Seen, decode, decode_box, look
 from supernet.data.pixels import blank, blank_channels
 from supernet.ranges import Channels, Finite, NonNegative, Positive, Range, Side, ranged
 
@@ -190,6 +191,10 @@ class ImageFiles:
     def read(self, indices: Tensor) -> Tensor:
         return torch.stack([decode(self.paths[i], self.side, self.channels, background=self.background, white=self.white)
                             for i in indices.tolist()])
+
+    def crops(self, indices: Tensor, crop: ResizedCrop, numbers: Tensor, side: int) -> Tensor:
+        return torch.stack([decode_box(self.paths[i], side, self.channels, partial(crop.box, row), background=self.background,
+                                       white=self.white) for i, row in zip(indices.tolist(), numbers)])
 
     def look(self, indices: Tensor) -> tuple[Tensor, list[Seen]]:
         """As `read`, with what each file held."""

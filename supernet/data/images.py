@@ -35,7 +35,9 @@ class ImageData(Data):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        return {"num_classes": self.source.num_classes, "in_channels": self.source.in_channels, "image_size": self.source.image_size}
+        side = self.augment.crop
+        return {"num_classes": self.source.num_classes, "in_channels": self.source.in_channels,
+                "image_size": self.source.image_size if side is None else (side, side)}
 
     def check(self) -> None:
         self.source.check()
@@ -48,7 +50,7 @@ class ImageData(Data):
                 "background": getattr(source, "background", 255), "white": getattr(source, "white", None)}  # of those that read files
 
     def example(self, device: torch.device) -> Tensor:
-        return torch.zeros(1, self.source.in_channels, *self.source.image_size, device=device)
+        return torch.zeros(1, self.source.in_channels, *self.sizes["image_size"], device=device)
 
     def search(self, loading: Loading, *, split: Mapping[str, Any], augment_val: bool,
                generators: Mapping[str, torch.Generator]) -> SearchLoaders:
