@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
-from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Whole, expected
+from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Share, Whole, expected
 
 # What options may be that no constructor takes by itself: those of the schemas. A part's own are in its signature.
 OPTIONS: Mapping[str, Any] = {
@@ -51,6 +51,8 @@ OPTIONS: Mapping[str, Any] = {
     "stage.inherit": Literal["weights", "none"],
     "stage.schedules": Literal["stage", "search"],
     "drop_path_prob": Fraction,
+    "distillation.temperature": Positive,
+    "distillation.weight": Share,
     "lr_every": Literal["epoch", "step"],
     # of `supernet.rank` and `supernet.tabulate`
     "seeds": list[Seed] | Count,  # which ones, or how many

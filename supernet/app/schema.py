@@ -133,6 +133,14 @@ class SearchConfig(Common):
 
 
 @dataclass
+class Distilled:
+    """How a training learns of its `teacher`."""
+
+    temperature: float = 4.0  # that softens both networks' probabilities
+    weight: float = 0.9  # of the teacher; the labels have the rest
+
+
+@dataclass
 class FinalConfig(Common):
     script: str = "final"
     genotype: str = "latest"  # a file, a published name, or the newest search under `output`
@@ -142,6 +150,9 @@ class FinalConfig(Common):
     drop_path_prob: float = MISSING
     average: Any = MISSING  # of the weights over training
     lr_every: str = "epoch"  # when the learning rate moves: epoch or step
+    init: str | None = None  # a run's folder or weights.pt whose weights are begun with: of the genotype, or of a search in its space
+    teacher: str | None = None  # a run's folder or weights.pt whose network teaches this one beside the labels
+    distillation: Distilled = field(default_factory=Distilled)
     whiten_first: bool = False  # the first convolution begins with filters that whiten the training images
     report_test_every_epoch: bool = MISSING
 

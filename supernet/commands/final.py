@@ -86,7 +86,7 @@ def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
     held_out = f"{len(split.val)} held out for validation" if parts.loop.val else "none held out"
     return [*parts.loaders.about, f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})",
             f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters",
-            f"recipe {cfg.recipe}: tested and kept are {parts.loop.average.name}",
+            *parts.notes, f"recipe {cfg.recipe}: tested and kept are {parts.loop.average.name}",
             *retraining_note(cfg.genotype, HydraConfig.get().runtime.choices["protocol"], cfg.recipe)]
 
 

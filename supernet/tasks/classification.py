@@ -1,5 +1,6 @@
 """Classification of images."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from supernet.errors import UsageError
 from supernet.ranges import Fraction, NonNegative, ranged
 from supernet.tasks.base import Batch, Result, State, counted, single
-from supernet.tasks.distillation import Distillation
+from supernet.tasks.distillation import Distillation, Teacher
 from supernet.tasks.mixing import Mixed, Mixing
 from supernet.weights import EdgeWeights
 
@@ -46,6 +47,12 @@ class Classification:
             if len(weights) != len(counts):
                 raise UsageError(f"task.class_weights must be one number for each of the {len(counts)} classes, got {len(weights)}")
             made._weight = torch.tensor(weights, dtype=torch.float32, device=device)
+        return made
+
+    def taught_by(self, teacher: Teacher, temperature: float, weight: float) -> "Classification":
+        """The same, bound to the same classes, learning of a teacher too."""
+        made = copy.copy(self)
+        made.distillation = Distillation(teacher, temperature=temperature, weight=weight)
         return made
 
     def _loss(self, logits: Tensor, targets: Tensor, training: bool) -> Tensor:

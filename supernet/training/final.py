@@ -1,7 +1,7 @@
 """The loop that trains a final network. It moves parts and tells a `Recorder`; it prints nothing itself."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,12 +45,13 @@ class FinalLoop:
     streams: Streams = field(default_factory=Streams)
     average: Average = field(default_factory=NoAverage)
     descend: Descent = descend  # how the weights take their step
+    more: Mapping[str, Stateful] = field(default_factory=dict)  # what else a checkpoint holds
     lr_every_step: bool = False  # the learning rate moves within an epoch too
 
     def stateful(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
-                "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}
+                "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position, **self.more}
 
     @cached_property
     def averaged(self) -> list[Tensor]:
