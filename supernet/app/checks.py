@@ -34,6 +34,7 @@ OPTIONS: Mapping[str, Any] = {
     "compat.pool_norm": Literal["search", "always", "never"],
     "split.mode": Literal["index_order", "stratified", "shuffled"],
     "split.train_portion": Portion,  # the rest trains the alphas
+    "split.portion": Annotated[float, Range(0, 1, above=True)],
     "split.val_portion": Fraction,
     "split.max_train": Count | None,
     "split.max_val": Count | None,

@@ -73,6 +73,7 @@ class Common:
 class SearchSplit:
     mode: str = MISSING  # index_order, stratified, shuffled
     train_portion: float = MISSING  # of the training images; the rest trains the alphas
+    portion: float = 1.0  # of the training images that take part at all; with mode=stratified, of each class
     max_train: int | None = None
     max_val: int | None = None
     shared: bool = False  # all training images for the weights and for the alphas, each in batches of their own

@@ -30,6 +30,7 @@ class Folder:
     begin with a dot are passed over.
 
     `val`: the directory beside train that holds a validation part of its own, with the same classes; None for none. "val" may be absent.
+    `test`: that of the test part.
 
     Images are decoded, resized so that the short side is `image_size` pixels, cut to the centre square, and made grey or RGB
     (`in_channels` 1 or 3). What is transparent is laid over a grey of `background`, 0 (black) to 255. `white` is the value that is white in
@@ -49,18 +50,21 @@ class Folder:
         mean: Sequence[Finite] | None = None,
         std: Sequence[Positive] | None = None,
         val: str | None = "val",
+        test: str = "test",
         background: Annotated[int, Range(0, 255)] = 255,
         white: Positive | None = None,
     ) -> None:
         if in_channels not in MODES:
             raise DataError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}")
-        if val in ("train", "test", ""):
-            raise DataError(f"val must name a directory of its own beside train and test, or be null, got {val!r}")
+        if val in ("train", test, ""):
+            raise DataError(f"val must name a directory of its own beside train and {test}, or be null, got {val!r}")
+        if test in ("train", ""):
+            raise DataError(f"test must name a directory of its own beside train, got {test!r}")
         self.root = Path(root)
         self.image_size = (image_size, image_size)
         self.in_channels = in_channels
         self.resident_mb = resident_mb
-        self.val, self.background, self.white = val, background, white
+        self.val, self.test_name, self.background, self.white = val, test, background, white
         self.mean = tuple(mean or IMAGENET[in_channels][0])
         self.std = tuple(std or IMAGENET[in_channels][1])
         if not len(self.mean) == len(self.std) == in_channels:
@@ -68,7 +72,7 @@ class Folder:
 
     def check(self) -> None:
         self._check_images("train")
-        for part in (*self._own_val, *(["test"] if (self.root / "test").is_dir() else [])):
+        for part in (*self._own_val, *([self.test_name] if (self.root / self.test_name).is_dir() else [])):
             odd = sorted(set(self.class_names) ^ set(self._classes(part)))
             if odd:
                 raise DataError(f"{self.root}/train and {self.root}/{part} must have the same classes; only one has {', '.join(odd)}")
@@ -78,7 +82,7 @@ class Folder:
         return self._read("train", *self._own_val)
 
     def test(self) -> Part:
-        return self._read("test")
+        return self._read(self.test_name)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
