@@ -54,9 +54,9 @@ class Augment:
     `flip`: mirror half of the images, left to right. `cutout`: side of the square set to zero after normalisation, even, 0 for
     none; its centre is uniform over the image and what reaches over the border is clipped (DeVries & Taylor 2017), so that the
     hole is often smaller than `cutout` squared.
-    `alternate_flips`: an image is mirrored, or not, by chance in the first pass, and from then on in every second one (Jordan 2024), so
-    that two passes show all images both ways. `policy`: RandAugment or TrivialAugment. `resized_crop`: in place of the padding, a random
-    part of the image resized to `crop`, or to the image's size; of files, which are then cut before they are resized.
+    `alternate_flips`: half of the images, always the same ones, are mirrored in the first pass, the others in the next, and so on, so that
+    two passes show all images both ways (Jordan 2024). `policy`: RandAugment or TrivialAugment. `resized_crop`: in place of the padding, a
+    random part of the image resized to `crop`, or to the image's size; files are cut before they are resized.
     """
 
     pad: Whole | None = 0

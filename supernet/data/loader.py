@@ -36,7 +36,7 @@ class Loader:
     that draw nothing: where `crop` cuts parts of `side` pixels out of the images, its numbers are drawn here, for each batch from a seed
     that is drawn once a pass, and sent with the positions, so that neither the number of workers nor how far they read ahead counts.
 
-    alternate_flips: mirrors half of the images in the first pass, drawn from the generator's seed, and the others in the next.
+    alternate_flips: mirrors half of the images, always the same ones, in the first pass, and the others in the next.
     """
 
     def __init__(
@@ -85,8 +85,7 @@ class Loader:
         self._pass_seed = 0
         self._mirrored = None
         if alternate_flips:
-            own = torch.Generator().manual_seed(generator.initial_seed())
-            self._mirrored = torch.randint(2, (len(images),), generator=own).bool().to(self.device)
+            self._mirrored = torch.randint(2, (len(images),), generator=torch.Generator().manual_seed(0)).bool().to(self.device)
         self._draw = make_draw(sampling, self.labels[self.indices])
         self._order = self.indices.new_empty(0)  # positions in `indices`, for this pass; empty before the first
 
@@ -107,8 +106,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if len(self._order) == 0 or self.position == len(self):
-            self.restart()
-            self._order = self._new_order()
+            self.position, self._order = 0, self._new_order()
             self.passes += 1
             if self.crop is not None:
                 self._pass_seed = int(torch.randint(2**62, (), generator=self.generator, device=self.device))
@@ -136,8 +134,8 @@ class Loader:
                       dtype=self.dtype, crop=self.crop, side=self.side)
 
     def restart(self) -> None:
-        """Give up the rest of this pass: the next iteration starts a new one."""
-        self.position = 0
+        """Give up the rest of this pass, and the count of passes: the next iteration starts a new one, as the first."""
+        self.position = self.passes = 0
         self._order = self.indices.new_empty(0)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The loop that trains a final network. It moves parts and tells a `Recorder`; it prints nothing itself."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +46,7 @@ class FinalLoop:
     average: Average = field(default_factory=NoAverage)
     descend: Descent = descend  # how the weights take their step
     more: Mapping[str, Stateful] = field(default_factory=dict)  # what else a checkpoint holds
+    notes: Sequence[str] = ()  # what it begins with, lines for people
     lr_every_step: bool = False  # the learning rate moves within an epoch too
 
     def stateful(self) -> dict[str, Stateful]:
@@ -87,10 +88,17 @@ class FinalLoop:
         return stats
 
 
-def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
-    """Trains a final network from where `loop.position` stands. `loop.test`, where given, is evaluated after every epoch."""
+def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder, *, until: int | None = None,
+              enough: Callable[[], bool] = lambda: False) -> None:
+    """Trains a final network from where `loop.position` stands. `loop.test`, where given, is evaluated after every epoch.
+
+    until: stops after that epoch, so that the training can be gone on with; learning rate and drop path run over all `epochs`. enough:
+    asked before every epoch, whether the training is to end there.
+    """
     position, steps = loop.position, len(loop.train)
-    for epoch in range(position.epoch, epochs):
+    for epoch in range(position.epoch, epochs if until is None else min(until, epochs)):
+        if enough():
+            return
         started = time.perf_counter()
         lr = loop.rate(epoch, epochs)
         loop.net.drop_path_prob = loop.drop_path_prob * epoch / epochs  # DARTS, train.py: 0 in the first epoch
