@@ -3,11 +3,12 @@ images, and the box that they mean in an image whose size only who opens it know
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from supernet.ranges import Positive, ranged
+from supernet.ranges import Range, ranged
 
 TRIES = 10  # boxes that are tried before the centre is taken [torchvision]
 
@@ -18,14 +19,8 @@ class ResizedCrop:
     """A box of `smallest` to 1 of an image's area, with sides in a ratio of 1 / `widest` to `widest` (width by height, uniform in its
     logarithm), is resized to the square that the network reads."""
 
-    smallest: Positive = 0.08
-    widest: Positive = 4 / 3
-
-    def __post_init__(self) -> None:
-        if self.smallest > 1:
-            raise ValueError(f"resized_crop.smallest must be a share of the area, at most 1, got {self.smallest}")
-        if self.widest < 1:
-            raise ValueError(f"resized_crop.widest must be a ratio of at least 1, got {self.widest}")
+    smallest: Annotated[float, Range(0, 1, above=True)] = 0.08
+    widest: Annotated[float, Range(1, 1000)] = 4 / 3
 
     @property
     def numbers(self) -> int:

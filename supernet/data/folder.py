@@ -30,7 +30,7 @@ class Folder:
     begin with a dot are passed over.
 
     `val`: the directory beside train that holds a validation part of its own, with the same classes; None for none. "val" may be absent.
-    `test`: that of the test part.
+    `test`: that of the test part. `name`: what runs call the data set.
 
     Images are decoded, resized so that the short side is `image_size` pixels, cut to the centre square, and made grey or RGB
     (`in_channels` 1 or 3). What is transparent is laid over a grey of `background`, 0 (black) to 255. `white` is the value that is white in
@@ -38,8 +38,6 @@ class Folder:
     most `resident_mb` MiB is held in memory; a larger one is decoded as it is read. `mean` and `std` are by default ImageNet's, not
     measured here.
     """
-
-    name = "folder"
 
     def __init__(
         self,
@@ -51,6 +49,7 @@ class Folder:
         std: Sequence[Positive] | None = None,
         val: str | None = "val",
         test: str = "test",
+        name: str = "folder",
         background: Annotated[int, Range(0, 255)] = 255,
         white: Positive | None = None,
     ) -> None:
@@ -60,7 +59,7 @@ class Folder:
             raise DataError(f"val must name a directory of its own beside train and {test}, or be null, got {val!r}")
         if test in ("train", ""):
             raise DataError(f"test must name a directory of its own beside train, got {test!r}")
-        self.root = Path(root)
+        self.root, self.name = Path(root), name
         self.image_size = (image_size, image_size)
         self.in_channels = in_channels
         self.resident_mb = resident_mb

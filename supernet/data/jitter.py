@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from supernet.data.base import DataError
 from supernet.data.policies import brightness, color, contrast
-from supernet.ranges import NonNegative, ranged
+from supernet.ranges import NonNegative, Range, ranged
 
 
 @ranged
@@ -22,11 +22,7 @@ class ColorJitter:
     brightness: NonNegative = 0.0
     contrast: NonNegative = 0.0
     saturation: NonNegative = 0.0
-    hue: NonNegative = 0.0
-
-    def __post_init__(self) -> None:
-        if self.hue > 0.5:
-            raise DataError(f"jitter.hue must be at most 0.5, half of the circle, got {self.hue}")
+    hue: Annotated[float, Range(0, 0.5)] = 0.0
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Three factors and a turn for each image, float32 (B, 4)."""

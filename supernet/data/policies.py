@@ -6,12 +6,12 @@ kind of operation and keeps what its own one gives, so that nothing waits for th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from supernet.ranges import Count, Whole, ranged
+from supernet.ranges import Range, ranged
 
 BINS = 31  # of a magnitude: 0 to 30 [RandAugment; torchvision]
 # As the two papers and torchvision have them, in torchvision's order. Those of `GEOMETRIC` move pixels, the others change their values.
@@ -53,12 +53,8 @@ class Policy(Protocol):
 class RandAugment:
     """`num_ops` operations, each drawn uniformly, at one `magnitude` of 0..30 (Cubuk et al. 2020; magnitudes as in torchvision)."""
 
-    num_ops: Count = 2
-    magnitude: Whole = 9
-
-    def __post_init__(self) -> None:
-        if self.magnitude >= BINS:
-            raise ValueError(f"magnitude must be 0..{BINS - 1}, got {self.magnitude}")
+    num_ops: Annotated[int, Range(1, 16)] = 2
+    magnitude: Annotated[int, Range(0, BINS - 1)] = 9
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Chosen, ...]:
         like = {"generator": generator, "device": generator.device}
