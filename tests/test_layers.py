@@ -17,7 +17,8 @@ ORDER = (*VALUES, "searchers", "weights",
          "training", "runs", "launchers", "evaluators", "select",  # the loops, what they leave behind
          "exports", "report",  # what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "predict", "export", "supernet")  # the commands, the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "ensemble", "reproduce", "predict", "export",  # the commands by name
+         "supernet")  # the package itself
 
 
 class Import(NamedTuple):
