@@ -43,7 +43,7 @@ class SearchEvaluator:
 
     gives: frozenset[str] = frozenset()
     shortens = False
-    shortest = 1.0
+    shortest = 0.0
     costs: Mapping[str, Known] = {}
     images_before = 0
 
