@@ -13,6 +13,7 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+import supernet
 from supernet.app.build import space_from
 from supernet.app.checks import validate
 from supernet.app.command_line import one_line
@@ -106,6 +107,8 @@ def test_a_search_of_a_table_reads_no_data_and_builds_no_network(where):
     assert values["genotype"] == best.genotype.to_json() and values["found/accuracy"] == best.scores[0]
     assert values["spent/trials"] == 12 and values["spent/images"] == 0
     assert values["spent/simulated_s"] == pytest.approx(sum(trial.simulated_s for trial in trials))
+    with pytest.raises(Mendable, match="that search had no supernet"):
+        supernet.load(folder.path)
     assert values["table/digits/test_accuracy"] == table.value(best.genotype, "test"), "what only a yardstick sees"
 
 
