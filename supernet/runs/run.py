@@ -441,13 +441,13 @@ def listed(differing: Sequence[tuple[str, Any, Any]], *, most: int = 4) -> str:
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int, item: str = "image") -> str:
-    """One epoch in one line of text."""
+    """One epoch in one line of text: of evaluations what is known of training too."""
     parts = [f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}"]
     for name in ("train", "val", "test"):
         if record.get(f"{name}_loss") is not None:
             known = {f"{name}_loss", f"{name}_accuracy"}
             others = [f"{key.removeprefix(f'{name}_').replace('_', ' ')} {value:.4g}" for key, value in record.items()
-                      if key.startswith(f"{name}_") and key not in known]
+                      if key.startswith(f"{name}_") and key not in known and f"train_{key.removeprefix(f'{name}_')}" in record]
             parts.append(" ".join([f"{name} loss {record[f'{name}_loss']:.4f} acc {record[f'{name}_accuracy']:.2f} %", *others]))
     if "genotype" in record:
         parts.append(f"genotype {record['genotype']}")
