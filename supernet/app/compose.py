@@ -360,8 +360,8 @@ def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.opti
     for penalty in search.penalties:
         check_scalar(f"penalty {type(penalty).__qualname__}", penalty(torch.ones(()), draw, search.relaxation))
     genotype = loop.select(mean)
-    known = {*(f"{part}_{name}" for part in ("train", "val") for name in search.task.metrics({"loss": 1.0, "accuracy": 0.0})),
-             *free_values(space, genotype, mean, loop.cost)}
+    known = {*(f"train_{name}" for name in search.task.metrics({"loss": 1.0, "accuracy": 0.0})),
+             *(f"val_{name}" for name in search.task.gives), *free_values(space, genotype, mean, loop.cost)}
     for monitor in loop.monitors.values():
         monitor.check(search, known)
         known |= set(monitor.gives)

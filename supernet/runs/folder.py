@@ -67,6 +67,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.weights = path / "weights.pt"
+        self.predictions = path / "predictions.npz"
         self._lock = path / ".lock"
 
     @classmethod

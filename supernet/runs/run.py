@@ -199,6 +199,9 @@ class Run:
         sync = trial.wall_s > 0.01 or now - self._synced_at > 1
         self.trials.append(trial.to_json(), sync=sync, chained=True)
         self._trials, self._synced_at = self._trials + 1, now if sync else self._synced_at
+        if sync and trial.refused is None:
+            record = {"number": trial.number, "score": trial.scores[0], **trial.metrics}
+            self.tracker.log(self.position.step + self._trials, {f"trial/{name}": value for name, value in record.items()})
         if self.interrupt.signal is not None:
             self.save()
             raise Interrupted
@@ -215,7 +218,7 @@ class Run:
         folder = self.folder
         plain = {name: value for name, value in values.items() if type(value) in (bool, int, float, str)}
         if folder.cell_png.exists():
-            self.tracker.image(self.position.step, "cell", lambda: folder.cell_png)
+            self.tracker.image(self.position.step + self._trials, "cell", lambda: folder.cell_png)
         self.tracker.results(plain | {"found": genotype.digest})
         for kind, paths in (("genotype", (folder.genotype, folder.genotype_text, folder.cell_svg, folder.cell_png)),
                             ("report", (folder.report,))):
@@ -438,13 +441,13 @@ def listed(differing: Sequence[tuple[str, Any, Any]], *, most: int = 4) -> str:
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int, item: str = "image") -> str:
-    """One epoch in one line of text."""
+    """One epoch in one line of text: of evaluations what is known of training too."""
     parts = [f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}"]
     for name in ("train", "val", "test"):
         if record.get(f"{name}_loss") is not None:
             known = {f"{name}_loss", f"{name}_accuracy"}
             others = [f"{key.removeprefix(f'{name}_').replace('_', ' ')} {value:.4g}" for key, value in record.items()
-                      if key.startswith(f"{name}_") and key not in known]
+                      if key.startswith(f"{name}_") and key not in known and f"train_{key.removeprefix(f'{name}_')}" in record]
             parts.append(" ".join([f"{name} loss {record[f'{name}_loss']:.4f} acc {record[f'{name}_accuracy']:.2f} %", *others]))
     if "genotype" in record:
         parts.append(f"genotype {record['genotype']}")

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from supernet.genotype import Genotype
 from supernet.relaxations.base import Relaxation
-from supernet.tasks.base import Batch
+from supernet.tasks.base import Batch, means
 
 
 class Stateful(Protocol):
@@ -62,8 +63,7 @@ class Totals:
 
     def means(self) -> dict[str, float]:
         """`loss` an image, `accuracy` in percent. Reads the device."""
-        loss, correct, count = self.sums.tolist()
-        return {"loss": loss / count, "accuracy": 100 * correct / count} if count else {"loss": float("nan"), "accuracy": float("nan")}
+        return means(dict(zip(("loss", "correct", "count"), self.sums.tolist())))
 
     def reset(self) -> None:
         self.sums.zero_()
@@ -73,6 +73,26 @@ class Totals:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sums.copy_(state["sums"])
+
+
+class Sums:
+    """All sums that a task gives of the batches of an evaluation, by name, of any shape, kept on the device until they are read. Whole
+    numbers are summed as such, others in double precision."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, stats: Mapping[str, Tensor]) -> None:
+        for name, value in stats.items():
+            wide = torch.float64 if value.is_floating_point() else torch.int64
+            if name in self.sums:
+                self.sums[name] += value
+            else:
+                self.sums[name] = value.to(wide, copy=True)
+
+    def on_host(self) -> dict[str, np.ndarray]:
+        """Empty where nothing was added. Reads the device."""
+        return {name: value.cpu().numpy() for name, value in self.sums.items()}
 
 
 @dataclass
