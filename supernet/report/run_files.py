@@ -17,7 +17,7 @@ from supernet.runs.folder import RunFolder, plain_options
 MAX_BYTES = 2**28          # of a file, and of what one unpacks to
 MAX_CHECKPOINT_BYTES = 2**31
 MAX_TEXT = 200_000         # characters of a file shown as text
-UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError, Mendable, *DAMAGED)
+UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError, MemoryError, Mendable, *DAMAGED)
 
 
 class RunFiles:

@@ -182,12 +182,15 @@ class RunFolder:
     def is_locked(self) -> bool:
         """Whether a live process holds the lock (also when it is this one)."""
         try:
-            with open(self._lock, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
+            descriptor = os.open(self._lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a stranger's may be a pipe
         except FileNotFoundError:
             return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
         except BlockingIOError:
             return True
+        finally:
+            os.close(descriptor)
         return False
 
 

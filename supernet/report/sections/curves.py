@@ -20,8 +20,10 @@ CHARTS = (
     Chart("Learning rate of alpha", "", {"alpha": "alpha_lr"}),
 )
 LAST = (Chart("Seconds an epoch", "s", {"seconds": "seconds"}), Chart("Items a second", "", {"items": "items_per_s"}))
-SPLIT = {"alpha_entropy": ("Entropy of the weights", "nats"), "alpha_gap": ("Lead of the strongest op over the next", "weight"),
-         "table": ("", "")}  # names before a slash
+SPLIT = {"alpha_entropy": ("Entropy of the weights", "nats"),  # names before a slash
+         "alpha_gap": ("Lead of the strongest op over the next", "weight")}
+MAX_CHARTS = 60
+MAX_LINES = 24  # of a chart
 # What the record of an epoch holds beside what is measured.
 PLACES = {"epoch", "step", "stage", "genotype", "kind", "elapsed_s"}
 
@@ -29,16 +31,20 @@ PLACES = {"epoch", "step", "stage", "genotype", "kind", "elapsed_s"}
 def shown(run: RunFiles) -> Drawn:
     if not run.records:
         raise Missing("the run has no records of epochs in metrics.jsonl")
-    found = [drawn for one in (*CHARTS, *others(run), *LAST) if (drawn := chart(run, one))]
+    more = others(run)
+    found = [drawn for one in (*CHARTS, *more[:MAX_CHARTS], *LAST) if (drawn := chart(run, one))]
     if not found:
         raise Missing("the records in metrics.jsonl hold no numbers")
     note = page.paragraph("Against epochs done. Drag over a stretch to look closer, double-click to go back; a click on a name hides its "
                           "line.", soft=True)
+    left = sum(len(one.lines) for one in more[MAX_CHARTS:])
+    if left:
+        note += page.paragraph(f"The first {MAX_CHARTS} other quantities are shown; metrics.jsonl holds {left} more.", soft=True)
     return Drawn(note + drawing("curves", kind="charts", label="curves of what was recorded"), {"curves": found})
 
 
 def others(run: RunFiles) -> Sequence[Chart]:
-    """Those of one name before a slash share theirs."""
+    """Those of one name before a slash share theirs, MAX_LINES at most."""
     known = {*PLACES, *(key for one in (*CHARTS, *LAST) for key in one.lines.values())}
     found = {key for r in run.records for key, value in r.items() if is_number(value) and key not in known}
     groups: dict[str, dict[str, str]] = {}
@@ -46,4 +52,10 @@ def others(run: RunFiles) -> Sequence[Chart]:
         name, _, line = key.partition("/")
         if name != "table" or not line:
             groups.setdefault(name, {})[line or name] = key
-    return [Chart(*SPLIT.get(name, (plain(name.replace("_", " ")).capitalize(), "")), lines=keys) for name, keys in groups.items()]
+    found = []
+    for name, keys in groups.items():
+        title, unit = SPLIT.get(name, (plain(name.replace("_", " ")).capitalize(), ""))
+        lines = list(keys.items())
+        for n in range(0, len(lines), MAX_LINES):
+            found.append(Chart(title if n == 0 else f"{title} ({n // MAX_LINES + 1})", unit, dict(lines[n:n + MAX_LINES])))
+    return found
