@@ -15,6 +15,8 @@ from supernet.report.run_files import UNEXPECTED, RunFiles
 from supernet.report.sections import (
     against_table,
     cells,
+    classes,
+    confusion,
     costs,
     curves,
     environment,
@@ -24,6 +26,7 @@ from supernet.report.sections import (
     result,
     sureness,
     timeline,
+    trials,
     weights,
 )
 
@@ -42,6 +45,9 @@ class Part(NamedTuple):
 SECTIONS = (
     Part("result", "Result", result.shown),
     Part("cells", "Cells", cells.shown),
+    Part("classes", "Test, class by class", classes.shown),
+    Part("confusion", "Confusion matrix of the test", confusion.shown),
+    Part("trials", "Trials", trials.shown),
     Part("weights", "Weights of the ops over time", weights.shown),
     Part("curves", "Curves", curves.shown),
     Part("against-table", "Against the table", against_table.shown),

@@ -48,14 +48,15 @@ def paragraph(text: str, soft: bool = False) -> str:
     return f'<p class="soft">{escape(text)}</p>' if soft else f"<p>{escape(text)}</p>"
 
 
-def table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), tall: bool = False, prose: int = 0) -> str:
+def table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), tall: bool = False, prose: int = 0, numbers: bool = False) -> str:
     """The first cell of each row is its heading. A tall table scrolls inside a box of limited height. prose: the column, from 1, that holds
-    sentences."""
+    sentences. One of numbers sets them at the right."""
     lines = ["<tr>" + "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"] if head else []
     for first, *rest in rows:
         cells = "".join(('<td class="prose">' if n == prose else "<td>") + f"{escape(cell)}</td>" for n, cell in enumerate(rest, start=2))
         lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
-    return f'<div class="box{" tall" if tall else ""}" tabindex="0"><table>' + "\n".join(lines) + "</table></div>"
+    words = " ".join(["box", *(["tall"] if tall else []), *(["numbers"] if numbers else [])])
+    return f'<div class="{words}" tabindex="0"><table>' + "\n".join(lines) + "</table></div>"
 
 
 def preformatted(text: str, wrap: bool = False) -> str:

@@ -91,6 +91,11 @@ class RunFiles:
         except UNEXPECTED:
             return {}
 
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether nothing learned here which architecture is best: of a final training, and of a search by trials alone."""
+        return self.script == "train_final" or (self.folder.trials.exists() and not self.folder.alphas.exists())
+
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """Of each epoch, in order; of one written twice (a search that went back) the later counts."""

@@ -10,7 +10,11 @@ from supernet.report.series import Chart, chart
 
 CHARTS = (
     Chart("Loss", "nats", {"train": "train_loss", "validation": "val_loss", "test": "test_loss"}),
-    Chart("Accuracy", "%", {"train": "train_accuracy", "validation": "val_accuracy", "test": "test_accuracy"}),
+    Chart("Accuracy", "%", {"train": "train_accuracy", "validation": "val_accuracy", "validation, top 5": "val_top5_accuracy",
+                            "test": "test_accuracy"}),
+    Chart("Precision, recall and F1 of validation", "%, mean over classes", {"precision": "val_precision_macro",
+                                                                            "recall": "val_recall_macro", "F1": "val_f1_macro"}),
+    Chart("Calibration error of validation", "%, expected", {"validation": "val_expected_calibration_error"}),
     Chart("Bits per character", "bits", {"train": "train_bits_per_character", "validation": "val_bits_per_character"}),
     Chart("Perplexity", "", {"train": "train_perplexity", "validation": "val_perplexity"}),
     Chart("Ops without parameters", "share of the kept edges",
@@ -26,9 +30,15 @@ MAX_CHARTS = 60
 MAX_LINES = 24  # of a chart
 # What the record of an epoch holds beside what is measured.
 PLACES = {"epoch", "step", "stage", "genotype", "kind", "elapsed_s"}
+# What is recorded and has no chart of its own: it lies beside another that has.
+BESIDE = {"val_balanced_accuracy", "val_precision_weighted", "val_recall_weighted", "val_f1_weighted", *(
+    f"test_{name}" for name in ("top5_accuracy", "balanced_accuracy", "expected_calibration_error", *(
+        f"{score}_{average}" for score in ("precision", "recall", "f1") for average in ("macro", "weighted"))))}
 
 
-def shown(run: RunFiles) -> Drawn:
+def shown(run: RunFiles) -> Drawn | None:
+    if not run.records and run.folder.trials.exists():
+        return None  # a search by trials need not train anything
     if not run.records:
         raise Missing("the run has no records of epochs in metrics.jsonl")
     more = others(run)
@@ -45,7 +55,7 @@ def shown(run: RunFiles) -> Drawn:
 
 def others(run: RunFiles) -> Sequence[Chart]:
     """Those of one name before a slash share theirs, MAX_LINES at most."""
-    known = {*PLACES, *(key for one in (*CHARTS, *LAST) for key in one.lines.values())}
+    known = {*PLACES, *BESIDE, *(key for one in (*CHARTS, *LAST) for key in one.lines.values())}
     found = {key for r in run.records for key, value in r.items() if is_number(value) and key not in known}
     groups: dict[str, dict[str, str]] = {}
     for key in sorted(found):

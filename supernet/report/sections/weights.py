@@ -21,7 +21,7 @@ DIGITS = 4             # decimals
 
 
 def shown(run: RunFiles) -> Drawn | None:
-    if run.script == "train_final":
+    if run.learned_nothing:
         return None
     tables = alpha_tables(run)
     try:
