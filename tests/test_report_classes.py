@@ -46,7 +46,7 @@ def test_every_entry_that_is_not_zero_is_a_square_of_its_own(tmp_path, classes):
     diagonal = np.diagonal(kept.confusion)
     assert len(right) == (diagonal > 0).sum() and len(wrong) == (kept.confusion > 0).sum() - len(right)
     assert not right.keys() & wrong.keys() and all(0 < opacity <= 1 for opacity in [*right.values(), *wrong.values()])
-    written = re.findall(r'fill="#(?:ffffff|1c2024)">(\d+)</text>', svg)
+    written = re.findall(r'fill="(?:#ffffff|currentColor)">(\d+)</text>', svg)
     assert sorted(map(int, written)) == (sorted(kept.confusion[kept.confusion > 0].tolist()) if classes <= MAX_NUMBERED else [])
     assert len(svg) < 300_000
 

@@ -15,7 +15,7 @@ def shown(run: RunFiles) -> Drawn | None:
     html = []
     if len(found.class_names) <= MAX_DRAWN:
         svg = confusion_svg(found.confusion, found.class_names)
-        html.append(page.figure(svg, "items by true and predicted class", wide=True, caption=(
+        html.append(page.figure(svg, "items by true and predicted class", wide=True, paper=False, caption=(
             "Rows: the true class; columns: the predicted one. Blue: right; orange: wrong; the stronger, the larger the share of its row "
             "(as a square root, so that rare mistakes are seen).")))
     return Drawn("".join([*html, page.heading("Commonest mistakes"), mistakes_table(found.confusion, found.class_names)]))

@@ -33,8 +33,8 @@ def shown(run: RunFiles) -> Drawn | None:
     y.append(best)
     keep = thinned(len(same), MAX_POINTS)
     points = [same[i] for i in keep]
-    title = f"{names[0]} of every trial"
-    panels = [{"title": title, "x": "trial", "y": names[0], "points": [[n, s[0], _told(n, c)] for n, s, c in points]}]
+    panels = [{"title": f"{names[0]} of every trial".capitalize(), "x": "trial", "y": names[0],
+               "points": [[n, s[0], _told(n, c)] for n, s, c in points]}]
     for n, name in enumerate(names[1:], start=1):
         panels.append({"title": f"{names[0]} and {name}", "x": name, "y": names[0],
                        "points": [[s[n], s[0], _told(number, c)] for number, s, c in points]})
@@ -42,8 +42,9 @@ def shown(run: RunFiles) -> Drawn | None:
     note = f"{len(same)} trials were evaluated: {', '.join(f'{count} by {plain(name)}' for name, count in changes.most_common(8))}. " \
            "Scores are as they are compared, larger is better."
     stairs = {"title": f"Best {names[0]} so far", "unit": "", "xname": "trial", "lines": [{"name": "best", "x": x, "y": y}]}
-    return Drawn(page.paragraph(note, soft=True) + drawing("best", kind="charts", label="the best score so far, by trial")
-                 + drawing("scores", kind="scatters", label="the score of every trial"), {"best": [stairs], "scores": panels})
+    places = [drawing("best", kind="charts", label="the best score so far, by trial"),
+              drawing("scores", kind="scatters", label="the score of every trial")]
+    return Drawn(page.paragraph(note, soft=True) + page.grid(places), {"best": [stairs], "scores": panels})
 
 
 def objectives(run: RunFiles, count: int) -> list[str]:
