@@ -77,6 +77,8 @@ def _is_module(root: Path, name: str) -> bool:
 def room(module: str) -> str:
     """The folder or module of `supernet/` that a module belongs to; `supernet` itself, and other packages, are one room each."""
     first, *rest = module.split(".")
+    if rest and rest[-1] == "__main__":  # `python -m` of a package that holds other things too
+        return "commands"
     return rest[0] if first == "supernet" and rest else first
 
 

@@ -32,6 +32,7 @@ def main(cfg: DictConfig) -> None:
     from supernet.app.build import space_from
     from supernet.commands.training import Recorded, job_of
     from supernet.report.pictures import pictures
+    from supernet.report.summary import edge_names
     from supernet.runs.run import table
     from supernet.runs.weights import search_description
     from supernet.training.stages import fit_stages
@@ -49,7 +50,8 @@ def main(cfg: DictConfig) -> None:
     recorded = Recorded(cfg, "train_search", job, parts, stateful=stages.stateful(), position=stages.loop.position,
                         before_save=lambda: stages.loop.guard.before_save(),
                         rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
-                        about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean()),
+                        about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean())
+                        | {"tables": edge_names(parts.space)},
                         images=lambda run, genotype: pictures(run.folder, genotype, parts.space,
                                                               stages.loop.search.relaxation.mean().detach()))
     with recorded.begun(first_lines(cfg, parts)) as run:
