@@ -148,6 +148,12 @@ def test_scores_that_are_missing_strange_or_not_finite_leave_the_page_whole(tmp_
     for n in range(len(found) + 1):
         page = made(planted_search(tmp_path / str(n), found[:n]))
         assert "is not as expected" not in page.text, page.text
+    nothing = {"genotype": {}, "change": EVIL}  # an architecture without edges
+    lines = [nothing | {"number": n, "scores": [score, -n]} for n, score in enumerate((5.0, 3.0, 8.0, "nan", 7.0))]
+    where = planted_search(tmp_path / "empty", [])
+    (where / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = made(where)
+    assert "is not as expected" not in page.text and column(page, "score 1") == [5, 3, 8, None, 7] and column(page, "how") == [EVIL] * 5
     where = planted_search(tmp_path / "odd", found, maximise=["accuracy", "nothing"])  # options of another objective
     assert "score 1" in made(where).text
     (where / "config.yaml").write_text("objective: [1]\n")

@@ -35,7 +35,7 @@ class Pool:
     def __init__(self, processes: int, start: Callable[..., None], arguments: tuple = (), *, working: Callable[[], None] = lambda: None):
         context = multiprocessing.get_context("spawn")
         self.processes, self.working = processes, working
-        self._stop = context.Event()
+        self._stop, self._dropped = context.Event(), False
         self._executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin,
                                              initargs=(os.getpid(), self._stop, start, arguments))
 
@@ -43,9 +43,9 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            self._stop.set()  # else the end would wait for the tasks that are under way
-        self._executor.shutdown(wait=kind is None, cancel_futures=True)
+        if kind is not None or self._dropped:
+            self._stop.set()  # else the end would wait for tasks under way whose results nobody fetches
+        self._executor.shutdown(wait=not self._stop.is_set(), cancel_futures=True)
 
     def ordered(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """The results in the order of the tasks. Tasks are taken as there is room for them. Raises WorkerDied, and what `work` raises."""
@@ -59,8 +59,7 @@ class Pool:
                 self._wait([under_way[0]])
                 yield _result(under_way.popleft())
         finally:
-            for future in under_way:
-                future.cancel()
+            self._drop(under_way)
 
     def as_they_come(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
         """Each task with its result. Raises as `ordered`."""
@@ -74,8 +73,11 @@ class Pool:
                 for future in self._wait(under_way):
                     yield under_way.pop(future), _result(future)
         finally:
-            for future in under_way:
-                future.cancel()
+            self._drop(under_way)
+
+    def _drop(self, futures: Iterable["Future[R]"]) -> None:
+        for future in futures:
+            self._dropped |= not future.cancel()
 
     def _submit(self, work: Callable[[T], R], task: T) -> "Future[R]":
         try:

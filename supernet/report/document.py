@@ -76,6 +76,9 @@ def document(title: str, header: str, sections: Sequence[Section], *, live: bool
 <nav aria-label="sections">{links}</nav>
 {chr(10).join(map(_section, sections))}
 </main>
+<!-- The charts are drawn by uPlot:
+{asset("uPlot.LICENSE")}
+-->
 {chr(10).join(f'<script>{text}</script>' for text in scripts)}
 </body>
 </html>

@@ -19,7 +19,7 @@ from supernet.trials import Trial
 MAX_BYTES = 2**28          # of a file, and of what one unpacks to
 MAX_CHECKPOINT_BYTES = 2**31
 MAX_TEXT = 200_000         # characters of a file shown as text
-UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError, Mendable, *DAMAGED)
+UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError, MemoryError, Mendable, *DAMAGED)
 
 
 class RunFiles:
@@ -93,6 +93,11 @@ class RunFiles:
         except UNEXPECTED:
             return {}
 
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether nothing learned here which architecture is best: of a final training, and of a search by trials alone."""
+        return self.script == "train_final" or (self.folder.trials.exists() and not self.folder.alphas.exists())
+
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """Of each epoch, in order; of one written twice (a search that went back) the later counts."""
@@ -136,11 +141,6 @@ class RunFiles:
                 break
             found.append(trial)
         return found, len(lines) - len(found)
-
-    @property
-    def has_no_supernet(self) -> bool:
-        """Whether it is a search by trials without epochs, of which nothing of a supernet is to be shown."""
-        return bool(self.trials) and not self.records
 
     @cached_property
     def genotype(self) -> Genotype | None:

@@ -1,5 +1,6 @@
 "use strict";
 const WHOLE = [1, 2, 5].flatMap(n => [0, 1, 2, 3, 4, 5, 6].map(e => n * 10 ** e)).sort((a, b) => a - b);   // between the ticks of epochs
+const STEPS = uPlot.paths.stepped({align: 1});   // of what stays as it is until it changes
 
 // Line charts by uPlot. A chart is {title, unit, lines: [{name, x, y}]}; a null in y is a gap, an x that another line has is none. A line may
 // say its colour, or its place among the colours (tone), be faint, or hold its value to the next x (stepped). band: two lines, filled between.
@@ -37,7 +38,7 @@ Page.chart = (root, data, options = {}) => {
              {...axis(), size: small ? 34 : 52, space: small ? 26 : 34, values: (u, ticks) => ticks.map(Page.tick)}],
       series: [{label: options.x || "epoch", value: (u, v) => Page.number(v)}, ...shown.lines.map((line, n) => ({
         label: line.name, stroke: line.colour ? () => line.colour : Page.series(line.tone ?? n), width: line.faint ? .6 : small ? 1.2 : 1.6, show: !hidden[n + 1],
-        paths: line.stepped ? uPlot.paths.stepped({align: 1}) : undefined,
+        paths: line.stepped ? STEPS : undefined,
         points: {show: Boolean(points), size: 5}, value: (u, v) => Page.number(v)}))],
       bands: shown.band ? [{series: shown.band.map(n => n + 1), fill: () => `${Page.series(shown.lines[shown.band[0]].tone ?? shown.band[0])()}2e`}] : [],
       hooks: {ready: [u => { now = Page.make("div", {class: "now", hidden: true}); u.over.append(now, tip); rest(u); }], setScale: [() => mark()],

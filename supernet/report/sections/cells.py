@@ -2,6 +2,7 @@
 
 from supernet.report import page
 from supernet.report.document import Drawn, Missing
+from supernet.report.names import lowered
 from supernet.report.run_files import RunFiles
 from supernet.report.svg_cells import cell_svgs
 
@@ -21,7 +22,7 @@ def shown(run: RunFiles) -> Drawn | None:
     notes = run.quietly("genotype.json")
     # a genotype that no run of ours wrote: cells that concatenate only some of their nodes have them among their space's arguments
     outputs = notes.get("outputs") or genotype.arguments.get("concat") or {}
-    figures = [page.figure(svg, f"{title} cell", wide=True, caption=title, paper=False)
+    figures = [page.figure(svg, f"{title} cell", wide=True, caption=lowered(title), paper=False)
                for title, svg in cell_svgs(genotype, outputs=outputs, num_inputs=notes.get("num_inputs"))]
     when = "" if run.folder.genotype.exists() else f" after {run.genotypes[-1][0]} epochs"
     return Drawn(page.paragraph(f"Space {genotype.space}, genotype {genotype.digest}{when}.", soft=True) + "\n".join(figures))
