@@ -9,6 +9,7 @@ import pytest
 from supernet.commands import report
 from supernet.objectives import Objective
 from supernet.report.html import write_report
+from supernet.runs.journal import Journal
 from supernet.searchers.loop import Budget
 from supernet.searchers.nsga2 import NSGA2
 from supernet.spaces import nasbench201
@@ -240,3 +241,23 @@ def test_the_page_of_trials_is_no_wider_than_its_window(search, opened, width, s
         shown.locator(f"#{key}").scroll_into_view_if_needed()
     shown.wait_for_selector("#front canvas")
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_served_search_by_trials_grows_and_keeps_what_the_reader_chose(tmp_path, opened):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra `serve`)")
+    found = run_trials(trials(NSGA2(NB, population=10), NB, objective=Objective(minimise=["size"]), budget=Budget(trials=60)))
+    where = planted_search(tmp_path / "runs/r", found[:40], status="running", minimise=["size"])
+    with pages.serving(tmp_path / "runs") as (_, address):
+        shown = opened(f"{address}run/r")
+        shown.locator("#trials .controls button", has_text="images").click()
+        shown.locator("#all-trials input[type=search]").fill("trial>30")
+        count = shown.locator("#all-trials .controls span")
+        assert count.inner_text() == "9 of 40 trials"
+        journal = Journal(where / "trials.jsonl")
+        for trial in found[40:]:
+            journal.append(trial.to_json(), chained=True)
+        until(shown, "document.querySelector('#all-trials .controls span').textContent === '29 of 60 trials'")
+        until(shown, "JSON.parse(document.querySelector('#trials > script').textContent).search.charts[0].lines[0].x.length === 6")
+        assert shown.locator("#trials .controls button[aria-pressed=true]").inner_text() == "images"
+        assert shown.locator("#trials .charts").first.locator("> div").count() == 2
+        shown.close()
