@@ -46,7 +46,7 @@ class Pool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None or self._dropped:
             self._line.close()  # ends the workers; else the end would wait for tasks under way whose results nobody fetches
-        self._executor.shutdown(wait=not self._line.closed, cancel_futures=True)
+        self._executor.shutdown(cancel_futures=True)
         self._line.close()
 
     def ordered(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
