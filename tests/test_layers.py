@@ -14,10 +14,11 @@ ORDER = (*VALUES, "searchers", "weights",
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
-         "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
+         "training", "runs", "launchers", "evaluators", "select",  # the loops, what they leave behind
+         "exports", "report",  # what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "predict", "explain",
-         "supernet")  # the commands by name; the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "ensemble", "reproduce", "predict", "explain", "export",  # the commands by name
+         "supernet")  # the package itself
 
 
 class Import(NamedTuple):

@@ -1,10 +1,14 @@
 """`python -m supernet.report`: pages of runs, of many runs and of tables."""
 
 import base64
+import importlib.util
+import io
 import json
 import os
 import random
+import re
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from supernet.genotype import Edge, Genotype
 from supernet.report.fleet import as_data, row
 from supernet.report.frames import cell_frames, frame
 from supernet.report.html import run_page
+from supernet.report.run_files import RunFiles
 from supernet.report.sections.weights import kept
 from supernet.runs.folder import RunFolder
 from supernet.spaces import darts_rnn, nasbench201, nasbench_macro, toy
@@ -21,6 +26,7 @@ from supernet.tables.files import write_table
 from supernet.tables.table import Columns
 from tests import pages
 from tests.drawings import EVIL, write_run
+from tests.helpers import ROOT
 from tests.runs import planted_run
 
 
@@ -216,3 +222,35 @@ def test_the_page_does_not_touch_the_run(runs):
     report.main([str(runs), "--output", str(runs.parent / "page.html")])
     after = {path: path.read_bytes() for path in runs.glob("killed/*") if path.name != "report.html"}
     assert after == before and not RunFolder(runs / "killed").is_locked()
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(runs):
+    for name in (".lock", "alphas.npz", "metrics.jsonl", "config.yaml"):
+        (runs / "killed" / name).unlink(missing_ok=True)
+        os.mkfifo(runs / "killed" / name)
+    assert not RunFolder(runs / "killed").is_locked()
+    assert "it must be a regular file, and is a pipe" in run_page(runs / "killed")
+    assert row(runs / "killed").state == "stopped"
+
+
+def test_an_array_that_claims_to_be_endless_takes_no_memory(runs):
+    """1,000 bytes whose header tells of 8 TB."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(runs / "killed/alphas.npz", "w") as packed:
+        for name in ("epoch", "weights.a"):
+            packed.writestr(f"{name}.npy", head.getvalue() + b"x" * 800)
+    assert 'id="weights"' in run_page(runs / "killed")
+
+
+def test_the_section_of_the_documentation_is_one(runs, tmp_path):
+    text = (ROOT / "docs/pages.md").read_text()
+    (tmp_path / "mine.py").write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])
+    loaded = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
+    module = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(module)
+    assert module.shown(RunFiles(runs / "f0")) is None
+    summary = json.loads((runs / "f0/summary.json").read_text())
+    summary["values"]["class_accuracies"] = {"<b>": 99.5}
+    (runs / "f0/summary.json").write_text(json.dumps(summary))
+    assert '<th scope="row">&lt;b&gt;</th><td>99.50 %</td>' in module.shown(RunFiles(runs / "f0")).html

@@ -9,17 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from supernet.commands.compare import compared
-from supernet.commands.compare import parser as compare_parser
+from supernet.commands.many_runs import READ, names, statistics
 from supernet.errors import Mendable, UsageError
 from supernet.files import write_whole
 from supernet.report.fleet import row
 from supernet.report.html import run_page, write_report
 from supernet.report.runs_page import runs_page
-from supernet.report.verdicts import Tables
 from supernet.runs.results import run_folders
 
-READ = ("run.json", "metrics.jsonl", "summary.json", "genotypes.jsonl", "alphas.npz", "explanation.json")  # a run's page is made of them
 BESIDE = ("table.html", "race.html", "rank.html")  # pages of other commands
 PORTS = 65535
 
@@ -114,23 +111,6 @@ def outdated(run: Path) -> bool:
         return True
     made = page.stat().st_mtime_ns
     return any((run / name).exists() and (run / name).stat().st_mtime_ns > made for name in READ if name != "run.json")  # it is closed last
-
-
-def statistics(runs: Sequence[Path]) -> Tables | str:
-    """The referee's tables, or why there are none."""
-    try:
-        return compared(compare_parser().parse_args(["--", *map(str, runs)]))
-    except UsageError as error:
-        return str(error)
-
-
-def names(folders: Sequence[Path], given: Sequence[Path]) -> dict[Path, str]:
-    """A name for each run: its path below the folder that was given, where that is one."""
-    if len(given) == 1:
-        base = given[0].resolve()
-        return {path: path.relative_to(base).as_posix() for path in folders}
-    short = {path: path.name for path in folders}
-    return short if len(set(short.values())) == len(short) else {path: str(path) for path in folders}
 
 
 def relative(page: Path, output: Path) -> str | None:

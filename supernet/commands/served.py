@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from supernet.commands.report import READ, names, statistics
+from supernet.commands.many_runs import READ, names, statistics
 from supernet.errors import UsageError
 from supernet.report import page
 from supernet.report.document import Section, document

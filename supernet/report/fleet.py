@@ -15,6 +15,7 @@ from supernet.runs.results import leaves, names_by_words
 
 CURVE_NUMBERS = 500_000  # of all curves together, about 6 bytes each
 MAX_METRICS = 24
+MAX_VALUES = 24   # columns of the table of runs
 DEFAULT = "as by default"  # what `names_by_words` says of a command line that says nothing of its own
 FIRST = ("test_accuracy", "val_accuracy", "train_accuracy", "val_loss", "train_loss")  # metrics, in the order in which they are offered
 LEFT = {"epoch", "step", "elapsed_s", "stage"}  # numbers of a record that no one compares
@@ -78,6 +79,7 @@ def as_data(rows: Sequence[Row], link: Callable[[Row], str | None], named: Calla
     words = _words(rows)
     shown = [key for key in SHOWN if any(key in r.values for r in rows)]
     shown += sorted({key for r in rows for key in r.values if key.startswith("table/") and key.endswith(("/regret", "/test_accuracy"))})
+    shown = shown[:MAX_VALUES]
     columns = [("run", "text"), ("what", "words"), ("kind", "text"), ("state", "text"), ("seed", "number"), ("epochs", "number"),
                *((_title(key), "number") for key in shown), ("seconds", "number"), ("genotype", "text"), ("started", "text")]
     metrics = _metrics(rows)

@@ -50,7 +50,7 @@ def paragraph(text: str, soft: bool = False) -> str:
 
 def table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), tall: bool = False, prose: int = 0, numbers: bool = False) -> str:
     """The first cell of each row is its heading. A tall table scrolls inside a box of limited height. prose: the column, from 1, that holds
-    sentences. numbers: it holds numbers, which stand at the right."""
+    sentences. One of numbers sets them at the right."""
     lines = ["<tr>" + "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"] if head else []
     for first, *rest in rows:
         cells = "".join(('<td class="prose">' if n == prose else "<td>") + f"{escape(cell)}</td>" for n, cell in enumerate(rest, start=2))

@@ -5,10 +5,10 @@ from html import escape
 from itertools import pairwise
 
 from supernet.genotype import Edge, Genotype
-from supernet.report.draw import cell_layout, drawn_outputs, is_chain
+from supernet.report.draw import cell_layout, drawn_outputs, following, is_chain
 from supernet.report.draw_chain import ROW_HEIGHT, chain_fills, chain_layout
 from supernet.report.layout import Box, Layout, Point
-from supernet.report.names import NAMINGS, NOTHING, Naming, choice_label, op_family, op_label, plain
+from supernet.report.names import FOLLOWING, NAMINGS, NOTHING, Naming, choice_label, op_family, op_label, plain
 
 SCALE = 96  # CSS pixels an inch
 MARGIN = 0.06
@@ -20,6 +20,8 @@ def cell_svgs(genotype: Genotype, *, outputs: Mapping[str, Sequence[int]] | None
     """(title, <svg>) of each kind of cell, in the genotype's order; chains of one length share one, at the place of the first. outputs,
     num_inputs: as in `draw.draw_cells`. widths: of a kind's edges, in pixels; those of the style sheet unless given, and in chains."""
     outputs, num_inputs, widths = outputs or {}, num_inputs or {}, widths or {}
+    if tuple(kind for kind, _ in genotype.cells) == FOLLOWING and all(is_chain(own, outputs.get(kind)) for kind, own in genotype.cells):
+        return [("layers", _chain({"layers": following([[e.op for e in own] for _, own in genotype.cells])}))]
     chains: dict[int, dict[str, list[str]]] = {}
     for kind, edges in genotype.cells:
         if is_chain(edges, outputs.get(kind)) and kind not in NAMINGS:

@@ -2,14 +2,17 @@
 
 from supernet.report import page
 from supernet.report.document import Drawn, Missing
+from supernet.report.names import lowered
 from supernet.report.run_files import RunFiles
 from supernet.report.svg_cells import cell_svgs
 
 MAX_DRAWN_EDGES = 200
 
 
-def shown(run: RunFiles) -> Drawn:
+def shown(run: RunFiles) -> Drawn | None:
     genotype = run.genotype
+    if genotype is None and run.trials and not run.folder.genotype.exists():
+        return None  # the best so far is drawn where it is told how it came about
     if genotype is None:
         run.existing("genotype.json")
         raise Missing("genotype.json is not a genotype")
@@ -19,7 +22,7 @@ def shown(run: RunFiles) -> Drawn:
     notes = run.quietly("genotype.json")
     # a genotype that no run of ours wrote: cells that concatenate only some of their nodes have them among their space's arguments
     outputs = notes.get("outputs") or genotype.arguments.get("concat") or {}
-    figures = [page.figure(svg, f"{title} cell", wide=True, caption=title, paper=False)
+    figures = [page.figure(svg, f"{title} cell", wide=True, caption=lowered(title), paper=False)
                for title, svg in cell_svgs(genotype, outputs=outputs, num_inputs=notes.get("num_inputs"))]
     when = "" if run.folder.genotype.exists() else f" after {run.genotypes[-1][0]} epochs"
     return Drawn(page.paragraph(f"Space {genotype.space}, genotype {genotype.digest}{when}.", soft=True) + "\n".join(figures))

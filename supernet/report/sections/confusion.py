@@ -1,23 +1,21 @@
-"""Which classes the test took for which others."""
+"""Which classes the test takes for which."""
 
 from supernet.report import page
 from supernet.report.classes import MAX_DRAWN, confusion_svg, mistakes_table
 from supernet.report.document import Drawn
-from supernet.report.figure import with_ids
 from supernet.report.run_files import RunFiles
-
-CAPTION = ("Rows: the true class; columns: the predicted one. Blue: right; orange: wrong; the stronger, the larger the share of its row "
-           "(as a square root, so that rare mistakes are seen).")
+from supernet.runs.predictions import Predictions
 
 
 def shown(run: RunFiles) -> Drawn | None:
+    """None where nothing was tested class by class."""
     if "classes" not in run.summary:
         return None
-    from supernet.runs.predictions import Predictions  # imports PyTorch, which the rest of a page does without
-
     found = Predictions.load(run.existing("predictions.npz"))
     html = []
     if len(found.class_names) <= MAX_DRAWN:
-        svg = with_ids(confusion_svg(found.confusion, found.class_names), "confusion")
-        html.append(page.figure(svg, "items by true and predicted class", wide=True, caption=CAPTION))
+        svg = confusion_svg(found.confusion, found.class_names)
+        html.append(page.figure(svg, "items by true and predicted class", wide=True, paper=False, caption=(
+            "Rows: the true class; columns: the predicted one. Blue: right; orange: wrong; the stronger, the larger the share of its row "
+            "(as a square root, so that rare mistakes are seen).")))
     return Drawn("".join([*html, page.heading("Commonest mistakes"), mistakes_table(found.confusion, found.class_names)]))

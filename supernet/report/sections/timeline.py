@@ -13,7 +13,7 @@ MAX_CHANGES = 100  # rows of the table
 
 
 def shown(run: RunFiles) -> Drawn | None:
-    if run.script == "train_final":
+    if run.learned_nothing:
         return None
     rows, stretches, last = [], [], None
     for epoch, genotype in run.genotypes:

@@ -21,11 +21,11 @@ DIGITS = 4             # decimals
 
 
 def shown(run: RunFiles) -> Drawn | None:
-    if run.script == "train_final":
+    if run.learned_nothing:
         return None
     tables = alpha_tables(run)
     try:
-        found = run.genotypes
+        found = changes(run.genotypes)
     except (Missing, *UNEXPECTED):
         found = []  # the weights are worth a look without
     epochs = next(iter(tables.values())).epochs
@@ -36,6 +36,11 @@ def shown(run: RunFiles) -> Drawn | None:
     note = ("Mean weight of each op on each edge. In the cell, an edge is as thick as its strongest op's weight and has that op's colour; "
             "solid: kept by the genotype of the epoch that was finished last.")
     return Drawn(page.paragraph(note, soft=True) + drawing("weights", label="weights of the ops, by epoch"), {"weights": data})
+
+
+def changes(genotypes: Sequence[tuple[int, Genotype]]) -> list[tuple[int, Genotype]]:
+    """Those that are other than the one before."""
+    return [one for n, one in enumerate(genotypes) if n == 0 or one[1] != genotypes[n - 1][1]]
 
 
 def snapshots(epochs: np.ndarray, size: int) -> list[int]:
