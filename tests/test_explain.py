@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from supernet.commands import explain
+from supernet.commands import explain, explained
 from supernet.data.images import ImageData
 from supernet.evaluators.ablation import answers, without_edge
 from supernet.evaluators.shared_weights import SharedWeights
@@ -289,11 +289,12 @@ def runs(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("explain")
     for seed in (0, 1):
         assert helpers.run("train_search", *SMALL, f"seed={seed}", cwd=cwd, report=False).code == 0
-    first = folders(cwd)[0].path
+    first, second = sorted((f.path for f in folders(cwd)), key=lambda path: path.name.rpartition("seed")[2])
     final = helpers.run("train_final", f"genotype={first}/genotype.json", "layers=3", "channels=2", "epochs=1", "split.max_train=64",
                         cwd=cwd, report=False)
     assert final.code == 0, final.err
-    return {"searches": [f.path for f in folders(cwd)][:2], "final": folders(cwd)[2].path}
+    (trained,) = {f.path for f in folders(cwd)} - {first, second}  # names begin with the second in which a run began
+    return {"searches": [first, second], "final": trained}
 
 
 @pytest.fixture(autouse=True)
@@ -390,6 +391,7 @@ def wrong(tmp_path):
             "nothing to say": ([planted], "nothing can be said of it: .*no checkpoint|expected the folder of a run"),
             "weights": ([planted, "--by", "weights"], "stopped before its first checkpoint"),
             "images": ([planted, "--images", "1"], "--images must be a whole number of at least 2, or all, got '1'"),
+            "device": ([planted, "--device", "gpu"], "--device must be"),
             "seed": ([planted, "--seed", "-1"], "--seed must be at least 0, got -1"),
             "table": ([planted, "--table", tmp_path / "none.csv"], "cannot read the table"),
             "output": ([planted, "--output", tmp_path / "x"], "--output is of a genotype alone"),
@@ -398,8 +400,8 @@ def wrong(tmp_path):
             "no other run": ([planted, planted], "no other finished search")}
 
 
-@pytest.mark.parametrize("case", ["empty", "folder of runs", "nothing there", "unfinished", "nothing to say", "weights", "images", "seed",
-                                  "table", "output", "others", "genotype by weights", "no other run"])
+@pytest.mark.parametrize("case", ["empty", "folder of runs", "nothing there", "unfinished", "nothing to say", "weights", "images", "device",
+                                  "seed", "table", "output", "others", "genotype by weights", "no other run"])
 def test_what_cannot_be_explained_is_one_line(case, tmp_path, capsys):
     options, says = wrong(tmp_path)[case]
     before = helpers.contents(tmp_path)
@@ -424,9 +426,22 @@ def test_an_interrupt_leaves_nothing_behind(runs, capsys, monkeypatch):
 
     run = runs["searches"][1]
     (run / "explanation.json").unlink(missing_ok=True)
-    monkeypatch.setattr(explain, "by_weights", stopped)
+    monkeypatch.setattr(explained, "by_weights", stopped)
     assert explain.main([str(run)]) == 130
-    assert capsys.readouterr().err == "interrupted: nothing was written\n" and not (run / "explanation.json").exists()
+    assert capsys.readouterr().err == "interrupted: an explanation is written whole or not at all\n"
+    assert not (run / "explanation.json").exists()
+
+
+def test_layers_of_a_chain_are_replaced_and_not_taken_out(tmp_path, capsys):
+    options = ["space=nasbench_macro", "channels=2", "epochs=1", "split.max_train=32", "split.max_val=32"]
+    assert helpers.run("train_search", *options, cwd=tmp_path, report=False).code == 0
+    (run,) = folders(tmp_path)
+    assert explain.main([str(run.path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    (view,) = read(run.path / "explanation.json")["views"]
+    assert all(one["without"] is None and len(one["instead"]) == 2 for one in view["carried"]) and len(view["steps"]) == 16
+    assert printed.count("it cannot be taken out alone. In its place") == 8
+    assert "Nothing is lost" not in read_page((run.path / "report.html").read_text()).section("explanation")
 
 
 def test_the_command_says_how_it_is_used(capsys, monkeypatch):

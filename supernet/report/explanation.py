@@ -105,7 +105,7 @@ def _view(view: View) -> list[str]:
 def _carried(one: Carried, kinds: set[str]) -> str:
     name = f"{_named(one.place, kinds)}, {op_label(one.place.op)}"
     if one.without is None:
-        return f"{name}: what it is worth without the edge is not known.{_instead(one)}"
+        return f"{name}: it cannot be taken out alone.{_instead(one)}"
     alike = " It computes the same function without." if one.without.same_function else ""
     return f"{name}: without it {one.without.accuracy:.2f} %, {_difference(one.without)}.{alike}{_instead(one)}"
 

@@ -46,6 +46,8 @@ def _figures(run: RunFiles, genotype: Genotype, carried: Sequence[Mapping[str, A
     """The cells, each edge as thick as what is lost without it."""
     losses = {(one["place"]["kind"], one["place"]["n"]): -one["without"]["difference"] for one in carried if one["without"] is not None}
     most = max((loss for loss in losses.values() if is_number(loss)), default=0.0)
+    if not losses:
+        return []
     if most <= 0:
         return [page.paragraph("Nothing is lost without any one edge.")]
     if sum(len(edges) for _, edges in genotype.cells) > MAX_DRAWN_EDGES:
