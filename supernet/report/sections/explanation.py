@@ -37,8 +37,8 @@ def shown(run: RunFiles) -> Drawn | None:
             html.append(_steps(view["steps"][:MAX_STEPS]))
     if data["agreement"] is not None:
         html += [page.heading("Agreement over runs"), *(page.paragraph(text) for text in told["Agreement over runs"])]
-    if not html:
-        html = [page.paragraph(text) for _, said in data["told"] for text in said]
+    # margins have a section of their own
+    html += [page.paragraph(f"{title}: {why}.", soft=True) for title, why in data["left_out"].items()]
     return Drawn("\n".join(html))
 
 
