@@ -16,7 +16,7 @@ ORDER = (*VALUES, "searchers", "weights",
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "supernet")  # the commands by name; the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "runs.__main__", "supernet")  # commands by name; the package
 
 
 class Import(NamedTuple):
@@ -73,8 +73,11 @@ def _is_module(root: Path, name: str) -> bool:
 
 
 def room(module: str) -> str:
-    """The folder or module of `supernet/` that a module belongs to; `supernet` itself, and other packages, are one room each."""
+    """The folder or module of `supernet/` that a module belongs to; `supernet` itself, and other packages, are one room each. So is what
+    `python -m` runs of a folder: a command."""
     first, *rest = module.split(".")
+    if first == "supernet" and rest[1:] == ["__main__"]:
+        return f"{rest[0]}.__main__"
     return rest[0] if first == "supernet" and rest else first
 
 
@@ -155,6 +158,7 @@ def test_no_rooms_and_no_modules_import_each_other_in_a_circle():
 
 def test_every_room_is_there():
     there = {path.stem for path in (ROOT / "supernet").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    there |= {f"{path.parent.name}.__main__" for path in (ROOT / "supernet").glob("*/__main__.py")}
     assert set(ORDER) - there == {"supernet"}, "ORDER names rooms that are gone"
 
 
