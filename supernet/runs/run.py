@@ -27,9 +27,6 @@ from supernet.runs.log import Progress
 from supernet.runs.tracker import Labels, NoTracker, Tracker, TrackerError, is_preemption, open_tracker, run_id
 from supernet.training.records import Position, Stateful, Totals
 
-TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
-
-
 # What a tracker is told of a run's end; 255 is what W&B itself says of one that Ctrl-C ended, and shows as killed.
 EXIT_CODES: Mapping[Status, int] = {"finished": 0, "failed": 1, "stopped": 255}
 
