@@ -21,6 +21,7 @@ from supernet.objectives import Objective
 from supernet.report.statistics import mean_interval
 from supernet.runs.environment import describe
 from supernet.runs.folder import write_json
+from supernet.runs.progress import tracked
 from supernet.searchers.base import Searcher
 from supernet.searchers.decisions import decided
 from supernet.searchers.fronts import front, hypervolume, igd_plus
@@ -131,7 +132,8 @@ def main() -> None:
     at = [n for n in (50, 100, 200, 300, 500, 1000) if n < options.trials] + [options.trials]
     rows = []
     for name, hand in HANDS.items():
-        found = np.array([bench.measured(hand(bench, seed, options.trials, options.population), at) for seed in range(options.seeds)])
+        seeds = tracked(range(options.seeds), f"searches of {name}")
+        found = np.array([bench.measured(hand(bench, seed, options.trials, options.population), at) for seed in seeds])
         for n, each in zip(at, found.transpose(1, 2, 0)):  # (2, seeds)
             low, high = mean_interval(each[0], np.random.default_rng(0))
             rows.append({"searcher": name, "trials": n, "log10_missing_hypervolume": float(each[0].mean()), "interval_95": [low, high],

@@ -27,7 +27,7 @@ class Records(list):
     def line(self, text):
         self.lines.append(text)
 
-    def working(self):
+    def working(self, done=0, total=0, item=""):
         pass
 
     def epoch(self, record, genotype):

@@ -11,7 +11,7 @@ import pytest
 
 from supernet.runs.journal import Journal, JournalError, Mark
 from supernet.runs.log import Progress
-from supernet.runs.progress import Counted, pace
+from supernet.runs.progress import Counted, pace, tracked
 
 # ---- metrics
 
@@ -263,3 +263,23 @@ def test_a_log_gets_no_line_of_what_is_done_within_a_minute():
 def test_a_pace_has_the_unit_in_which_it_is_at_least_one():
     assert [pace(n, s) for n, s in ((1, 0), (25, 10), (1, 2), (3, 3600), (4000, 2))] == ["", "2.5 a second", "30 a minute", "3.0 an hour",
                                                                                    "2,000 a second"]
+
+
+def test_work_after_the_steps_has_a_clock_of_its_own(terminal):
+    screen, clock = terminal(), Clock()
+    progress = Progress(10, 10, stream=screen.stream, clock=clock)
+    for n in range(6):
+        progress.working(n, 10, "finalists")
+        clock.now += 2
+    assert screen.screen() == ["5/10 finalists  30 a minute  00:10 left"]
+    progress.working(0, 4, "test batches")
+    assert screen.screen()[-1].rstrip() == "0/4 test batches  --:-- left"
+
+
+def test_pieces_are_counted_as_the_next_one_is_asked_for(terminal):
+    screen = terminal()
+    seen = []
+    for n, piece in enumerate(tracked(["a", "b"], "rounds", screen.stream)):
+        seen.append(piece)
+        assert screen.screen()[-1].startswith(("", "1/2 rounds")[n])
+    assert seen == ["a", "b"] and screen.screen()[-1] == ""

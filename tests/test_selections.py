@@ -332,7 +332,7 @@ def test_perturbation_tells_how_far_it_is_and_may_be_interrupted():
     assert [line[:31] for line in records.lines] == [f"decision {n} of 7: validation acc"[:31] for n in range(1, 8)]
 
     class Stops(Records):
-        def working(self):
+        def working(self, done=0, total=0, item=""):
             raise KeyboardInterrupt
 
     loop.recorder = Stops()

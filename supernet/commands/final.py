@@ -1,5 +1,6 @@
 """`python train_final.py`, `supernet-final`: trains an architecture from scratch and tests it once, at the end."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import hydra
@@ -14,7 +15,10 @@ from supernet.genotype import Genotype
 
 if TYPE_CHECKING:
     from supernet.app.compose import FinalParts
+    from supernet.data.loader import Loader
+    from supernet.runs.log import Progress
     from supernet.runs.run import Run
+    from supernet.tasks.base import Batch
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="final")
@@ -100,7 +104,7 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     loop, net, data, item, folder = parts.loop, parts.net, parts.data, parts.data.item, run.folder
     with loop.average.evaluated(list(net.parameters())):
         save_weights(folder.weights, net, data, genotype, run.config_hash)
-        result = evaluate(net, parts.task, parts.test, lambda: None, loop.generators["net"], loop.context)
+        result = evaluate(net, parts.task, told(parts.test, run.progress), lambda: None, loop.generators["net"], loop.context)
     last = run.metrics.read(folder.metrics)[-1]
     count = multiply_adds_of(net, data.example(parts.device))
     habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
@@ -118,6 +122,13 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     write_report(folder.path)
     run.results(genotype, values)
     return rows
+
+
+def told(batches: "Loader", progress: "Progress") -> "Iterator[Batch]":
+    """The batches, with a line that says how many are done."""
+    for n, batch in enumerate(batches):
+        progress.working(n, len(batches), "test batches")
+        yield batch
 
 
 def command() -> None:

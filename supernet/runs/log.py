@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from supernet.runs.progress import Moving, duration
+from supernet.runs.progress import Moving, counted, duration
 
 
 class Progress:
@@ -23,6 +23,7 @@ class Progress:
         self._moving = Moving(stream, clock)
         self._clock = clock
         self._start = self._last_update = clock()
+        self._work: tuple[str, float] | None = None  # what was told of last by `working`, and when that began
         self._items = self._seconds = 0.0  # both fade alike, so that their quotient is a recent rate
 
     def update(self, step: int, fields: Callable[[], Mapping[str, float]], items: int) -> None:
@@ -37,6 +38,15 @@ class Progress:
         self._seconds = fade * self._seconds + (now - self._last_update)
         self._last_update = now
         self._moving.show(lambda: self._text(step, fields(), now))
+
+    def working(self, done: int, total: int, item: str) -> None:
+        """Work between or after the steps, so much of it done: `37/120 architectures  2.1 a second  00:39 left`. Its first call, with
+        `done` 0 where that is known, begins the clock."""
+        now = self._clock()
+        if self._work is None or self._work[0] != item:
+            self._work = item, now
+        began = self._work[1]
+        self._moving.show(lambda: counted(done, total, item, now - began))
 
     def line(self, text: str) -> None:
         """Prints a line that stays, above the moving one."""

@@ -3,9 +3,11 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
+
+Piece = TypeVar("Piece")
 
 DRAW_S = 0.2  # between two drawings of a moving line
 FIRST_S, MOST_S = 60.0, 600.0  # between two lines where nobody looks: a minute, twice as long each time, ten minutes at most
@@ -85,11 +87,26 @@ class Counted:
         """Prints a line that stays."""
         self._moving.line(text)
 
+    def hide(self) -> None:
+        """Takes the line away until the next piece is done, for who prints elsewhere."""
+        self._moving.close()
+
     def _text(self, said: str) -> str:
-        spent = self._clock() - self._start
-        left = (self.total - self.done) * spent / self.done if self.done else None
-        counted = f"{self.done:,}/{self.total:,} {self.item}"
-        return "  ".join(filter(None, [counted, pace(self.done, spent), f"{duration(left)} left", said]))
+        return counted(self.done, self.total, self.item, self._clock() - self._start, said)
+
+
+def tracked(pieces: Sequence[Piece], item: str, stream: TextIO | None = None) -> Iterator[Piece]:
+    """The pieces, one after the other, counted as the next one is asked for."""
+    with Counted(len(pieces), item, stream=stream) as progress:
+        for piece in pieces:
+            yield piece
+            progress.add()
+
+
+def counted(done: int, total: int, item: str, spent_s: float, said: str = "") -> str:
+    """`37/120 architectures  2.1 a second  00:39 left`, and what else is said."""
+    left = (total - done) * spent_s / done if done else None
+    return "  ".join(filter(None, [f"{done:,}/{total:,} {item}", pace(done, spent_s), f"{duration(left)} left", said]))
 
 
 def pace(done: float, seconds: float) -> str:

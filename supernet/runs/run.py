@@ -142,7 +142,9 @@ class Run:
         if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
             self.save()
 
-    def working(self) -> None:
+    def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
+        if total:
+            self.progress.working(done, total, item)
         if self.interrupt.signal is not None:
             raise Interrupted
 

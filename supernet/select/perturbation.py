@@ -91,10 +91,12 @@ class Perturbation(FinalSelection):
         schedule = Cosine(min(self.lr_minimum, first)) if self.falls else Constant()
         before, all_epochs = done * self.finetune_epochs, (rounds - 1) * self.finetune_epochs + self.finetune_last
         loop.search.net.train()
-        for epoch in range(self.finetune_last if done == rounds - 1 else self.finetune_epochs):
+        epochs, steps, item = self.finetune_last if done == rounds - 1 else self.finetune_epochs, 0, f"steps after decision {done + 1}"
+        for epoch in range(epochs):
             set_lr(loop.search.w_optimizer, schedule(first, before + epoch, all_epochs + 1))
             for batch in loop.train:
-                loop.recorder.working()
+                loop.recorder.working(steps, epochs * len(loop.train), item)
+                steps += 1
                 loop.search.step(batch, next(loop.alpha_batches) if self.train_alpha and loop.search.alpha else None)
         loop.guard.look()
 
