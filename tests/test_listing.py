@@ -152,9 +152,10 @@ def test_on_a_terminal_a_line_fits_and_keeps_both_ends_of_a_name(folder):
     now = datetime.now().astimezone()
     lines = command.table(listed(folder), list(command.COLUMNS), now, 100)
     assert max(map(len, lines)) <= 100 and any("2026" in line and line.endswith("seed0") for line in lines)
-    assert "script" in lines[0], "scripts differ, so that they are shown however narrow it is"
+    assert "seed" in lines[0] and "seed" not in command.table(listed(folder), list(command.COLUMNS), now, 80)[0]
     searches = [row for row in listed(folder) if row.script == "search"]
-    assert "script" not in command.table(searches, list(command.COLUMNS), now, 80)[0]
+    assert "script" not in command.table(searches, list(command.COLUMNS), now, 85)[0], "what all rows share goes first"
+    assert command.table(searches, ["script", "name"], now, 20)[0].split() == ["script", "name"], "what was asked for is shown"
     assert any(long.name in line for line in command.table(listed(folder), list(command.COLUMNS), now, None))
 
 

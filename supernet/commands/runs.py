@@ -61,6 +61,7 @@ COLUMNS: Mapping[str, Column] = {
     "age": Column(age_s, age, right=True),
     "name": Column(lambda row, now: row.name, lambda row, now: f"{row.name}  ({row.note})" if row.note else row.name),
 }
+SPARED = ("seed", "data", "script", "space", "test")  # in this order, where a terminal is too narrow for all
 WHERE = re.compile(r"(\w+)\s*(!=|<=|>=|=|<|>)\s*(.*)")
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # of an age
 ORDER: Mapping[str, Callable[[float, float], bool]] = {"<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
@@ -154,8 +155,8 @@ def plain(row: Listed, now: datetime) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Listed], columns: Sequence[str], now: datetime, width: int | None) -> list[str]:
-    """A head and a line a row. width: of the terminal, into which the last column is cut; what is the same in all rows is left out where it
-    is needed to get there. None: everything is shown whole."""
+    """A head and a line a row. width: of the terminal, into which the last column is cut; other columns are left out where that needs it,
+    those first that are the same in all rows. None: everything is shown whole."""
     if not rows:
         return []
     shown = [name for name in columns if name in ("state", "name") or any(COLUMNS[name].value(row, now) not in (None, "") for row in rows)]
@@ -166,8 +167,9 @@ def table(rows: Sequence[Listed], columns: Sequence[str], now: datetime, width: 
     def taken() -> int:
         return sum(widths[name] + 2 for name in shown[:-1])
 
-    for name in ("script", "data", "space", "seed", "method"):
-        if width is not None and len(rows) > 1 and name in shown and taken() + 40 > width and len(set(cells[name])) == 1:
+    same = [name for name in ("script", "data", "space", "seed", "method") if len(rows) > 1 and len(set(cells.get(name, ()))) == 1]
+    for name in (*same, *SPARED) if list(columns) == list(COLUMNS) and width is not None else ():
+        if name in shown and taken() + 30 > width:
             shown.remove(name)
     lines = []
     for n in range(-1, len(rows)):
