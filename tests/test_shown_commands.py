@@ -288,6 +288,13 @@ def test_the_pages_make_a_site_without_a_broken_link(tmp_path):
     assert "class=\"arithmatex\"" not in (tmp_path / "site" / "methods.html").read_text(), "a formula was not drawn"
 
 
+def test_every_page_is_found_from_the_readme_and_in_the_site():
+    site, readme = (ROOT / "mkdocs.yml").read_text(), (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert re.search(rf"[\[ ]{page.name}[,\]\n]", site.partition("nav:")[2]), f"docs/{page.name} is not in the nav of mkdocs.yml"
+        assert page.name == "index.md" or f"](docs/{page.name})" in readme, f"the README's table of pages has no docs/{page.name}"
+
+
 def test_every_link_between_pages_leads_to_a_file():
     """Also where MkDocs is not installed, and for the README."""
     for page in PAGES:
