@@ -16,7 +16,7 @@ ORDER = (*VALUES, "searchers", "weights",
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "draw", "diff", "runs.__main__",
+         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "predict", "draw", "diff", "runs.__main__",
          "supernet")  # the commands by name; the package itself
 
 

@@ -19,11 +19,12 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 
 from supernet.app.checks import validate
 from supernet.app.command_line import register
 from supernet.app.options import CONF
-from supernet.commands import compare, diff, draw, reproduce, runs
+from supernet.commands import compare, diff, draw, predict, reproduce, runs
 from supernet.spaces import nasbench201, nasbench_macro
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns
@@ -63,6 +64,18 @@ RUN = {
     "python train_search.py dataset=cifar10 layers=5 channels=8 batch_size=32 split.mode=stratified split.max_train=2500 "
     "split.max_val=2500 epochs=5 alpha_optimizer.lr=3e-3 threads=1": SEARCH,
     "python train_search.py space=custom space._target_=my_space.make layers=4 channels=8": SEARCH,
+    "python train_search.py space=nasbench_macro relaxation=uniform searcher=spos budget.trials=200 dataset=cifar10 dataset.root=data":
+        f"{SEARCH} layers=8 budget.trials=3",
+    "python train_search.py space=nasbench_macro relaxation=uniform dataset=cifar10 dataset.root=data searcher=spos budget.trials=1000 "
+    "processes=2": f"{SEARCH} layers=8 budget.trials=3",
+    "python train_search.py space=nasbench201 epochs=0 evaluator=tabular evaluator.dataset=cifar10 table.path=nb201.csv.gz "
+    "searcher=regularised_evolution searcher.population=10 searcher.sample=3 budget.simulated_s=12000": f"{SEARCH} epochs=0",
+    "python train_search.py space=darts epochs=0 evaluator=proxy proxy@evaluator.proxies=[synflow,naswot] objective.maximise=[vote] "
+    "searcher=genetic budget.trials=500 objective.at_most={parameters:3.5e6}":
+        f"{SEARCH} epochs=0 split.max_val=64 batch_size=16 budget.trials=4 searcher.population=2",
+    "python train_search.py space=nasbench201 epochs=20 searcher=genetic searcher.population=20 learned=20 budget.images=2000000":
+        f"{SEARCH} budget.images=200 searcher.population=4 learned=2",
+    "python train_search.py experiment=spos_cifar10 dataset.root=data": f"{SEARCH} space.nodes=2 budget.trials=3",
     "python train_final.py": f"{FINAL} genotype=darts_v2",
     "python train_final.py space=custom space._target_=my_space.make layers=4 channels=8": f"{FINAL} genotype=own/genotype.json",
     "python train_final.py genotype=runs/<run>/genotype.json dataset=cifar10": FINAL,
@@ -91,6 +104,10 @@ RUN = {
     "python -m supernet.compare runs --baseline relaxation=uniform --output table": "--of search",
     "python -m supernet.compare runs/*gdas* --of search --value val_accuracy": "",
     "python -m supernet.sweep FILE.yaml": "",
+    "python -m supernet.predict runs/<run of make final> digit.png more/": "",
+    "python -m supernet.predict runs/<a final training> photo.jpg more/*.png": "",
+    "python -m supernet.predict runs/<a final training> folder --top 5": "",
+    "python -m supernet.predict weights.pt folder --json --top all > found.jsonl": "",
     "python -m supernet.runs": "",
     "python -m supernet.runs runs --where state=running --sort best": "",
     "python -m supernet.runs runs --where best>90 --where age<2d --json": "",
@@ -188,7 +205,8 @@ def configs():
         yield
 
 
-ARGPARSE = {"supernet.compare": compare.parser, "supernet.runs": runs.parser, "supernet.draw": draw.parser, "supernet.diff": diff.parser}
+ARGPARSE = {"supernet.compare": compare.parser, "supernet.predict": predict.parser, "supernet.runs": runs.parser,
+            "supernet.draw": draw.parser, "supernet.diff": diff.parser}
 HYDRA = {"train_search.py": ("search", "train_search"), "train_final.py": ("final", "train_final"), "supernet.rank": ("rank", "rank"),
          "supernet.race": ("race", "race"), "supernet.tabulate": ("tabulate", "tabulate"), "supernet.reproduce": ("reproduce", "reproduce")}
 
@@ -198,7 +216,7 @@ def test_the_words_of_a_command_are_known(key, configs, monkeypatch):
     """As it is shown, before anything is run."""
     monkeypatch.chdir(ROOT / "examples")  # where my_space.py lies
     monkeypatch.syspath_prepend(ROOT / "examples")
-    program, *words = re.sub(r"<.*?>", "it", key).removeprefix("python ").removeprefix("-m ").split()
+    program, *words = re.sub(r"<.*?>", "it", key).partition(" > ")[0].removeprefix("python ").removeprefix("-m ").split()
     if program in ARGPARSE:
         ARGPARSE[program]().parse_args(words)
     elif program in HYDRA:
@@ -239,6 +257,13 @@ def here(tmp_path_factory) -> Path:
     for seed in range(2):
         planted_run(where / f"runs/uniform{seed}", job=f"u{seed}", seed=seed, accuracy=90.0 + seed, relaxation="uniform")
         planted_run(where / f"runs/softmax{seed}", job=f"s{seed}", seed=seed, accuracy=91.0 + seed, relaxation="softmax", genotype=seed + 3)
+    shell(f"python train_final.py genotype=darts_v2 {FINAL} output=made_final", where)
+    (made,) = (where / "made_final").iterdir()
+    made.rename(where / "final")
+    (where / "weights.pt").write_bytes((where / "final" / "weights.pt").read_bytes())
+    for name in ("digit.png", "photo.jpg", "more/a.png", "folder/b.png"):
+        (where / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(where / name)
     (where / "FILE.yaml").write_text(yaml.safe_dump({"fixed": dict(word.split("=") for word in SEARCH.split()), "axes": {
         "relaxation": ["softmax"]}, "seeds": [0]}))
     return where
@@ -269,9 +294,9 @@ def test_a_command_runs_as_it_is_shown(key, here):
     """But at the size that RUN says, with a finished run in the place of `runs/<run>`, and this Python in that of `.venv/bin/python`."""
     text = ALL[key].text.removeprefix("$ ")
     text = re.split(r"\s+#\s", text)[0].replace(".venv/bin/python", "python").replace("<clone>/", "")
-    for name, instead in (("runs/<run>", "found"), ("runs/<search>", "runs/2026_search_gdas"), ("runs/<one>", "found"),
-                          ("runs/<other>", "runs/2026_search_gdas"), ("<the table it wrote>", "data/tables/toy.csv.gz"),
-                          ("genotype=FILE", "genotype=found/genotype.json")):
+    for name, instead in (("runs/<run>", "found"), ("runs/<run of make final>", "final"), ("runs/<a final training>", "final"),
+                          ("runs/<search>", "runs/2026_search_gdas"), ("runs/<one>", "found"), ("runs/<other>", "runs/2026_search_gdas"),
+                          ("<the table it wrote>", "data/tables/toy.csv.gz"), ("genotype=FILE", "genotype=found/genotype.json")):
         text = text.replace(name, instead)
     if key.startswith("make") or key.startswith("eval"):
         text = f"cd {ROOT} && {text}"

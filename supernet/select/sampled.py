@@ -43,11 +43,12 @@ class Sampled(FinalSelection):
         def score(batches: list, item: str) -> dict[Genotype, float]:
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
                                      calibration=calibration)
-            found = {}
+            found, images = {}, sum(batch[1].numel() for batch in (*batches, *calibration))
             loop.recorder.working(0, len(candidates), item)
             with closing(evaluate.stream(candidates)) as stream:
                 for genotype, metrics in zip(candidates, stream, strict=True):
                     found[genotype] = metrics["accuracy"]
+                    loop.position.images += images
                     loop.recorder.working(len(found), len(candidates), item)
             return found
 
@@ -57,4 +58,5 @@ class Sampled(FinalSelection):
         screened = score(batches[: self.screen_batches], "sampled architectures")
         candidates = sorted(candidates, key=screened.__getitem__, reverse=True)[: self.finalists]
         scores = score(batches, "finalists")
+        loop.position.trials += len(screened)
         return max(candidates, key=scores.__getitem__)

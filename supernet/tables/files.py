@@ -35,13 +35,14 @@ def open_table(space: Space, path: str | None = "auto", folder: str = "data/tabl
     if path is None:
         return None
     if path != "auto":
-        return read_table(Path(path), space)
+        return read_table(path, space)
     found = next((file for suffix in SUFFIXES if (file := Path(folder) / f"{space.name}{suffix}").exists()), None)
     return None if found is None else read_table(found, space)
 
 
-def read_table(path: Path, space: Space) -> Table:
+def read_table(path: str | Path, space: Space) -> Table:
     """Reads any of the formats. Raises TableError, one line, for a file that is none of them or belongs to another space."""
+    path = Path(path)
     with _reading(path):
         files: dict[str, str] = {}
         text = _text(path, files)

@@ -4,27 +4,34 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from supernet.tasks.base import Batch, Task
-from supernet.training.records import Totals
+from supernet.tasks.base import Batch, Result, Task
+from supernet.training.records import Sums
 from supernet.weights import EdgeWeights
 
 
-@torch.no_grad()
 def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None], generator: torch.Generator,
              context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, float]:
-    """The task's metrics in evaluation mode, over all batches; `draw` gives the edge weights of each."""
+    """The task's metrics in evaluation mode (`task.gives`), over all batches; `draw` gives the edge weights of each."""
+    return task.evaluated(summed(net, task, batches, draw, generator, context))
+
+
+@torch.no_grad()
+def summed(net: nn.Module, task: Callable[..., Result], batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None],
+           generator: torch.Generator, context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, np.ndarray]:
+    """The sums that those metrics are made from. The device is read once, at the end."""
     training = net.training
     if training:  # a walk over thousands of modules, which who evaluates a network many times spares
         net.eval()
-    totals = Totals(next(net.parameters()).device)
+    sums = Sums()
     state = None
     for batch in batches:
         with context():
             _, stats, state = task(net, batch, draw(), state=state, generator=generator)
-        totals.add(stats)
+        sums.add(stats)
     if training:
         net.train()
-    return task.metrics(totals.means())
+    return sums.on_host()
