@@ -42,8 +42,8 @@ FINAL = "epochs=1 layers=3 channels=4 batch_size=8 split.max_train=16 threads=1 
 PRESET = "profile=smoke epochs=1 threads=1 wandb.mode=disabled"
 MAKE = "INSTALLED= RUN=python"  # where there is something installed already
 RUN = {
-    "make search": f"{MAKE} ARGS='output=$HERE/runs {SEARCH}'",
-    "make final": f"{MAKE} ARGS='output=$HERE/runs genotype=darts_v2 {FINAL}'",
+    "make search": f"{MAKE} ARGS='output=$$HERE/runs {SEARCH}'",
+    "make final": f"{MAKE} ARGS='output=$$HERE/runs genotype=darts_v2 {FINAL}'",
     "eval $(python train_search.py --shell-completion install=bash)": "",
     "python train_search.py": SEARCH,
     "python train_search.py dataset=cifar10 dataset.root=data": SEARCH,
