@@ -23,6 +23,7 @@ from supernet.runs.claim import claim
 from supernet.runs.environment import describe
 from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
+from supernet.runs.journal import TIME_FIELDS as TIME_FIELDS
 from supernet.runs.journal import Journal, JournalError, Mark
 from supernet.runs.log import Progress
 from supernet.runs.tracker import Labels, NoTracker, Tracker, TrackerError, is_preemption, open_tracker, run_id
