@@ -75,7 +75,7 @@ RUN = {
         f"{SEARCH} epochs=0 split.max_val=64 batch_size=16 budget.trials=4 searcher.population=2",
     "python train_search.py space=nasbench201 epochs=20 searcher=genetic searcher.population=20 learned=20 budget.images=2000000":
         f"{SEARCH} budget.images=200 searcher.population=4 learned=2",
-    "python train_search.py experiment=spos_cifar10 dataset.root=data": f"{SEARCH} space.nodes=2 budget.trials=3",
+    "python train_search.py experiment=spos_cifar10 dataset.root=data": f"{SEARCH} layers=8 budget.trials=3",
     "python train_final.py": f"{FINAL} genotype=darts_v2",
     "python train_final.py space=custom space._target_=my_space.make layers=4 channels=8": f"{FINAL} genotype=own/genotype.json",
     "python train_final.py genotype=runs/<run>/genotype.json dataset=cifar10": FINAL,
@@ -85,7 +85,7 @@ RUN = {
     "dataset.augment.cutout=0 drop_path_prob=0 task.auxiliary_weight=0 threads=1": FINAL,
     "python train_final.py genotype=found/genotype.json": FINAL,
     "python -m supernet.tabulate space=toy dataset=digits processes=2":
-        "n=2 'options={layers:3,channels:2,epochs:1,split.max_train:48,batch_size:16,threads:1}'",
+        "n=3 'options={layers:3,channels:2,epochs:1,split.max_train:48,batch_size:16,threads:1}'",
     "python train_search.py space=toy table.path=<the table it wrote>": SEARCH,
     "python -m supernet.rank run=runs/<search> table.path=nas_bench_macro_cifar10.json.gz n=120":
         "run=macro n=3 calibration_batches=1 resamples=10",
@@ -248,15 +248,14 @@ def here(tmp_path_factory) -> Path:
     tabled(where / "macro.csv.gz", nasbench_macro.make(), rng, ("cifar10",))
     (where / "macro.csv.gz").rename(where / "nas_bench_macro_cifar10.json.gz")  # a table is recognised by its content
     for name, words in (("macro", "space=nasbench_macro layers=8 keep_checkpoints=3"), ("own", "space=custom space._target_=my_space.make"),
-                        ("found", "space=s4"), ("gdas", "relaxation=gumbel name=gdas")):
+                        ("found", "space=s4")):
         shell(f"python train_search.py {SEARCH} {words} output=made_{name}", where)
         (made,) = (where / f"made_{name}").iterdir()
-        made.rename(where / name if name != "gdas" else where / "gdas_run")
-    (where / "runs").mkdir()
-    (where / "gdas_run").rename(where / "runs" / "2026_search_gdas")
-    for seed in range(2):
-        planted_run(where / f"runs/uniform{seed}", job=f"u{seed}", seed=seed, accuracy=90.0 + seed, relaxation="uniform")
-        planted_run(where / f"runs/softmax{seed}", job=f"s{seed}", seed=seed, accuracy=91.0 + seed, relaxation="softmax", genotype=seed + 3)
+        made.rename(where / name)
+    for n, relaxation in enumerate(("uniform", "softmax", "gdas")):
+        for seed in range(2):
+            planted_run(where / f"runs/{relaxation}{seed}", job=f"{relaxation} {seed}", seed=seed, accuracy=90.0 + n + seed,
+                        relaxation=relaxation, genotype=2 * n + seed)
     shell(f"python train_final.py genotype=darts_v2 {FINAL} output=made_final", where)
     (made,) = (where / "made_final").iterdir()
     made.rename(where / "final")
@@ -295,7 +294,7 @@ def test_a_command_runs_as_it_is_shown(key, here):
     text = ALL[key].text.removeprefix("$ ")
     text = re.split(r"\s+#\s", text)[0].replace(".venv/bin/python", "python").replace("<clone>/", "")
     for name, instead in (("runs/<run>", "found"), ("runs/<run of make final>", "final"), ("runs/<a final training>", "final"),
-                          ("runs/<search>", "runs/2026_search_gdas"), ("runs/<one>", "found"), ("runs/<other>", "runs/2026_search_gdas"),
+                          ("runs/<search>", "found"), ("runs/<one>", "found"), ("runs/<other>", "own"),
                           ("<the table it wrote>", "data/tables/toy.csv.gz"), ("genotype=FILE", "genotype=found/genotype.json")):
         text = text.replace(name, instead)
     if key.startswith("make") or key.startswith("eval"):
