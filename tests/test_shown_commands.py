@@ -254,7 +254,7 @@ def here(tmp_path_factory) -> Path:
         made.rename(where / name)
     for n, relaxation in enumerate(("uniform", "softmax", "gdas")):
         for seed in range(2):
-            planted_run(where / f"runs/{relaxation}{seed}", job=f"{relaxation} {seed}", seed=seed, accuracy=90.0 + n + seed,
+            planted_run(where / f"compared/runs/{relaxation}{seed}", job=f"{relaxation} {seed}", seed=seed, accuracy=90.0 + n + seed,
                         relaxation=relaxation, genotype=2 * n + seed)
     shell(f"python train_final.py genotype=darts_v2 {FINAL} output=made_final", where)
     (made,) = (where / "made_final").iterdir()
@@ -299,6 +299,8 @@ def test_a_command_runs_as_it_is_shown(key, here):
         text = text.replace(name, instead)
     if key.startswith("make") or key.startswith("eval"):
         text = f"cd {ROOT} && {text}"
+    if "supernet.compare" in key:
+        text = f"cd compared && {text}"  # other commands leave their runs in `runs`
     if "<the table it wrote>" in key and not (here / "data/tables/toy.csv.gz").exists():
         shell("python -m supernet.tabulate space=toy dataset=digits 'options={layers:3,channels:2,epochs:1,split.max_train:48,"
               "batch_size:16,threads:1}' processes=2", here)
