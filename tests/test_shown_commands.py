@@ -85,7 +85,7 @@ RUN = {
     "dataset.augment.cutout=0 drop_path_prob=0 task.auxiliary_weight=0 threads=1": FINAL,
     "python train_final.py genotype=found/genotype.json": FINAL,
     "python -m supernet.tabulate space=toy dataset=digits processes=2":
-        "n=3 'options={layers:3,channels:2,epochs:1,split.max_train:48,batch_size:16,threads:1}'",
+        "seeds=[0] 'options={layers:3,channels:2,epochs:1,split.max_train:48,batch_size:16,threads:1}'",
     "python train_search.py space=toy table.path=<the table it wrote>": SEARCH,
     "python -m supernet.rank run=runs/<search> table.path=nas_bench_macro_cifar10.json.gz n=120":
         "run=macro n=3 calibration_batches=1 resamples=10",
@@ -314,7 +314,7 @@ def test_a_command_runs_as_it_is_shown(key, here):
     if "supernet.compare" in key or "supernet.runs" in key:
         text = f"cd compared && {text}"  # other commands leave their runs in `runs`, where any were run
     if "<the table it wrote>" in key and not (here / "data/tables/toy.csv.gz").exists():
-        shell("python -m supernet.tabulate space=toy dataset=digits 'options={layers:3,channels:2,epochs:1,split.max_train:48,"
+        shell("python -m supernet.tabulate space=toy dataset=digits seeds=[0] 'options={layers:3,channels:2,epochs:1,split.max_train:48,"
               "batch_size:16,threads:1}' processes=2", here)
     shell(f"{text} {RUN[key]}", here, code=1 if key in DIFFERS else 0)
 
