@@ -24,7 +24,7 @@ from PIL import Image
 from supernet.app.checks import validate
 from supernet.app.command_line import register
 from supernet.app.options import CONF
-from supernet.commands import compare, diff, draw, export, predict, reproduce, runs
+from supernet.commands import compare, diff, draw, explain, export, predict, reproduce, runs
 from supernet.spaces import nasbench201, nasbench_macro
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns
@@ -109,6 +109,9 @@ RUN = {
     "python -m supernet.predict runs/<a final training> folder --top 5": "",
     "python -m supernet.predict weights.pt folder --json --top all > found.jsonl": "",
     "python -m supernet.export runs/<a final training> -o net": "",
+    "python -m supernet.explain runs/<search>": "--images 16",
+    "python -m supernet.explain runs/<a final training>": "--images 16",
+    "python -m supernet.explain cell.txt --table nasbench201.csv.gz --dataset cifar10": "--table nb201.csv.gz",
     "python train_final.py genotype=darts_v2 dataset=cifar10 recipe=modern": FINAL,
     "python -m supernet.runs": "",
     "python -m supernet.runs runs --where state=running --sort best": "",
@@ -140,6 +143,7 @@ NOT_RUN = {
     "python train_search.py space=sequential searcher=genetic evaluator=from_scratch dataset=fashion_mnist dataset.root=data":
         "ten minutes; tests/test_from_scratch.py runs a small one",
     "python train_final.py dataset=fashion_mnist dataset.root=data epochs=20 batch_size=32": "it retrains what the one above found",
+    "python -m supernet.explain runs/<search> runs/<other seeds>": "tests/test_explain.py runs it",
     "pip install supernet[serve]": INDEX,
     "wandb artifact get genotype-darts-digits-gumbel:seed-03 --root found": SERVER, "wandb sync runs/*/wandb/offline-run-*": SERVER,
     "wandb sweep conf/sweep/grid.yaml": SERVER, "wandb agent ENTITY/supernet/SWEEP": SERVER,
@@ -217,7 +221,7 @@ def configs():
         yield
 
 
-ARGPARSE = {"supernet.compare": compare.parser, "supernet.predict": predict.parser, "supernet.export": export.parser,
+ARGPARSE = {"supernet.compare": compare.parser, "supernet.predict": predict.parser, "supernet.export": export.parser, "supernet.explain": explain.parser,
             "supernet.runs": runs.parser, "supernet.draw": draw.parser, "supernet.diff": diff.parser}
 HYDRA = {"train_search.py": ("search", "train_search"), "train_final.py": ("final", "train_final"), "supernet.rank": ("rank", "rank"),
          "supernet.race": ("race", "race"), "supernet.tabulate": ("tabulate", "tabulate"), "supernet.reproduce": ("reproduce", "reproduce")}
@@ -255,6 +259,7 @@ def here(tmp_path_factory) -> Path:
     records[:200, 1:] = rng.integers(0, 256, (200, 3072))
     for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
         records.tofile(cifar / f"{name}.bin")
+    (where / "cell.txt").write_text("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|")
     (where / "shakespeare.txt").write_text(" ".join((ROOT / "docs" / "methods.md").read_text().split()))
     tabled(where / "nb201.csv.gz", nasbench201.make(), rng, ("cifar10", "cifar100", "imagenet16"))
     tabled(where / "macro.csv.gz", nasbench_macro.make(), rng, ("cifar10",))
