@@ -221,7 +221,8 @@ def configs():
         yield
 
 
-ARGPARSE = {"supernet.compare": compare.parser, "supernet.predict": predict.parser, "supernet.export": export.parser, "supernet.explain": explain.parser,
+ARGPARSE = {"supernet.compare": compare.parser, "supernet.predict": predict.parser, "supernet.export": export.parser,
+            "supernet.explain": explain.parser,
             "supernet.runs": runs.parser, "supernet.draw": draw.parser, "supernet.diff": diff.parser}
 HYDRA = {"train_search.py": ("search", "train_search"), "train_final.py": ("final", "train_final"), "supernet.rank": ("rank", "rank"),
          "supernet.race": ("race", "race"), "supernet.tabulate": ("tabulate", "tabulate"), "supernet.reproduce": ("reproduce", "reproduce")}
