@@ -244,6 +244,11 @@ def test_each_statement_of_a_cell_of_nasbench201_is_what_the_table_says(capsys, 
     for cell in cells:
         sentences = explained_by(capsys, cell, NB201, "cifar10", tmp_path)
         assert check_against_table(sentences, cell, rows, nasbench201.OPS) == len(sentences) >= 9
+        alike = rows_of(NB201, "iso_rep")  # the first cell of the same function, by the table
+        values = [rows[other] for other, first in alike.items() if first == alike[cell]]
+        (said,) = [said for said in sentences if "compute the same function;" in said] or [""]
+        assert said.startswith(f"{len(values)} architectures") and f"{min(values):.2f} to {max(values):.2f} %" in said if len(
+            values) > 1 else not said
     wrong = [said.replace("20.40 points less", "20.50 points less") for said in explained_by(capsys, cells[0], NB201, "cifar10", tmp_path)]
     with pytest.raises(AssertionError, match=r"-20\.5"):  # the check sees a number that is not the table's
         check_against_table(wrong, cells[0], rows, space.cells["cell"].ops)
