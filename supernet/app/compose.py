@@ -17,9 +17,11 @@ from ops.op import Normalisation
 from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
 from supernet.app.lone_images import refuse_lone_images
+from supernet.app.many import refuse_for_many
 from supernet.app.options import named_on_command_line
 from supernet.app.rehearsal import check_draws, check_interfaces, check_ops, check_scalar
 from supernet.bilevel import Bilevel, rehearse
+from supernet.costs.agreed import Agreed
 from supernet.costs.base import Cost
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
@@ -28,11 +30,14 @@ from supernet.genotype import Genotype
 from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
-from supernet.networks.stacked import inherit_widened
+from supernet.networks.stacked import batch_norms, inherit_widened
 from supernet.optim.descent import Descent, descend
 from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
+from supernet.processes.group import ALONE, Group
+from supernet.processes.joined import device_of
+from supernet.processes.launched import place
 from supernet.relaxations.base import Relaxation
 from supernet.runs.device import precision, prepare, resolve_device
 from supernet.space import Candidates, Space
@@ -107,14 +112,21 @@ def without_ops(space: Space, names: Sequence[str]) -> Space:
                             for kind, spec in space.cells.items()})
 
 
-def loading(cfg: DictConfig, device: torch.device) -> Loading:
-    return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last)
+def loading(cfg: DictConfig, device: torch.device, group: Group) -> Loading:
+    return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last, group=group)
 
 
-def backend_of(cfg: DictConfig, device: torch.device) -> Backend:
+def normalise_together(cfg: DictConfig, net: nn.Module, group: Group) -> None:
+    """Where it is asked for, the norms of a network go by the moments of the whole batch, of which each process has a part."""
+    for norm in batch_norms(net) if cfg.synchronised_norms and group.size > 1 else ():
+        norm.across = group
+
+
+def backend_of(cfg: DictConfig, device: torch.device, group: Group) -> Backend:
     """Who computes from now on in this process."""
     hindrances = {"channels_last=false": not cfg.channels_last, f"amp={cfg.amp}": device.type == "cpu" and cfg.amp != "none",
-                  "compile=inductor": cfg.compile == "inductor"}
+                  "compile=inductor": cfg.compile == "inductor",
+                  "synchronised_norms=true": cfg.synchronised_norms and group.size > 1}
     return kernels.use(cfg.backend, device=device.type, hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
 
 
@@ -135,6 +147,7 @@ class SearchParts:
     relaxation: Relaxation
     table: Table | None  # what is known of the space's architectures; for the record only
     backend: Backend
+    group: Group = ALONE  # of the processes that search together
 
 
 def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxation:
@@ -151,27 +164,29 @@ def check_graph_augmentation(cfg: DictConfig, device: torch.device) -> None:
         raise UsageError(f"graph_augmentation=true needs a CUDA device, got device={device}: pass graph_augmentation=false")
 
 
-def search_parts(cfg: DictConfig) -> SearchParts:
-    device, cpu = resolve_device(cfg.device), torch.device("cpu")
+def search_parts(cfg: DictConfig, group: Group = ALONE) -> SearchParts:
+    device, cpu = device_of(resolve_device(cfg.device), place()), torch.device("cpu")
     if cfg.compile == "graph" and device.type != "cuda":
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device, "drawn": device})
-    backend = backend_of(cfg, device)
+    backend = backend_of(cfg, device, group)
     data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
+    refuse_for_many(cfg, group, task)
     settle_sizes(cfg, space)
     searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
     data.check()
-    loaders = data.search(loading(cfg, device), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
+    loaders = data.search(loading(cfg, device, group), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
     if cfg.graph_augmentation:
         augment_in_graphs(Capturing(device), data, loaders.train, loaders.val)
     task = task.for_classes(loaders.class_counts, device)
     net = supernet(of_stage(cfg, 0), searched, data, task, device)
     relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
-    return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, searched, task, net, relaxation, table, backend)
+    return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, searched, task, net, relaxation, table, backend,
+                       group)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
@@ -187,6 +202,7 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
             before.release()
             parts.net = supernet(own, space, parts.data, parts.task, parts.device)
             parts.relaxation = relaxed(own, space, parts.generators["alpha_init"]).to(parts.device)
+        normalise_together(own, parts.net, parts.group)
         loop = search_loop(own, parts, space, records)
         if len(rows) > 1:
             loop.first_epoch, loop.about = sum(epochs[:index]), {"stage": index + 1}
@@ -230,6 +246,8 @@ def search_loop(cfg: DictConfig, parts: SearchParts, space: Space, records: Sear
     whole, select = parts.space, build(cfg.select)
     final_select = None if cfg.final_select is None else build(cfg.final_select)
     cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
+    if cost is not None and parts.group.size > 1:
+        cost = Agreed(cost, parts.group)
     monitors = {name: build(node)(space) for name, node in cfg.monitor.items()}
     search = bilevel(cfg, parts, space, cost, records.position)
     return SearchLoop(
@@ -260,10 +278,10 @@ def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None
         net, relaxation, build(cfg.hypergradient), parts.task, w_optimizer,
         build(cfg.alpha_optimizer)(params=alpha) if alpha else None, parts.generators, clip_norm=cfg.clip_norm,
         guard=Guard(net, parts.device, cfg.log_every, position,
-                    lambda batch, otherwise: where_search_diverged(search, batch, otherwise)),
+                    lambda batch, otherwise: where_search_diverged(search, batch, otherwise), parts.group),
         penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
         w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
-        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent)
+        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent, group=parts.group)
     return search
 
 
@@ -333,16 +351,17 @@ class FinalParts:
     backend: Backend
 
 
-def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
-    device = resolve_device(cfg.device)
+def final_parts(cfg: DictConfig, space: Space, genotype: Genotype, group: Group = ALONE) -> FinalParts:
+    device = device_of(resolve_device(cfg.device), place())
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
-    backend = backend_of(cfg, device)
+    backend = backend_of(cfg, device, group)
     generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
     settle_sizes(cfg, space)
     data, task = build(cfg.dataset.data), build(cfg.task)
+    refuse_for_many(cfg, group, task)
     data.check()
-    how = loading(cfg, device)
+    how = loading(cfg, device, group)
     loaders = data.final(how, split=cfg.split, generators=generators)
     if cfg.graph_augmentation:
         augment_in_graphs(Capturing(device), data, loaders.train)
@@ -350,18 +369,19 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts
     test = data.test(how)  # opened now, so that a bad one fails now; read at the end
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
                   device, **task.network_options())
+    normalise_together(cfg, net, group)
     refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
                        {"split.max_train": loaders.train}, data.example(device))
     position = Position()
 
-    guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise))
+    guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise), group)
     optimizer, descent = descent_of(cfg, net)
     loop = FinalLoop(
         net, task, optimizer, loaders.train, loaders.val,
         test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
-        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent)
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent, group=group)
     return FinalParts(device, data, loaders, task, net, loop, test, backend)
 
 

@@ -79,4 +79,4 @@ class ImageData(Data):
 
     def test(self, loading: Loading) -> Loader:
         return test_loader(self.source, batch_size=loading.eval_batch_size, augment=self.augment, device=loading.device,
-                           workers=loading.workers, channels_last=loading.channels_last)
+                           workers=loading.workers, channels_last=loading.channels_last, group=loading.group)

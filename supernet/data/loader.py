@@ -1,6 +1,6 @@
 """Batches on the device, and where in their stream we are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from supernet.data.augment import Augment
 from supernet.data.base import DataError, Part, Source
 from supernet.data.sampling import sampling as make_draw
 from supernet.data.split import Split
+from supernet.processes.group import ALONE, Cut, Group
 
 Batch = tuple[Tensor, Tensor]  # images float (B, C, H, W), labels int64 (B,)
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, C, H, W) -> float32 (B, C, H', W'), on the device
@@ -32,6 +33,9 @@ class Loader:
 
     Resident images are held on the device as uint8 and picked there. Others are decoded by `workers` processes (0: by this one)
     that draw nothing.
+
+    group: of the processes that share the batches. Orders are drawn alike in all, and each hands out its part of every batch, transformed
+    by draws of its own; `batch_size`, positions and states are those of whole batches, and the same in all.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Loader:
         workers: int = 0,
         dtype: torch.dtype = torch.float32,
         sampling: str = "shuffled",
+        group: Group = ALONE,
     ) -> None:
         self.device = torch.device(device)
         if batch_size < 1 or workers < 0:
@@ -71,6 +76,7 @@ class Loader:
         self.drop_last = drop_last
         self.workers = workers
         self.dtype = dtype
+        self.group = group
         self.position = 0
         self._draw = make_draw(sampling, self.labels[self.indices])
         self._order = self.indices.new_empty(0)  # positions in `indices`, for this pass; empty before the first
@@ -81,9 +87,9 @@ class Loader:
 
     @property
     def smallest_batch(self) -> int:
-        """Images in the smallest batch of a pass."""
+        """Images in the smallest batch of a pass, or in the smallest part of it that a process of the group has."""
         rest = self.num_items % self.batch_size
-        return rest if rest and not self.drop_last else min(self.batch_size, self.num_items)
+        return self.group.least(rest if rest and not self.drop_last else min(self.batch_size, self.num_items))
 
     def __len__(self) -> int:
         """Batches in a whole pass."""
@@ -94,18 +100,19 @@ class Loader:
         if len(self._order) == 0 or self.position == len(self):
             self.restart()
             self._order = self._new_order()
-        remaining = self.indices[self._order].split(self.batch_size)[self.position : len(self)]
+        remaining = [self.group.cut(batch) for batch in self.indices[self._order].split(self.batch_size)[self.position : len(self)]]
         read = _pick if self.images.resident else _stream
-        for chosen, pixels in zip(remaining, read(self.images, remaining, self.workers, self.device), strict=True):
+        for cut, pixels in zip(remaining, read(self.images, remaining, self.workers, self.device), strict=True):
+            drawn = self.group.own(self.generator, self.position)
             self.position += 1
-            yield self.transform(pixels, self.generator).to(self.dtype), self.labels[chosen]
+            yield self.group.batch(self.transform(pixels, drawn).to(self.dtype), self.labels[cut.items], cut)
 
     def apart(self, batch_size: int | None, generator: torch.Generator) -> "Loader":
         """A new stream of the same images, handed out in the same way in batches of `batch_size` (None: of as many), which draws from
         `generator` and leaves this one where it stands."""
         return Loader(self.images, self.indices, batch_size=self.batch_size if batch_size is None else batch_size, transform=self.transform,
                       generator=generator, shuffle=self.shuffle, drop_last=self.drop_last, device=self.device, workers=self.workers,
-                      dtype=self.dtype)
+                      dtype=self.dtype, group=self.group)
 
     def restart(self) -> None:
         """Give up the rest of this pass: the next iteration starts a new one."""
@@ -139,14 +146,14 @@ class Loader:
         return torch.arange(self.num_items, device=self.device)
 
 
-def _pick(images: Part, batches: tuple[Tensor, ...], workers: int, device: torch.device) -> Iterator[Tensor]:
-    return map(images.read, batches)
+def _pick(images: Part, batches: Sequence[Cut], workers: int, device: torch.device) -> Iterator[Tensor]:
+    return (images.read(cut.items) for cut in batches)
 
 
-def _stream(images: Part, batches: tuple[Tensor, ...], workers: int, device: torch.device) -> Iterator[Tensor]:
+def _stream(images: Part, batches: Sequence[Cut], workers: int, device: torch.device) -> Iterator[Tensor]:
     reading = DataLoader(
         _Reading(images),
-        sampler=[batch.cpu() for batch in batches],
+        sampler=[cut.items.cpu() for cut in batches],
         batch_size=None,  # each item is a whole batch
         num_workers=workers,
         pin_memory=device.type == "cuda",
@@ -197,13 +204,14 @@ class Forever:
 
 @dataclass(frozen=True)
 class Loading:
-    """How batches are made and where they go."""
+    """How batches are made and where they go. group: the processes that share them."""
 
     batch_size: int
     eval_batch_size: int
     device: torch.device
     workers: int = 0
     channels_last: bool = False
+    group: Group = ALONE
 
 
 @dataclass(frozen=True)
@@ -247,6 +255,7 @@ def search_loaders(
     dtype: torch.dtype = torch.float32,
     sampling: str = "shuffled",
     about: tuple[str, ...] = (),
+    group: Group = ALONE,
 ) -> SearchLoaders:
     """Loaders of the training part; the test part is not read. `generators` are those of `train` and `val`, on `device`. `images`: the
     training part, where it was read already.
@@ -260,7 +269,7 @@ def search_loaders(
     images = (source.train() if images is None else images).to(device)  # once, for all three to share
     training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
-    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
+    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype, "group": group}
     learning = {"batch_size": batch_size, "shuffle": True, "drop_last": drop_last, "sampling": sampling, **common}
     return SearchLoaders(
         train=Loader(images, split.train, transform=training, generator=generators[0], **learning),
@@ -288,6 +297,7 @@ def final_loaders(
     dtype: torch.dtype = torch.float32,
     sampling: str = "shuffled",
     about: tuple[str, ...] = (),
+    group: Group = ALONE,
 ) -> FinalLoaders:
     """Loaders of the training part, for a network trained from scratch. `images`: that part, where it was read already."""
     _check_batch_size(batch_size, "training", split.train)
@@ -295,7 +305,7 @@ def final_loaders(
     images = (source.train() if images is None else images).to(device)
     training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
-    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
+    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype, "group": group}
     train = Loader(
         images,
         split.train,
@@ -320,13 +330,14 @@ def test_loader(
     augment: Augment = NOT_AUGMENTED,
     channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
+    group: Group = ALONE,
 ) -> Loader:
     """The whole test part, in order. Of `augment` only the crop counts, at the centre."""
     device = torch.device(device)
     images = source.test()
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
     every = torch.arange(len(images))
-    return _eval_loader(images, every, transform=plain, batch_size=batch_size, device=device, workers=workers, dtype=dtype)
+    return _eval_loader(images, every, transform=plain, batch_size=batch_size, device=device, workers=workers, dtype=dtype, group=group)
 
 
 test_loader.__test__ = False  # the name is the field's; pytest must not collect it where it is imported
@@ -341,6 +352,7 @@ def _eval_loader(
     device: torch.device,
     workers: int,
     dtype: torch.dtype,
+    group: Group,
 ) -> Loader:
     return Loader(
         images,
@@ -353,6 +365,7 @@ def _eval_loader(
         device=device,
         workers=workers,
         dtype=dtype,
+        group=group,
     )
 
 

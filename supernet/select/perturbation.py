@@ -64,7 +64,7 @@ class Perturbation(FinalSelection):
             batches = itertools.islice(loop.drawn(self.batch_size), self.val_batches)
             with statistics_of_the_batch(search.norms if self.by_batch else ()):
                 return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"],
-                                search.context)["accuracy"]
+                                search.context, search.group)["accuracy"]
 
         edges = {kind: _shuffled([e for e in range(len(spec.edges)) if any(spec.selectable[e])], generator)
                  for kind, spec in sorted(space.cells.items())}

@@ -42,7 +42,7 @@ class Sampled(FinalSelection):
 
         def score(batches: list) -> dict[Genotype, float]:
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
-                                     calibration=calibration)
+                                     calibration=calibration, group=search.group)
             found = {}
             with closing(evaluate.stream(candidates)) as stream:
                 for genotype, metrics in zip(candidates, stream, strict=True):

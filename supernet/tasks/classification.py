@@ -58,7 +58,10 @@ class Classification:
         else:
             logits = net(x, weights, generator=generator)
             loss = reported = self._loss(logits, y, net.training)
-        return Result(loss, counted(reported, logits, y))
+        stats = counted(reported, logits, y)
+        if net.training and self._weight is not None:
+            stats["weight"] = self._weight.to(logits.dtype)[y].sum()
+        return Result(loss, stats)
 
     def network_options(self) -> dict[str, Any]:
         return {"auxiliary": True} if self.auxiliary_weight else {}

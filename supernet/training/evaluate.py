@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from supernet.processes.group import ALONE, Group
 from supernet.tasks.base import Batch, Task
 from supernet.training.records import Totals
 from supernet.weights import EdgeWeights
@@ -14,17 +15,20 @@ from supernet.weights import EdgeWeights
 
 @torch.no_grad()
 def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None], generator: torch.Generator,
-             context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, float]:
-    """The task's metrics in evaluation mode, over all batches; `draw` gives the edge weights of each."""
+             context: Callable[[], AbstractContextManager[Any]] = nullcontext, group: Group = ALONE) -> dict[str, float]:
+    """The task's metrics in evaluation mode, over all batches; `draw` gives the edge weights of each. group: the processes that have a part
+    of each batch."""
     training = net.training
     if training:  # a walk over thousands of modules, which who evaluates a network many times spares
         net.eval()
     totals = Totals(next(net.parameters()).device)
     state = None
     for batch in batches:
-        with context():
-            _, stats, state = task(net, batch, draw(), state=state, generator=generator)
-        totals.add(stats)
+        with context(), group.counting(batch):
+            found = task(net, batch, draw(), state=state, generator=group.own(generator))
+        state = found.state
+        totals.add(group.weighed(found.loss, found.stats, batch)[1])
+    group.sum_(totals.sums)
     if training:
         net.train()
     return task.metrics(totals.means())

@@ -82,7 +82,7 @@ class SearchLoop:
         """The task's metrics of the supernet."""
         search = self.search
         return evaluate(search.net, search.task, batches, lambda: search.relaxation.evaluated(self.generators["alpha"]).detach(),
-                        self.generators["net"], search.context)
+                        self.generators["net"], search.context, search.group)
 
     def evaluate_batch(self) -> None:
         """One batch of an evaluation, to see what it takes."""
@@ -187,11 +187,11 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
             loop.totals.add(loop.step(batch, val_batch))
             for monitor in loop.monitors.values():
                 monitor.after_step(search, batch, val_batch, position.step)
-            position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
+            position.step, done, items = position.step + 1, done + 1, items + search.group.items(batch)
             if done % every == 0 or done == steps:
                 loop.trajectory.add(epoch + done / steps, search.relaxation)
             if done < steps:
-                recorder.step(batch[1].numel(), loop.totals)
+                recorder.step(search.group.items(batch), loop.totals)
         loop.guard.look()
         seconds = time.perf_counter() - started
         end_epoch(loop, epochs, {"lr": lr, "alpha_lr": alpha_lr}, {"seconds": seconds, "items_per_s": items / seconds})
