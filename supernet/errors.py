@@ -24,3 +24,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean x?`, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def nearest(word: str, known: Iterable[str], most: int = 10) -> str:
+    """The names in `known` as a list in words, those most like `word` first; what more than `most` there are is counted."""
+    names = sorted(known)
+    shown = difflib.get_close_matches(word, names, n=most, cutoff=0.0) if len(names) > most else names
+    return ", ".join([*shown, *([f"and {len(names) - most} more"] if len(names) > most else [])])

@@ -15,11 +15,12 @@ from typing import Any
 from supernet import genotype as genotypes
 from supernet.genotype import Edge, Genotype, GenotypeError, short
 from supernet.space import CellSpec, Space
-from supernet.spaces import darts, darts_rnn, nasbench201
+from supernet.spaces import darts, darts_rnn, nasbench201, sequential
 
 MAX_CHARACTERS = 100_000
 MAX_NODES = 64
-BY_FIRST_WORD: dict[str, Callable[[], Space]] = {"normal": darts.make, "recurrent": darts_rnn.make}  # of a text that names its cells
+BY_FIRST_WORD: dict[str, Callable[[], Space]] = {  # of a text that names its cells
+    "normal": darts.make, "recurrent": darts_rnn.make, "features": sequential.make}
 
 
 def find(name_or_path: str, space: Space | None = None) -> Genotype:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from supernet.errors import UsageError, did_you_mean
+from supernet.errors import UsageError, did_you_mean, nearest
 from supernet.ranges import Finite, Positive, ranged
 
 
@@ -45,7 +45,7 @@ class Objective:
         """Raises UsageError: a metric is asked for that is not among those `known`."""
         for name in self.needs:
             if name not in known:
-                raise UsageError(f"objective: there is no metric {name!r} here, expected one of {', '.join(sorted(known))}"
+                raise UsageError(f"objective: there is no metric {name!r} here, expected one of {nearest(name, known)}"
                                  f"{did_you_mean(name, known)}")
 
     def scores(self, metrics: Mapping[str, float]) -> tuple[float, ...]:

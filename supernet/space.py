@@ -189,7 +189,8 @@ class Space:
     quantity, **sizes)` counts `parameters` or `multiply_adds` of final networks, where these are no sums over the edges of stacked
     cells. `sizes` are options of the network that the space itself decides (a chain its number of layers); `auxiliary_head` says
     whether final networks can have one. `describe(name)` is what is known of the op that `build` makes of a name, None for nothing:
-    `ops.describe` where it makes those of `ops`.
+    `ops.describe` where it makes those of `ops`. `rules`: plain values that decide what a genotype computes and that no cell shows; they
+    are part of the fingerprint.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Space:
     sizes: Mapping[str, int] = field(default_factory=dict)
     auxiliary_head: bool = True
     describe: Callable[[str], "OpTraits | None"] = field(default=_describe, repr=False)
+    rules: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -208,7 +210,8 @@ class Space:
         specs = {kind: [s.num_inputs, s.num_nodes, s.edges, s.ops, s.present, s.selectable, s.keep, s.outputs, s.stride,
                         *([s.ops_per_edge] if s.ops_per_edge > 1 else [])]  # as before there was such a thing, where there is not
                  for kind, s in sorted(self.cells.items())}
-        return hashlib.sha256(json.dumps([self.name, specs]).encode()).hexdigest()[:16]
+        told = [self.name, specs, *([dict(sorted(self.rules.items()))] if self.rules else [])]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def genotype(self, cells: Mapping[str, Sequence[Edge]]) -> Genotype:
         """The validated genotype with these edges. Raises GenotypeError."""

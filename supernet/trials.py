@@ -1,11 +1,13 @@
 """What a search by trials hands around: a proposal, what evaluating it gave, and the journal of all trials. Plain data, no torch."""
 
+import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from supernet.genotype import Genotype
+from supernet.genotype import FORMAT, Genotype, short
+from supernet.space import Space
 
 
 class Proposal(NamedTuple):
@@ -55,10 +57,50 @@ class Trial(NamedTuple):
     refused: str | None = None  # why, in a few words
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, without what is as usual."""
-        told = self._asdict() | {"genotype": self.genotype.to_json()["cells"], "metrics": dict(self.metrics)}
+        """Plain data, without what is as usual; numbers that JSON cannot spell are words (`inf`, `-inf`, `nan`)."""
+        told = self._asdict() | {"genotype": self.genotype.to_json()["cells"], "scores": [_spelt(score) for score in self.scores],
+                                 "metrics": {name: _spelt(value) for name, value in self.metrics.items()}}
         usual = Trial._field_defaults
         return {key: value for key, value in told.items() if key not in usual or value != usual[key]}
+
+    @classmethod
+    def from_json(cls, data: Any, space: Space) -> "Trial":
+        """The inverse of `to_json`, of an architecture of `space`. Raises ValueError (GenotypeError is one): it is none."""
+        if type(data) is not dict or not {"number", "genotype", "scores"} <= set(data) <= set(cls._fields):
+            raise ValueError(f"expected a trial with number, genotype and scores, got {short(data)}")
+        wrong = [key for key, value in data.items() if not _FORMS[key](value)]
+        if wrong:
+            raise ValueError(f"a trial's {wrong[0]} cannot be {short(data[wrong[0]])}")
+        like = {"format": FORMAT, "space": space.name, "arguments": dict(space.arguments), "fingerprint": space.fingerprint}
+        genotype = Genotype.from_json(like | {"cells": data["genotype"]})
+        space.validate(genotype)
+        return cls(**(data | {"genotype": genotype, "scores": tuple(map(float, data["scores"])), "parents": tuple(data.get("parents", ())),
+                              "metrics": {name: float(value) for name, value in data.get("metrics", {}).items()}}))
+
+
+def _spelt(value: float) -> float | str:
+    return value if math.isfinite(value) else str(float(value))
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _amount(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) or value in ("inf", "-inf", "nan")
+
+
+_FORMS: Mapping[str, Callable[[Any], bool]] = {  # what each field of a trial may be, as plain data
+    "number": _whole, "genotype": lambda value: type(value) is dict,
+    "scores": lambda value: type(value) is list and all(map(_number, value)),
+    "metrics": lambda value: type(value) is dict and all(map(_number, value.values())),
+    "parents": lambda value: type(value) is list and all(map(_whole, value)), "change": lambda value: type(value) is str,
+    "fidelity": lambda value: _amount(value) and 0 < value <= 1, "images": _whole, "wall_s": _amount, "simulated_s": _amount,
+    "repeats": _whole, "refused": lambda value: type(value) is str}
 
 
 @dataclass
@@ -127,9 +169,17 @@ class History:
 def best(trials: Iterable[Trial]) -> Trial | None:
     """That of the highest first score, the first of equals; None where there is none that was evaluated. Of trainings of different length
     the longest are compared."""
-    found = [trial for trial in trials if trial.refused is None]
-    longest = max((trial.fidelity for trial in found), default=0.0)
-    return max((trial for trial in found if trial.fidelity == longest), key=lambda trial: trial.scores[0], default=None)
+    top = None
+    for trial in trials:
+        top = better(trial, top)
+    return top
+
+
+def better(trial: Trial, top: Trial | None) -> Trial | None:
+    """The one that `best` prefers; `top` came first."""
+    if trial.refused is not None:
+        return top
+    return trial if top is None or (trial.fidelity, trial.scores[0]) > (top.fidelity, top.scores[0]) else top
 
 
 def source(seed: int, number: int, what: str = "") -> random.Random:

@@ -17,7 +17,7 @@ ORDER = (*VALUES, "searchers", "weights",
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "supernet")  # the commands by name; the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "predict", "supernet")  # the commands by name; the package itself
 
 
 class Import(NamedTuple):

@@ -21,7 +21,7 @@ PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SHORTER = {"darts_pt": ["final_select.finetune_epochs=1", "final_select.finetune_last=1", "final_select.val_batches=1",
                         "split.max_train=32"],
            "darts_es": ["monitor.eigenvalue.iterations=2"], "darts_ada": ["monitor.eigenvalue.iterations=2"],
-           "enas": ["hypergradient.samples=2", "final_select.n=5"], "random_ws": ["final_select.n=20"], "spos": ["final_select.n=20"]}
+           "enas": ["hypergradient.samples=2", "final_select.n=5"], "random_ws": ["final_select.n=20"]}
 NEEDS_TEXT = {name for name in PRESETS if name.endswith("_ptb")}
 
 
@@ -148,7 +148,10 @@ PUBLISHED = {
     "random_ws_nasbench201": {"epochs": 250, "final_select.n": 100, "final_select.screen_batches": 1, "final_select.finalists": 1},
     "gdas_cifar10": {"layers": 6, "network.last_norm": True, "space.ops_per_edge": 2, "compat.pool_norm": "never",
                      "select._target_": "supernet.select.strongest_pairs.strongest_pairs"},
-    "spos_cifar10": {"clip_norm": None, "decay_norms_and_biases": False},
+    "spos_cifar10": {"clip_norm": None, "decay_norms_and_biases": False, "budget.trials": 1000, "searcher.population": 50,
+                     "searcher.parents": 10, "searcher.mutations": 25, "searcher.crossovers": 25, "searcher.mutation_prob": 0.1,
+                     "evaluator.statistics": "recalibrated", "cost.channels": 32},
+    "spos_nasbench201": {"budget.trials": 1000, "evaluator.statistics": "recalibrated", "final_select": None, "epochs": 250},
     "fbnet_cifar10": {"penalty.cost_log.form": "factor", "epochs": 180, "batch_size": 1000, "lr_minimum": 0.0, "clip_norm": None,
                       "w_schedule._target_": "supernet.optim.schedules.Cosine", "cost.channels": 32, "alpha_every": 4,
                       "relaxation.init_scale": 0.0, "relaxation.rest": 10},

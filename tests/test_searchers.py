@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import hydra
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from supernet.app.build import build
 from supernet.app.options import CONF
 from supernet.errors import UsageError
 from supernet.objectives import Objective
+from supernet.relaxations.policy import RecurrentPolicy, genotype_of
 from supernet.searchers.annealing import Annealing
 from supernet.searchers.bayesian import Bayesian
 from supernet.searchers.decisions import decisions
@@ -24,6 +26,7 @@ from supernet.searchers.nsga2 import NSGA2
 from supernet.searchers.random import Random
 from supernet.searchers.regularised_evolution import RegularisedEvolution
 from supernet.searchers.reinforce import Reinforce
+from supernet.searchers.spos import SinglePathEvolution
 from supernet.searchers.successive_halving import Hyperband, SuccessiveHalving
 from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, toy
 from supernet.trials import History, best
@@ -46,6 +49,7 @@ SEARCHERS = {
     "successive_halving": lambda space: SuccessiveHalving(space, factor=2, rungs=3),
     "hyperband": lambda space: Hyperband(space, factor=2, rungs=3),
     "nsga2": lambda space: NSGA2(space, population=8),
+    "spos": lambda space: SinglePathEvolution(space, population=8, parents=3, mutations=4, crossovers=3),
     "reinforce": lambda space: Reinforce(space, lr=0.3, entropy=0.01, scale=1.0),
     "bayesian": lambda space: Bayesian(space, candidates=12, refit=4),
     "bayesian, thompson, in batches": lambda space: Bayesian(space, encoding="adjacency", acquisition="thompson", initial=6, candidates=9,
@@ -109,9 +113,26 @@ LEARNING = {
     "local_search": lambda space: LocalSearch(space, first_improvement=True),
     "reinforce": lambda space: Reinforce(space, lr=0.1, scale=1.0),
     "nsga2": lambda space: NSGA2(space, population=40, mutation_prob=0.05),
+    "spos": lambda space: SinglePathEvolution(space, population=40, parents=10, mutations=20, crossovers=20, mutation_prob=0.05),
     "hybrid": lambda space: Hybrid(space, parts={"genetic": lambda s: Genetic(s, population=50), "local": LocalSearch},
                                    trials={"genetic": 300}),
 }
+
+
+@pytest.mark.equation("spos")
+def test_spos_makes_new_children_of_the_best_of_all_so_far():
+    searcher = SinglePathEvolution(NB, population=10, parents=3, mutations=5, crossovers=4)
+    found = run(trials(searcher, NB))
+    for start in range(10, 60, 10):
+        each = {trial.genotype: trial for trial in reversed(found[:start])}  # the first of each
+        top = sorted(each.values(), key=lambda trial: (-trial.scores[0], trial.number))[:3]
+        mutants, children, others = found[start:start + 5], found[start + 5:start + 9], found[start + 9:start + 10]
+        assert {parent for trial in (*mutants, *children) for parent in trial.parents} <= {trial.number for trial in top}
+        assert all(len(trial.parents) == 1 for trial in mutants) and all(len(trial.parents) == 2 or trial.change == "random"
+                                                                        for trial in children), "random where parents have nothing new"
+        assert others[0].change == "random"
+        met = {trial.genotype for trial in found[:start]}
+        assert not met & {trial.genotype for trial in (*mutants, *children, *others)}
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +283,8 @@ def test_a_policy_knows_by_which_decisions_it_came_to_an_architecture(space):
     """The probabilities of all architectures of a small space sum to 1; elsewhere those of the decisions are allowed ones."""
     rng, searcher = random.Random(0), Reinforce(space, lr=0.5, scale=1.0)
     run(trials(searcher, space, budget=Budget(trials=20)))
-    policy = searcher._learned(History(run(trials(searcher, space, budget=Budget(trials=20)))))
+    searcher._learn_from(History(run(trials(searcher, space, budget=Budget(trials=20)))))
+    policy = searcher._policy
 
     def probability(genotype):
         return math.prod(policy.probabilities(d.key, d.size, d.allowed)[d.allowed.index(d.taken)] for d in decisions(space, genotype))
@@ -274,7 +296,7 @@ def test_a_policy_knows_by_which_decisions_it_came_to_an_architecture(space):
 
 def test_the_gradient_of_a_policy_is_that_of_its_log_probability_and_entropy():
     searcher, rng = Reinforce(SPACES["darts"]), random.Random(1)
-    policy = searcher._learned(History())
+    policy = searcher._policy
     for decision in decisions(SPACES["darts"], SPACES["darts"].sample(rng)):
         policy.logits[decision.key] = np.array([rng.gauss(0, 1) for _ in range(decision.size)])
 
@@ -286,6 +308,41 @@ def test_the_gradient_of_a_policy_is_that_of_its_log_probability_and_entropy():
         row, h = policy.logits[decision.key], 1e-6
         slow = [(value(row + h * unit) - value(row - h * unit)) / (2 * h) for unit in np.eye(decision.size)]
         assert policy.gradient(decision, 0.7, 0.3) == pytest.approx(slow, abs=1e-8)
+
+
+@pytest.mark.parametrize("space", [toy.make(), darts.make(nodes=2, ops=["none", "skip_connect", "max_pool_3x3"]),
+                                   nasbench_macro.make()], ids=["toy", "darts", "macro"])
+def test_the_recurrent_policys_probabilities_of_all_architectures_sum_to_1(space):
+    policy = RecurrentPolicy(space, hidden=8, tanh_constant=5.0)
+    for p in policy.controller.parameters():
+        p.data.mul_(8)  # so that architectures differ in their probability
+    genotypes = list(space.enumerate()) if space.count() < 1000 else [space.sample(random.Random(n)) for n in range(3)]
+    with torch.no_grad():
+        found = [policy.controller.in_order(None, genotype) for genotype in genotypes]
+    assert [genotype_of(space, weights) for weights in found] == genotypes
+    if space.count() < 1000:
+        p = torch.stack([weights.log_prob for weights in found]).exp()
+        assert p.sum().item() == pytest.approx(1) and p.max() > 1.5 * p.min()
+    for n in range(5):
+        drawn = policy.controller.in_order(torch.Generator().manual_seed(n))
+        assert policy.controller.in_order(None, genotype_of(space, drawn)).log_prob == drawn.log_prob
+
+
+def test_the_recurrent_policy_learns_to_draw_what_scores_well():
+    def make():
+        return Reinforce(space, lr=0.02, scale=1.0, policy=lambda s: RecurrentPolicy(s, hidden=16, tanh_constant=5.0, op_tanh_reduce=1.0))
+
+    space, evaluator = NB, Additive(NB, seed=3)
+    found = run(trials(make(), space, evaluator=evaluator, budget=Budget(trials=200), repeats="paid"))
+    for k in (1, 9, 19):
+        assert run(trials(make(), space, evaluator=evaluator, budget=Budget(trials=20), repeats="paid"), History(found[:k])) == found[:20]
+    early, late = ([trial.scores[0] for trial in part] for part in (found[:50], found[-50:]))
+    assert np.mean(late) > np.mean(early) + 2 * np.std(early) / 50**0.5
+
+
+def test_the_recurrent_policy_refuses_nodes_whose_number_of_edges_varies():
+    with pytest.raises(UsageError, match="a fixed number of edges"):
+        RecurrentPolicy(darts.make(edges_per_node=[0, 2]))
 
 
 def test_a_policy_refuses_cells_whose_edges_hold_several_ops():

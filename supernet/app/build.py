@@ -13,11 +13,13 @@ from supernet.data.base import Data
 from supernet.errors import UsageError
 from supernet.genotype import Genotype, short
 from supernet.interfaces import check_interface
+from supernet.objectives import Objective
 from supernet.select.base import FinalSelection
 from supernet.space import Space
 from supernet.tasks.base import Task
 
-MADE = {"task": Task, "dataset.data": Data, "final_select": FinalSelection}  # what is made from options alone must be
+# What is made from options alone must be of its kind.
+MADE = {"task": Task, "dataset.data": Data, "final_select": FinalSelection, "objective": Objective}
 
 
 def build(node: Any) -> Any:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from supernet.app.not_computed import OF_SEARCHERS
+from supernet.app.options import own_overrides
 from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
 from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Whole, expected
@@ -71,6 +73,11 @@ OPTIONS: Mapping[str, Any] = {
     "searches": Annotated[int, Range(1, 10_000)] | None,
     "retrainings": Annotated[int, Range(1, 1000)] | None,  # a search has 1,000 seeds of its own
     # of `supernet.race`
+    "budget.trials": Count | None,
+    "budget.images": Count | None,
+    "budget.wall_s": Positive | None,
+    "budget.simulated_s": Positive | None,
+    "learned": Whole,
     "trials": Count | None,
     "simulated_s": Positive | None,
     "repeats": Literal["free", "paid"],
@@ -103,6 +110,8 @@ def validate(cfg: DictConfig, script: str) -> None:
     check_options(cfg)
     if script in COMPILES:
         _validate_compile(cfg, COMPILES[script])
+    if script == "train_search":
+        _check_searcher(cfg)
     if script == "train_final" and cfg.epochs < 1:
         raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
 
@@ -120,6 +129,25 @@ def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:
         for key, draws in (("drop_path_prob", cfg.drop_path_prob > 0), ("skip_dropout", cfg.skip_dropout is not None)):
             if draws:
                 raise UsageError(f"compile=graph cannot hold {key}, which draws at every step: pass compile=none")
+
+
+def _check_searcher(cfg: DictConfig) -> None:
+    """What a search by trials excludes and needs, and what belongs to one alone."""
+    if cfg.searcher is None:
+        for key in own_overrides():
+            name = key.lstrip("+~").partition("=")[0]
+            if name.partition(".")[0].partition("@")[0] in (OF_SEARCHERS | {"processes"}) - {"searcher"}:
+                raise UsageError(f"{key} is of a search by trials: pass searcher=random or another searcher as well")
+        return
+    for name, idle in (("final_select", None), ("stage", [])):
+        chosen = cfg[name] if name == "final_select" else list(cfg.stage.keep)
+        if chosen != idle:
+            what = f"stage.keep={chosen}" if name == "stage" else f"final_select={chosen._target_}"
+            raise UsageError(f"a searcher decides the genotype after the epochs of one supernet, got {what} beside it: pass "
+                             f"{'stage.keep=[]' if name == 'stage' else 'final_select=null'}, or searcher=null")
+    if all(value is None for value in cfg.budget.values()):
+        raise UsageError(f"budget must say what the search may spend, one of budget.{', budget.'.join(cfg.budget)}, got none: pass "
+                         "budget.trials=100, for example")
 
 
 _ABSENT = object()

@@ -5,7 +5,7 @@ Besides those commands and the rest of `app/` this is the only place that sees a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -112,7 +112,7 @@ def without_ops(space: Space, names: Sequence[str]) -> Space:
                             for kind, spec in space.cells.items()})
 
 
-def loading(cfg: DictConfig, device: torch.device, group: Group) -> Loading:
+def loading(cfg: DictConfig, device: torch.device, group: Group = ALONE) -> Loading:
     return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last, group=group)
 
 
@@ -128,6 +128,19 @@ def backend_of(cfg: DictConfig, device: torch.device, group: Group) -> Backend:
                   "compile=inductor": cfg.compile == "inductor",
                   "synchronised_norms=true": cfg.synchronised_norms and group.size > 1}
     return kernels.use(cfg.backend, device=device.type, hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
+
+
+class Met(NamedTuple):
+    """What a run has met of data, as far as its record goes: what is counted, how it was split (None: nothing was read), and how many
+    steps it takes to see the training part."""
+
+    item: str = "image"
+    split: Any = None
+    steps: int = 0
+
+    @classmethod
+    def of(cls, data: Data, loaders: SearchLoaders | FinalLoaders) -> "Met":
+        return cls(data.item, loaders.split, len(loaders.train))
 
 
 @dataclass
@@ -149,6 +162,10 @@ class SearchParts:
     backend: Backend
     group: Group = ALONE  # of the processes that search together
 
+    @property
+    def met(self) -> Met:
+        return Met.of(self.data, self.loaders)
+
 
 def relaxed(cfg: DictConfig, space: Space, generator: torch.Generator) -> Relaxation:
     """The relaxation within its wrappers, the first listed innermost."""
@@ -164,7 +181,17 @@ def check_graph_augmentation(cfg: DictConfig, device: torch.device) -> None:
         raise UsageError(f"graph_augmentation=true needs a CUDA device, got device={device}: pass graph_augmentation=false")
 
 
-def search_parts(cfg: DictConfig, group: Group = ALONE) -> SearchParts:
+@dataclass
+class Machine:
+    """Where a search computes, and what it draws from. group: the processes that search together."""
+
+    device: torch.device
+    generators: Generators
+    backend: Backend
+    group: Group = ALONE
+
+
+def search_machine(cfg: DictConfig, group: Group = ALONE) -> Machine:
     device, cpu = device_of(resolve_device(cfg.device), place()), torch.device("cpu")
     if cfg.compile == "graph" and device.type != "cuda":
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
@@ -172,21 +199,42 @@ def search_parts(cfg: DictConfig, group: Group = ALONE) -> SearchParts:
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device, "drawn": device})
-    backend = backend_of(cfg, device, group)
-    data, task, space = build(cfg.dataset.data), build(cfg.task), space_from(cfg.space)
-    refuse_for_many(cfg, group, task)
+    return Machine(device, generators, backend_of(cfg, device, group), group)
+
+
+@dataclass
+class Read:
+    """What a search reads, and what for."""
+
+    data: Data
+    loaders: SearchLoaders
+    task: Task
+
+
+def search_read(cfg: DictConfig, machine: Machine) -> Read:
+    data, task = build(cfg.dataset.data), build(cfg.task)
+    refuse_for_many(cfg, machine.group, task)
+    data.check()
+    loaders = data.search(loading(cfg, machine.device, machine.group), split=cfg.split, augment_val=cfg.compat.augment_val,
+                          generators=machine.generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(machine.device), data, loaders.train, loaders.val)
+    return Read(data, loaders, task.for_classes(loaders.class_counts, machine.device))
+
+
+def search_parts(cfg: DictConfig, machine: Machine | None = None, read: Read | None = None) -> SearchParts:
+    """machine, read: where they were made before."""
+    machine = machine or search_machine(cfg)
+    device, generators = machine.device, machine.generators
+    space = space_from(cfg.space)
     settle_sizes(cfg, space)
     searched = without_ops(space, cfg.get("exclude_ops") or ())  # the options may be those of an older run
-    data.check()
-    loaders = data.search(loading(cfg, device, group), split=cfg.split, augment_val=cfg.compat.augment_val, generators=generators)
-    if cfg.graph_augmentation:
-        augment_in_graphs(Capturing(device), data, loaders.train, loaders.val)
-    task = task.for_classes(loaders.class_counts, device)
-    net = supernet(of_stage(cfg, 0), searched, data, task, device)
+    read = read or search_read(cfg, machine)
+    net = supernet(of_stage(cfg, 0), searched, read.data, read.task, device)
     relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
-    return SearchParts(device, generators, data, loaders, Forever(loaders.val), space, searched, task, net, relaxation, table, backend,
-                       group)
+    return SearchParts(device, generators, read.data, read.loaders, Forever(read.loaders.val), space, searched, read.task, net, relaxation,
+                       table, machine.backend, machine.group)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
@@ -330,8 +378,8 @@ def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.opti
     for penalty in search.penalties:
         check_scalar(f"penalty {type(penalty).__qualname__}", penalty(torch.ones(()), draw, search.relaxation))
     genotype = loop.select(mean)
-    known = {*(f"{part}_{name}" for part in ("train", "val") for name in search.task.metrics({"loss": 1.0, "accuracy": 0.0})),
-             *free_values(space, genotype, mean, loop.cost)}
+    known = {*(f"train_{name}" for name in search.task.metrics({"loss": 1.0, "accuracy": 0.0})),
+             *(f"val_{name}" for name in search.task.gives), *free_values(space, genotype, mean, loop.cost)}
     for monitor in loop.monitors.values():
         monitor.check(search, known)
         known |= set(monitor.gives)
@@ -350,39 +398,81 @@ class FinalParts:
     test: Loader
     backend: Backend
 
+    @property
+    def met(self) -> Met:
+        return Met.of(self.data, self.loaders)
 
-def final_parts(cfg: DictConfig, space: Space, genotype: Genotype, group: Group = ALONE) -> FinalParts:
+
+@dataclass
+class FinalRead:
+    """What final trainings read, and what for. generators: of the split, of what a training draws, and of the loaders. group: the processes
+    that train together."""
+
+    data: Data
+    loaders: FinalLoaders
+    task: Task
+    generators: Generators
+    group: Group = ALONE
+
+    @classmethod
+    def streams(cls, seed: int, device: torch.device) -> Generators:
+        return Generators.from_seed(seed, {"split": torch.device("cpu"), "net": device, "train": device})
+
+    def restart(self, seed: int, device: torch.device) -> None:
+        """For a training of another seed on the same images."""
+        self.generators.load_state_dict(self.streams(seed, device).state_dict())
+        self.loaders.train.restart()
+
+
+def final_read(cfg: DictConfig, device: torch.device, group: Group = ALONE) -> FinalRead:
+    """The training part and what is held out of it; the test part is not opened."""
+    generators, data, task = FinalRead.streams(cfg.seed, device), build(cfg.dataset.data), build(cfg.task)
+    refuse_for_many(cfg, group, task)
+    data.check()
+    loaders = data.final(loading(cfg, device, group), split=cfg.split, generators=generators)
+    if cfg.graph_augmentation:
+        augment_in_graphs(Capturing(device), data, loaders.train)
+    return FinalRead(data, loaders, task.for_classes(loaders.class_counts, device), generators, group)
+
+
+def final_machine(cfg: DictConfig, group: Group = ALONE) -> tuple[torch.device, Backend]:
+    """Where final trainings compute."""
     device = device_of(resolve_device(cfg.device), place())
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
-    backend = backend_of(cfg, device, group)
-    generators = Generators.from_seed(cfg.seed, {"split": torch.device("cpu"), "net": device, "train": device})
+    return device, backend_of(cfg, device, group)
+
+
+def final_parts(cfg: DictConfig, space: Space, genotype: Genotype, group: Group = ALONE) -> FinalParts:
+    device, backend = final_machine(cfg, group)
     settle_sizes(cfg, space)
-    data, task = build(cfg.dataset.data), build(cfg.task)
-    refuse_for_many(cfg, group, task)
-    data.check()
-    how = loading(cfg, device, group)
-    loaders = data.final(how, split=cfg.split, generators=generators)
-    if cfg.graph_augmentation:
-        augment_in_graphs(Capturing(device), data, loaders.train)
-    task = task.for_classes(loaders.class_counts, device)
-    test = data.test(how)  # opened now, so that a bad one fails now; read at the end
+    read = final_read(cfg, device, group)
+    test = read.data.test(loading(cfg, device))  # opened now, so that a bad one fails now; read at the end, by the first process alone
+    every_epoch = test if group.size == 1 else read.data.test(loading(cfg, device, group))
+    loop = final_loop(cfg, space, genotype, read, device, test=every_epoch if cfg.report_test_every_epoch else None)
+    return FinalParts(device, read.data, read.loaders, read.task, loop.net, loop, test, backend)
+
+
+def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRead, device: torch.device, *,
+               test: Loader | None = None) -> FinalLoop:
+    """What trains the network of one architecture, from the seed. test: what is evaluated after every epoch."""
+    data, task, loaders = read.data, read.task, read.loaders
     net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
                   device, **task.network_options())
-    normalise_together(cfg, net, group)
+    normalise_together(cfg, net, read.group)
     refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
                        {"split.max_train": loaders.train}, data.example(device))
     position = Position()
 
-    guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise), group)
+    guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise),
+                  read.group)
     optimizer, descent = descent_of(cfg, net)
     loop = FinalLoop(
-        net, task, optimizer, loaders.train, loaders.val,
-        test=test if cfg.report_test_every_epoch else None, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
-        drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=generators, guard=guard, totals=Totals(device),
+        net, task, optimizer, loaders.train, loaders.val, test=test, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
+        drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=read.generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
-        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent, group=group)
-    return FinalParts(device, data, loaders, task, net, loop, test, backend)
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent, group=read.group)
+    return loop
 
 
 def where_training_diverged(loop: FinalLoop, batch: Batch, otherwise: str) -> str:

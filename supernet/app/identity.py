@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from supernet.app.hydra_words import flags_and_overrides
-from supernet.app.not_computed import NOT_COMPUTED
+from supernet.app.not_computed import NOT_COMPUTED, OF_SEARCHERS
 from supernet.app.options import named_on_command_line, of_multirun, own_overrides, plain
 from supernet.app.signatures import LISTS
 from supernet.genotype import Genotype
@@ -22,14 +22,22 @@ PLACES = {"supernet.data.cifar10.CIFAR10": ("root", "download"), "supernet.data.
           "supernet.data.fashion_mnist.FashionMNIST": ("root", "download")}
 
 
-def job_digest(cfg: DictConfig, genotype: Genotype | None = None, extends: str | None = None) -> str:
+def not_computed(cfg: DictConfig) -> set[str]:
+    """The root options that change nothing that these options compute."""
+    return NOT_COMPUTED | (OF_SEARCHERS if cfg.get("searcher") is None else set())
+
+
+def job_digest(cfg: DictConfig, genotype: Genotype | None = None, extends: str | None = None,
+               content: Mapping[str, Any] | None = None) -> str:
     """SHA-256 of the resolved options without those that change nothing computed, and without where a published data set lies: known
     before any data is read, and the same on every machine. What runs differ in beside it (device, backend, the images that were met) is in
     `config_hash`, which says whether a half-done run can go on somewhere.
 
-    genotype: what a final training trains counts, not the name of its file. extends: the job that is made longer.
+    genotype: what a final training trains counts, not the name of its file. extends: the job that is made longer. content: options that
+    count by what lies behind them (a table's rows, not its path), in that form.
     """
-    options = {key: value for key, value in plain(cfg).items() if key not in NOT_COMPUTED}
+    idle = not_computed(cfg)
+    options = {key: value for key, value in plain(cfg).items() if key not in idle} | dict(content or {})
     if genotype is not None:
         options["genotype"] = genotype.to_json()
     if extends is not None:

@@ -12,7 +12,7 @@ from supernet.genotype import Genotype
 from supernet.runs.tracker import MAX_NAME, MAX_TAG, Labels, shortened, without_secrets
 
 IN_HEAD = NOT_COMPUTED | {"seed", "device", "experiment", "genotype"}  # not said a second time, or not what a run is known by
-METHOD = ("relaxation", "hypergradient", "final_select", "stage")  # groups that tell methods apart, beside those of `LISTS`
+METHOD = ("relaxation", "hypergradient", "final_select", "searcher", "stage")  # groups that tell methods apart, beside those of `LISTS`
 
 
 def labels(cfg: DictConfig, genotype: Genotype | None = None) -> Labels:

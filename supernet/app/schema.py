@@ -84,6 +84,7 @@ class FinalSplit:
     mode: str = MISSING
     val_portion: float = MISSING  # of the training images, held out for validation; may be 0
     max_train: int | None = None
+    max_val: int | None = None
 
 
 @dataclass
@@ -102,6 +103,16 @@ class Staged:
 
 
 @dataclass
+class TrialBudget:
+    """What a search by trials may spend, beside the supernet's epochs; null: as much as it likes, but one must be given."""
+
+    trials: int | None = None
+    images: int | None = None  # in training and evaluation
+    wall_s: float | None = None
+    simulated_s: float | None = None  # what a table says that trainings take
+
+
+@dataclass
 class SearchConfig(Common):
     script: str = "search"  # whose half of the protocol is read
     profile: Any = None
@@ -116,6 +127,14 @@ class SearchConfig(Common):
     cost: Any = None  # for the penalties and selections that ask for one
     select: Any = MISSING
     final_select: Any = None  # how the genotype is found at the end; null: by `select`
+    searcher: Any = None  # decides the genotype by trials, after the epochs, in place of select and final_select; null: these do
+    evaluator: Any = MISSING  # of its trials
+    objective: Any = MISSING  # what its trials are scored by
+    budget: TrialBudget = field(default_factory=TrialBudget)
+    repeats: str = "free"  # of what was evaluated before: free, it is read and costs a trial alone; paid, it costs as much again
+    patience: int = 100  # repeats in a row, after which one is drawn at random
+    learned: int = 0  # so many first trials are of what the relaxation has learned: its argmax, then draws
+    processes: int = 1  # that evaluate trials
     table: Any = None
     alpha_task: Any = None  # what the alphas are trained for; null: `task`
     alpha_optimizer: Any = MISSING

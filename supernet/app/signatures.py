@@ -18,6 +18,7 @@ HANDED: dict[str, tuple[str, ...]] = {
     "space": (), "relaxation": ("space", "generator"), "wrapper": ("relaxation", "space", "generator"), "hypergradient": ("problem",),
     "penalty": ("space", "cost"), "w_penalty": ("space",), "monitor": ("space",), "select": ("space", "weights"), "final_select": (),
     "proxy": ("net", "batch", "task"), "op": ("channels", "stride", "norm"), "table": ("space",), "cost": ("space",), "task": (),
+    "searcher": ("space",), "evaluator": ("offer",), "objective": (),
 }
 LISTS = ("wrapper", "penalty", "w_penalty", "monitor", "proxy")  # groups of which several may be chosen, each under its own name
 SIZES = ("cost",)  # groups whose objects are also handed the sizes of the data, by name

@@ -90,17 +90,22 @@ def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
 
 
 def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run") -> list[tuple[str, str]]:
-    """The test, read once, and what is said of it; weights, summary and report are written."""
+    """The test, read once, and what is said of it; weights, predictions, summary and report are written."""
     from supernet.networks.measure import multiply_adds_of, parameters
-    from supernet.report.summary import final_rows, save_summary
+    from supernet.report.summary import class_tables, final_rows, save_summary
     from supernet.runs import dry_run
+    from supernet.runs.predictions import Keeping
     from supernet.runs.weights import save_weights
-    from supernet.training.evaluate import evaluate
+    from supernet.training.evaluate import summed
 
     loop, net, data, item, folder = parts.loop, parts.net, parts.data, parts.data.item, run.folder
     with loop.average.evaluated(list(net.parameters())):
         save_weights(folder.weights, net, data, genotype, run.config_hash)
-        result = evaluate(net, parts.task, parts.test, lambda: None, loop.generators["net"], loop.context)
+        keeping = Keeping(parts.task, parts.test.num_items, data.facts().get("class_names", ()))
+        sums = summed(net, keeping, parts.test, lambda: None, loop.generators["net"], loop.context)
+    result, predictions = parts.task.evaluated(sums), keeping.predictions()
+    if predictions is not None:
+        folder.write(folder.predictions, predictions.as_bytes())
     last = run.metrics.read(folder.metrics)[-1]
     count = multiply_adds_of(net, data.example(parts.device))
     habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
@@ -112,7 +117,8 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     values = {f"test_{key}": value for key, value in result.items()} | {
         f"test_{item}s": parts.test.num_items, "parameters": parameters(net), "multiply_adds": count, "elapsed_s": run.elapsed(),
         "genotype": genotype.to_json()}
-    save_summary(folder, f"Final training on {data.name}", rows, values)
+    tables = {} if predictions is None else class_tables(sums, predictions.class_names)
+    save_summary(folder, f"Final training on {data.name}", rows, values, tables)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
     write_report(folder.path)

@@ -5,11 +5,8 @@ A searcher sees the table's validation column and what an evaluation is said to 
 
 import hashlib
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +18,7 @@ from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, register, shows_errors
 from supernet.app.options import CONF, choices, plain
 from supernet.app.signatures import check_nested
-from supernet.commands.worker import end_with
+from supernet.commands.pool import Pool
 from supernet.errors import UsageError, did_you_mean
 from supernet.runs.journal import Journal
 
@@ -173,15 +170,15 @@ def read(journal: Journal, keys: Mapping[tuple[str, str], str]) -> dict[tuple[tu
 _race: Races | None = None  # of a worker
 
 
-def start_worker(parent: int, options: Mapping[str, Any]) -> None:
-    """A worker holds the table, and ends when the command that started it was killed."""
+def start_worker(options: Mapping[str, Any]) -> None:
+    """A worker holds the table."""
     global _race
     register()
-    end_with(parent)
     _race = Races(options)
 
 
-def work(where: tuple[str, str], seeds: Sequence[int]) -> list[tuple[int, list[Step]]]:
+def work(task: tuple[tuple[str, str], Sequence[int]]) -> list[tuple[int, list[Step]]]:
+    where, seeds = task
     return [(seed, _race.run(*where, seed)) for seed in seeds]
 
 
@@ -195,16 +192,10 @@ def results(race: Races, jobs: Sequence[tuple[tuple[str, str], int]], processes:
     for where in dict.fromkeys(where for where, _ in jobs):
         seeds = [seed for own, seed in jobs if own == where]
         tasks += [(where, seeds[n:n + SEEDS_AT_ONCE]) for n in range(0, len(seeds), SEEDS_AT_ONCE)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=start_worker, initargs=(os.getpid(), race.options)) as pool:
-        try:
-            futures = {pool.submit(work, *task): task[0] for task in tasks}
-            for future in as_completed(futures):
-                for seed, steps in future.result():
-                    yield futures[future], seed, steps
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with Pool(processes, start_worker, (race.options,)) as pool:
+        for (where, _), found in pool.as_they_come(work, tasks):
+            for seed, steps in found:
+                yield where, seed, steps
 
 
 def write(output: Path, race: Races, cfg: DictConfig, found: "Mapping[tuple[str, str], Sequence[Sequence[Step]]]") -> list[str]:

@@ -238,24 +238,13 @@ def shared_of(cfg: DictConfig, parts: "SearchParts") -> Evaluate:
 
 def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", chosen: "Mapping[str, Proxy]") -> dict[str, Evaluate]:
     """The chosen proxies of a network of the architecture alone, on the first validation images. Raises UsageError: there are too few."""
-    import torch
-
     from supernet.app import compose
-    from supernet.evaluators.proxies import ZeroCost
+    from supernet.evaluators.proxies import ZeroCost, first_items
     from supernet.networks.build import final_normalisation
 
     if not chosen:
         return {}
-    batches, have = [], 0
-    for batch in parts.loaders.val_eval:
-        batches.append(batch)
-        have += len(batch[0])
-        if have >= cfg.proxy_batch:
-            break
-    parts.loaders.val_eval.restart()
-    if have < cfg.proxy_batch:
-        raise UsageError(f"proxy_batch must be at most the {have} validation images, got {cfg.proxy_batch}")
-    images, labels = (torch.cat(part)[: cfg.proxy_batch] for part in zip(*batches))
+    images, labels = first_items(parts.loaders.val_eval, cfg.proxy_batch, "proxy_batch")
     norm = final_normalisation(options.compat.pool_norm, options.compat.bn_statistics)
 
     def make(genotype: "Genotype") -> Any:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from supernet.app.compose import SearchParts
     from supernet.genotype import Genotype
     from supernet.runs.run import Run
+    from supernet.space import Space
     from supernet.training.stages import Stages
 
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_search")
+    if cfg.searcher is not None:
+        search_by_trials(cfg)
+        return
     from supernet.app import compose
     from supernet.app.build import space_from
     from supernet.commands.training import Recorded, job_of
@@ -50,8 +54,27 @@ def main(cfg: DictConfig) -> None:
                                                               stages.loop.search.relaxation.mean().detach()))
     with recorded.begun(first_lines(cfg, parts)) as run:
         fit_stages(stages, run)
+        run.begun_work()
         genotype, rows = found(cfg, parts, stages, run)
-    last_lines(cfg, parts, genotype, rows, run)
+    last_lines(cfg, parts.space, genotype, rows, run)
+
+
+def search_by_trials(cfg: DictConfig) -> None:
+    """The same with a searcher, which decides the genotype after the supernet's epochs, of which there may be none."""
+    from supernet.commands import trial_search
+    from supernet.runs.run import table
+
+    with composing():
+        made = trial_search.composed(cfg)
+    offer, described = made.offer, trial_search.described(made.trials)
+    if cfg.dry_run:
+        print(table([*(dry_run_rows(cfg, offer.parts, offer.stages) if made.trains else []), *described]))
+        return
+    space = offer.whole
+    lines = first_lines(cfg, offer.parts) if made.trains else [f"space {space.name}: {space.count():.3g} architectures, no supernet"]
+    with trial_search.recorded(cfg, made).begun([*lines, *(f"{name} {text}" for name, text in described)]) as run:
+        genotype, rows = trial_search.decided(cfg, made, run)
+    last_lines(cfg, space, genotype, rows, run)
 
 
 def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> list[tuple[str, str]]:
@@ -82,7 +105,7 @@ def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
              f"supernet {parts.space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters"]
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
-    if not any(True for _ in parts.relaxation.parameters()) and cfg.final_select is None:
+    if not any(True for _ in parts.relaxation.parameters()) and cfg.final_select is None and cfg.searcher is None:
         lines.append("note: nothing learns which architecture is best here, so that the genotype is the first of equals; "
                      "final_select=sampled picks one by the shared weights")
     return lines
@@ -106,6 +129,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
     known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
     rows = [("genotype", genotype.digest), *summary.supernet_rows(parts.task, last, len(parts.loaders.split.val), data.item),
             *summary.table_rows(known), *summary.skip_rows(genotype, space), *summary.cost_rows(loop.cost, genotype),
+            summary.spent_row(position.trials, position.images),
             ("search time", f"{dry_run.duration(run.elapsed())} on {parts.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
     sure = None
     if any(True for _ in parts.relaxation.parameters()):
@@ -119,6 +143,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
         rows.append(("ended early", f"after epoch {position.epoch}, with the genotype of epoch {loop.verdict.epoch + 1}: "
                      f"{loop.verdict.stopped}"))
     values: dict[str, Any] = known | {"genotype": genotype.to_json(), "elapsed_s": run.elapsed(),
+                                      **summary.spent(position.trials, position.images, run.elapsed()),
                                       **({} if sure is None else {"sureness": sure.to_json()})}
     summary.save_summary(folder, f"Search on {data.name}", rows, values)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
@@ -128,7 +153,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
     return genotype, rows
 
 
-def last_lines(cfg: DictConfig, parts: "SearchParts", genotype: "Genotype", rows: list[tuple[str, str]], run: "Run") -> None:
+def last_lines(cfg: DictConfig, space: "Space", genotype: "Genotype", rows: list[tuple[str, str]], run: "Run") -> None:
     """The architecture, the table, and the command that retrains it."""
     from supernet.app.retraining import carried
     from supernet.commands.training import command_beside
@@ -136,9 +161,9 @@ def last_lines(cfg: DictConfig, parts: "SearchParts", genotype: "Genotype", rows
     from supernet.runs.run import table
 
     kept = carried(own_overrides(), dataset=cfg.dataset.name, retrain=cfg.retrain, task=plain(cfg.task),
-                   space=parts.space.name, spaces=choices("space"))
+                   space=space.name, spaces=choices("space"))
     retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *kept])
-    print(f"\n{cell_text(genotype, parts.space)}\n\n{table(rows)}\n\n"
+    print(f"\n{cell_text(genotype, space)}\n\n{table(rows)}\n\n"
           f"drawing   {run.folder.cell_png}\nreport    {run.folder.report}\nretrain   {retrain}")
 
 

@@ -4,14 +4,12 @@ Results are kept one by one in a journal beside the table, so that a run which w
 """
 
 import contextlib
+import functools
 import hashlib
 import json
-import multiprocessing
-import os
 import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, register, shows_errors
 from supernet.app.options import CONF, overrides, plain
 from supernet.commands.drawn import drawn
-from supernet.commands.worker import end_with
+from supernet.commands.pool import Pool
 from supernet.errors import UsageError
 from supernet.runs.journal import Journal
 
@@ -89,23 +87,15 @@ def results(jobs: list[tuple[str, int]], options: list[str], space: dict[str, An
         for job in jobs:
             yield job, train(job, options, space)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=start_worker, initargs=(os.getpid(),)) as pool:
-        try:
-            futures = {pool.submit(train, job, options, space): job for job in jobs}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with Pool(processes, know_configs) as pool:
+        yield from pool.as_they_come(functools.partial(train, options=options, space_node=space), jobs)
 
 
-def start_worker(parent: int) -> None:
-    """A worker knows the configs, and ends when the command that started it was killed."""
+def know_configs() -> None:
+    """For a worker, which Hydra has not started."""
     register()
     GlobalHydra.instance().clear()
     initialize_config_dir(str(CONF), version_base="1.3")
-    end_with(parent)
 
 
 def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) -> dict[str, float]:

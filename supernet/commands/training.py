@@ -11,12 +11,10 @@ import torch
 from omegaconf import DictConfig
 
 from ops.kernels import Backend
-from supernet.app.compose import settle_sizes
-from supernet.app.identity import asked_resume, identity, job_digest, own_words, stem
+from supernet.app.compose import Met, settle_sizes
+from supernet.app.identity import asked_resume, identity, job_digest, not_computed, own_words, stem
 from supernet.app.labels import labels
-from supernet.app.not_computed import NOT_COMPUTED
 from supernet.app.options import plain, text
-from supernet.data.base import Data
 from supernet.genotype import Genotype
 from supernet.runs.folder import RunFolder, config_hash, runs_of
 from supernet.runs.run import Asked, Interrupted, Run, choose_folder, command_line, extended_from, interpreter, refuse, stopped
@@ -24,29 +22,26 @@ from supernet.space import Space
 from supernet.training.records import Position, Stateful
 
 
-class Loaders(Protocol):
-    train: Any
-    split: Any
-
-
 class Composed(Protocol):
     """What a search and a final training are composed of, as far as a run's record goes."""
 
     device: torch.device
-    data: Data
-    loaders: Loaders
     backend: Backend
 
+    @property
+    def met(self) -> Met: ...
 
-def job_of(cfg: DictConfig, script: str, space: Space, genotype: Genotype | None = None) -> str:
-    """The digest of the job that the options ask for, before any data is read. With `resume=auto`, and in a multirun, one that is finished
-    or under way ends here (LeftAlone, Elsewhere); Recorded looks again once it has something to write."""
+
+def job_of(cfg: DictConfig, script: str, space: Space, genotype: Genotype | None = None,
+           content: Mapping[str, Any] | None = None) -> str:
+    """The digest of the job that the options ask for, before any data is read; content: as of `job_digest`. With `resume=auto`, and in a
+    multirun, one that is finished or under way ends here (LeftAlone, Elsewhere); Recorded looks again once it has something to write."""
     settle_sizes(cfg, space)
     extends = None
     if cfg.extend is not None:
         there = RunFolder(Path(cfg.extend)).known_status()
         extends = str(there.get("job") or there.get("config_hash"))
-    job = job_digest(cfg, genotype, extends)
+    job = job_digest(cfg, genotype, extends, content)
     if asked_resume(cfg) == "auto" and not cfg.dry_run:
         refuse(runs_of(Path(cfg.output), script, job), "resume=never runs it again")
     return job
@@ -54,7 +49,8 @@ def job_of(cfg: DictConfig, script: str, space: Space, genotype: Genotype | None
 
 class Recorded:
     """A run of a script about to begin: its folder, and the lines that it says first. `job` is what `job_of` gave; `stateful`,
-    `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate; genotype: what a final training trains.
+    `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate; genotype: what a final training trains; content:
+    options that count by what lies behind them, as of `job_digest`.
 
     Raises LeftAlone, Elsewhere, RunFolderError as `choose_folder` and `extended_from`.
     """
@@ -62,23 +58,27 @@ class Recorded:
     def __init__(self, cfg: DictConfig, script: str, job: str, composed: Composed, *, stateful: Mapping[str, Stateful], position: Position,
                  before_save: Callable[[], None], rate: Callable[[], float], genotype: Genotype | None = None,
                  about: Callable[[], Mapping[str, Any]] = dict,
-                 images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {}):
-        options = {} if genotype is None else {"genotype": genotype.to_json()}  # what is trained counts, not the name of its file
+                 images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {},
+                 content: Mapping[str, Any] | None = None):
+        # what is trained counts, not the name of its file
+        options = dict(content or {}) | ({} if genotype is None else {"genotype": genotype.to_json()})
         self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | options
-        ignored = {*NOT_COMPUTED, *options}  # what config.yaml holds in another form is not compared with it
+        idle, met = not_computed(cfg), composed.met
+        ignored = {*idle, *options}  # what config.yaml holds in another form is not compared with it
         self.source = None if cfg.extend is None else extended_from(RunFolder(Path(cfg.extend)), script, self.options, ignored)
         # CPU and GPU draw other numbers, backends round differently, and the same options may meet other data; a run that was made longer
         # has had other learning rates than one that was as long from the start.
-        here = {"device": composed.device.type, "backend": composed.backend.name, "split": composed.loaders.split.digest}
+        here = {"device": composed.device.type, "backend": composed.backend.name,
+                **({} if met.split is None else {"split": met.split.digest})}
         beside = dict(here)
         if self.source is not None:
             beside["extends"] = self.source.known_status()["config_hash"]
-        digest, known, command = config_hash(self.options | beside, NOT_COMPUTED), identity(job, here), command_line(own_words())
+        digest, known, command = config_hash(self.options | beside, idle), identity(job, here), command_line(own_words())
         asked = Asked(script, job, digest, self.options, ignored, here, start=lambda folder: folder.start(
             script=script, command=command, config_hash=digest, identity=known, status="stopped"))
         self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype))
-        self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, len(composed.loaders.train),
-                       cfg.checkpoint_every_s, before_save=before_save, item=composed.data.item, keep_checkpoints=cfg.keep_checkpoints,
+        self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, met.steps,
+                       cfg.checkpoint_every_s, before_save=before_save, item=met.item, keep_checkpoints=cfg.keep_checkpoints,
                        about=about, images=lambda genotype: images(self.run, genotype), identity=known,
                        labels=labels(cfg, genotype), held=self.choice.held)
 
@@ -95,10 +95,11 @@ class Recorded:
                     before += [f"learning rate {rate:.4g} in its last epoch, {self.rate():.4g} in the next one" for rate in rates]
                 run.begin(config_text=text(cfg), options=self.options, device=self.composed.device, wandb=self.options["wandb"],
                           lines=[*before, *self.choice.lines, *lines, self.composed.backend.line])
-                self.composed.loaders.split.save(run.folder.split)
+                if (split := self.composed.met.split) is not None:
+                    split.save(run.folder.split)
                 yield run
         except Interrupted:
-            print(stopped(run.position), file=sys.stderr)
+            print(stopped(run.standing()), file=sys.stderr)
             sys.exit(run.interrupt.exit_code)
 
 

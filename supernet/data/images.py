@@ -68,7 +68,7 @@ class ImageData(Data):
     def final(self, loading: Loading, *, split: Mapping[str, Any], generators: Mapping[str, torch.Generator]) -> FinalLoaders:
         images = self.source.train()
         chosen = make_split(images.labels, mode=split["mode"], train_portion=1 - split["val_portion"], max_train=split["max_train"],
-                            generator=generators["split"], own_val=images.own_val)
+                            max_val=split.get("max_val"), generator=generators["split"], own_val=images.own_val)
         return final_loaders(self.source, chosen, images=images, augment=self.augment, generator=generators["train"],
                              sampling=self.sampling, about=self._about(images, chosen, split["mode"]), **vars(loading))
 

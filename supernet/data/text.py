@@ -111,7 +111,7 @@ class Text(Data):
             val_eval=self._eval_loader(chosen.val, loading), split=chosen, about=self._about())
 
     def final(self, loading: Loading, *, split: Mapping[str, Any], generators: Mapping[str, torch.Generator]) -> FinalLoaders:
-        chosen = TextSplit(self._encoded("train")[: split["max_train"]], self._encoded("valid"))
+        chosen = TextSplit(self._encoded("train")[: split["max_train"]], self._encoded("valid")[: split.get("max_val")])
         train = self._loader(chosen.train, loading.batch_size, loading, generators["train"], self.random_lengths, "training")
         return FinalLoaders(train, self._eval_loader(chosen.val, loading), chosen, self._about())
 

@@ -4,9 +4,13 @@ As Abdelfattah et al. 2021 ("Zero-cost proxies for lightweight NAS", Sec. 3.2) a
 network, a batch and a task, with a yaml in conf/proxy; higher is meant to be better.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import math
+import random
+import statistics
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +19,14 @@ from torch.overrides import TorchFunctionMode
 
 from ops.kernels import on_plain_path
 from ops.op import Op, ReLU
-from supernet.errors import Mendable
+from supernet.errors import Mendable, UsageError
+from supernet.evaluators.base import Offer, SearchEvaluator
 from supernet.genotype import Genotype
 from supernet.networks.measure import multiply_adds_of, parameters
 from supernet.networks.stacked import batch_norms
+from supernet.ranges import Range, ranged
 from supernet.tasks.base import Batch, Task
+from supernet.trials import Evaluation
 
 Proxy = Callable[[nn.Module, Batch, Task], float]
 RELUS = (F.relu, F.relu6)  # what makes codes
@@ -178,3 +185,74 @@ class _Watch(TorchFunctionMode):
         if func in self.functions:
             self.see(result)
         return result
+
+
+@ranged
+class Proxies(SearchEvaluator):
+    """The proxies by name for the trials of a search (`searcher=...`), of the network of each architecture alone, initialised alike, on the
+    first `batch` validation images.
+
+    Several have a `vote` as well: the mean of what each gives, in units of its own spread. For this a value v becomes sign(v) log(1 +
+    |v|), which keeps the order and bounds what the largest ones weigh, and is standardised by mean and standard deviation over `voters`
+    random architectures. So a vote needs no ranks among those that are compared, and is the same whoever else was evaluated. Raises
+    UsageError: there are fewer images.
+    """
+
+    def __init__(self, offer: Offer, *, proxies: Mapping[str, Callable[..., Any]], batch: Annotated[int, Range(2, 65_536)] = 64,
+                 voters: Annotated[int, Range(2, 10_000)] = 20):
+        if not proxies:
+            raise UsageError("evaluator.proxies must name proxies, at least one, got none")
+        self.offer, self.proxies, self.voters = offer, dict(proxies), voters
+        self.score = ZeroCost(offer.network, first_items(offer.loaders.val_eval, batch, "evaluator.batch"), offer.task, self.proxies)
+        self.batch, votes = batch, len(self.proxies) > 1
+        self.gives = frozenset({*self.proxies, *(["vote"] if votes else [])})
+        self.images_before = voters * batch if votes else 0
+
+    def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
+        if fidelity != 1:
+            raise ValueError(f"a proxy trains nothing, so that a share of {fidelity:g} of a training means nothing")
+        self.offer.working()
+        found = self.score(genotype)
+        if len(self.proxies) > 1:
+            found["vote"] = self._vote(found)
+        return Evaluation(found, images=self.batch)
+
+    def _vote(self, found: Mapping[str, float]) -> float:
+        return sum((compressed(found[name]) - mean) / spread for name, (mean, spread) in self._scales.items()) / len(self.proxies)
+
+    @cached_property
+    def _scales(self) -> dict[str, tuple[float, float]]:
+        """Mean and spread of each over random architectures; what does not differ there tells nothing, and has an infinite spread."""
+        rng, values = random.Random(f"{self.offer.seed}/voters"), {name: [] for name in self.proxies}
+        for _ in range(self.voters):
+            self.offer.working()
+            for name, value in self.score(self.offer.space.sample(rng)).items():
+                if math.isfinite(value):
+                    values[name].append(compressed(value))
+        return {name: scale(known) for name, known in values.items()}
+
+
+def compressed(value: float) -> float:
+    return math.copysign(math.log1p(abs(value)), value)
+
+
+def scale(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation; an infinite one where there is none."""
+    if len(values) < 2:
+        return 0.0, math.inf
+    return statistics.fmean(values), statistics.stdev(values) or math.inf
+
+
+def first_items(loader: Any, size: int, option: str) -> Batch:
+    """The first `size` images of a part as one batch. Raises UsageError: it has fewer."""
+    batches, have = [], 0
+    for batch in loader:
+        batches.append(batch)
+        have += len(batch[0])
+        if have >= size:
+            break
+    loader.restart()
+    if have < size:
+        raise UsageError(f"{option} must be at most the {have} validation images, got {size}")
+    images, labels = (torch.cat(part)[:size] for part in zip(*batches))
+    return images, labels

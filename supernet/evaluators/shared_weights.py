@@ -1,19 +1,25 @@
 """Architectures evaluated with the weights of a trained supernet (Bender et al. 2018; SPOS, Guo et al. 2020, Sec. 3.3)."""
 
+import itertools
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ops.op import BatchNorm
+from supernet.evaluators.base import Offer, SearchEvaluator, metrics_of
 from supernet.genotype import Genotype
 from supernet.networks.stacked import batch_norms
 from supernet.processes.group import ALONE, Group
+from supernet.ranges import Count, Share, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch, Task
 from supernet.training.evaluate import evaluate
+from supernet.trials import Evaluation
 from supernet.weights import EdgeWeights, one_hot
 
 Statistics = Literal["recalibrated", "batch", "running"]
@@ -99,3 +105,93 @@ def as_found(net: nn.Module, norms: Sequence[BatchNorm], generator: torch.Genera
                 torch._foreach_copy_(statistics, kept)
         for norm, (momentum, by_batch) in zip(norms, settings):
             norm.momentum, norm.by_batch = momentum, by_batch
+
+
+@ranged
+class OverSupernet(SearchEvaluator):
+    """The same for the trials of a search (`searcher=...`): each architecture on the validation part, or on its first batches where the
+    searcher asks for a share of it (`fidelity`; `searcher=successive_halving` so screens many architectures on few batches).
+
+    calibration_batches: of the training part, drawn once, the same for every architecture. With `screen_batches` each architecture is
+    first evaluated on so many batches, and wholly only where it is promising: where its accuracy there is among the best `screen_share` of
+    `screen_of` random architectures. What is not promising keeps what the first batches gave.
+    """
+
+    shortens = True
+
+    def __init__(self, offer: Offer, *, statistics: Statistics = "recalibrated", calibration_batches: Count = 10,
+                 screen_batches: Count | None = None, screen_share: Share = 0.5, screen_of: Count = 20):
+        self.offer, self.statistics, self.calibration_batches = offer, statistics, calibration_batches
+        self.screen_batches, self.screen_share, self.screen_of = screen_batches, screen_share, screen_of
+        self.val, self.net = offer.loaders.val_eval, offer.net  # asked for now: what they lack is said before any work
+        self.gives = metrics_of(offer.task)
+        self._by_size: dict[int, SharedWeights] = {}
+        if screen_batches is not None:
+            images = sum(items(batch) for batch in itertools.islice(self.val, screen_batches))
+            self.val.restart()
+            self.images_before = screen_of * (images + self._calibration_images)
+
+    def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
+        whole = len(self.val)
+        size = min(whole, max(1, round(fidelity * whole)))
+        if self.screen_batches is None or size <= self.screen_batches:
+            return self._evaluated(genotype, size)
+        found = self._evaluated(genotype, self.screen_batches)
+        if not found.metrics["accuracy"] >= self._promising:
+            return found
+        wholly = self._evaluated(genotype, size)
+        return wholly._replace(images=wholly.images + found.images)
+
+    @cached_property
+    def _calibration(self) -> list[Batch]:
+        """Drawn from a stream of its own, so that it is the same before and after a resume, and in every process."""
+        if self.statistics != "recalibrated":
+            return []
+        train = self.offer.loaders.train
+        return list(itertools.islice(train.apart(None, self.offer.generator("calibration")), self.calibration_batches))
+
+    @property
+    def _calibration_images(self) -> int:
+        return sum(map(items, self._calibration))
+
+    @cached_property
+    def _promising(self) -> float:
+        """The accuracy on the screening batches from which on an architecture is promising."""
+        rng = random.Random(f"{self.offer.seed}/screen")
+        space = self.offer.space
+        found = sorted((self._evaluated(space.sample(rng), self.screen_batches).metrics["accuracy"] for _ in range(self.screen_of)),
+                       reverse=True)
+        return found[max(1, round(self.screen_share * len(found))) - 1]
+
+    def _evaluated(self, genotype: Genotype, size: int) -> Evaluation:
+        batches = _First(self.val, size, self.offer.working)
+        if size not in self._by_size:
+            self._by_size[size] = SharedWeights(self.net, self.offer.space, self.offer.task, batches, self.offer.generator("evaluation"),
+                                                statistics=self.statistics, calibration=self._calibration)
+        shared = self._by_size[size]
+        shared.batches = batches
+        return Evaluation(shared(genotype), images=batches.seen_in_a_pass() + self._calibration_images)
+
+
+class _First:
+    """The first batches of a part, from its beginning at every walk. working: called before each batch."""
+
+    def __init__(self, loader: Any, size: int, working: Callable[[], None]):
+        self.loader, self.size, self.working, self._seen = loader, size, working, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.loader.restart()
+        self._seen = 0
+        for batch in itertools.islice(self.loader, self.size):
+            self.working()
+            self._seen += items(batch)
+            yield batch
+        self.loader.restart()
+
+    def seen_in_a_pass(self) -> int:
+        return self._seen
+
+
+def items(batch: Batch) -> int:
+    """Images, or characters, of a batch."""
+    return batch[1].numel()

@@ -1,11 +1,14 @@
 """A table as an evaluator: what a search would learn by training the architecture, at once (NAS-Bench-201, Dong & Yang 2020)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from supernet.errors import UsageError
+from supernet.evaluators.base import Known, Offer, SearchEvaluator
 from supernet.genotype import Genotype
+from supernet.space import Space
 from supernet.tables.table import IfMissing, Isomorphic, Table
 from supernet.trials import Evaluation
 
@@ -41,3 +44,34 @@ class Tabular:
             own = self.table.value(genotype, self.where.seconds, missing="nan")
             seconds = self.where.seconds_factor * (self._mean_seconds if math.isnan(own) else own)
         return Evaluation(metrics, simulated_s=seconds)
+
+
+class OfTable(SearchEvaluator):
+    """The same for the trials of a search (`searcher=...`). The further `columns` are known before an evaluation, so that a limit on one
+    refuses what breaks it for nothing. dataset: of the table's; None: that of the search. table: of a space, or None.
+
+    Raises UsageError: no table; one of only some of the space's architectures, any of which a searcher may ask for. TableError: no such
+    column or data set.
+    """
+
+    def __init__(self, offer: Offer, *, table: Callable[[Space], Table | None], dataset: str | None = None,
+                 columns: Mapping[str, str] | None = None, missing: IfMissing = "nan", isomorphic: Isomorphic = "own"):
+        space, found = offer.whole, table(offer.whole)
+        if found is None:
+            raise UsageError(f"evaluator=tabular needs a table of space {space.name}: pass table.path=FILE (docs/tables.md)")
+        if len(found) < space.count():
+            raise UsageError(f"evaluator=tabular needs a table of all {space.count():,} architectures of space {space.name} (a searcher "
+                             f"may ask for any), and {found.source} has {len(found):,}")
+        self._offer = offer
+        self._tabular = Tabular(found, dataset or offer.dataset, missing=missing, isomorphic=isomorphic)
+        self.gives = self._tabular.gives
+        self.costs = {name: _known(found, column, offer) for name, column in (columns or {}).items()}
+
+    def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
+        return self._tabular(self._offer.widened(genotype), fidelity)
+
+
+def _known(table: Table, column: str, offer: Offer) -> Known:
+    """A column as what is known before an evaluation."""
+    values = table.column(column)
+    return Known(lambda genotype: float(values[table.row(offer.widened(genotype))]), float(np.nanmin(values)), float(np.nanmax(values)))

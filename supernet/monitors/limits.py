@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from supernet.bilevel import Bilevel
+from supernet.errors import nearest
 from supernet.monitors.base import Look, Monitor, Reaction, Retry, Signal
 from supernet.ranges import Finite, Positive, Whole, ranged
 from supernet.space import Space
@@ -28,7 +29,7 @@ class Limits(Monitor):
     def check(self, search: Bilevel, known: Collection[str]) -> None:
         unknown = sorted({*self.above, *self.below} - set(known))
         if unknown:
-            raise ValueError(f"monitor.limits knows of no value {unknown[0]!r}; this search records {', '.join(sorted(known))}")
+            raise ValueError(f"monitor.limits knows of no value {unknown[0]!r}; this search records {nearest(unknown[0], known)}")
         self.reaction.check(search)
 
     def after_epoch(self, look: Look) -> Signal:

@@ -1,11 +1,12 @@
 """A recurrent controller that draws architectures (ENAS, Pham et al. 2018, Sec. 2.2 and 2.4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from supernet.genotype import Genotype
 from supernet.ranges import Channels, Finite, Positive, Range, ranged
 from supernet.relaxations.base import Noise, Relaxation
 from supernet.space import CellSpec, Space
@@ -73,21 +74,36 @@ class Controller(Relaxation):
     def recorded(self) -> dict[str, Tensor]:
         return {}
 
-    def _decode(self, generator: torch.Generator | None) -> EdgeWeights:
-        """One architecture: drawn, or greedy without a generator."""
+    def in_order(self, generator: torch.Generator | None, genotype: Genotype | None = None) -> EdgeWeights:
+        """One architecture, drawn or given, whose nodes take their edges in the order of their sources (each after the last, with enough
+        left), so that each architecture has one list of decisions: `log_prob` is its own, and they sum to 1 over the space. Its `entropy`
+        is that of the decisions on its way. Of spaces whose nodes keep a fixed number of edges."""
+        if genotype is None:
+            return self._decode(generator, ordered=True)
+        wanted = {}
+        for kind, spec in self.space.cells.items():
+            entries = sorted(spec.rows(genotype[kind]), key=lambda entry: (spec.edges[entry[0]][1], entry[0]))
+            wanted[kind] = iter([choice for node in spec.nodes for choice in _choices(spec, node, entries)])
+        return self._decode(None, ordered=True, wanted=wanted)
+
+    def _decode(self, generator: torch.Generator | None, *, ordered: bool = False,
+                wanted: Mapping[str, Iterator[int]] | None = None) -> EdgeWeights:
+        """One architecture: drawn, or greedy without a generator; that of the decisions which are `wanted`."""
         log_probs: list[Tensor] = []
         entropies: list[Tensor] = []
 
-        def choose(scores: Tensor) -> int:
+        def choose(scores: Tensor, kind: str, options: Sequence[int]) -> int:
             log_p = scores.log_softmax(0)
             chosen = log_p.argmax() if generator is None else torch.multinomial(log_p.detach().exp(), 1, generator=generator)[0]
+            if wanted is not None:
+                chosen = torch.tensor(options.index(next(wanted[kind])))
             log_probs.append(log_p[chosen])
             entropies.append(-(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum())  # with a gradient, also beside -inf
             return int(chosen)
 
         zeros = torch.zeros_like(self.start)
         states: States = [(zeros, zeros) for _ in self.lstm]
-        kinds = {kind: self._cell(kind, spec, states, choose) for kind, spec in sorted(self.space.cells.items())}
+        kinds = {kind: self._cell(kind, spec, states, choose, ordered) for kind, spec in sorted(self.space.cells.items())}
         return EdgeWeights(kinds, torch.stack(log_probs).sum(), torch.stack(entropies).sum())
 
     def _step(self, read: Tensor, states: States) -> Tensor:
@@ -97,7 +113,8 @@ class Controller(Relaxation):
             read = states[n][0]
         return read
 
-    def _cell(self, kind: str, spec: CellSpec, states: States, choose: Callable[[Tensor], int]) -> Weights:
+    def _cell(self, kind: str, spec: CellSpec, states: States, choose: Callable[[Tensor, str, Sequence[int]], int],
+              ordered: bool) -> Weights:
         columns, lean, closed = (self.get_buffer(f"{name}_{kind}") for name in ("columns", "lean", "closed"))
         kept = [[False] * len(spec.ops) for _ in spec.edges]
         finished: list[Tensor] = []  # of each node so far: the state that is read, and what other states are compared with
@@ -114,14 +131,17 @@ class Controller(Relaxation):
             rows = spec.incoming(node)
             if spec.keep[i][1] < len(rows):
                 left, rows = list(rows), []
-                for _ in range(spec.keep[i][1]):
-                    state = self.of_state(self._step(read, states))
-                    scores = torch.cat([self.score(torch.tanh(anchors[spec.edges[e][0]] + state))[0] for e in left])
-                    rows.append(left.pop(choose(self.tanh * torch.tanh(scores / self.temperature))))
+                for still in range(spec.keep[i][1] - 1, -1, -1):
+                    state, allowed = self.of_state(self._step(read, states)), left[:len(left) - still] if ordered else left
+                    scores = torch.cat([self.score(torch.tanh(anchors[spec.edges[e][0]] + state))[0] for e in allowed])
+                    place = choose(self.tanh * torch.tanh(scores / self.temperature), kind, allowed)
+                    rows.append(left[place])
+                    left = left[place + 1:] if ordered else [*left[:place], *left[place + 1:]]
                     read = finished[spec.edges[rows[-1]][0]]
             for e in rows:
                 scores = self.head(self._step(read, states))[0][columns] / self.temperature
-                o = choose((self.op_tanh * torch.tanh(scores) + lean).masked_fill(closed[e], -torch.inf))
+                logits = (self.op_tanh * torch.tanh(scores) + lean).masked_fill(closed[e], -torch.inf)
+                o = choose(logits, kind, range(len(spec.ops)))
                 kept[e][o] = True
                 read = self.embedding[columns[o]][None]
             if self.compares:
@@ -130,3 +150,10 @@ class Controller(Relaxation):
                 read = self.start
         active = tuple(map(tuple, kept))
         return Weights(torch.tensor(active, dtype=self.start.dtype, device=self.start.device), active=active)
+
+
+def _choices(spec: CellSpec, node: int, entries: Sequence[tuple[int, int]]) -> list[int]:
+    """What is decided about a node, in order: its edges, where it does not keep all, then the op of each."""
+    own, rows = [entry for entry in entries if spec.edges[entry[0]][1] == node], spec.incoming(node)
+    chosen = [e for e, _ in own] if spec.keep[node - spec.num_inputs][1] < len(rows) else []
+    return [*chosen, *(o for _, o in own)]

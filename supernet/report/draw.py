@@ -15,7 +15,7 @@ from supernet.genotype import Edge, Genotype
 from supernet.report import figure as figures
 from supernet.report.draw_chain import LABEL_SIZE, chain_layout, draw_chain, text_width
 from supernet.report.layout import Box, Layout, Wire, lay_out
-from supernet.report.names import FAMILY_COLOURS, NAMINGS, NODE_FILLS, Naming, op_family, op_label, plain
+from supernet.report.names import FAMILY_COLOURS, FOLLOWING, NAMINGS, NODE_FILLS, Naming, op_family, op_label, plain
 
 MARGIN, TITLE = 0.15, 0.3  # inches
 
@@ -64,6 +64,12 @@ def is_chain(edges: Sequence[Edge], wanted: Sequence[int] | None) -> bool:
         (wanted is None or list(wanted) == [last])
 
 
+def following(parts: Sequence[Sequence[str]]) -> list[str]:
+    """The layers of a chain in two parts, without those that are nothing."""
+    first, second = ([op for op in part if op != "nothing"] for part in parts)
+    return [*first, "flatten", *second]
+
+
 class Panel(NamedTuple):
     """One part of a figure; the title is printable. `draw(figure, at)`: `at` places inches from its upper left corner, y downwards."""
 
@@ -91,7 +97,10 @@ def _figure(genotype: Genotype, outputs: Mapping[str, Sequence[int]], num_inputs
 
 
 def _panels(genotype: Genotype, outputs: Mapping[str, Sequence[int]], num_inputs: Mapping[str, int]) -> list[Panel]:
-    """One for each kind of cell in the genotype's order; chains of one length share one, at the place of the first."""
+    """One for each kind of cell in the genotype's order; chains of one length share one, at the place of the first, and the parts of a
+    chain are one."""
+    if tuple(kind for kind, _ in genotype.cells) == FOLLOWING and all(is_chain(own, outputs.get(kind)) for kind, own in genotype.cells):
+        return [_chain_panel({"layers": following([[e.op for e in own] for _, own in genotype.cells])})]
     chains: dict[int, dict[str, list[str]]] = {}
     for kind, edges in genotype.cells:
         if is_chain(edges, outputs.get(kind)) and kind not in NAMINGS:  # a recurrent cell is none, whatever its edges

@@ -13,6 +13,7 @@ import numpy as np
 from supernet.files import DAMAGED, check_zip, read_bytes, read_text, write_whole
 from supernet.genotype import Edge, Genotype
 from supernet.report import page
+from supernet.report.classes import MAX_DRAWN, class_table, confusion_svg, mistakes_table, reliability_svg
 from supernet.report.curves import alpha_charts, heat_map_svg, line_chart
 from supernet.report.draw import cells_svg
 from supernet.report.figure import with_ids
@@ -27,7 +28,10 @@ MAX_TEXT = 200_000         # characters of a file shown as text
 
 CHARTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (  # title, y axis, line -> key of a record
     ("Loss", "loss (nats)", {"train": "train_loss", "validation": "val_loss"}),
-    ("Accuracy", "accuracy (%)", {"train": "train_accuracy", "validation": "val_accuracy"}),
+    ("Accuracy", "accuracy (%)", {"train": "train_accuracy", "validation": "val_accuracy", "validation, top 5": "val_top5_accuracy"}),
+    ("Precision, recall and F1 of validation", "mean over classes (%)", {"precision": "val_precision_macro", "recall": "val_recall_macro",
+                                                                       "F1": "val_f1_macro"}),
+    ("Calibration error of validation", "expected error (%)", {"validation": "val_expected_calibration_error"}),
     ("Bits per character", "bits", {"train": "train_bits_per_character", "validation": "val_bits_per_character"}),
     ("Perplexity", "perplexity", {"train": "train_perplexity", "validation": "val_perplexity"}),
     ("Learning rate of w", "learning rate", {"w": "lr"}),
@@ -37,6 +41,10 @@ CHARTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (  # title, y axis, lin
 UNEXPECTED = (OSError, KeyError, TypeError, AttributeError, IndexError, RecursionError, *DAMAGED)
 # What the record of an epoch holds beside what is measured.
 PLACES = {"epoch", "step", "stage", "genotype", "kind"}
+# What is recorded and has no chart of its own: it lies beside another that has.
+BESIDE = {"val_balanced_accuracy", "val_precision_weighted", "val_recall_weighted", "val_f1_weighted", *(
+    f"test_{name}" for name in ("top5_accuracy", "balanced_accuracy", "expected_calibration_error", *(
+        f"{score}_{average}" for score in ("precision", "recall", "f1") for average in ("macro", "weighted"))))}
 ONLY_OF_SEARCHES = frozenset({"Weights of the ops over time", "Final weights", "Genotype by epoch"})
 LEFT_OUT = {"train_final": ONLY_OF_SEARCHES}  # sections of which a script's runs never have anything
 TITLES = {"train_search": "Architecture search", "train_final": "Training of a final network"}
@@ -62,6 +70,8 @@ def write_report(run: Path) -> Path:
         ("Result", lambda: _result(run)),
         ("Cells", lambda: _cells(run, inline)),
         *known,
+        *([("Test, class by class", lambda: _classes(run, inline)), ("Confusion matrix of the test", lambda: _confusion(run, inline))]
+          if "classes" in _quietly(run / "summary.json") else []),
         *([("How sure the search is", lambda: _sureness(run))] if _sure(run) else []),
         ("Curves", lambda: _curves(records, inline)),
         ("Weights of the ops over time", lambda: _alphas(run, inline)),
@@ -211,6 +221,30 @@ def _result(run: Path) -> str:
     return page.table([(str(name), str(value)) for name, value in rows])
 
 
+def _classes(run: Path, inline: Callable[[str], str]) -> str:
+    summary = _json(run / "summary.json")
+    note = ("Precision: of the items taken for a class, the share that is of it. Recall: of the items of a class, the share taken for it. "
+            "F1: their harmonic mean. Each is 0 where nothing was taken for the class, or no item is of it.")
+    below = ("Confidence is the probability of the class that is predicted, in 15 bins of equal width. Bars below the dashed line: surer "
+             "than right. The calibration error is the mean distance of the dots to that line, each item counted once.")
+    svg = reliability_svg(_field(summary, "calibration", "summary.json"))
+    return (class_table(_field(summary, "classes", "summary.json")) + page.paragraph(note, soft=True) + page.heading("Reliability")
+            + page.figure(inline(svg), "the share that is right against confidence") + page.paragraph(below, soft=True))
+
+
+def _confusion(run: Path, inline: Callable[[str], str]) -> str:
+    from supernet.runs.predictions import Predictions  # imports PyTorch, which the rest of a page does without
+
+    found = Predictions.load(_existing(run / "predictions.npz"))
+    html = []
+    if len(found.class_names) <= MAX_DRAWN:
+        svg = confusion_svg(found.confusion, found.class_names)
+        html.append(page.figure(inline(svg), "items by true and predicted class", wide=True, caption=(
+            "Rows: the true class; columns: the predicted one. Blue: right; orange: wrong; the stronger, the larger the share of its row "
+            "(as a square root, so that rare mistakes are seen).")))
+    return "".join([*html, page.heading("Commonest mistakes"), mistakes_table(found.confusion, found.class_names)])
+
+
 def _sure(run: Path) -> dict[str, Any]:
     """What a search's summary says of its decisions; empty for runs of older versions, and for those in which nothing learned them."""
     values = _quietly(run / "summary.json").get("values")
@@ -272,7 +306,7 @@ def _curves(records: Sequence[dict[str, Any]], inline: Callable[[str], str]) -> 
 
 def _others(records: Sequence[dict[str, Any]], known: Sequence[str]) -> list[tuple[str, str, dict[str, str]]]:
     """A chart for every other number that was recorded, whoever recorded it; those of one name before a slash share theirs."""
-    charted = {*PLACES, *known, *(key for _, _, keys in CHARTS for key in keys.values())}
+    charted = {*PLACES, *BESIDE, *known, *(key for _, _, keys in CHARTS for key in keys.values())}
     found = {key for r in records for key, value in r.items() if _is_number(value) and key not in charted and not key.startswith("table/")}
     groups: dict[str, dict[str, str]] = {}
     for key in sorted(found):

@@ -12,8 +12,11 @@ FAMILY_COLOURS: dict[Family, str] = {"conv": "#1f5fa8", "dilated": "#7a3fa0", "p
                                      "activation": "#1f5fa8", "other": "#a3224a"}
 # Of ops that `ops` does not know (a genotype from elsewhere, a choice of a chain) the first word found in the name decides the family; all
 # else is taken for a convolution.
-GUESSES: tuple[tuple[str, Family], ...] = (("none", "none"), ("zero", "none"), ("skip", "skip"), ("identity", "skip"), ("pool", "pool"),
-                                           ("noise", "other"), ("dil", "dilated"))
+GUESSES: tuple[tuple[str, Family], ...] = (("none", "none"), ("zero", "none"), ("flatten", "none"), ("skip", "skip"),
+                                           ("identity", "skip"), ("nothing", "skip"), ("pool", "pool"), ("noise", "other"),
+                                           ("dropout", "other"), ("dil", "dilated"))
+
+FOLLOWING = ("features", "head")  # kinds that are parts of one chain: what the first gives is flattened, and the second begins with it
 
 NODE_FILLS = {"input": "#dfe9f5", "computed": "#f4f4f4", "output": "#e3f1e3"}
 NOTHING = "\u2013"  # how a table shows a choice that does nothing

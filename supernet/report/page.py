@@ -37,6 +37,8 @@ tr:first-child > * { border-top: 0; }
 th { font-weight: 600; white-space: nowrap; }
 td:nth-child(3) { min-width: 420px; }
 td { font-variant-numeric: tabular-nums; }
+.numbers td { min-width: 0; text-align: right; white-space: nowrap; }
+.numbers th:not(:first-child) { text-align: right; }
 pre { margin: 0; padding: 12px; font: .82rem/1.45 ui-monospace, monospace; overflow-wrap: normal; }
 pre.wrap { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre.tall, .box.tall { max-height: 480px; overflow: auto; }
@@ -82,13 +84,15 @@ def paragraph(text: str, soft: bool = False) -> str:
     return f'<p class="soft">{escape(text)}</p>' if soft else f"<p>{escape(text)}</p>"
 
 
-def table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), tall: bool = False) -> str:
-    """The first cell of each row is its heading. A tall table scrolls inside a box of limited height."""
+def table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), tall: bool = False, numbers: bool = False) -> str:
+    """The first cell of each row is its heading. A tall table scrolls inside a box of limited height; one of numbers sets them at the
+    right."""
     lines = ["<tr>" + "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"] if head else []
     for first, *rest in rows:
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
-    return f'<div class="box{" tall" if tall else ""}" tabindex="0"><table>' + "\n".join(lines) + "</table></div>"
+    words = " ".join(["box", *(["tall"] if tall else []), *(["numbers"] if numbers else [])])
+    return f'<div class="{words}" tabindex="0"><table>' + "\n".join(lines) + "</table></div>"
 
 
 def preformatted(text: str, wrap: bool = False) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from supernet import notation
 from supernet.costs.base import Cost
 from supernet.genotype import Edge, Genotype
@@ -10,6 +12,7 @@ from supernet.report.names import NAMINGS, Naming, choice_label
 from supernet.runs.folder import RunFolder, write_json
 from supernet.space import CellSpec, Space
 from supernet.tasks.base import Task
+from supernet.tasks.classes import per_class
 
 
 def size_text(layers: int, channels: int) -> str:
@@ -25,9 +28,10 @@ def save_genotype(folder: RunFolder, genotype: Genotype, space: Space, retrain: 
                   **({} if retrain is None else {"retrain": retrain}))
 
 
-def save_summary(folder: RunFolder, title: str, rows: list[tuple[str, str]], values: Mapping[str, Any]) -> None:
-    """summary.json: the table for people, `values` for programs."""
-    write_json(folder.summary, {"title": title, "rows": [list(row) for row in rows], "values": dict(values)})
+def save_summary(folder: RunFolder, title: str, rows: list[tuple[str, str]], values: Mapping[str, Any],
+                 tables: Mapping[str, Any] | None = None) -> None:
+    """summary.json: the table for people, `values` for programs; `tables`, by name, of what is more than a number."""
+    write_json(folder.summary, {"title": title, "rows": [list(row) for row in rows], "values": dict(values), **(tables or {})})
 
 
 def cell_text(genotype: Genotype, space: Space) -> str:
@@ -69,6 +73,29 @@ def final_rows(task: Task, last: Mapping[str, Any], test: Mapping[str, float], t
     rows = [(f"test {name}", f"{value} of {tested}"), *((f"test {other}", text) for other, text in others),
             (f"training {name}", task.rows(metrics(last, "train"))[0][1])]
     return rows + ([] if validated is None else [(f"validation {name}", f"{task.rows(metrics(last, 'val'))[0][1]} of {validated}")])
+
+
+def class_tables(sums: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+    """What the sums of a test say class by class, as plain values: `classes`, one column a list, in label order; `calibration`, a row for
+    each bin of confidence that has items: its upper end, how many, the share of them that is right and their mean confidence, in percent.
+    Empty where the task's items have no classes."""
+    if "classes" not in sums:
+        return {}
+    table = {name: column.tolist() for name, column in per_class(sums["classes"]).items()}
+    bins = [[(b + 1) / len(sums["calibration"]), int(count), 100 * right / count, 100 * confidence / count]
+            for b, (count, right, confidence) in enumerate(sums["calibration"].tolist()) if count]
+    return {"classes": {"name": list(names), **table}, "calibration": bins}
+
+
+def spent(trials: int, images: int, wall_s: float, simulated_s: float = 0.0) -> dict[str, float]:
+    """What a search has cost in all, the supernet's epochs among it, as values of summary.json: the same four of every family."""
+    return {"spent/trials": trials, "spent/images": images, "spent/wall_s": wall_s, "spent/simulated_s": simulated_s}
+
+
+def spent_row(trials: int, images: int, simulated_s: float = 0.0) -> tuple[str, str]:
+    """The same for people; the seconds have a row of their own."""
+    simulated = f", {simulated_s:,.0f} simulated seconds" if simulated_s else ""
+    return "spent", f"{images:,} images, {trials:,} architectures evaluated by themselves{simulated}"
 
 
 def table_rows(last: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ def claim(output: Path, job: str) -> Iterator[None]:
     different files of one name would both get in.
     """
     output.mkdir(parents=True, exist_ok=True)
-    path = output / f".{job[:32]}.claim"
+    path = _path(output, job)
     while True:
         file = open(path, "ab")  # noqa: SIM115  (closed below, or by the end of the process)
         fcntl.flock(file.fileno(), fcntl.LOCK_EX)
@@ -29,3 +29,12 @@ def claim(output: Path, job: str) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def claimed(output: Path, job: str) -> bool:
+    """Whether a process has it now, or was killed while it had it."""
+    return _path(output, job).exists()
+
+
+def _path(output: Path, job: str) -> Path:
+    return output / f".{job[:32]}.claim"

@@ -60,12 +60,14 @@ class RunFolder:
         self.genotype = path / "genotype.json"
         self.genotype_text = path / "genotype.txt"
         self.genotypes = path / "genotypes.jsonl"
+        self.trials = path / "trials.jsonl"
         self.cell_svg = path / "cell.svg"
         self.cell_png = path / "cell.png"
         self.alphas = path / "alphas.npz"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.weights = path / "weights.pt"
+        self.predictions = path / "predictions.npz"
         self._lock = path / ".lock"
 
     @classmethod

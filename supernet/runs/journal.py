@@ -13,6 +13,7 @@ from supernet.errors import Mendable
 from supernet.files import read_bytes
 
 MAX_BYTES = 2**31  # of metrics.jsonl, which has a line an epoch
+AFTER, LINK = "after", 12  # the key of a link, and its hexadecimal digits
 
 
 class JournalError(Mendable, RuntimeError):
@@ -35,12 +36,13 @@ class Journal:
         self._size: int | None = None  # of what `_digest` covers; None: nothing was read yet
         self._digest = hashlib.sha256()
 
-    def append(self, record: Mapping[str, Any], *, sync: bool = False) -> None:
+    def append(self, record: Mapping[str, Any], *, sync: bool = False, chained: bool = False) -> None:
         """Adds one line; NaN and infinities become null, which JSON cannot spell otherwise. sync: it is on the disk when this returns.
-        Raises OSError."""
-        line = to_json(dict(record)).encode() + b"\n"
+        chained: the line has a digest of all before it, `after`, by which `read_chained` tells an edit. Raises OSError."""
         with open(self.path, "ab") as file:
             self._catch_up(file.tell())
+            link = {AFTER: self._digest.hexdigest()[:LINK]} if chained else {}
+            line = to_json(dict(record) | link).encode() + b"\n"
             file.write(line)
             file.flush()
             self._size, _ = file.tell(), self._digest.update(line)
@@ -104,6 +106,31 @@ class Journal:
                 records.append(json.loads(line))
             except ValueError as error:
                 raise JournalError(f"{path}: line {number} is not JSON ({error})") from error
+        return records
+
+    def read_chained(self) -> list[dict[str, Any]]:
+        """All records of a journal whose lines are chained, without their links; a last line without its end is dropped, from the file
+        too. Raises JournalError: a line is not JSON, or not what was written behind those before it."""
+        if not self.path.exists():
+            return []
+        data = read_bytes(self.path, MAX_BYTES)
+        whole = data.rfind(b"\n") + 1
+        records, digest = [], hashlib.sha256()
+        for number, line in enumerate(data[:whole].splitlines(keepends=True), start=1):
+            try:
+                record = json.loads(line)
+                link = record.pop(AFTER)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                why = " ".join(str(error).split())[:100]
+                raise JournalError(f"{self.path}: line {number} is no record ({why}): the file was damaged or edited") from error
+            if link != digest.hexdigest()[:LINK]:
+                raise JournalError(f"{self.path}: line {number} was written behind other lines than stand before it (sha256 differs): the "
+                                   "file was damaged or edited")
+            digest.update(line)
+            records.append(record)
+        if whole < len(data):
+            os.truncate(self.path, whole)
+        self._size = None
         return records
 
     @staticmethod

@@ -1,5 +1,6 @@
 """One run of a script: its folder, what it records, how it stops and how it goes on."""
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -22,10 +23,12 @@ from supernet.runs.claim import claim
 from supernet.runs.environment import describe
 from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
-from supernet.runs.journal import Journal, Mark
+from supernet.runs.journal import Journal, JournalError, Mark
 from supernet.runs.log import Progress
 from supernet.runs.tracker import Labels, NoTracker, Tracker, TrackerError, is_preemption, open_tracker, run_id
+from supernet.space import Space
 from supernet.training.records import Position, Stateful, Totals
+from supernet.trials import Trial
 
 TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
 
@@ -69,6 +72,9 @@ class Run:
 
     def __post_init__(self) -> None:
         self.metrics, self.genotypes = Journal(self.folder.metrics), Journal(self.folder.genotypes)
+        self.trials = Journal(self.folder.trials)
+        self._synced_at = float("-inf")
+        self._trials = 0  # of them there are, of which this process knows
         self.interrupt = Interrupt()
         self.elapsed_s, self._since = 0.0, time.perf_counter()
         self._saved_at = time.perf_counter()
@@ -145,6 +151,11 @@ class Run:
         if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
             self.save()
 
+    def begun_work(self) -> None:
+        """Before work that follows the last epoch: a run of no epochs has saved nothing yet, and can be gone on with from here."""
+        if not has_checkpoint(self.folder.checkpoints):
+            self.save()
+
     def working(self) -> None:
         if self.interrupt.signal is not None:
             raise Interrupted
@@ -164,6 +175,40 @@ class Run:
         self.save()
         if self.interrupt.signal is not None:
             raise Interrupted
+
+    def known_trials(self, space: Space, *, trained: bool) -> list[Trial]:
+        """The trials so far of a search by trials, which goes on from them. trained: what they are evaluated with was trained further
+        since they were written, so that none counts. Raises JournalError: the journal is not what was written."""
+        if trained:
+            self.trials.cut(Mark(0, hashlib.sha256().hexdigest()))
+        found = []
+        for number, record in enumerate(self.trials.read_chained()):
+            try:
+                found.append(Trial.from_json(record, space))
+            except ValueError as error:
+                raise JournalError(f"{self.folder.trials}: line {number + 1}: {error}") from error
+            if found[-1].number != number:
+                raise JournalError(f"{self.folder.trials}: line {number + 1} must be trial {number}, got {found[-1].number}")
+        self._trials = len(found)
+        return found
+
+    def trial(self, trial: Trial) -> None:
+        """After every trial of a search by trials. What follows may be killed at any moment; a power cut costs no trial that took long, and
+        of the others those of the last second."""
+        now = time.perf_counter()
+        sync = trial.wall_s > 0.01 or now - self._synced_at > 1
+        self.trials.append(trial.to_json(), sync=sync, chained=True)
+        self._trials, self._synced_at = self._trials + 1, now if sync else self._synced_at
+        if self.interrupt.signal is not None:
+            self.save()
+            raise Interrupted
+        if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
+            self.save()
+
+    def standing(self) -> str:
+        """Where the run stands, in words."""
+        trials = f", {self._trials} trials" if self._trials else ""
+        return f"epoch {self.position.epoch}, step {self.position.step}{trials}"
 
     def results(self, genotype: Genotype, values: Mapping[str, Any]) -> None:
         """Tells the tracker what the run came to, once all its files are written: the plain ones of `values`, and what people share."""
@@ -219,6 +264,7 @@ class Run:
         self.before_save()
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
                  "metrics": list(self.metrics.mark()), "genotypes": list(self.genotypes.mark()),
+                 **({"trials": list(self.trials.mark())} if self.folder.trials.exists() else {}),
                  "run": {"format": FORMAT, "script": self.script, "status": "stopped", "config_hash": self.config_hash,
                          **self.identity, "command": self.command,
                          "started": (self.folder.status() or {}).get("started"), "config": self.config_text},
@@ -235,6 +281,8 @@ class Run:
             raise CheckpointError(f"{loaded.path}: is of a run with other options, data or backend than these, so it does not belong here")
         marks = Mark(*state["metrics"]), Mark(*state["genotypes"])
         self.metrics.verify(marks[0]), self.genotypes.verify(marks[1])
+        if "trials" in state:
+            self.trials.verify(Mark(*state["trials"]))
         self._restore(loaded)
         self.metrics.cut(marks[0]), self.genotypes.cut(marks[1])
         lines = [*loaded.skipped, *self._restore_files(state["run"]["config"]),
@@ -390,13 +438,13 @@ def listed(differing: Sequence[tuple[str, Any, Any]], *, most: int = 4) -> str:
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int, item: str = "image") -> str:
-    """One epoch in one line of text."""
+    """One epoch in one line of text: of evaluations what is known of training too."""
     parts = [f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}"]
     for name in ("train", "val", "test"):
         if record.get(f"{name}_loss") is not None:
             known = {f"{name}_loss", f"{name}_accuracy"}
             others = [f"{key.removeprefix(f'{name}_').replace('_', ' ')} {value:.4g}" for key, value in record.items()
-                      if key.startswith(f"{name}_") and key not in known]
+                      if key.startswith(f"{name}_") and key not in known and f"train_{key.removeprefix(f'{name}_')}" in record]
             parts.append(" ".join([f"{name} loss {record[f'{name}_loss']:.4f} acc {record[f'{name}_accuracy']:.2f} %", *others]))
     if "genotype" in record:
         parts.append(f"genotype {record['genotype']}")
@@ -421,8 +469,8 @@ def interpreter() -> str:
     return sys.executable if beside.startswith("..") else beside
 
 
-def stopped(position: Position) -> str:
+def stopped(standing: str) -> str:
     """What an interrupted run says: where it stands, and the command, as typed, that goes on."""
     key = "resume="
     again = shlex.join([interpreter(), sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
-    return f"stopped at epoch {position.epoch}, step {position.step}; saved. Go on with:\n  {again}"
+    return f"stopped at {standing}; saved. Go on with:\n  {again}"

@@ -27,7 +27,9 @@ class Hybrid(Searcher):
         for name in names[:-1]:
             starts.append(starts[-1] + trials[name])
         self.starts: Sequence[int] = starts
+        self.population = max(part.population for part in self.parts)
         self.many, self.shortens = all(part.many for part in self.parts), any(part.shortens for part in self.parts)
+        self.shortest = min(part.shortest for part in self.parts)
 
     def ask(self, history: History, rng: random.Random) -> Proposal:
         part, start = self._at(history.own())

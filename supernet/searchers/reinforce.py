@@ -3,11 +3,13 @@ of logits a decision, as NAS-Bench-201's authors use it, Dong & Yang 2020, Sec. 
 
 import math
 import random
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
+from supernet.genotype import Genotype
 from supernet.ranges import Fraction, NonNegative, Positive, ranged
 from supernet.searchers.base import Searcher
 from supernet.searchers.decisions import Decision, Key, check_decidable, decided, decisions
@@ -17,73 +19,99 @@ from supernet.trials import History, Proposal, Trial
 Reward = Literal["metric", "sigmoid", "improvement"]
 
 
+class Policy(Protocol):
+    """What architectures are drawn from. All that moves in it is what `learn` taught it since it was made, or since `forget`."""
+
+    def forget(self) -> None: ...
+
+    def draw(self, rng: random.Random) -> Genotype: ...
+
+    def learn(self, genotype: Genotype, advantage: float, entropy: float, lr: float) -> None:
+        """One step of Adam upwards along advantage * log p(genotype) + entropy * H, H that of the decisions that lead to it."""
+
+
 @ranged
 class Reinforce(Searcher):
-    """Each trial is drawn from the policy; after it the logits go one step of Adam along (reward - baseline) times the gradient of the log
+    """Each trial is drawn from the policy, which then goes one step of Adam along (reward - baseline) times the gradient of the log
     probability, plus `entropy` times that of the decisions' entropy. baseline: the moving average of rewards with decay
     `baseline_decay`, as if it had begun with their mean (no bias towards 0), this trial's reward included, as in the official code
     (reinforce.py), where a score is in percent; what it is in makes no difference to Adam.
 
     reward: the score itself (`metric`); its `sigmoid` around the first score; or its `improvement` over the best before, 0 where there
     is none. A decision is the op of an edge, and where a node keeps some of its edges, how many, and each of them in order of their
-    sources, given those before. Scores are divided by `scale` first: 100 makes shares of percents. The policy is all that was learned,
-    and follows from the history; trials handed on by another searcher teach it as its own do.
+    sources, given those before. Scores are divided by `scale` first: 100 makes shares of percents. policy: as a function of the space,
+    another one than a row of logits for each decision, such as the recurrent controller (`relaxations.policy`). The policy is all that was
+    learned, and follows from the history; trials handed on by another searcher teach it as its own do.
     """
 
     def __init__(self, space: Space, *, lr: Positive = 0.01, baseline_decay: Fraction = 0.9, entropy: NonNegative = 0.0,
-                 reward: Reward = "metric", scale: Positive = 100.0):
+                 reward: Reward = "metric", scale: Positive = 100.0, policy: Callable[[Space], Policy] | None = None):
         check_decidable(space, "reinforce")
         self.space, self.lr, self.baseline_decay, self.entropy, self.reward, self.scale = space, lr, baseline_decay, entropy, reward, scale
-        self._policy = _Policy()
+        self._policy: Policy = Rows(space) if policy is None else policy(space)
+        self._known = _Known()
 
     def ask(self, history: History, rng: random.Random) -> Proposal:
-        policy = self._learned(history)
+        self._learn_from(history)
+        return Proposal(self._policy.draw(rng), change="policy")
 
-        def chosen(key: Key, size: int, allowed: tuple[int, ...]) -> int:
-            return rng.choices(allowed, policy.probabilities(key, size, allowed))[0]
-
-        return Proposal(decided(self.space, chosen), change="policy")
-
-    def _learned(self, history: History) -> "_Policy":
+    def _learn_from(self, history: History) -> None:
         """What the trials of the history teach; goes on from what was known, where that was of the same trials."""
-        policy = self._policy
-        if policy.size > len(history) or (policy.size and history.trials[policy.size - 1] is not policy.last):
-            policy = self._policy = _Policy()
-        for trial in history.trials[policy.size:]:
+        known = self._known
+        if known.size > len(history) or (known.size and history.trials[known.size - 1] is not known.last):
+            known = self._known = _Known()
+            self._policy.forget()
+        for trial in history.trials[known.size:]:
             if trial.refused is None and math.isfinite(trial.scores[0]):
-                self._learn(policy, trial)
-            policy.size, policy.last = policy.size + 1, trial
-        return policy
+                self._policy.learn(trial.genotype, self._advantage(known, trial.scores[0] / self.scale), self.entropy, self.lr)
+            known.size, known.last = known.size + 1, trial
 
-    def _learn(self, policy: "_Policy", trial: Trial) -> None:
-        score = trial.scores[0] / self.scale
-        if policy.weight == 0:
-            policy.first = policy.best = score
-        reward = {"metric": score, "sigmoid": 1 / (1 + math.exp(min(700.0, policy.first - score))),
-                  "improvement": max(0.0, score - policy.best)}[self.reward]
-        policy.best = max(policy.best, score)
-        policy.total = self.baseline_decay * policy.total + (1 - self.baseline_decay) * reward
-        policy.weight = self.baseline_decay * policy.weight + (1 - self.baseline_decay)
-        advantage = reward - policy.total / policy.weight
-        gradients: dict[Key, np.ndarray] = {}
-        for decision in decisions(self.space, trial.genotype):
-            row = gradients.setdefault(decision.key, np.zeros(decision.size))
-            row += policy.gradient(decision, advantage, self.entropy)
-        policy.step(gradients, self.lr)
+    def _advantage(self, known: "_Known", score: float) -> float:
+        if known.weight == 0:
+            known.first = known.best = score
+        reward = {"metric": score, "sigmoid": 1 / (1 + math.exp(min(700.0, known.first - score))),
+                  "improvement": max(0.0, score - known.best)}[self.reward]
+        known.best = max(known.best, score)
+        known.total = self.baseline_decay * known.total + (1 - self.baseline_decay) * reward
+        known.weight = self.baseline_decay * known.weight + (1 - self.baseline_decay)
+        return reward - known.total / known.weight
 
 
 @dataclass
-class _Policy:
-    """Rows of logits by key, with the moments of Adam (Kingma & Ba 2015; beta 0.9, 0.999), and what of the history they are from."""
+class _Known:
+    """The rewards so far, and which trials they are of."""
 
-    logits: dict[Key, np.ndarray] = field(default_factory=dict)
-    moments: dict[Key, tuple[np.ndarray, np.ndarray, int]] = field(default_factory=dict)
     total: float = 0.0  # of the moving average of rewards
     weight: float = 0.0
     first: float = 0.0
     best: float = 0.0
     size: int = 0
     last: Trial | None = None
+
+
+class Rows:
+    """Rows of logits by key, 0 at first, with the moments of Adam (Kingma & Ba 2015; beta 0.9, 0.999)."""
+
+    def __init__(self, space: Space):
+        self.space = space
+        self.forget()
+
+    def forget(self) -> None:
+        self.logits: dict[Key, np.ndarray] = {}
+        self.moments: dict[Key, tuple[np.ndarray, np.ndarray, int]] = {}
+
+    def draw(self, rng: random.Random) -> Genotype:
+        def chosen(key: Key, size: int, allowed: tuple[int, ...]) -> int:
+            return rng.choices(allowed, self.probabilities(key, size, allowed))[0]
+
+        return decided(self.space, chosen)
+
+    def learn(self, genotype: Genotype, advantage: float, entropy: float, lr: float) -> None:
+        gradients: dict[Key, np.ndarray] = {}
+        for decision in decisions(self.space, genotype):
+            row = gradients.setdefault(decision.key, np.zeros(decision.size))
+            row += self.gradient(decision, advantage, entropy)
+        self.step(gradients, lr)
 
     def probabilities(self, key: Key, size: int, allowed: tuple[int, ...]) -> list[float]:
         row = self.logits.get(key)

@@ -24,7 +24,7 @@ class SuccessiveHalving(Searcher):
     shortens = True
 
     def __init__(self, space: Space, *, factor: Factor = 3, rungs: Count = 4):
-        self.space, self.factor, self.rungs = space, factor, rungs
+        self.space, self.factor, self.rungs, self.shortest = space, factor, rungs, float(factor) ** (1 - rungs)
 
     def brackets(self) -> list[list[int]]:
         """What is repeated: brackets, as the sizes of their rungs, whose lengths of training are those of the last rungs."""

@@ -16,6 +16,7 @@ from supernet.relaxations.base import Relaxation, Wrapper
 from supernet.select.base import FinalSelection
 from supernet.space import Space
 from supernet.training.evaluate import evaluate
+from supernet.training.records import counting
 from supernet.training.search import SearchLoop
 from supernet.weights import OPEN, PRUNED, EdgeWeights, Weights, decided, replaced
 
@@ -61,7 +62,7 @@ class Perturbation(FinalSelection):
 
         def accuracy(weights: EdgeWeights) -> float:
             loop.recorder.working()
-            batches = itertools.islice(loop.drawn(self.batch_size), self.val_batches)
+            batches = counting(itertools.islice(loop.drawn(self.batch_size), self.val_batches), loop.position, search.group)
             with statistics_of_the_batch(search.norms if self.by_batch else ()):
                 return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"],
                                 search.context, search.group)["accuracy"]
@@ -91,11 +92,12 @@ class Perturbation(FinalSelection):
         schedule = Cosine(min(self.lr_minimum, first)) if self.falls else Constant()
         before, all_epochs = done * self.finetune_epochs, (rounds - 1) * self.finetune_epochs + self.finetune_last
         loop.search.net.train()
+        alpha_batches = counting(loop.alpha_batches, loop.position, loop.search.group)
         for epoch in range(self.finetune_last if done == rounds - 1 else self.finetune_epochs):
             set_lr(loop.search.w_optimizer, schedule(first, before + epoch, all_epochs + 1))
-            for batch in loop.train:
+            for batch in counting(loop.train, loop.position, loop.search.group):
                 loop.recorder.working()
-                loop.search.step(batch, next(loop.alpha_batches) if self.train_alpha and loop.search.alpha else None)
+                loop.search.step(batch, next(alpha_batches) if self.train_alpha and loop.search.alpha else None)
         loop.guard.look()
 
 

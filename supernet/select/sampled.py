@@ -43,10 +43,11 @@ class Sampled(FinalSelection):
         def score(batches: list) -> dict[Genotype, float]:
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
                                      calibration=calibration, group=search.group)
-            found = {}
+            found, images = {}, sum(search.group.items(batch) for batch in (*batches, *calibration))
             with closing(evaluate.stream(candidates)) as stream:
                 for genotype, metrics in zip(candidates, stream, strict=True):
                     found[genotype] = metrics["accuracy"]
+                    loop.position.images += images
                     loop.recorder.working()
             return found
 
@@ -56,4 +57,5 @@ class Sampled(FinalSelection):
         screened = score(batches[: self.screen_batches])
         candidates = sorted(candidates, key=screened.__getitem__, reverse=True)[: self.finalists]
         scores = score(batches)
+        loop.position.trials += len(screened)
         return max(candidates, key=scores.__getitem__)

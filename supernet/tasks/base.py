@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +14,9 @@ State = Tensor | None  # what the next batch of the same stream goes on from; No
 
 
 class Result(NamedTuple):
-    """`loss` to differentiate; `stats`, detached sums over the batch, all on the device: `loss`, `correct`, `count`, and where the loss is
-    a weighted mean over the items `weight`, the sum of their weights; `state`, detached, for the next batch of the stream (None where
-    batches are independent)."""
+    """`loss` to differentiate; `stats`, detached sums over the batch, all on the device: `loss`, `correct`, `count`; where the loss is a
+    weighted mean over the items `weight`, the sum of their weights; and in evaluation what else the task's `evaluated` reads, of any shape;
+    `state`, detached, for the next batch of the stream (None where batches are independent)."""
 
     loss: Tensor
     stats: dict[str, Tensor]
@@ -23,7 +24,8 @@ class Result(NamedTuple):
 
 
 class Task(Protocol):
-    """`task(net, batch, weights, state=..., generator=...)` in training or evaluation mode, as the network is."""
+    """`task(net, batch, weights, state=..., generator=...)` in training or evaluation mode, as the network is. One that inherits from this
+    class and counts nothing of its own in evaluation needs no `gives`, no `evaluated` and no `logits`."""
 
     streams: bool  # whether a batch goes on from the state that the one before it handed on
 
@@ -37,13 +39,35 @@ class Task(Protocol):
         """What the builder of a final network must know of the task."""
 
     def metrics(self, means: Mapping[str, float]) -> dict[str, float]:
-        """`means` (`loss` an item, `accuracy` in percent) and what the field reports beside them."""
+        """`means` (`loss` an item, `accuracy` in percent) and what the field reports beside them: what is known of training."""
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """The names of what `evaluated` gives, known before anything is evaluated."""
+        return frozenset(self.metrics({"loss": 1.0, "accuracy": 0.0}))
+
+    def evaluated(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The metrics of an evaluation, from the sums of `Result.stats` over all its batches."""
+        return self.metrics(means(sums))
+
+    def logits(self, output: Any) -> Tensor | None:
+        """Of what a network put out on a batch of items each of one of K classes: their logits (N, K), of single precision at least. None
+        where items are no such, and nobody would keep what was predicted of each."""
+        return None
 
     def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
         """The numbers that count, each a name and a text; the first is the headline."""
 
     def lr_factor(self, batch: Batch) -> float:
         """What the learning rate of w is multiplied by on this batch."""
+
+
+def means(sums: Mapping[str, Any]) -> dict[str, float]:
+    """`loss` an item and `accuracy` in percent, from `loss`, `correct` and `count`; NaN where nothing was counted."""
+    count = float(sums.get("count", 0))
+    if not count:
+        return {"loss": float("nan"), "accuracy": float("nan")}
+    return {"loss": float(sums["loss"]) / count, "accuracy": 100 * float(sums["correct"]) / count}
 
 
 def counted(loss: Tensor, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -3,20 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supernet.errors import UsageError
 from supernet.ranges import Fraction, NonNegative, ranged
-from supernet.tasks.base import Batch, Result, State, counted, single
+from supernet.tasks.base import Batch, Result, State, Task, counted, means, single
+from supernet.tasks.classes import CLASS_METRICS, class_counts, class_metrics
 from supernet.weights import EdgeWeights
+
+SCORES = ("precision", "recall", "f1")
+OTHERS = {"top-5 accuracy": "top5_accuracy", "balanced accuracy": "balanced_accuracy",
+          "calibration error": "expected_calibration_error"}
 
 
 @ranged
-class Classification:
+class Classification(Task):
     """Cross-entropy. With `auxiliary_weight` a training batch adds that much of the auxiliary head's loss; reported losses and
-    accuracies are the main head's. `label_smoothing` and `class_weights` act in training only.
+    accuracies are the main head's. `label_smoothing` and `class_weights` act in training only: the loss of an evaluation is the plain
+    negative log likelihood.
 
     class_weights: a number for each class, at least 0, by which its images count; a batch's loss is the weighted mean. `balanced`: in
     inverse proportion to the images of a class that train, N / (K n_k) with N images of K classes, n_k of class k.
@@ -58,7 +65,7 @@ class Classification:
         else:
             logits = net(x, weights, generator=generator)
             loss = reported = self._loss(logits, y, net.training)
-        stats = counted(reported, logits, y)
+        stats = counted(reported, logits, y) | ({} if net.training else class_counts(single(logits), y))
         if net.training and self._weight is not None:
             stats["weight"] = self._weight.to(logits.dtype)[y].sum()
         return Result(loss, stats)
@@ -69,8 +76,23 @@ class Classification:
     def metrics(self, means: Mapping[str, float]) -> dict[str, float]:
         return dict(means)
 
+    @property
+    def gives(self) -> frozenset[str]:
+        return frozenset({"loss", "accuracy", *CLASS_METRICS})
+
+    def evaluated(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return means(sums) | (class_metrics(sums) if sums else dict.fromkeys(CLASS_METRICS, float("nan")))
+
+    def logits(self, output: Tensor) -> Tensor:
+        return single(output)
+
     def rows(self, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-        return [("accuracy", f"{metrics['accuracy']:.2f} %"), ("error", f"{100 - metrics['accuracy']:.2f} %")]
+        rows = [("accuracy", f"{metrics['accuracy']:.2f} %"), ("error", f"{100 - metrics['accuracy']:.2f} %")]
+        if metrics.keys() >= set(CLASS_METRICS):  # not known of training
+            rows += [(f"precision, recall, F1 ({average})", ", ".join(f"{metrics[f'{name}_{average}']:.2f}" for name in SCORES) + " %")
+                     for average in ("macro", "weighted")]
+            rows += [(name, f"{metrics[key]:.2f} %") for name, key in OTHERS.items()]
+        return rows
 
     def lr_factor(self, batch: Batch) -> float:
         return 1.0

@@ -10,14 +10,14 @@ from torch import nn
 
 from supernet.data.text import TextBatch
 from supernet.ranges import Count, NonNegative, ranged
-from supernet.tasks.base import Result, State, counted, single
+from supernet.tasks.base import Result, State, Task, counted, single
 from supernet.weights import EdgeWeights
 
 HEADLINES = {"character": "bits_per_character", "word": "perplexity"}
 
 
 @ranged
-class LanguageModel:
+class LanguageModel(Task):
     """Cross-entropy of the next item. In training `activation` times the mean square of the outputs after dropout and `temporal` times
     that of their change from one time to the next are added (AR and TAR, Merity et al. 2018, Sec. 4.6; DARTS: 0 and 1e-3); reported
     losses are without them. They also stand in the loss of the architecture parameters, where the official code leaves them out.

@@ -87,10 +87,17 @@ class FinalLoop:
         return self.group.settle(stats, batch, lambda: running_statistics(self.norms))
 
 
-def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder) -> None:
-    """Trains a final network from where `loop.position` stands. `loop.test`, where given, is evaluated after every epoch."""
+def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder, *, until: int | None = None,
+              enough: Callable[[], bool] = lambda: False) -> None:
+    """Trains a final network from where `loop.position` stands. `loop.test`, where given, is evaluated after every epoch.
+
+    until: stops after that epoch, so that the training can be gone on with; learning rate and drop path run over all `epochs`. enough:
+    asked before every epoch, whether the training is to end there.
+    """
     position, steps = loop.position, len(loop.train)
-    for epoch in range(position.epoch, epochs):
+    for epoch in range(position.epoch, epochs if until is None else min(until, epochs)):
+        if enough():
+            return
         started = time.perf_counter()
         lr = loop.rate(epoch, epochs)
         loop.net.drop_path_prob = loop.drop_path_prob * epoch / epochs  # DARTS, train.py: 0 in the first epoch

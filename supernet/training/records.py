@@ -2,15 +2,18 @@
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from supernet.genotype import Genotype
+from supernet.processes.group import ALONE, Group
 from supernet.relaxations.base import Relaxation
+from supernet.tasks.base import Batch, means
 
 
 class Stateful(Protocol):
@@ -61,8 +64,7 @@ class Totals:
 
     def means(self) -> dict[str, float]:
         """`loss` an image, `accuracy` in percent. Reads the device."""
-        loss, correct, count = self.sums.tolist()
-        return {"loss": loss / count, "accuracy": 100 * correct / count} if count else {"loss": float("nan"), "accuracy": float("nan")}
+        return means(dict(zip(("loss", "correct", "count"), self.sums.tolist())))
 
     def reset(self) -> None:
         self.sums.zero_()
@@ -74,13 +76,37 @@ class Totals:
         self.sums.copy_(state["sums"])
 
 
+class Sums:
+    """All sums that a task gives of the batches of an evaluation, by name, of any shape, kept on the device until they are read. Whole
+    numbers are summed as such, others in double precision."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, stats: Mapping[str, Tensor]) -> None:
+        for name, value in stats.items():
+            wide = torch.float64 if value.is_floating_point() else torch.int64
+            if name in self.sums:
+                self.sums[name] += value
+            else:
+                self.sums[name] = value.to(wide, copy=True)
+
+    def on_host(self) -> dict[str, np.ndarray]:
+        """Empty where nothing was added. Reads the device."""
+        return {name: value.cpu().numpy() for name, value in self.sums.items()}
+
+
 @dataclass
 class Position:
-    """Where a run stands: epochs done, and steps done in all. `repeated` counts those of epochs that a search went back over."""
+    """Where a run stands: epochs done, and steps done in all. `repeated` counts those of epochs that a search went back over. images: seen
+    so far, in training and evaluation, each as often as it was read (a step may compute with its batch several times). trials: how many
+    architectures a selection at the end evaluated by themselves."""
 
     epoch: int = 0
     step: int = 0
     repeated: int = 0
+    images: int = 0
+    trials: int = 0
 
     @property
     def scheduled_step(self) -> int:
@@ -88,10 +114,18 @@ class Position:
         return self.step - self.repeated
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "step": self.step, "repeated": self.repeated}
+        return {"epoch": self.epoch, "step": self.step, "repeated": self.repeated, "images": self.images, "trials": self.trials}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.step, self.repeated = state["epoch"], state["step"], state["repeated"]
+        self.images, self.trials = state.get("images", 0), state.get("trials", 0)  # older checkpoints did not count
+
+
+def counting(batches: Iterable[Batch], position: Position, group: Group = ALONE) -> Iterator[Batch]:
+    """The batches, each of whose images is counted, those of the other processes' parts too."""
+    for batch in batches:
+        position.images += group.items(batch)
+        yield batch
 
 
 class Verdict:

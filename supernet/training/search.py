@@ -23,7 +23,7 @@ from supernet.tasks.base import Batch
 from supernet.training.evaluate import evaluate
 from supernet.training.graphed import Graphed
 from supernet.training.guard import Guard
-from supernet.training.records import Generators, History, Position, Recorder, Silent, Stateful, Totals, Trajectory, Verdict
+from supernet.training.records import Generators, History, Position, Recorder, Silent, Stateful, Totals, Trajectory, Verdict, counting
 from supernet.weights import EdgeWeights
 
 
@@ -188,6 +188,7 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
             for monitor in loop.monitors.values():
                 monitor.after_step(search, batch, val_batch, position.step)
             position.step, done, items = position.step + 1, done + 1, items + search.group.items(batch)
+            position.images += search.group.items(batch) + (0 if val_batch is None else search.group.items(val_batch))
             if done % every == 0 or done == steps:
                 loop.trajectory.add(epoch + done / steps, search.relaxation)
             if done < steps:
@@ -204,7 +205,7 @@ def end_epoch(loop: SearchLoop, epochs: int, rates: Mapping[str, float], speed: 
     epoch, own = position.epoch, position.epoch - loop.first_epoch
     mean = search.relaxation.mean().detach()
     train = search.task.metrics(loop.totals.means())
-    val = loop.evaluate(loop.val)
+    val = loop.evaluate(counting(loop.val, position, search.group))
     loop.guard.check("validation loss", val["loss"])
     loop.totals.reset()
     position.epoch = epoch + 1
@@ -229,7 +230,8 @@ def end_epoch(loop: SearchLoop, epochs: int, rates: Mapping[str, float], speed: 
         recorder.line(f"back to what was learned until epoch {position.epoch}, with weight decay {retry.retry:g}")
     else:
         loop.remember(own)
-    recorder.epoch({"epoch": epoch, **loop.about, "step": position.step, **rates, **watched, **loop.yardstick(genotype), **speed}, genotype)
+    recorder.epoch({"epoch": epoch, **loop.about, "step": position.step, "images": position.images, **rates, **watched,
+                    **loop.yardstick(genotype), **speed}, genotype)
 
 
 def free_values(space: Space, genotype: Genotype, mean: EdgeWeights, cost: Cost | None) -> dict[str, float]:
