@@ -35,6 +35,15 @@ def speaks() -> bool:
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
+def launcher() -> list[str]:
+    """The words between the interpreter and a script that start it in as many processes again; none where there is one."""
+    where = place()
+    if where.size == 1:
+        return []
+    nodes = where.size // where.beside
+    return ["-m", "torch.distributed.run", f"--nproc-per-node={where.beside}", *([f"--nnodes={nodes}"] if nodes > 1 else [])]
+
+
 def refuse_many(command: str) -> None:
     """Raises UsageError: torchrun has started several processes of a command that works in one."""
     if place().size > 1:

@@ -110,6 +110,11 @@ def all_files(folder: Path) -> list[Path]:
     return _newest_first(folder)[::-1]
 
 
+def packed(state: Mapping[str, Any]) -> bytes:
+    """For another process, to read with `torch.load(weights_only=True)`."""
+    return bytes(_bytes(state))
+
+
 def _bytes(state: Mapping[str, Any]) -> memoryview:
     buffer = io.BytesIO()
     torch.save(state, buffer)
