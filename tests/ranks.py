@@ -234,12 +234,25 @@ def drifting(group: Group) -> str:
     return "nothing"
 
 
+def traffic(group: Group, **how: Any) -> dict[str, list[int]]:
+    """Bytes and messages of a step, beside the numbers of weights, alphas and normalised channels."""
+    search, _ = made(group, synchronised=False, **how)
+    batch = next(iter(loader(group, 1)))
+    search.step(batch, batch)
+    before = group.traffic
+    search.step(batch, batch)
+    return {"seen": [now - then for now, then in zip(group.traffic, before)],
+            "sizes": [sum(p.numel() for p in search.w), sum(a.numel() for a in search.alpha), sum(n.channels for n in search.norms)]}
+
+
 def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     group = Together(rank, SIZE, dist.FileStore(str(folder / "store"), SIZE), patience_s=120)
     found: dict[str, Any] = {name: case(group) for name, case in (EXACT | DRIFT).items()}
     found |= {"diverging": diverging(group), "drifting": drifting(group), "largest": group.largest(3.0 - rank, rank),
-              "texts": group.texts(f"of {rank}"), "parts": [[batch.own, batch.total, len(batch[1])] for batch in loader(group, 1)]}
+              "texts": group.texts(f"of {rank}"), "traffic": traffic(group),
+              "traffic twice": traffic(group, hypergradient=finite_difference),
+               "parts": [[batch.own, batch.total, len(batch[1])] for batch in loader(group, 1)]}
     torch.save(found, folder / f"rank{rank}.pt")
     group.leave()
 

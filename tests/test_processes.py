@@ -92,3 +92,10 @@ def test_a_bit_that_differs_is_told_with_the_part_it_is_in(both):
 def test_what_is_decided_together_is_what_any_of_them_says(both):
     assert both[0]["largest"] == both[1]["largest"] == (3.0, 1.0)
     assert both[0]["texts"] == both[1]["texts"] == ["of 0", "of 1"]
+
+
+def test_a_step_sums_up_what_the_docs_say_it_does(both):
+    """docs/processes.md, in float64; and three numbers for the record."""
+    for name, times, messages in (("traffic", 1, 4), ("traffic twice", 3, 6)):
+        weights, alphas, channels = both[0][name]["sizes"]
+        assert both[0][name]["seen"] == [8 * (times * weights + 2 * channels + alphas) + 24, messages]

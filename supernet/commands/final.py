@@ -89,7 +89,8 @@ def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
     parts.net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
     rows = dry_run.report(parts.net, lambda: loop.step(batch), evaluation=loop.evaluate_batch, example=parts.data.example(parts.device),
                           item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(loop.train), epochs=cfg.epochs,
-                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
+                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels),
+                          group=loop.group)
     return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"), *rows]
 
 

@@ -65,6 +65,7 @@ def search(cfg: DictConfig, group: "Group") -> None:
         fit_stages(stages, run)
         run.begun_work()
         genotype = stages.loop.genotype()
+        group.check_same(lambda: {"genotype": genotype.digest})
         return genotype, cost_rows(stages.loop.cost, genotype)
 
     # ---- the run folder, new or gone on with; search
@@ -115,7 +116,8 @@ def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> lis
     parts.net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
     rows = dry_run.report(parts.net, lambda: loop.step(*batches), evaluation=loop.evaluate_batch, example=parts.data.example(parts.device),
                           item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(parts.loaders.train), epochs=cfg.epochs,
-                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels), **how)
+                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels),
+                          group=loop.search.group, **how)
     return [("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]
 
 

@@ -83,6 +83,7 @@ class Recorded:
             self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype))
             return self.choice.resuming or self.source is not None
 
+        group.wait()  # so that none is made where another process has ended already
         group.first(chosen)
         self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, met.steps,
                        cfg.checkpoint_every_s, before_save=before_save, item=met.item, keep_checkpoints=cfg.keep_checkpoints,
@@ -118,6 +119,7 @@ class Followed:
     def __init__(self, group: Group, *, stateful: Mapping[str, Stateful], before_save: Callable[[], None]):
         from supernet.runs.follower import Follower
 
+        group.wait()
         self.group, self.takes_over = group, group.first(lambda: None)
         self.run = Follower(group, stateful, before_save)
 
