@@ -5,6 +5,7 @@ alone: nothing here is about scripts.)"""
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +67,7 @@ def loader(group: Group, seed: int, batch_size: int = BATCH) -> Loader:
 
 
 def made(group: Group, relaxation_of: Any = Softmax, *, hypergradient: Any = first_order, synchronised: bool = True,
-         task: Any = Classification(), penalty: Any = None, w_penalty: Any = None, layers: int = 2, affine: bool = False,  # noqa: B008
+         task: Any = Classification(), penalty: Any = None, w_penalty: Any = None, layers: int = 1, affine: bool = False,  # noqa: B008
          **network: Any) -> tuple[Bilevel, Space]:
     space = darts.make(nodes=1, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
     torch.manual_seed(0)
@@ -116,10 +117,10 @@ EXACT: dict[str, Callable[[Group], dict[str, Any]]] = {
     "pc_darts": three_steps(relaxation_of=normalised_edges, partial=2),
     "finite_difference": three_steps(hypergradient=finite_difference),
     "unrolled": three_steps(hypergradient=unrolled),
-    "neumann": three_steps(hypergradient=neumann),
-    "conjugate_gradient": three_steps(hypergradient=conjugate_gradient),
+    "neumann": three_steps(hypergradient=partial(neumann, terms=1)),
+    "conjugate_gradient": three_steps(hypergradient=partial(conjugate_gradient, iterations=2)),
     "single_level": three_steps(hypergradient=single_level, penalty=BetaDecay),
-    "reinforce": three_steps(relaxation_of=Controller, hypergradient=reinforce),
+    "reinforce": three_steps(relaxation_of=Controller, hypergradient=partial(reinforce, samples=3)),
     "adversary": three_steps(relaxation_of=adversarial),
     "layer_alignment": three_steps(w_penalty=LayerAlignment, layers=3),
     "class_weights": three_steps(task=Classification(class_weights=[0.5, 1.0, 3.0], label_smoothing=0.1).for_classes([5, 5, 5],
@@ -192,7 +193,7 @@ def trained(group: Group) -> dict[str, Any]:
 EXACT |= {
     "op_freezing": watched(lambda space: OpFreezing(space, count=1, threshold=-0.03, agreement="cosine")),
     "alignment_monitor": watched(lambda space: LayerAlignmentMonitor(space), layers=3),
-    "eigenvalue": watched(lambda space: Eigenvalue(space, iterations=4)),
+    "eigenvalue": watched(lambda space: Eigenvalue(space, iterations=2)),
     "evaluation": evaluated,
     "shared_weights": sampled,
     "final": trained,
