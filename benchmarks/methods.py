@@ -29,7 +29,7 @@ from benchmarks.report import markdown_table
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
 TRUTHS = ("cifar10", "cifar100", "imagenet16")
-DATASETS = ("cifar10", "nasbench201", "ptb")
+DATASETS = ("cifar10", "imagenet", "nasbench201", "ptb")
 WITHOUT_PRESET = ("conjugate_gradient", "darts_unrolled", "reinmax")  # parts that no published preset is made of
 KINDS = ("equation", "planted", "planted_seeds", "smoke")
 COLUMNS = ("method", "presets", "equation tests", "planted task", "five seeds", "smoke run", "published", "ours")

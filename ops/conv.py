@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops import plain
 from ops.depthwise import Depthwise
+from ops.forms import Form, form_of, held, sequence, under
 from ops.kernels.terms import Stage
 from ops.op import BatchNorm, Normalisation, Op, ReLU, SeparableOp
 
@@ -33,6 +35,11 @@ class SeparableBody(nn.Module):
         return (Stage(first.weight, self.pointwise1.weight, first.stride[0]),
                 Stage(second.weight, self.pointwise2.weight, norm=self.norm1))
 
+    def plain(self) -> Form:
+        first = self.depthwise1
+        arguments = {"channels": first.in_channels, "size": first.kernel_size[0], **_stride(first), **self.norm1.plain_options()}
+        return Form(plain.SeparableConv, arguments, held(self) | under(norm1=self.norm1.plain()))
+
 
 class DilatedBody(nn.Module):
     """Depthwise with dilation 2, pointwise."""
@@ -47,6 +54,10 @@ class DilatedBody(nn.Module):
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage(self.depthwise.weight, self.pointwise.weight, self.depthwise.stride[0], self.depthwise.dilation[0]),)
+
+    def plain(self) -> Form:
+        first = self.depthwise
+        return Form(plain.DilatedConv, {"channels": first.in_channels, "size": first.kernel_size[0], **_stride(first)}, held(self))
 
 
 def pointwise_stage(conv: nn.Conv2d) -> tuple[Stage, ...]:
@@ -80,6 +91,10 @@ class ReducedSkip(nn.Module):
     def layers(self) -> tuple[Stage, ...]:
         return (Stage(None, self.even.weight, stride=2, odd=self.odd.weight),)
 
+    def plain(self) -> Form:
+        widths = {"channels_in": self.even.in_channels, "channels_out": self.even.out_channels + self.odd.out_channels}
+        return Form(plain.HalvedSkip, widths, held(self))
+
 
 class Factorised(nn.Module):
     """1 x size, then size x 1."""
@@ -91,6 +106,18 @@ class Factorised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.column(self.row(x))
+
+    def plain(self) -> Form:
+        return sequence(form_of(self.row), form_of(self.column))
+
+
+for body in (SeparableBody, DilatedBody, ReducedSkip, Factorised):
+    form_of.register(body, body.plain)
+
+
+def _stride(conv: nn.Conv2d) -> dict[str, int]:
+    """As an argument, where it is not 1."""
+    return {} if conv.stride[0] == 1 else {"stride": conv.stride[0]}
 
 
 def relu_conv_bn(channels_in: int, channels_out: int, norm: Normalisation, size: int = 1, stride: int = 1) -> Op:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.forms import Form, form_as, form_of
+
 FAST_COLUMNS = 3  # of the kernels for weights' gradients
 
 
@@ -27,6 +29,13 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return depthwise(x, self.weight, self.stride[0], self.dilation[0])
+
+    def plain(self) -> Form:
+        """`nn.Conv2d`, whose gradients are the same and take longer."""
+        return form_as(nn.Conv2d, self)
+
+
+form_of.register(Depthwise, Depthwise.plain)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:

@@ -7,13 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops import plain
 from ops.depthwise import Depthwise
+from ops.forms import Form, form_of, held, sequence, under
 from ops.kernels.terms import Flow, Source, Term
 from ops.op import BatchNorm, Normalisation, Op
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {  # halve both sides; an odd last row or column is a window of its own
     "max_pool": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True), "avg_pool": lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
 }
+PLAIN_POOLS = {name: Form(make, {"kernel_size": 2, "stride": 2, "ceil_mode": True})
+               for name, make in (("max_pool", nn.MaxPool2d), ("avg_pool", nn.AvgPool2d))}
 
 
 def pointwise(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -34,6 +38,15 @@ class InvertedBody(nn.Module):
         x = F.relu(self.norm1(self.expand(x)))
         return self.project(F.relu(self.norm2(self.depthwise(x))))
 
+    def plain(self) -> Form:
+        (size, _), (stride, _) = self.depthwise.kernel_size, self.depthwise.stride
+        arguments = {"channels_in": self.expand.in_channels, "hidden": self.expand.out_channels, "channels_out": self.project.out_channels,
+                     "size": size, **({} if stride == 1 else {"stride": stride}), **self.norm1.plain_options()}
+        return Form(plain.InvertedBottleneck, arguments, held(self) | under(norm1=self.norm1.plain(), norm2=self.norm2.plain()))
+
+
+form_of.register(InvertedBody, InvertedBody.plain)
+
 
 class LayerOp(Op):
     """An op of a chain. `shape_kept` says that neither size nor channels change: then the input stands beside the body, or is all
@@ -52,6 +65,12 @@ class LayerOp(Op):
 
     def term(self, source: Source) -> Term:
         return Term(Flow(self.finish(source.x, None, source.generator)))
+
+    def plain(self) -> Form:
+        if self.body is None:
+            return Form(nn.Identity)
+        block = sequence(form_of(self.body), form_of(self.norm))
+        return Form(plain.Residual, {"body": block}, under(body=block)) if self.shape_kept else block
 
 
 def inverted_residual(size: int, expansion: int, channels_in: int, channels_out: int, stride: int, norm: Normalisation) -> LayerOp:

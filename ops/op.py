@@ -1,5 +1,6 @@
 """What a candidate operation is: `Op`, `norm(body(prefix(x)))`, and the two parts it is made of, prefixes and `BatchNorm`."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.forms import Form, NoPlainForm, form_of, held, sequence
 from ops.kernels import Norm, kernels_for
 from ops.kernels.terms import Flow, Source, Stage, Term
 from ops.traits import Family, OpTraits
@@ -130,17 +132,38 @@ class BatchNorm(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.channels}, affine={self.weight is not None}"
 
+    def plain(self, make: type[nn.Module] = nn.BatchNorm2d) -> Form:
+        """make: PyTorch's batch norm of what is normalised; they differ in the shape that they take alone."""
+        counted = {} if self.running_mean is None else {"num_batches_tracked": torch.tensor(0)}
+        return Form(make, {"num_features": self.channels, **self.plain_options()}, held(self) | counted)
+
+    def plain_options(self) -> dict[str, Any]:
+        """The options of `nn.BatchNorm2d` that are not its defaults."""
+        options = {"eps": self.eps, "momentum": self.momentum, "affine": self.weight is not None,
+                   "track_running_stats": self.running_mean is not None}
+        defaults = inspect.signature(nn.BatchNorm2d).parameters
+        return {name: value for name, value in options.items() if value != defaults[name].default}
+
+
+form_of.register(BatchNorm, BatchNorm.plain)
+
 
 @dataclass(frozen=True)
 class Identity:
     def __call__(self, x: Tensor) -> Tensor:
         return x
 
+    def plain(self) -> Form:
+        return Form(nn.Identity)
+
 
 @dataclass(frozen=True)
 class ReLU:
     def __call__(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+    def plain(self) -> Form:
+        return Form(nn.ReLU)
 
 
 @dataclass(frozen=True)
@@ -153,6 +176,9 @@ class MaxPool:
     def __call__(self, x: Tensor) -> Tensor:
         return kernels_for(x).max_pool(x, self.size, self.stride)
 
+    def plain(self) -> Form:
+        return Form(nn.MaxPool2d, {"kernel_size": self.size, "stride": self.stride, "padding": self.size // 2})
+
 
 @dataclass(frozen=True)
 class AvgPool:
@@ -164,6 +190,12 @@ class AvgPool:
     def __call__(self, x: Tensor) -> Tensor:
         return kernels_for(x).avg_pool(x, self.size, self.stride)
 
+    def plain(self) -> Form:
+        return Form(nn.AvgPool2d, {"kernel_size": self.size, "stride": self.stride, "padding": self.size // 2, "count_include_pad": False})
+
+
+for prefix in (Identity, ReLU, MaxPool, AvgPool):
+    form_of.register(prefix, prefix.plain)
 
 Prefix = Callable[[Tensor], Tensor]
 
@@ -232,6 +264,21 @@ class Op(nn.Module):
     def term(self, source: Source) -> Term:
         """`op(x)` for kernels that add up the terms of a node themselves."""
         return Term(Flow(self.compute(source.after(self.prefix), source.generator)), (), self.norm)
+
+    def plain(self) -> Form:
+        """The same operation in plain PyTorch, as it is in evaluation. Raises NoPlainForm: it has none, or a part of it has none.
+
+        An op that computes otherwise than `norm(body(prefix(x)))` says it itself.
+        """
+        own = [name for name in ("forward", "compute", "finish") if getattr(type(self), name) is not getattr(Op, name)]
+        if own:
+            raise NoPlainForm(f"{type(self).__name__} has no plain form: it has a {own[0]}() of its own, and no plain() beside it")
+        return sequence(*(form_of(part) for part in (self.prefix, self.body, self.norm) if part is not None))
+
+
+@form_of.register
+def _of_op(op: Op) -> Form:
+    return op.plain()
 
 
 class SeparableOp(Op):

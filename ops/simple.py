@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ops.conv import factorised_reduce
+from ops.forms import Form, NoPlainForm
 from ops.kernels.terms import Source, Term
 from ops.op import AvgPool, MaxPool, Normalisation, Op, no_layers
 
@@ -20,6 +21,9 @@ class Zero(Op):
 
     def compute(self, shared: Tensor, generator: torch.Generator | None) -> Tensor:
         return torch.zeros_like(shared[:, :, :: self.stride, :: self.stride])
+
+    def plain(self) -> Form:
+        raise NoPlainForm("the absence of an edge is no module: a network that is written down has no such line")
 
 
 class Skip(Op):
@@ -48,6 +52,9 @@ class GaussianNoise(Op):
             raise ValueError("op 'noise' draws at every forward: the network must be called with generator=")
         like = shared[:, :, :: self.stride, :: self.stride]
         return torch.empty_like(like).normal_(generator=generator)
+
+    def plain(self) -> Form:
+        raise NoPlainForm("noise is drawn at every forward, and has no plain form")
 
 
 def skip(channels: int, stride: int, norm: Normalisation) -> Op:

@@ -67,6 +67,13 @@ def read_text(path: str | os.PathLike, limit: int) -> str:
         raise FileError(path, f"it must be text in UTF-8, and is not at byte {error.start:,}") from error
 
 
+def yaml_loader() -> type:
+    """The reader of plain values: libyaml's, ten times as fast, where PyYAML was built with it."""
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 def yaml_text(path: str | os.PathLike, limit: int) -> str:
     """The same of a file of YAML that is safe to make data of. Raises FileError: it is none, holds aliases, a few hundred bytes of which
     unfold to more than any memory, or lies too deep."""
@@ -74,7 +81,7 @@ def yaml_text(path: str | os.PathLike, limit: int) -> str:
 
     content, depth = read_text(path, limit), 0
     try:
-        for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        for event in yaml.parse(content, Loader=yaml_loader()):
             if type(event) is yaml.AliasEvent:
                 raise FileError(path, f"options have no aliases, and line {event.start_mark.line + 1} holds *{event.anchor}"[:150])
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ops.op import Normalisation
+from ops.op import BatchNorm, Normalisation
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.first_order import first_order
 from supernet.spaces import darts
@@ -17,6 +17,16 @@ SEARCH, FINAL = Normalisation(affine=False, after_pools=True), Normalisation(aff
 def build(space, candidates=None, *, layers=4, channels=4, norm=SEARCH, seed=0, **sizes):
     torch.manual_seed(seed)
     return space.network(candidates or space.candidates(), layers=layers, channels=channels, num_classes=5, norm=norm, **sizes).double()
+
+
+def with_statistics(net, seed=0):
+    """The same network with batch norms as after a training: factors, offsets and running statistics are random."""
+    g = torch.Generator().manual_seed(seed)
+    for norm in (m for m in net.modules() if type(m) is BatchNorm):
+        for value, low in ((norm.weight, 0.5), (norm.bias, -0.5), (norm.running_mean, -0.5), (norm.running_var, 0.5)):
+            if value is not None:
+                value.data.copy_(low + torch.rand(norm.channels, generator=g))
+    return net
 
 
 def random_weights(space, seed=1, active=False):

@@ -26,7 +26,7 @@ NEEDS = {
 # of other commands: `rank` (test_proxies.py), `race` (test_race.py, test_searchers.py), `sweep` (test_launchers.py), the referee
 # (test_published.py); not Hydra's: test_wandb_sweeps.py
 OTHERS = {"proxy", "launcher", "published", "sweep", "searcher", "objective",
-          "trials", "generations"}  # the last two: test_from_scratch.py
+          "evaluator_defaults", "searcher_defaults"}  # the last two: test_from_scratch.py
 LISTS = {"wrapper", "penalty", "w_penalty", "monitor"}  # groups of which a search takes any number
 
 

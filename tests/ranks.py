@@ -20,6 +20,7 @@ from ops.op import Normalisation
 from supernet.bilevel import Bilevel
 from supernet.costs.agreed import Agreed
 from supernet.data.base import Images
+from supernet.data.crops import ResizedCrop
 from supernet.data.loader import Forever, Loader
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.hypergradients.finite_difference import finite_difference
@@ -33,6 +34,7 @@ from supernet.monitors.eigenvalue import Eigenvalue
 from supernet.monitors.freezing import OpFreezing
 from supernet.monitors.layer_alignment import LayerAlignment as LayerAlignmentMonitor
 from supernet.networks.stacked import batch_norms
+from supernet.optim.averaging import ExponentialAverage
 from supernet.optim.schedules import Constant
 from supernet.penalties.alphas import BetaDecay
 from supernet.penalties.layer_alignment import LayerAlignment
@@ -48,6 +50,7 @@ from supernet.select.argmax import argmax
 from supernet.space import Space
 from supernet.spaces import darts
 from supernet.tasks.classification import Classification
+from supernet.tasks.mixing import MixUpOrCutMix
 from supernet.training.evaluate import evaluate
 from supernet.training.final import FinalLoop
 from supernet.training.guard import Diverged, Guard, first_nonfinite
@@ -57,13 +60,13 @@ SIZE = 2
 IMAGES, BATCH = 15, 7  # the third batch has one image, and two processes
 
 
-def loader(group: Group, seed: int, batch_size: int = BATCH) -> Loader:
-    """Random images, not augmented, in an order of the seed."""
+def loader(group: Group, seed: int, batch_size: int = BATCH, **how: Any) -> Loader:
+    """Random images, not augmented but as `how` says, in an order of the seed."""
     g = torch.Generator().manual_seed(99)
     images = Images(torch.randint(256, (IMAGES, 2, 8, 8), generator=g, dtype=torch.uint8), torch.randint(3, (IMAGES,), generator=g))
     return Loader(images, torch.arange(IMAGES), batch_size=batch_size, transform=lambda x, generator: x.double() / 64 - 2,
                   generator=torch.Generator().manual_seed(seed), shuffle=True, drop_last=False, device="cpu", dtype=torch.float64,
-                  group=group)
+                  group=group, **how)
 
 
 def made(group: Group, relaxation_of: Any = Softmax, *, hypergradient: Any = first_order, synchronised: bool = True,
@@ -173,21 +176,37 @@ def sampled(group: Group) -> dict[str, Any]:
             for statistics in ("recalibrated", "batch")}
 
 
-def trained(group: Group) -> dict[str, Any]:
-    """Three steps of a final network, and its evaluation."""
-    space = darts.make(nodes=1)
-    torch.manual_seed(0)
-    net = space.network(space.candidates(space.sample(random.Random(3))), layers=2, channels=4, num_classes=3, in_channels=2,
-                        image_size=(8, 8), norm=Normalisation(True, False), auxiliary=True).double()
-    for norm in batch_norms(net) if group.size > 1 else ():
-        norm.across = group
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    loop = FinalLoop(net, Classification(auxiliary_weight=0.4, label_smoothing=0.1), optimizer, loader(group, 1, 5), loader(group, 4), None,
-                     0.05, Constant(), 0.0, 5.0, Generators.from_seed(0, {"net": torch.device("cpu")}), lambda *seen: None,
-                     Totals(torch.device("cpu")), Position(), group=group)
-    stats = [loop.step(batch) for batch in loop.train]
-    return {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "loss": [float(s["loss"]) for s in stats],
-            "val": loop.evaluate(loop.val)}
+def taught(x: torch.Tensor) -> torch.Tensor:
+    """A teacher: what it says depends on every pixel."""
+    return torch.stack([(x * w).flatten(1).sum(1) for w in (0.1, -0.2, 0.3)], 1)
+
+
+def trained(task: Classification, synchronised: bool = True) -> Callable[[Group], dict[str, Any]]:
+    """Three steps of a final network, and the evaluation of its average."""
+
+    def case(group: Group) -> dict[str, Any]:
+        space = darts.make(nodes=1)
+        torch.manual_seed(0)
+        net = space.network(space.candidates(space.sample(random.Random(3))), layers=2, channels=4, num_classes=3, in_channels=2,
+                            image_size=(8, 8), norm=Normalisation(True, True), auxiliary=True).double()
+        for norm in batch_norms(net) if synchronised and group.size > 1 else ():
+            norm.across = group
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        loop = FinalLoop(net, task, optimizer, loader(group, 1, 5), loader(group, 4), None, 0.05, Constant(), 0.0, 5.0,
+                         Generators.from_seed(0, {"net": torch.device("cpu")}), lambda *seen: None, Totals(torch.device("cpu")), Position(),
+                         average=ExponentialAverage(), group=group)
+        stats = [loop.step(batch) for batch in loop.train]
+        with loop.evaluated():
+            val = loop.evaluate(loop.val)
+        return {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "loss": [float(s["loss"]) for s in stats],
+                "average": loop.average.state_dict(), "val": val}
+
+    return case
+
+
+def weighing() -> Classification:
+    return Classification(class_weights=[0.5, 1.0, 3.0], mixing=MixUpOrCutMix(), label_smoothing=0.1).for_classes(
+        [5, 5, 5], torch.device("cpu"))
 
 
 EXACT |= {
@@ -196,14 +215,22 @@ EXACT |= {
     "eigenvalue": watched(lambda space: Eigenvalue(space, iterations=2)),
     "evaluation": evaluated,
     "shared_weights": sampled,
-    "final": trained,
+    "final": trained(Classification(auxiliary_weight=0.4, label_smoothing=0.1)),
+    "final_with_a_teacher": trained(Classification(auxiliary_weight=0.4).taught_by(taught, 2.0, 0.5)),
 }
 DRIFT: dict[str, Callable[[Group], dict[str, Any]]] = {  # equal in all processes, and not what one process computes
     "local_norms": three_steps(synchronised=False, hypergradient=finite_difference),
     "freezing_by_local_norms": watched(lambda space: OpFreezing(space, count=1, threshold=-0.03, agreement="cosine"), synchronised=False),
     "adversary_by_local_norms": three_steps(synchronised=False, relaxation_of=adversarial),
+    "final_mixed": trained(weighing(), synchronised=False),
     "measured_cost": measured,
 }
+
+
+def cropped(group: Group) -> list[list[torch.Tensor]]:
+    """Images that count of each batch of two passes, cut and mirrored."""
+    batches = loader(group, 1, alternate_flips=True, crop=ResizedCrop(), side=4)
+    return [[images[: getattr(batch, "own", None)] for batch in batches for images in batch[:1]] for _ in range(2)]
 
 
 def diverging(group: Group) -> str:
@@ -253,7 +280,7 @@ def main(folder: Path, rank: int) -> None:
     found |= {"diverging": diverging(group), "drifting": drifting(group), "largest": group.largest(3.0 - rank, rank),
               "texts": group.texts(f"of {rank}"), "traffic": traffic(group),
               "traffic twice": traffic(group, hypergradient=finite_difference),
-               "parts": [[batch.own, batch.total, len(batch[1])] for batch in loader(group, 1)]}
+              "parts": [[batch.own, batch.total, len(batch[1])] for batch in loader(group, 1)], "cropped": cropped(group)}
     torch.save(found, folder / f"rank{rank}.pt")
     group.leave()
 

@@ -275,3 +275,28 @@ def test_the_test_loader_yields_the_test_part_in_order():
 def test_a_batch_larger_than_a_side_is_refused(portion, batch_size, message):
     with pytest.raises(DataError, match=message):
         searching(Digits(), halves(Digits(), portion), batch_size=batch_size)
+
+
+def test_alternating_flips_show_every_image_both_ways_in_two_passes_and_go_on_after_a_break():
+    pixels = torch.arange(20 * 3, dtype=torch.uint8).view(20, 1, 1, 3)
+    images = Images(pixels, torch.arange(20))
+
+    def made():
+        return loader_of(images, alternate_flips=True)
+
+    def mirrored(batches):
+        found = torch.zeros(20, dtype=torch.bool)
+        for x, y in batches:
+            assert all(torch.equal(one, pixels[n].float()) or torch.equal(one, pixels[n].float().flip(-1)) for one, n in zip(x, y))
+            found[y] = (x != pixels[y].float()).flatten(1).any(1)
+        return found
+
+    loader, broken, again = made(), made(), made()
+    first, second, third = (mirrored(loader) for _ in range(3))
+    assert 4 < first.sum() < 16 and torch.equal(second, ~first) and torch.equal(third, first)
+    mirrored(broken)
+    begun = [batch for _, batch in zip(range(2), broken)]  # in this order, or a third is taken
+    again.load_state_dict(broken.state_dict())
+    assert torch.equal(mirrored([*begun, *again]), second)
+    loader.restart()
+    assert torch.equal(mirrored(loader), first), "a training of its own begins with the first pass"

@@ -63,5 +63,7 @@ def test_an_installed_package_searches_and_trains_in_any_folder(installed, tmp_p
     assert retrain.split()[1] == "supernet-final"
     run(installed, "supernet-final", *SMALL[:4], *SMALL[6:], "batch_size=16", cwd=tmp_path)
     assert list(tmp_path.glob("runs/*_final_*/summary.json"))
+    run(installed, "supernet-report", "runs", cwd=tmp_path)
+    assert "uPlot" in (tmp_path / "runs" / "report.html").read_text()
     assert "does the supernet rank?" in run(installed, "supernet-rank", "--help", cwd=tmp_path).lower()
     assert "dataset: " in run(installed, "supernet-search", "--help", cwd=tmp_path)

@@ -15,9 +15,11 @@ ORDER = (*VALUES, "searchers", "weights",
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "bilevel", "monitors",  # a step of the search, and who watches it
-         "training", "runs", "launchers", "evaluators", "select", "report",  # the loops, what they leave behind, what is made of it
+         "training", "runs", "launchers", "evaluators", "select",  # the loops, what they leave behind
+         "exports", "report",  # what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "reproduce", "predict", "supernet")  # the commands by name; the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "ensemble", "reproduce", "predict", "export",  # the commands by name
+         "supernet")  # the package itself
 
 
 class Import(NamedTuple):
@@ -76,6 +78,8 @@ def _is_module(root: Path, name: str) -> bool:
 def room(module: str) -> str:
     """The folder or module of `supernet/` that a module belongs to; `supernet` itself, and other packages, are one room each."""
     first, *rest = module.split(".")
+    if rest and rest[-1] == "__main__":  # `python -m` of a package that holds other things too
+        return "commands"
     return rest[0] if first == "supernet" and rest else first
 
 

@@ -65,7 +65,7 @@ def test_presets_that_sample_draw_anew_for_the_weights(preset, hypergradient, mo
 @pytest.mark.parametrize("preset", PRESETS)
 def test_composes_as_published(preset):
     cfg = composed(f"experiment={preset}")
-    assert cfg.epochs >= 25 and preset.rsplit("_", 1)[1] in ("cifar10", "nasbench201", "ptb")
+    assert cfg.epochs >= 25 and preset.rsplit("_", 1)[1] in ("cifar10", "nasbench201", "ptb", "imagenet")
 
 
 @pytest.mark.parametrize("preset", ["sdarts_rs_cifar10", "sdarts_adv_cifar10"])

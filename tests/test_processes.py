@@ -74,6 +74,11 @@ def test_a_batch_with_fewer_images_than_processes_is_one_images_alone(both):
     assert both[1]["parts"] == [[3, 7, 3], [3, 7, 3], [0, 1, 1]]  # its one image stands in, and does not count
 
 
+def test_crops_and_alternating_flips_are_those_of_whole_batches(both):
+    for whole, *parts in zip(ranks.cropped(ALONE), both[0]["cropped"], both[1]["cropped"], strict=True):
+        assert [torch.equal(x, torch.cat(own)) for x, *own in zip(whole, *parts, strict=True)] == [True] * 3
+
+
 def test_a_cost_that_is_measured_is_what_the_first_process_measures(both):
     assert both[0]["measured_cost"] == both[1]["measured_cost"] == {"cost": [1.5, 1.5]}
 

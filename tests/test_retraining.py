@@ -24,6 +24,8 @@ def test_published_cells_and_files_name_the_protocol_that_trains_them(tmp_path):
 
 def test_the_note_names_both_protocols_in_one_line():
     assert retraining_note("pdarts", "p_darts") == retraining_note("darts_v2", "cifar10") == []
+    (line,) = retraining_note("darts_v2", "cifar10", "modern")
+    assert "recipe=darts" in line and "recipe=modern" in line
     (line,) = retraining_note("pdarts", "cifar10")
     assert "protocol=p_darts" in line and "protocol=cifar10" in line and "\n" not in line
 

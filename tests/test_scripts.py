@@ -47,6 +47,7 @@ def searched(tmp_path_factory):
 
 SLOTS = {"optimizer": ["optimizer@w_optimizer"], "schedule": ["schedule@w_schedule"]}
 IN_FINAL = {"dataset", "protocol", "task", "optimizer", "schedule"}
+FINAL_ONLY = {"recipe", "policy", "mixing", "average"}  # tests/test_recipes.py trains by them
 ALPHA_ONLY = {("optimizer", "exponentiated_gradient")}
 PARTS = {"relaxation", "wrapper", "hypergradient", "penalty", "w_penalty", "monitor", "cost", "select", "final_select", "skip_dropout",
          "stage"}
@@ -58,7 +59,8 @@ SMALL = ["layers=4", "channels=12", "batch_size=16", "split.max_train=16", "spli
 def test_every_config_composes_and_builds(composer, group, choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build = lambda node: instantiate(node, _convert_="all")
-    for script in ("search", "final") if group in IN_FINAL and (group, choice) not in ALPHA_ONLY else ("search",):
+    scripts = ("final",) if group in FINAL_ONLY else ("search", "final") if group in IN_FINAL else ("search",)
+    for script in ("search",) if (group, choice) in ALPHA_ONLY else scripts:
         slots = ["optimizer@alpha_optimizer"] if (group, choice) in ALPHA_ONLY else SLOTS.get(group, [group])
         chosen, needs = f"[{choice}]" if group in LISTS else choice, NEEDS.get((group, choice), [])
         small = [o for o in SMALL if not (o.startswith("space.") and "space=toy" in needs)] if group in PARTS else []
@@ -80,7 +82,9 @@ def test_every_config_composes_and_builds(composer, group, choice, tmp_path, mon
                 cfg.stage.layers = None
             stages = composing.search_stages(cfg, composing.search_parts(cfg))
             assert stages.epochs >= 1 and stages.loop.skip_dropout(0, 10) >= 0
-        elif script == "search":
+        elif script == "final":
+            assert build(cfg.average).name
+        else:
             space = build(cfg.space)
             relaxation = build(cfg.relaxation)(space, torch.Generator())
             build(cfg.alpha_optimizer)(params=[*relaxation.parameters()] or [torch.zeros(1)]), build(cfg.alpha_schedule)(0.1, 1, 10)

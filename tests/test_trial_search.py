@@ -13,6 +13,7 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+import supernet
 from supernet.app.build import space_from
 from supernet.app.checks import validate
 from supernet.app.command_line import one_line
@@ -106,6 +107,8 @@ def test_a_search_of_a_table_reads_no_data_and_builds_no_network(where):
     assert values["genotype"] == best.genotype.to_json() and values["found/accuracy"] == best.scores[0]
     assert values["spent/trials"] == 12 and values["spent/images"] == 0
     assert values["spent/simulated_s"] == pytest.approx(sum(trial.simulated_s for trial in trials))
+    with pytest.raises(Mendable, match="that search had no supernet"):
+        supernet.load(folder.path)
     assert values["table/digits/test_accuracy"] == table.value(best.genotype, "test"), "what only a yardstick sees"
 
 
@@ -136,11 +139,11 @@ def test_a_search_of_a_table_killed_at_any_trial_is_the_unbroken_one(where):
     unbroken = where / "unbroken"
     unbroken.mkdir(), made_table(unbroken)
     searched(*options, cwd=unbroken)
-    for n, name in ((1, "checkpoints/epoch"), (1, "trials.jsonl"), (5, "trials.jsonl"), (1, "trials.jsonl"), (4, "trials.jsonl")):
+    for n, name in ((1, "trials.jsonl"), (5, "trials.jsonl"), (4, "trials.jsonl")):
         ended = run("train_search", *options, "resume=auto", cwd=where, report=False, at=At(n, name))
         assert ended.code == -signal.SIGKILL, ended.err
     (*_, folder) = folders(where)
-    assert len(trials_of(folder)) == 4 + 0 + 3
+    assert len(trials_of(folder)) == 4 + 3
     with open(folder.trials, "ab") as file:
         file.write(b'{"number": 7, "gen')  # a kill in the middle of a line
     assert "goes on after trial 6" in searched(*options, "resume=auto", cwd=where)
@@ -153,14 +156,14 @@ def test_a_search_with_shared_weights_killed_in_its_epochs_and_trials_is_the_unb
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir(), broken.mkdir()
     searched(*options, cwd=unbroken)
-    for n, name in ((6, ".pt."), (1, "trials.jsonl"), (6, "trials.jsonl"), (3, ".pt.")):
+    for n, name in ((6, ".pt."), (6, "trials.jsonl"), (3, ".pt.")):
         ended = run("train_search", *options, "resume=auto", cwd=broken, report=False, at=At(n, name))
         assert ended.code == -signal.SIGKILL, ended.err
     searched(*options, "resume=auto", cwd=broken)
     assert outcome(finished(broken)) == outcome(finished(unbroken))
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
 def test_an_interrupted_search_says_how_to_go_on(where, number, code):
     options = (*TABLE, *GENETIC, "budget.trials=15")
     err = searched(*options, cwd=where, at=At(7, "trials.jsonl", number), code=code)
@@ -241,10 +244,9 @@ def test_what_decides_belongs_to_the_job_and_what_does_not_does_not(where):
     shutil.copy(where / "toy.csv.gz", where / "there")
     columns = {"val": np.arange(27.0), "test": np.arange(27.0), "seconds": np.ones(27)}
     write_table(where / "there" / "toy2.csv.gz", SPACE, TEXTS, columns, {"digits": Columns("val", "test", "seconds")})
-    assert job() == job("processes=2", "log_every=7") == job(path="there/toy.csv.gz")
-    others = [("searcher.population=6",), ("budget.trials=5",), ("repeats=paid",), ("patience=3",), ("objective.at_least={accuracy:1}",),
-              ("evaluator.isomorphic=mean",), ("seed=1",)]
-    assert len({job(), job(path="there/toy2.csv.gz"), *(job(*other) for other in others)}) == 9
+    assert job() == job("processes=2", "log_every=7", path="there/toy.csv.gz")
+    others = ("searcher.population=6", "budget.trials=5", "repeats=paid", "objective.at_least={accuracy:1}", "evaluator.isomorphic=mean")
+    assert len({job(), job(path="there/toy2.csv.gz"), *map(job, others)}) == 7
 
 
 def test_a_search_without_a_searcher_is_the_job_that_it_was():
@@ -281,7 +283,7 @@ def test_given_architectures_are_asked_for_in_their_order():
         history.append(Trial(number, proposal.genotype, (0.0,)))
 
 
-@pytest.mark.parametrize("preset", ["spos_cifar10", "spos_nasbench201"])
+@pytest.mark.parametrize("preset", [pytest.param("spos_cifar10", marks=pytest.mark.slow), "spos_nasbench201"])
 def test_spos_evolves_over_its_supernet(preset, tmp_path):
     sizes = ("searcher.population=6", "searcher.mutations=3", "searcher.crossovers=2")
     searched(f"experiment={preset}", "profile=smoke", "epochs=1", *sizes, cwd=tmp_path)
@@ -349,7 +351,7 @@ def test_what_cannot_be_searched_is_one_line_before_any_work(what, tables):
     assert "\n" not in line and all(words in line for words in told), line
 
 
-@pytest.mark.parametrize("option", ["budget.trials=3", "evaluator=tabular", "processes=2"])
+@pytest.mark.parametrize("option", ["evaluator=tabular", "processes=2"])
 def test_what_is_of_a_searcher_alone_needs_one(tmp_path, option):
     assert only_error(run("train_search", option, cwd=tmp_path)) == (
         f"{option} is of a search by trials: pass searcher=random or another searcher as well")
@@ -363,6 +365,7 @@ def test_a_wrong_search_leaves_nothing_behind(tmp_path):
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path):
     found = {}
     for processes in (1, 2):
@@ -393,6 +396,7 @@ class Dies(SearchEvaluator):
 '''
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_told_in_one_line_and_the_trials_before_are_kept(tmp_path):
     (tmp_path / "conf" / "evaluator").mkdir(parents=True)
     (tmp_path / "conf" / "evaluator" / "dies.yaml").write_text("_target_: mine.Dies\n_partial_: true\nafter: 3\n")
@@ -401,7 +405,8 @@ def test_a_worker_that_dies_is_told_in_one_line_and_the_trials_before_are_kept(t
                    code=2)
     (folder,) = folders(tmp_path)
     assert err.splitlines()[-1].startswith("error: a worker process ended by itself") and "Traceback" not in err
-    assert folder.status()["status"] == "failed" and 2 <= len(Journal(folder.trials).read_chained()) <= 4
+    kept = len(Journal(folder.trials).read_chained()) if folder.trials.exists() else 0
+    assert folder.status()["status"] == "failed" and kept <= 5, "of two workers none evaluates a third"
 
 
 @pytest.mark.slow

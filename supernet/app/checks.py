@@ -10,7 +10,8 @@ from supernet.app.not_computed import OF_SEARCHERS
 from supernet.app.options import own_overrides
 from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
-from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Whole, expected
+from supernet.genotype import short
+from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Share, Whole, expected
 
 # What options may be that no constructor takes by itself: those of the schemas. A part's own are in its signature.
 OPTIONS: Mapping[str, Any] = {
@@ -36,6 +37,7 @@ OPTIONS: Mapping[str, Any] = {
     "compat.pool_norm": Literal["search", "always", "never"],
     "split.mode": Literal["index_order", "stratified", "shuffled"],
     "split.train_portion": Portion,  # the rest trains the alphas
+    "split.portion": Annotated[float, Range(0, 1, above=True)],
     "split.val_portion": Fraction,
     "split.max_train": Count | None,
     "split.max_val": Count | None,
@@ -53,6 +55,9 @@ OPTIONS: Mapping[str, Any] = {
     "stage.inherit": Literal["weights", "none"],
     "stage.schedules": Literal["stage", "search"],
     "drop_path_prob": Fraction,
+    "distillation.temperature": Positive,
+    "distillation.weight": Share,
+    "lr_every": Literal["epoch", "step"],
     # of `supernet.rank` and `supernet.tabulate`
     "seeds": list[Seed] | Count,  # which ones, or how many
     "processes": Annotated[int, Range(1, 1024)],
@@ -110,10 +115,30 @@ def validate(cfg: DictConfig, script: str) -> None:
     check_options(cfg)
     if script in COMPILES:
         _validate_compile(cfg, COMPILES[script])
+    if cfg.get("lr_every") == "step" and cfg.compat.scheduler_step == "start":
+        raise UsageError("lr_every=step moves the learning rate within an epoch: pass compat.scheduler_step=end, got start")
     if script == "train_search":
         _check_searcher(cfg)
-    if script == "train_final" and cfg.epochs < 1:
-        raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+    if script == "train_final":
+        if cfg.epochs < 1:
+            raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
+        if cfg.fit is not None:
+            budget_of(cfg.fit)
+
+
+BUDGETS = ("multiply_adds", "parameters")  # what `fit` counts
+
+
+def budget_of(text: str) -> tuple[str, float]:
+    """What is counted, and how much of it there may be. Raises UsageError."""
+    quantity, _, number = str(text).partition(":")
+    try:
+        budget = float(number)
+    except ValueError:
+        budget = math.nan
+    if quantity not in BUDGETS or not 0 < budget < math.inf:
+        raise UsageError(f"fit must be {' or '.join(f'{name}:NUMBER' for name in BUDGETS)}, as multiply_adds:600e6, got {short(text)}")
+    return quantity, budget
 
 
 def _validate_compile(cfg: DictConfig, allowed: tuple[str, ...]) -> None:

@@ -16,6 +16,8 @@ from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
+from supernet.app.earlier import teacher_from, warm_start
+from supernet.app.fitting import fit_sizes
 from supernet.app.lone_images import refuse_lone_images
 from supernet.app.many import refuse_for_many
 from supernet.app.options import named_on_command_line
@@ -30,7 +32,9 @@ from supernet.genotype import Genotype
 from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
+from supernet.networks.measure import parameters
 from supernet.networks.stacked import batch_norms, inherit_widened
+from supernet.networks.whiten import first_convolution, whiten
 from supernet.optim.descent import Descent, descend
 from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
@@ -79,10 +83,15 @@ def of_stage(cfg: DictConfig, index: int) -> DictConfig:
     return own
 
 
+def network_options(cfg: DictConfig) -> dict[str, Any]:
+    """What the builder of a network takes beside its sizes."""
+    return OmegaConf.to_container(cfg.network, resolve=True) if cfg.network else {}
+
+
 def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, norm: Normalisation, device: torch.device,
             **more: Any) -> nn.Module:
     """The network with `candidates`, initialised from the seed, on the device."""
-    options = OmegaConf.to_container(cfg.network, resolve=True) if cfg.network else {}
+    options = network_options(cfg)
     if cfg.checkpoint_cells:
         options["checkpoint_cells"] = True
     try:
@@ -397,6 +406,7 @@ class FinalParts:
     loop: FinalLoop
     test: Loader
     backend: Backend
+    fitted: str | None = None  # what `fit` has found, in words
 
     @property
     def met(self) -> Met:
@@ -449,19 +459,35 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype, group: Group 
     read = final_read(cfg, device, group)
     test = read.data.test(loading(cfg, device))  # opened now, so that a bad one fails now; read at the end, by the first process alone
     every_epoch = test if group.size == 1 else read.data.test(loading(cfg, device, group))
+    sizes = {"norm": final_norm(cfg), **read.data.sizes, **network_options(cfg)}
+    fitted = None if cfg.fit is None else fit_sizes(cfg, space, genotype, sizes)
     loop = final_loop(cfg, space, genotype, read, device, test=every_epoch if cfg.report_test_every_epoch else None)
-    return FinalParts(device, read.data, read.loaders, read.task, loop.net, loop, test, backend)
+    return FinalParts(device, read.data, read.loaders, read.task, loop.net, loop, test, backend, fitted)
+
+
+def final_norm(cfg: DictConfig) -> Normalisation:
+    return final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics)
 
 
 def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRead, device: torch.device, *,
                test: Loader | None = None) -> FinalLoop:
     """What trains the network of one architecture, from the seed. test: what is evaluated after every epoch."""
     data, task, loaders = read.data, read.task, read.loaders
-    net = network(cfg, space, space.candidates(genotype), data, final_normalisation(cfg.compat.pool_norm, cfg.compat.bn_statistics),
-                  device, **task.network_options())
+    net = network(cfg, space, space.candidates(genotype), data, final_norm(cfg), device, **task.network_options())
     normalise_together(cfg, net, read.group)
     refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
                        {"split.max_train": loaders.train}, data.example(device))
+    if cfg.whiten_first:
+        if loaders.sample is None:
+            raise UsageError(f"whiten_first=true is for images, and {data.name} is read as {data.item}s: pass whiten_first=false")
+        whiten(first_convolution(net), (images for images, _ in loaders.sample))
+    own = None if cfg.space is None else space
+    notes = [] if cfg.init is None else warm_start(net, data, genotype, cfg.init, own)
+    teacher = None if cfg.teacher is None else teacher_from(cfg.teacher, data, device, own)
+    if teacher is not None:
+        task = task.taught_by(teacher, cfg.distillation.temperature, cfg.distillation.weight)
+        notes.append(f"teacher: {parameters(teacher.network) / 1e6:.3f} M parameters from {cfg.teacher}, which counts "
+                     f"{cfg.distillation.weight:g}")
     position = Position()
 
     guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise),
@@ -471,7 +497,8 @@ def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRea
         net, task, optimizer, loaders.train, loaders.val, test=test, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=read.generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
-        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent, group=read.group)
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent, group=read.group,
+        lr_every_step=cfg.lr_every == "step", more={} if teacher is None else {"teacher": teacher}, notes=notes)
     return loop
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from supernet.app.options import override, overrides
 from supernet.genotype import GenotypeError, published_names, read_text, short
 
+PUBLISHED = "darts"  # the recipe by which all values are the protocol's
+
 
 def retraining_of(genotype: str) -> str | None:
     """The protocol that a genotype file names, by its path or published name; None where it names none, or is no such file."""
@@ -22,9 +24,13 @@ def retraining_of(genotype: str) -> str | None:
     return own if type(own) is str else None
 
 
-def retraining_note(genotype: str, protocol: str) -> list[str]:
-    """A line for the record of a final training by `protocol`, where the cell's authors trained it by another."""
+def retraining_note(genotype: str, protocol: str, recipe: str = PUBLISHED) -> list[str]:
+    """A line for the record of a final training by `protocol`, where the cell's authors trained it by another, or of a published cell by
+    another recipe than that of all of them."""
     own = retraining_of(genotype)
+    if recipe != PUBLISHED and (own is not None or genotype.lower() in published_names()):
+        return [f"note: the authors of this cell train it by recipe={PUBLISHED}, this training follows recipe={recipe}: it is not "
+                "comparable with what they published"]
     if own is None or own == protocol:
         return []
     return [f"note: the authors of this cell train it by protocol={short(own)[1:-1]}, this training follows protocol={protocol}: it is not "

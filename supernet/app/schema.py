@@ -74,6 +74,7 @@ class Common:
 class SearchSplit:
     mode: str = MISSING  # index_order, stratified, shuffled
     train_portion: float = MISSING  # of the training images; the rest trains the alphas
+    portion: float = 1.0  # of the training images that take part at all; with mode=stratified, of each class
     max_train: int | None = None
     max_val: int | None = None
     shared: bool = False  # all training images for the weights and for the alphas, each in batches of their own
@@ -153,13 +154,28 @@ class SearchConfig(Common):
 
 
 @dataclass
+class Distilled:
+    """How a training learns of its `teacher`."""
+
+    temperature: float = 4.0  # that softens both networks' probabilities
+    weight: float = 0.9  # of the teacher; the labels have the rest
+
+
+@dataclass
 class FinalConfig(Common):
     script: str = "final"
     genotype: str = "latest"  # a file, a published name, or the newest search under `output`
     space: Any = None  # null: the space that the genotype names
     split: FinalSplit = field(default_factory=FinalSplit)
+    fit: str | None = None  # multiply_adds:600e6 or parameters:3e6: layers and channels that meet it, where the command line names none
+    recipe: str = MISSING  # its name, for the record: chosen as recipe=...
     drop_path_prob: float = MISSING
     average: Any = MISSING  # of the weights over training
+    lr_every: str = "epoch"  # when the learning rate moves: epoch or step
+    init: str | None = None  # a run's folder or weights.pt whose weights are begun with: of the genotype, or of a search in its space
+    teacher: str | None = None  # a run's folder or weights.pt whose network teaches this one beside the labels
+    distillation: Distilled = field(default_factory=Distilled)
+    whiten_first: bool = False  # the first convolution begins with filters that whiten the training images
     report_test_every_epoch: bool = MISSING
 
 

@@ -104,7 +104,9 @@ def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
     held_out = f"{len(split.val)} held out for validation" if parts.loop.val else "none held out"
     return [*parts.loaders.about, f"data {data.name}: {len(split.train)} training {data.item}s, {held_out} (split {split.digest})",
             f"network {cfg.genotype}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters",
-            *retraining_note(cfg.genotype, HydraConfig.get().runtime.choices["protocol"])]
+            *([parts.fitted] if parts.fitted else []),
+            *parts.loop.notes, f"recipe {cfg.recipe}: tested and kept are {parts.loop.average.name}",
+            *retraining_note(cfg.genotype, HydraConfig.get().runtime.choices["protocol"], cfg.recipe)]
 
 
 def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run") -> list[tuple[str, str]]:
@@ -117,8 +119,8 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     from supernet.training.evaluate import summed
 
     loop, net, data, item, folder = parts.loop, parts.net, parts.data, parts.data.item, run.folder
-    with loop.average.evaluated(list(net.parameters())):
-        save_weights(folder.weights, net, data, genotype, run.config_hash)
+    with loop.evaluated():
+        save_weights(folder.weights, net, data, genotype, run.config_hash, which=loop.average.name)
         keeping = Keeping(parts.task, parts.test.num_items, data.facts().get("class_names", ()))
         sums = summed(net, keeping, parts.test, lambda: None, loop.generators["net"], loop.context)
     result, predictions = parts.task.evaluated(sums), keeping.predictions()
@@ -130,11 +132,11 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     rows = [*final_rows(parts.task, last, result, f"{parts.test.num_items} {item}s, {habit}",
                         f"{len(parts.loaders.split.val)} {item}s" if loop.val else None),
             ("parameters", f"{parameters(net) / 1e6:.6f} M"), ("multiply-adds", f"{count / 1e6:.3f} M per {item}"),
-            ("genotype", f"{genotype.digest} ({cfg.genotype})"),
+            ("genotype", f"{genotype.digest} ({cfg.genotype})"), ("recipe", f"{cfg.recipe}; tested and kept: {loop.average.name}"),
             ("training time", f"{dry_run.duration(run.elapsed())} on {parts.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
     values = {f"test_{key}": value for key, value in result.items()} | {
         f"test_{item}s": parts.test.num_items, "parameters": parameters(net), "multiply_adds": count, "elapsed_s": run.elapsed(),
-        "genotype": genotype.to_json()}
+        "recipe": cfg.recipe, "weights": loop.average.name, "genotype": genotype.to_json()}
     tables = {} if predictions is None else class_tables(sums, predictions.class_names)
     save_summary(folder, f"Final training on {data.name}", rows, values, tables)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw

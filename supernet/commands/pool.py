@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -35,17 +35,19 @@ class Pool:
     def __init__(self, processes: int, start: Callable[..., None], arguments: tuple = (), *, working: Callable[[], None] = lambda: None):
         context = multiprocessing.get_context("spawn")
         self.processes, self.working = processes, working
-        self._stop = context.Event()
+        self._dropped = False
+        theirs, self._line = context.Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin,
-                                             initargs=(os.getpid(), self._stop, start, arguments))
+                                             initargs=(os.getpid(), theirs, start, arguments))
 
     def __enter__(self) -> "Pool":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            self._stop.set()  # else the end would wait for the tasks that are under way
-        self._executor.shutdown(wait=kind is None, cancel_futures=True)
+        if kind is not None or self._dropped:
+            self._line.close()  # ends the workers; else the end would wait for tasks under way whose results nobody fetches
+        self._executor.shutdown(cancel_futures=True)
+        self._line.close()
 
     def ordered(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """The results in the order of the tasks. Tasks are taken as there is room for them. Raises WorkerDied, and what `work` raises."""
@@ -59,8 +61,7 @@ class Pool:
                 self._wait([under_way[0]])
                 yield _result(under_way.popleft())
         finally:
-            for future in under_way:
-                future.cancel()
+            self._drop(under_way)
 
     def as_they_come(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
         """Each task with its result. Raises as `ordered`."""
@@ -74,8 +75,11 @@ class Pool:
                 for future in self._wait(under_way):
                     yield under_way.pop(future), _result(future)
         finally:
-            for future in under_way:
-                future.cancel()
+            self._drop(under_way)
+
+    def _drop(self, futures: Iterable["Future[R]"]) -> None:
+        for future in futures:
+            self._dropped |= not future.cancel()
 
     def _submit(self, work: Callable[[T], R], task: T) -> "Future[R]":
         try:
@@ -101,8 +105,8 @@ def _died() -> WorkerDied:
                       "and the same command goes on, with fewer processes if need be")
 
 
-def _begin(parent: int, stop: Event, start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(parent: int, line: Connection, start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    end_with(parent, stop)
+    end_with(parent, line)
     start(*arguments)

@@ -44,7 +44,7 @@ def search(cfg: DictConfig, group: "Group") -> None:
     from supernet.app.build import space_from
     from supernet.commands.training import Followed, Recorded, job_of
     from supernet.report.pictures import pictures
-    from supernet.report.summary import cost_rows
+    from supernet.report.summary import cost_rows, edge_names
     from supernet.runs.run import table
     from supernet.runs.weights import search_description
     from supernet.training.stages import fit_stages
@@ -76,7 +76,8 @@ def search(cfg: DictConfig, group: "Group") -> None:
         return
     recorded = Recorded(cfg, "train_search", job, parts, **moving, position=stages.loop.position, group=group,
                         rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
-                        about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean()),
+                        about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean())
+                        | {"tables": edge_names(parts.space)},
                         images=lambda run, genotype: pictures(run.folder, genotype, parts.space,
                                                               stages.loop.search.relaxation.mean().detach()))
     with recorded.begun(first_lines(cfg, parts)) as run:

@@ -113,7 +113,7 @@ def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) 
     started, last = time.perf_counter(), Last()
     fit_final(parts.loop, cfg.epochs, last)
     seconds = time.perf_counter() - started
-    with parts.loop.average.evaluated(list(parts.net.parameters())):
+    with parts.loop.evaluated():
         test = evaluate(parts.net, parts.task, parts.test, lambda: None, parts.loop.generators["net"], parts.loop.context)
     return {"val_accuracy": last.record["val_accuracy"], "test_accuracy": test["accuracy"], "seconds": seconds,
             "parameters": parameters(parts.net), "multiply_adds": multiply_adds_of(parts.net, parts.data.example(parts.device))}

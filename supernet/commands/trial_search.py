@@ -1,6 +1,7 @@
 """`train_search.py searcher=...`: after the supernet's epochs, of which there may be none, a searcher decides the genotype by trials."""
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from supernet.report.pictures import pictures, save_drawings
 from supernet.runs import dry_run
 from supernet.runs.run import Run
 from supernet.runs.weights import search_description
+from supernet.searchers.base import Searcher
 from supernet.searchers.fronts import front
 from supernet.searchers.loop import Trials
 from supernet.tables.yardstick import Yardstick
@@ -75,6 +77,8 @@ def decided(cfg: DictConfig, made: ByTrials, run: Run) -> tuple[Genotype, list[t
     run.begun_work()
     with contextlib.ExitStack() as stack:
         if cfg.processes > 1:
+            for note in notes_on_processes(cfg.processes, trials.searcher):
+                run.line(note)
             arguments = plain(cfg), own_overrides(), str(run.folder.path), torch.get_num_threads()
             pool = stack.enter_context(Pool(cfg.processes, trial_worker.start_worker, arguments, working=run.working))
             trials = replace(trials, evaluate_all=lambda batch: pool.ordered(trial_worker.evaluated, batch))
@@ -106,6 +110,7 @@ def described(trials: Trials) -> list[tuple[str, str]]:
             ("objective", "; ".join([", ".join(objective.names), *limits]))]
 
 
+SEEN_AHEAD = 1000  # trials among which one would be asked for together with the next
 QUIET_S = 30.0  # without anything better, after which a line says how far the search is
 UNITS = {"trials": "trials", "images": "images", "wall_s": "seconds", "simulated_s": "simulated seconds"}
 
@@ -174,6 +179,16 @@ def front_of(history: History) -> list[Trial]:
     each = list({trial.genotype: trial for trial in reversed(history.evaluated())}.values())[::-1]
     kept = front(np.array([trial.scores for trial in each]))
     return sorted((trial for trial, is_of in zip(each, kept) if is_of), key=lambda trial: (*(-score for score in trial.scores),))
+
+
+def notes_on_processes(processes: int, searcher: Searcher) -> list[str]:
+    """What whoever asks for several processes should know."""
+    found, threads, cores = [], torch.get_num_threads(), len(os.sched_getaffinity(0))
+    if threads > 1 and processes * threads > cores:
+        found.append(f"note: {processes} processes of {threads} threads each, and {cores} cores: threads=1 is likely to be faster")
+    if not any(searcher.sees(number + 1) <= number for number in range(SEEN_AHEAD)):
+        found.append(f"note: {type(searcher).__name__} asks for one trial after the other, so that one process works at a time")
+    return found
 
 
 def refused_row(history: History) -> list[tuple[str, str]]:

@@ -2,14 +2,15 @@
 
 import os
 import threading
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 
 
-def end_with(parent: int, stop: Event) -> None:
-    """From now on this process ends when its parent, the command of that number, was killed, or when `stop` is set."""
+def end_with(parent: int, line: Connection) -> None:
+    """From now on this process ends when its parent, the command of that number, was killed, or closes the other end of the line, from
+    which nothing else comes. (An event would wait for every process that waits for it, also for one that was killed.)"""
 
     def watch() -> None:
-        while os.getppid() == parent and not stop.wait(0.5):
+        while os.getppid() == parent and not line.poll(0.5):
             pass
         os._exit(1)
 

@@ -1,4 +1,4 @@
-"""Random crop, flip and Cutout of whole batches on the device, and normalisation.
+"""Random crop, flip, changes of colour and Cutout of whole batches on the device, and normalisation.
 
 Equal in distribution to the published per-image pipeline RandomCrop(size, padding), RandomHorizontalFlip, ToTensor, Normalize,
 Cutout, and equal to it in value when the draws are the same. Nothing here waits for the device.
@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.data.base import DataError
+from supernet.data.crops import ResizedCrop
+from supernet.data.jitter import ColorJitter
+from supernet.data.policies import Chosen, Policy, augmented
 from supernet.ranges import Side, Whole, ranged
 
 
@@ -43,21 +46,34 @@ class Normalise:
 @ranged
 @dataclass(frozen=True)
 class Augment:
-    """What is done to training images: random crop after padding with black, horizontal flip, Cutout.
+    """What is done to training images: random crop after padding with black, horizontal flip, colour jitter, a policy, Cutout; in this
+    order.
 
     `pad`: pixels of black on each side before the crop; None: an eighth of the shorter side, as 4 of CIFAR's 32. `crop`: side of the
     square that is cut out; None keeps the image's size.
     `flip`: mirror half of the images, left to right. `cutout`: side of the square set to zero after normalisation, even, 0 for
     none; its centre is uniform over the image and what reaches over the border is clipped (DeVries & Taylor 2017), so that the
     hole is often smaller than `cutout` squared.
+    `alternate_flips`: half of the images, always the same ones, are mirrored in the first pass, the others in the next, and so on, so that
+    two passes show all images both ways (Jordan 2024). `policy`: RandAugment or TrivialAugment. `resized_crop`: in place of the padding, a
+    random part of the image resized to `crop`, or to the image's size; files are cut before they are resized.
     """
 
     pad: Whole | None = 0
     flip: bool = False
     cutout: Whole = 0
     crop: Side | None = None
+    alternate_flips: bool = False
+    jitter: ColorJitter | None = None
+    policy: Policy | None = None
+    resized_crop: ResizedCrop | None = None
 
     def __post_init__(self) -> None:
+        if self.alternate_flips and not self.flip:
+            raise DataError("augment.alternate_flips=true says how images are mirrored, and augment.flip=false says that none is: pass "
+                            "augment.flip=true as well")
+        if self.resized_crop is not None and self.pad != 0:
+            raise DataError(f"augment.resized_crop takes the place of augment.pad, which must then be 0, got {self.pad}")
         if self.cutout % 2:
             raise DataError(f"augment.cutout must be an even side length in pixels, 0 for none, got {self.cutout}")
 
@@ -68,6 +84,10 @@ class Augment:
                 raise DataError(f"dataset.augment.{name} must be at most the side of the images, {height}x{width} pixels (0 for none), "
                                 f"got {size}")
         crop_size(self.crop, height, width)
+
+    def side(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what a network reads of images of this size."""
+        return crop_size(self.crop, height, width, self.padding(height, width))
 
     def padding(self, height: int, width: int) -> int:
         """Pixels of black on each side of images of this size."""
@@ -89,13 +109,15 @@ class Augment:
 @dataclass(frozen=True, eq=False)
 class Draw:
     """The random choices for one batch, int64 (B,) each: the crop's corner in the padded image, whether it is flipped (0 or 1),
-    and the centre of the hole in the crop."""
+    and the centre of the hole in the crop; `jitter` and `chosen` as `ColorJitter.draw` and `Policy.draw` gave them."""
 
     top: Tensor
     left: Tensor
     flip: Tensor
     hole_y: Tensor
     hole_x: Tensor
+    jitter: Tensor | None = None
+    chosen: tuple[Chosen, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +142,11 @@ class TrainTransform:
         return Draw(
             top=below(height + 2 * pad - high + 1),
             left=below(width + 2 * pad - wide + 1),
-            flip=below(2 if self.augment.flip else 1),
+            flip=below(2 if self.augment.flip and not self.augment.alternate_flips else 1),
             hole_y=below(high),
             hole_x=below(wide),
+            jitter=None if self.augment.jitter is None else self.augment.jitter.draw(batch, generator),
+            chosen=() if self.augment.policy is None else self.augment.policy.draw(batch, generator),
         )
 
     def apply(self, pixels: Tensor, draw: Draw) -> Tensor:
@@ -136,6 +160,10 @@ class TrainTransform:
         source = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]  # (B, high, wide) positions in a padded channel
         source = source.view(batch, 1, high * wide).expand(batch, channels, high * wide)
         cropped = F.pad(pixels, (pad, pad, pad, pad)).flatten(2).gather(2, source).view(batch, channels, high, wide)
+        if self.augment.jitter is not None:
+            cropped = self.augment.jitter.apply(cropped, draw.jitter)
+        if self.augment.policy is not None:
+            cropped = augmented(cropped, self.augment.policy, draw.chosen)
         images = self.normalise.scale(cropped)
         if self.augment.cutout:
             half = self.augment.cutout // 2

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from supernet.data.crops import ResizedCrop
 from supernet.errors import Mendable
 
 
@@ -36,6 +38,10 @@ class Part(Protocol):
 
     def read(self, indices: Tensor) -> Tensor: ...  # uint8 (B, C, H, W), for int64 (B,) on the device the images are on
 
+    def crops(self, indices: Tensor, crop: ResizedCrop, numbers: Tensor, side: int) -> Tensor:
+        """uint8 (B, C, side, side): of each image the box that a row of `numbers` (B, crop.numbers), on the host, means in it. Read where
+        `augment.resized_crop` asks for it."""
+
     def to(self, device: torch.device) -> "Part": ...  # resident pixels move; files stay where they are
 
 
@@ -63,6 +69,14 @@ class Images:
 
     def read(self, indices: Tensor) -> Tensor:
         return self.pixels.index_select(0, indices)  # copies whole images, where indexing goes byte by byte
+
+    def crops(self, indices: Tensor, crop: ResizedCrop, numbers: Tensor, side: int) -> Tensor:
+        found = []
+        for image, row in zip(self.read(indices), numbers):
+            top, left, high, wide = crop.box(row, *image.shape[1:])
+            part = image[None, :, top : top + high, left : left + wide].float()
+            found.append(F.interpolate(part, (side, side), mode="bilinear", antialias=True, align_corners=False))
+        return torch.cat(found).round().clamp(0, 255).to(torch.uint8)
 
     def to(self, device: torch.device) -> "Images":
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))

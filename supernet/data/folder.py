@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from supernet.data.base import DataError, Images, Part
-from supernet.data.image_file import MODES, Seen, decode, look
+from supernet.data.crops import ResizedCrop
+from supernet.data.image_file import MODES, Seen, decode, decode_box, look
 from supernet.data.pixels import blank, blank_channels
 from supernet.ranges import Channels, Finite, NonNegative, Positive, Range, Side, ranged
 
@@ -29,6 +30,7 @@ class Folder:
     begin with a dot are passed over.
 
     `val`: the directory beside train that holds a validation part of its own, with the same classes; None for none. "val" may be absent.
+    `test`: that of the test part. `name`: what runs call the data set.
 
     Images are decoded, resized so that the short side is `image_size` pixels, cut to the centre square, and made grey or RGB
     (`in_channels` 1 or 3). What is transparent is laid over a grey of `background`, 0 (black) to 255. `white` is the value that is white in
@@ -36,8 +38,6 @@ class Folder:
     most `resident_mb` MiB is held in memory; a larger one is decoded as it is read. `mean` and `std` are by default ImageNet's, not
     measured here.
     """
-
-    name = "folder"
 
     def __init__(
         self,
@@ -48,18 +48,22 @@ class Folder:
         mean: Sequence[Finite] | None = None,
         std: Sequence[Positive] | None = None,
         val: str | None = "val",
+        test: str = "test",
+        name: str = "folder",
         background: Annotated[int, Range(0, 255)] = 255,
         white: Positive | None = None,
     ) -> None:
         if in_channels not in MODES:
             raise DataError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}")
-        if val in ("train", "test", ""):
-            raise DataError(f"val must name a directory of its own beside train and test, or be null, got {val!r}")
-        self.root = Path(root)
+        if val in ("train", test, ""):
+            raise DataError(f"val must name a directory of its own beside train and {test}, or be null, got {val!r}")
+        if test in ("train", ""):
+            raise DataError(f"test must name a directory of its own beside train, got {test!r}")
+        self.root, self.name = Path(root), name
         self.image_size = (image_size, image_size)
         self.in_channels = in_channels
         self.resident_mb = resident_mb
-        self.val, self.background, self.white = val, background, white
+        self.val, self.test_name, self.background, self.white = val, test, background, white
         self.mean = tuple(mean or IMAGENET[in_channels][0])
         self.std = tuple(std or IMAGENET[in_channels][1])
         if not len(self.mean) == len(self.std) == in_channels:
@@ -67,7 +71,7 @@ class Folder:
 
     def check(self) -> None:
         self._check_images("train")
-        for part in (*self._own_val, *(["test"] if (self.root / "test").is_dir() else [])):
+        for part in (*self._own_val, *([self.test_name] if (self.root / self.test_name).is_dir() else [])):
             odd = sorted(set(self.class_names) ^ set(self._classes(part)))
             if odd:
                 raise DataError(f"{self.root}/train and {self.root}/{part} must have the same classes; only one has {', '.join(odd)}")
@@ -77,7 +81,7 @@ class Folder:
         return self._read("train", *self._own_val)
 
     def test(self) -> Part:
-        return self._read("test")
+        return self._read(self.test_name)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -190,6 +194,10 @@ class ImageFiles:
     def read(self, indices: Tensor) -> Tensor:
         return torch.stack([decode(self.paths[i], self.side, self.channels, background=self.background, white=self.white)
                             for i in indices.tolist()])
+
+    def crops(self, indices: Tensor, crop: ResizedCrop, numbers: Tensor, side: int) -> Tensor:
+        return torch.stack([decode_box(self.paths[i], side, self.channels, partial(crop.box, row), background=self.background,
+                                       white=self.white) for i, row in zip(indices.tolist(), numbers)])
 
     def look(self, indices: Tensor) -> tuple[Tensor, list[Seen]]:
         """As `read`, with what each file held."""

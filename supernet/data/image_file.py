@@ -1,5 +1,6 @@
 """One image file as a square of 8 bits, whatever it was stored as."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,17 +36,35 @@ def decode(path: Path, side: int, channels: int, *, background: int = 255, white
     return look(path, side, channels, background=background, white=white)[0]
 
 
+def decode_box(path: Path, side: int, channels: int, box_in: Callable[[int, int], tuple[int, int, int, int]], *, background: int = 255,
+               white: float | None = None) -> Tensor:
+    """A box of the image at `path`, resized (bilinear) to uint8 (channels, side, side). box_in(height, width): its top, left, height and
+    width in an image of that size. The rest as `decode`."""
+    def square(image: Image.Image) -> np.ndarray:
+        top, left, high, wide = box_in(image.height, image.width)
+        part = image.crop((left, top, left + wide, top + high))
+        return np.asarray(part.resize((side, side), Image.Resampling.BILINEAR))
+
+    return _read(path, channels, square, background, white)[0]
+
+
 def look(path: Path, side: int, channels: int, *, background: int = 255, white: float | None = None) -> tuple[Tensor, Seen]:
     """As `decode`, with what the file held. Raises DataError naming the file."""
+    return _read(path, channels, lambda image: _centre(image, side), background, white)
+
+
+def _read(path: Path, channels: int, square: Callable[[Image.Image], np.ndarray], background: int,
+          white: float | None) -> tuple[Tensor, Seen]:
+    """What `square` makes of the image at `path`, a square of pixels, as uint8 (channels, side, side). Raises DataError naming the file."""
     try:
         with Image.open(path) as file:
             image, seen = as_8_bits(file, path, background, white)
-            square = _centre(image.convert(MODES[channels]), side)
+            pixels = square(image.convert(MODES[channels]))
     except DataError:
         raise
     except Exception as error:  # of a damaged file PIL raises almost anything
         raise DataError(f"{path} must be an image that can be decoded: {' '.join(str(error).split())}") from error
-    return torch.from_numpy(square.reshape(side, side, channels).transpose(2, 0, 1).copy()), seen
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1).copy()), seen
 
 
 def as_8_bits(file: Image.Image, what: str | Path, background: int, white: float | None) -> tuple[Image.Image, Seen]:

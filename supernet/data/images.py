@@ -35,7 +35,9 @@ class ImageData(Data):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        return {"num_classes": self.source.num_classes, "in_channels": self.source.in_channels, "image_size": self.source.image_size}
+        side = self.augment.crop
+        return {"num_classes": self.source.num_classes, "in_channels": self.source.in_channels,
+                "image_size": self.source.image_size if side is None else (side, side)}
 
     def check(self) -> None:
         self.source.check()
@@ -48,12 +50,12 @@ class ImageData(Data):
                 "background": getattr(source, "background", 255), "white": getattr(source, "white", None)}  # of those that read files
 
     def example(self, device: torch.device) -> Tensor:
-        return torch.zeros(1, self.source.in_channels, *self.source.image_size, device=device)
+        return torch.zeros(1, self.source.in_channels, *self.sizes["image_size"], device=device)
 
     def search(self, loading: Loading, *, split: Mapping[str, Any], augment_val: bool,
                generators: Mapping[str, torch.Generator]) -> SearchLoaders:
         images = self.source.train()
-        limits = {"max_train": split["max_train"], "max_val": split["max_val"], "generator": generators["split"]}
+        limits = {**_limits(split, len(images) - images.own_val), "generator": generators["split"]}
         if split.get("shared") and images.own_val:
             raise DataError(f"split.shared=true trains weights and alphas on the same images, and data set {self.source.name} has "
                             f"{images.own_val} of its own for validation: pass dataset.source.val=null to leave them out")
@@ -80,3 +82,14 @@ class ImageData(Data):
     def test(self, loading: Loading) -> Loader:
         return test_loader(self.source, batch_size=loading.eval_batch_size, augment=self.augment, device=loading.device,
                            workers=loading.workers, channels_last=loading.channels_last, group=loading.group)
+
+
+def _limits(split: Mapping[str, Any], count: int) -> dict[str, int | None]:
+    """`max_train` and `max_val` of a search's split of so many images, which may take a portion of them only."""
+    limits = {"max_train": split["max_train"], "max_val": split["max_val"]}
+    portion = split.get("portion", 1.0)
+    if portion == 1:
+        return limits
+    shares = {"max_train": split["train_portion"], "max_val": 1 - split["train_portion"]}
+    most = {name: max(1, round(portion * share * count)) for name, share in shares.items()}
+    return {name: most[name] if limit is None else min(limit, most[name]) for name, limit in limits.items()}

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from supernet.data.augment import Augment
 from supernet.data.base import DataError, Part, Source
+from supernet.data.crops import ResizedCrop, of_batch
 from supernet.data.sampling import sampling as make_draw
 from supernet.data.split import Split
 from supernet.processes.group import ALONE, Cut, Group
@@ -17,6 +18,7 @@ from supernet.processes.group import ALONE, Cut, Group
 Batch = tuple[Tensor, Tensor]  # images float (B, C, H, W), labels int64 (B,)
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, C, H, W) -> float32 (B, C, H', W'), on the device
 NOT_AUGMENTED = Augment()
+SAMPLE = 4096  # images, of `FinalLoaders.sample`
 
 
 class Loader:
@@ -32,10 +34,14 @@ class Loader:
     take a new one after `load_state_dict` or `restart`.
 
     Resident images are held on the device as uint8 and picked there. Others are decoded by `workers` processes (0: by this one)
-    that draw nothing.
+    that draw nothing: where `crop` cuts parts of `side` pixels out of the images, its numbers are drawn here, for each batch from a seed
+    that is drawn once a pass, and sent with the positions, so that neither the number of workers nor how far they read ahead counts.
+
+    alternate_flips: mirrors half of the images, always the same ones, in the first pass, and the others in the next.
 
     group: of the processes that share the batches. Orders are drawn alike in all, and each hands out its part of every batch, transformed
-    by draws of its own; `batch_size`, positions and states are those of whole batches, and the same in all.
+    by draws of its own; `batch_size`, positions and states are those of whole batches, and the same in all. Crops and alternating flips
+    belong to places in whole batches and to images, so that they are those of one process.
     """
 
     def __init__(
@@ -52,6 +58,9 @@ class Loader:
         workers: int = 0,
         dtype: torch.dtype = torch.float32,
         sampling: str = "shuffled",
+        alternate_flips: bool = False,
+        crop: ResizedCrop | None = None,
+        side: int | None = None,
         group: Group = ALONE,
     ) -> None:
         self.device = torch.device(device)
@@ -78,6 +87,12 @@ class Loader:
         self.dtype = dtype
         self.group = group
         self.position = 0
+        self.passes = 0  # that were begun
+        self.crop, self.side = crop, side
+        self._pass_seed = 0
+        self._mirrored = None
+        if alternate_flips:
+            self._mirrored = torch.randint(2, (len(images),), generator=torch.Generator().manual_seed(0)).bool().to(self.device)
         self._draw = make_draw(sampling, self.labels[self.indices])
         self._order = self.indices.new_empty(0)  # positions in `indices`, for this pass; empty before the first
 
@@ -98,25 +113,38 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if len(self._order) == 0 or self.position == len(self):
-            self.restart()
-            self._order = self._new_order()
-        remaining = [self.group.cut(batch) for batch in self.indices[self._order].split(self.batch_size)[self.position : len(self)]]
+            self.position, self._order = 0, self._new_order()
+            self.passes += 1
+            if self.crop is not None:
+                self._pass_seed = int(torch.randint(2**62, (), generator=self.generator, device=self.device))
+        first = self.position
+        remaining = self.indices[self._order].split(self.batch_size)[first : len(self)]
+        asked = [Asked(self.group.cut(positions), n) for n, positions in enumerate(remaining, first)]
+        crop = None if self.crop is None else _Cropping(self.crop, self._pass_seed, self.side)
         read = _pick if self.images.resident else _stream
-        for cut, pixels in zip(remaining, read(self.images, remaining, self.workers, self.device), strict=True):
+        for (cut, _), pixels in zip(asked, read(_Reading(self.images, crop), asked, self.workers, self.device), strict=True):
             drawn = self.group.own(self.generator, self.position)
             self.position += 1
-            yield self.group.batch(self.transform(pixels, drawn).to(self.dtype), self.labels[cut.items], cut)
+            turned = self._turned(pixels, cut.items)
+            yield self.group.batch(self.transform(turned, drawn).to(self.dtype), self.labels[cut.items], cut)
+
+    def _turned(self, pixels: Tensor, chosen: Tensor) -> Tensor:
+        """`pixels`, with those mirrored whose turn it is in this pass."""
+        if self._mirrored is None:
+            return pixels
+        now = self._mirrored[chosen] ^ (self.passes % 2 == 0)
+        return torch.where(now.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
 
     def apart(self, batch_size: int | None, generator: torch.Generator) -> "Loader":
         """A new stream of the same images, handed out in the same way in batches of `batch_size` (None: of as many), which draws from
         `generator` and leaves this one where it stands."""
         return Loader(self.images, self.indices, batch_size=self.batch_size if batch_size is None else batch_size, transform=self.transform,
                       generator=generator, shuffle=self.shuffle, drop_last=self.drop_last, device=self.device, workers=self.workers,
-                      dtype=self.dtype, group=self.group)
+                      dtype=self.dtype, crop=self.crop, side=self.side, group=self.group)
 
     def restart(self) -> None:
-        """Give up the rest of this pass: the next iteration starts a new one."""
-        self.position = 0
+        """Give up the rest of this pass, and the count of passes: the next iteration starts a new one, as the first."""
+        self.position = self.passes = 0
         self._order = self.indices.new_empty(0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,6 +152,8 @@ class Loader:
         return {
             "order": self._order.cpu(),
             "position": self.position,
+            "passes": self.passes,
+            "pass_seed": self._pass_seed,
             "generator": self.generator.get_state(),
             "num_items": self.num_items,
             "batch_size": self.batch_size,
@@ -138,6 +168,7 @@ class Loader:
             )
         self._order = state["order"].to(self.device)
         self.position = state["position"]
+        self.passes, self._pass_seed = state.get("passes", 0), state.get("pass_seed", 0)  # earlier versions had no use for them
         self.generator.set_state(state["generator"].cpu())
 
     def _new_order(self) -> Tensor:
@@ -146,36 +177,76 @@ class Loader:
         return torch.arange(self.num_items, device=self.device)
 
 
-def _pick(images: Part, batches: Sequence[Cut], workers: int, device: torch.device) -> Iterator[Tensor]:
-    return (images.read(cut.items) for cut in batches)
+class Asked(NamedTuple):
+    """This process's part of one batch of a pass, its items positions in the images, int64 (B,), and the how manieth it is."""
+
+    cut: Cut
+    batch: int
 
 
-def _stream(images: Part, batches: Sequence[Cut], workers: int, device: torch.device) -> Iterator[Tensor]:
-    reading = DataLoader(
-        _Reading(images),
-        sampler=[cut.items.cpu() for cut in batches],
+class _Cropping(NamedTuple):
+    crop: ResizedCrop
+    seed: int  # of the pass
+    side: int
+
+
+class _Reading(Dataset):
+    """Pixels by `Asked`, with what went wrong or "": an error raised in a worker would lose its one line."""
+
+    def __init__(self, images: Part, cropping: _Cropping | None) -> None:
+        self.images, self.cropping = images, cropping
+
+    def read(self, asked: Asked, numbers: Tensor | None) -> Tensor:
+        if numbers is None:
+            return self.images.read(asked.cut.items)
+        return self.images.crops(asked.cut.items, self.cropping.crop, numbers, self.cropping.side)
+
+    def numbers(self, asked: Asked) -> Tensor | None:
+        """The random numbers of its boxes, drawn in this process: of those of the whole batch its own."""
+        if self.cropping is None:
+            return None
+        cut = asked.cut
+        return of_batch(self.cropping.crop, self.cropping.seed, asked.batch, cut.total)[cut.begin : cut.begin + len(cut.items)]
+
+    def __getitem__(self, item: tuple[Asked, Tensor | None]) -> tuple[Tensor, str]:
+        try:
+            return self.read(*item), ""
+        except DataError as error:
+            return torch.empty(0, dtype=torch.uint8), str(error)
+
+
+class _Plan(Sampler):
+    """What is asked for, batch by batch, with its random numbers, which are drawn when a batch is handed to who reads it."""
+
+    def __init__(self, reading: _Reading, asked: Sequence[Asked]) -> None:
+        self.reading, self.asked = reading, asked
+
+    def __iter__(self) -> Iterator[tuple[Asked, Tensor | None]]:
+        for one in self.asked:
+            here = Asked(one.cut._replace(items=one.cut.items.cpu()), one.batch)
+            yield here, self.reading.numbers(here)
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+
+def _pick(reading: _Reading, asked: Sequence[Asked], workers: int, device: torch.device) -> Iterator[Tensor]:
+    return (reading.read(one, reading.numbers(one)) for one in asked)
+
+
+def _stream(reading: _Reading, asked: Sequence[Asked], workers: int, device: torch.device) -> Iterator[Tensor]:
+    loader = DataLoader(
+        reading,
+        sampler=_Plan(reading, asked),
         batch_size=None,  # each item is a whole batch
         num_workers=workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # it seeds workers that draw nothing; without one it would draw from the global state
     )
-    for pixels, problem in reading:
+    for pixels, problem in loader:
         if problem:
             raise DataError(problem)
         yield pixels.to(device, non_blocking=True)
-
-
-class _Reading(Dataset):
-    """Decoded images by tensor of positions, with what went wrong or "": an error raised in a worker would lose its one line."""
-
-    def __init__(self, images: Part) -> None:
-        self.images = images
-
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, str]:
-        try:
-            return self.images.read(indices), ""
-        except DataError as error:
-            return torch.empty(0, dtype=torch.uint8), str(error)
 
 
 class Forever:
@@ -229,13 +300,15 @@ class SearchLoaders:
 
 @dataclass(frozen=True)
 class FinalLoaders:
-    """`train`, and `val` (in order, not augmented) or None when the split keeps nothing for it; the rest as of `SearchLoaders`."""
+    """`train`, and `val` (in order, not augmented) or None when the split keeps nothing for it; the rest as of `SearchLoaders`. `sample`:
+    some of the images that train, in order, not augmented, for who looks at the data before it trains; None where they are no images."""
 
     train: Loader
     val: Loader | None
     split: Split
     about: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
+    sample: Loader | None = None
 
 
 def search_loaders(
@@ -271,9 +344,11 @@ def search_loaders(
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
     common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype, "group": group}
     learning = {"batch_size": batch_size, "shuffle": True, "drop_last": drop_last, "sampling": sampling, **common}
+    augmenting = learning | _augmenting(source, augment)
     return SearchLoaders(
-        train=Loader(images, split.train, transform=training, generator=generators[0], **learning),
-        val=Loader(images, split.val, transform=training if augment_val else plain, generator=generators[1], **learning),
+        train=Loader(images, split.train, transform=training, generator=generators[0], **augmenting),
+        val=Loader(images, split.val, transform=training if augment_val else plain, generator=generators[1],
+                   **(augmenting if augment_val else learning)),
         val_eval=_eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common),
         split=split,
         about=about,
@@ -315,10 +390,13 @@ def final_loaders(
         shuffle=True,
         drop_last=drop_last,
         sampling=sampling,
+        **_augmenting(source, augment),
         **common,
     )
+    seen = split.train[torch.linspace(0, len(split.train) - 1, min(SAMPLE, len(split.train))).long()]
+    sample = _eval_loader(images, seen, transform=plain, batch_size=eval_batch_size, **common | {"group": ALONE})  # whole in all processes
     val = _eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common) if len(split.val) else None
-    return FinalLoaders(train, val, split, about, _class_counts(source, images, split))
+    return FinalLoaders(train, val, split, about, _class_counts(source, images, split), sample)
 
 
 def test_loader(
@@ -367,6 +445,12 @@ def _eval_loader(
         dtype=dtype,
         group=group,
     )
+
+
+def _augmenting(source: Source, augment: Augment) -> dict[str, Any]:
+    """What the loader itself has to do with augmentation."""
+    side = None if augment.resized_crop is None else augment.side(*source.image_size)[0]
+    return {"alternate_flips": augment.alternate_flips, "crop": augment.resized_crop, "side": side}
 
 
 def _class_counts(source: Source, images: Part, split: Split) -> tuple[int, ...]:

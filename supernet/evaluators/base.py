@@ -43,7 +43,7 @@ class SearchEvaluator:
 
     gives: frozenset[str] = frozenset()
     shortens = False
-    shortest = 1.0
+    shortest = 0.0
     costs: Mapping[str, Known] = {}
     images_before = 0
 
@@ -103,7 +103,7 @@ class Offer(Protocol):
 
 def metrics_of(task: Task) -> frozenset[str]:
     """The names of the metrics that an evaluation by this task gives."""
-    return frozenset(task.metrics({"loss": 1.0, "accuracy": 0.0}))
+    return task.gives
 
 
 def check_share(fidelity: float, shortest: float) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from ops import make_op
 from ops.drop_path import drop_path_masks
+from ops.forms import NoPlainForm
 from ops.kernels import kernels_for
 from ops.kernels.terms import Source
 from ops.op import Normalisation, Op
+from supernet.networks.written import Block, class_name, identifier, total
 from supernet.ranges import Channels, Count, ranged
 from supernet.space import CellSpec, Mask
 from supernet.weights import Scales
@@ -188,6 +190,37 @@ class Cell(nn.Module):
             self.mixed.leave(node, read, sums, scales, active, drop, generator)
         sums.close()
         return torch.cat([states[n] for n in self.outputs], 1)
+
+    def plain(self, kind: str) -> Block:
+        """The cell in plain PyTorch, with weights of 1: a line a node. What reaches no output is left out; an op that stands on several
+        edges is one module for each. kind: of cell. Raises NoPlainForm: it is a supernet's, or an op has no plain form."""
+        if self.bypass is not None:
+            raise NoPlainForm("a cell with partial connections is a supernet's, and has no plain form")
+        spec = self.spec
+        computed = [(e, o, op) for bundle in self.mixed.bundles.values() for e, o, _, op in bundle if op.contributes]
+        needed = set(self.outputs)
+        for e, _, _ in sorted(computed, key=lambda row: -spec.edges[row[0]][1]):
+            needed |= {spec.edges[e][0]} if spec.edges[e][1] in needed else set()
+        keys, parts = edge_keys(spec), {}
+        into: dict[int, list[str]] = {node: [] for node in spec.nodes if node in needed}
+        for e, o, op in sorted(computed, key=lambda row: row[:2]):
+            source, destination = spec.edges[e]
+            if destination not in needed:
+                continue
+            attribute = identifier(f"{spec.ops[o]}_{keys[e].replace('-', '_')}")
+            attribute = attribute if attribute not in parts else f"{attribute}_{e}_{o}"
+            try:
+                parts[attribute] = op.plain()
+            except NoPlainForm as error:
+                raise NoPlainForm(f"op {spec.ops[o]!r} on edge {source} -> {destination} of cell {kind!r}: {error}") from error
+            into[destination].append(f"self.{attribute}(s{source})")
+        empty = "torch.zeros_like(s0)" if spec.stride == 1 else f"torch.zeros_like(s0[:, :, ::{spec.stride}, ::{spec.stride}])"
+        lines = [f"s{node} = {total(terms) if terms else empty}" for node, terms in into.items()]
+        states, inputs = ", ".join(f"s{node}" for node in self.outputs), [f"s{n}" for n in range(spec.num_inputs)]
+        lines.append(f"return torch.cat([{states}], 1)" if len(self.outputs) > 1 else f"return {states}")
+        about = f"{' and '.join(inputs)} are its inputs" if len(inputs) > 1 else "s0 is its input"
+        return Block(class_name(kind), f"The {identifier(kind)} cell, a line a node: {about}.", parts,
+                     inputs, lines, widths={"channels": self.mixed.channels})
 
     def _state(self, computed: Tensor | None, passed: Tensor | None, x: Tensor) -> Tensor:
         if passed is not None:

@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.activations import ACTIVATIONS
+from ops import plain
+from ops.activations import ACTIVATIONS, AS_MODULES
 from ops.depthwise import Depthwise
 from ops.drop_path import drop_path_masks
-from ops.mobile import POOLS, LayerOp, pointwise
+from ops.forms import Form, NoPlainForm, form_of, sequence, under
+from ops.mobile import PLAIN_POOLS, POOLS, LayerOp, pointwise
 from ops.op import BatchNorm, Normalisation
 from supernet.networks.measure import multiply_adds_of, parameters
+from supernet.networks.written import Block
 from supernet.space import Candidates, CellSpec
 from supernet.weights import EdgeWeights
 
@@ -98,6 +101,19 @@ class ChainNetwork(nn.Module):
             x = layer(x, own, self.drop_path_prob if self.training else 0.0, generator)
         return self.classifier(self.head(x).mean((2, 3)))
 
+    def plain(self) -> Block:
+        """The network in plain PyTorch, in evaluation: a line a layer. Raises NoPlainForm: a layer holds several choices."""
+        parts, lines = {"stem": form_of(self.stem)}, ["x = self.stem(x)"]
+        for n, layer in enumerate(self.layers):
+            try:
+                parts[f"layer{n}"] = layer.plain({kind: tuple(self.choices.of[kind][e]) for kind, e in self.edges_of[n].items()})
+            except NoPlainForm as error:
+                raise NoPlainForm(f"layer {n}: {error}") from error
+            lines.append(f"x = self.layer{n}(x)")
+        parts |= {"head": form_of(self.head), "classifier": form_of(self.classifier)}
+        lines.append("return self.classifier(self.head(x).mean((2, 3)))")
+        return Block("Network", f"A chain of {len(self.layers)} layers, global pooling and a linear classifier.", parts, ["x"], lines)
+
     def costs(self, x: Tensor) -> list[tuple[dict[str, int], LayerCosts]]:
         """Of the stem, each layer, then the head with the classifier: by kind the edge of each decision, and the costs. x: an input of the
         network, of which only the shape counts."""
@@ -137,6 +153,10 @@ class MixedLayer(nn.Module):
                 y = straight + (y - straight) * kept
             total = y if total is None else total + y
         return total
+
+    def plain(self, choices: Mapping[str, Sequence[str]]) -> Form:
+        """choices: by kind of decision, those that are held."""
+        return self.ops[only("layers", choices)].plain()
 
     def costs(self, x: Tensor, before: Mapping[str, int]) -> LayerCosts:
         """x: an input of the layer, of which only the shape counts. before: not used, the channels are always the same."""
@@ -194,6 +214,23 @@ class FactorisedLayer(nn.Module):
         h = self.hidden_mask(self._activated(total, rows), rows["expansion"])
         return self._dropout(self.norm3(self.project(h)), rows["dropout"], generator)
 
+    def plain(self, choices: Mapping[str, Sequence[str]]) -> Form:
+        """choices: by kind of decision, those that are held. Dropout of whole channels is nn.Dropout2d, which rests in evaluation."""
+        chosen = {kind: only(kind, choices) for kind in choices}
+        pools = [PLAIN_POOLS[chosen["pooling"]]] if "pooling" in chosen else []
+        kept = Form(plain.FirstChannels, {"channels": self.channels_out})
+        if not self.runs:
+            return sequence(*pools, kept)
+        activation, kernel, rate = Form(AS_MODULES[chosen["activation"]]), chosen["kernel"], int(chosen["dropout"].removeprefix("dropout_"))
+        block = sequence(form_of(self.expand), form_of(self.norm1), activation,
+                         form_of(self.depthwise[kernel]), form_of(self.norm2[kernel]), activation,
+                         form_of(self.project), form_of(self.norm3), Form(nn.Dropout2d, {"p": rate / 100}) if rate else Form(nn.Identity))
+        if not self.residual:
+            return sequence(*pools, block)
+        if self.expand.in_channels == self.channels_out:
+            return sequence(*pools, Form(plain.Residual, {"body": block}, under(body=block)))
+        return sequence(*pools, Form(plain.ResidualOfWidth, {"body": block, "channels": self.channels_out}, under(body=block)))
+
     @staticmethod
     def _activated(x: Tensor, rows: Mapping[str, Row]) -> Tensor:
         return mixed(rows["activation"], lambda name: ACTIVATIONS[name](x))
@@ -241,6 +278,13 @@ class ChannelMask(nn.Module):
             return x
         place = torch.arange(self.largest, device=x.device)
         return x * mixed(row, lambda name: (place < self.channels[name]).to(x)).view(1, -1, 1, 1)
+
+
+def only(kind: str, choices: Mapping[str, Sequence[str]]) -> str:
+    """The one choice of a decision that a final network holds. Raises NoPlainForm: there are several."""
+    if len(choices[kind]) != 1:
+        raise NoPlainForm(f"decision {kind!r} holds {', '.join(choices[kind])}: it is a supernet's, and has no plain form")
+    return choices[kind][0]
 
 
 def fitted(x: Tensor, channels: int) -> Tensor:

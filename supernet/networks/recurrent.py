@@ -7,8 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.activations import ACTIVATIONS
+from ops import plain
+from ops.activations import ACTIVATIONS, AS_MODULES
+from ops.forms import Form, NoPlainForm, under
 from ops.op import BatchNorm, Normalisation
+from supernet.networks.written import Block, class_name, total
 from supernet.ranges import Channels, Count, Fraction, ranged
 from supernet.space import CellSpec, Mask
 from supernet.weights import EdgeWeights, Weights
@@ -70,6 +73,33 @@ class RecurrentCell(nn.Module):
         table = torch.ones(mask.shape, device=self.w0.device, dtype=self.w0.dtype) if weights is None else weights.ops[edges][:, used]
         table = torch.where(mask, table, 0.0)  # what is inactive is not read
         return NodePlan(sources, functions, [column.view(-1, 1, 1) for column in table.unbind(1)], table.sum(1).view(-1, 1, 1))
+
+    def plain(self, kind: str) -> Block:
+        """The cell of one time in plain PyTorch: a line a node. Raises NoPlainForm: a node holds several activations."""
+        hidden, spec = self.w0.shape[1] // 2, self.spec
+
+        def gates(weight: Tensor, activation: str) -> Form:
+            sizes = {"inputs": len(weight), "hidden": hidden}
+            return Form(plain.Highway, sizes | {"activation": Form(AS_MODULES[activation])},
+                        under(gates={"weight": weight.detach().T.contiguous()}))
+
+        parts, lines = {"node0": gates(self.w0, "tanh")}, ["s0 = self.node0(torch.cat([x, h], 1), h)"]
+        for node, weight in zip(spec.nodes, self.w):
+            held = [(spec.edges[e][0], op) for e in spec.incoming(node) for o, op in enumerate(spec.ops)
+                    if op in ACTIVATIONS and self.present[e][o]]
+            if len(held) != 1:
+                raise NoPlainForm(f"node {node} of cell {kind!r} holds {len(held)} activations: a plain cell has one a node")
+            ((source, activation),) = held
+            parts[f"node{node}"] = gates(weight, activation)
+            lines.append(f"s{node} = self.node{node}(s{source}, s{source})")
+        for n, norm in enumerate(self.norms):
+            if type(norm) is BatchNorm:
+                parts[f"norm{n}"] = norm.plain(nn.BatchNorm1d)
+                line, _, value = lines[n].partition(" = ")
+                lines[n] = f"{line} = self.norm{n}({value})"
+        lines.append(f"return ({total([f's{n}' for n in spec.outputs])}) / {len(spec.outputs)}")
+        about = "x and h of one time, (B, inputs) and (B, hidden), to the next h: a line a node."
+        return Block(class_name(kind), about, parts, ["x", "h"], lines)
 
     def _step(self, from_x: Tensor, h: Tensor, plan: list[NodePlan | None], h_mask: Tensor | None) -> Tensor:
         c, g = (from_x + (h if h_mask is None else h * h_mask) @ self.w0[self.inputs:]).chunk(2, -1)
@@ -149,3 +179,17 @@ class RecurrentLanguageModel(nn.Module):
         locked = mask("dropout_output", batch, self.hidden)
         dropped = raw if locked is None else raw * locked
         return LanguageOutput(dropped @ self.embedding.T + self.bias, raw, dropped, raw[-1].detach())
+
+    def plain(self) -> Block:
+        """The language model in plain PyTorch, in evaluation, without dropout: tokens (T, B) and a hidden state (B, hidden) to logits
+        (T, B, vocabulary) and the next state. Raises NoPlainForm."""
+        items, hidden = self.embedding.shape
+        embedding, bias = self.embedding.detach(), self.bias.detach()
+        parts = {"embedding": Form(nn.Embedding, {"num_embeddings": items, "embedding_dim": hidden}, {"weight": embedding}),
+                 "cell": self.cell.plain(self.kind),
+                 "decoder": Form(nn.Linear, {"in_features": hidden, "out_features": items}, {"weight": embedding, "bias": bias})}
+        lines = ["outputs = []", "for x in self.embedding(tokens):", "    hidden = self.cell(x, hidden)", "    outputs.append(hidden)",
+                 "return self.decoder(torch.stack(outputs)), hidden"]
+        about = "tokens (T, B) and a hidden state (B, hidden), zeros at first, to logits (T, B, vocabulary) and the next hidden state."
+        return Block("Network", about, parts, ["tokens", "hidden"], lines, "tuple[Tensor, Tensor]",
+                     ties={"decoder.weight": "embedding.weight"})

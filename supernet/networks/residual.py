@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops import plain
 from ops.conv import relu_conv_bn
+from ops.forms import Form, form_of, held, sequence, under
 from ops.op import BatchNorm, Normalisation
 from supernet.networks.cell import Cell
 from supernet.networks.recompute import recomputed
+from supernet.networks.written import Block
 from supernet.ranges import Channels, Count, Layers, ranged
 from supernet.space import CellSpec, Mask
 from supernet.weights import EdgeWeights, Scales
@@ -28,6 +31,12 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # ceil_mode matters for odd sides only, which the benchmark does not have: both branches then give ceil(side / 2)
         return self.second(self.first(x)) + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True))
+
+    def plain(self) -> Form:
+        first, second = self.first, self.second
+        parts = {"conv1": held(first.body), "norm1": first.norm.plain(), "conv2": held(second.body), "norm2": second.norm.plain()}
+        return Form(plain.HalvingBlock, {"channels_in": self.shortcut.in_channels, "channels_out": self.shortcut.out_channels},
+                    under(**parts, shortcut=held(self.shortcut)))
 
 
 @ranged
@@ -75,6 +84,20 @@ class ResidualCellNetwork(nn.Module):
                 if end == n + 1:
                     x = reduction(x)
         return self.classifier(F.relu(self.last(x)).mean((2, 3)))
+
+    def plain(self) -> Block:
+        """The network in plain PyTorch, in evaluation: a line a cell. Raises NoPlainForm."""
+        parts, lines = {"stem": form_of(self.stem)}, ["x = self.stem(x)"]
+        for n, (kind, cell) in enumerate(zip(self.kinds, self.cells)):
+            parts[f"cell{n}"] = cell.plain(kind)
+            lines.append(f"x = self.cell{n}(x)")
+            for k, (end, reduction) in enumerate(zip(self.ends, self.reductions)):
+                if end == n + 1:
+                    parts[f"reduction{k}"] = reduction.plain()
+                    lines.append(f"x = self.reduction{k}(x)")
+        parts |= {"last": sequence(self.last.plain(), Form(nn.ReLU)), "classifier": form_of(self.classifier)}
+        lines.append("return self.classifier(self.last(x).mean((2, 3)))")
+        return Block("Network", f"{len(self.cells)} cells in three stages, global pooling and a linear classifier.", parts, ["x"], lines)
 
     def _cell(self, n: int, scales: Scales | None, active: Mask | None, drop_path_prob: float, generator: torch.Generator | None,
               x: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.activations import ACTIVATIONS
+from ops.activations import ACTIVATIONS, AS_MODULES
+from ops.forms import Form, form_of, sequence
 from ops.op import Normalisation
 from ops.traits import OpTraits
+from supernet.networks.written import Block
 from supernet.weights import EdgeWeights
 
 CONV = re.compile(r"conv_(?P<kernel>\d+)x\d+_(?P<filters>\d+)_(?P<activation>\w+)")
@@ -21,6 +23,7 @@ POOL = re.compile(r"(?P<how>max|avg)_pool_(?P<size>\d+)x\d+")
 DROPOUT = re.compile(r"dropout_(?P<percent>\d+)")
 FC = re.compile(r"fc_(?P<units>\d+)")
 POOLS: dict[str, Callable[..., Tensor]] = {"max": F.max_pool2d, "avg": F.avg_pool2d}
+PLAIN_POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 TRAITS = {CONV: OpTraits("conv"), POOL: OpTraits("pool", parameter_free=True), DROPOUT: OpTraits("other", parameter_free=True),
           FC: OpTraits("conv"), re.compile("nothing"): OpTraits("skip", parameter_free=True, is_skip=True)}
 
@@ -102,6 +105,19 @@ class SequentialNetwork(nn.Module):
             x = layer(x, generator)
         return self.classifier(x)
 
+    def plain(self) -> Block:
+        """The network in plain PyTorch, in evaluation: a line a layer."""
+        parts: dict[str, Form | Block] = {}
+        lines: list[str] = []
+        for part, layers, flat in (("features", self.features, False), ("head", self.head, True)):
+            lines += ["x = x.flatten(1)"] if flat else []
+            for n, layer in enumerate(layers):
+                parts[f"{part}{n}"] = layer.plain(flat)
+                lines.append(f"x = self.{part}{n}(x)")
+        parts["classifier"] = form_of(self.classifier)
+        return Block("Network", "A chain of layers, the image flattened in between, and a linear classifier.", parts, ["x"],
+                     [*lines, "return self.classifier(x)"])
+
 
 def _module(layer: Layer, norm: Normalisation) -> nn.Module:
     if conv := CONV.fullmatch(layer.op):
@@ -124,6 +140,10 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         return ACTIVATIONS[self.activation](self.norm(self.conv(x)))
 
+    def plain(self, flat: bool) -> Form:
+        """flat: whether it reads what is flattened."""
+        return sequence(form_of(self.conv), form_of(self.norm), Form(AS_MODULES[self.activation]))
+
 
 class Pool(nn.Module):
     """The largest, or the mean, of windows that stand side by side."""
@@ -135,6 +155,9 @@ class Pool(nn.Module):
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         return POOLS[self.how](x, self.size)
 
+    def plain(self, flat: bool) -> Form:
+        return Form(PLAIN_POOLS[self.how], {"kernel_size": self.size})
+
 
 class FullyConnected(nn.Module):
     def __init__(self, features_in: int, features_out: int):
@@ -143,6 +166,9 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         return F.relu(self.linear(x))
+
+    def plain(self, flat: bool) -> Form:
+        return sequence(form_of(self.linear), Form(nn.ReLU))
 
 
 class Dropout(nn.Module):
@@ -161,3 +187,6 @@ class Dropout(nn.Module):
         drawn = torch.rand(x.shape[:2], generator=generator, device=x.device, dtype=x.dtype)
         kept = (drawn >= self.rate).to(x) / (1 - self.rate)
         return x * kept.view(*kept.shape, *[1] * (x.dim() - 2))
+
+    def plain(self, flat: bool) -> Form:
+        return Form(nn.Dropout if flat else nn.Dropout2d, {"p": self.rate})

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.conv import factorised_reduce, relu_conv_bn
+from ops.forms import Form, form_of, sequence
 from ops.op import BatchNorm, Normalisation
 from supernet.networks.cell import Cell
 from supernet.networks.recompute import recomputed
+from supernet.networks.written import Block
 from supernet.ranges import Channels, Count, ranged
 from supernet.space import Candidates, CellSpec, Mask
 from supernet.weights import EdgeWeights, Scales
@@ -34,6 +36,10 @@ class SmallStem(nn.Module):
         x = self.norm(self.conv(x))
         return x, x
 
+    def plain(self) -> tuple[dict[str, Form], list[str]]:
+        """Parts, and lines that make y0 and y1 of x."""
+        return {"stem": sequence(form_of(self.conv), form_of(self.norm))}, ["y0 = y1 = self.stem(x)"]
+
 
 class LargeStem(nn.Module):
     """Three 3x3 convolutions of stride 2; the first cell reads the results after two and after three (DARTS on ImageNet)."""
@@ -52,6 +58,11 @@ class LargeStem(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.first(x)
         return x, self.second(x)
+
+    def plain(self) -> tuple[dict[str, Form], list[str]]:
+        """As `SmallStem.plain`."""
+        return ({"stem_first": form_of(self.first), "stem_second": form_of(self.second)},
+                ["y0 = self.stem_first(x)", "y1 = self.stem_second(y0)"])
 
 
 STEMS = {"small": SmallStem, "large": LargeStem}
@@ -153,6 +164,21 @@ class CellNetwork(nn.Module):
         if extra is None:
             raise ValueError("the network was built without an auxiliary head")
         return logits, extra
+
+    def plain(self) -> Block:
+        """The network in plain PyTorch, in evaluation and without the auxiliary head: a line a cell. Raises NoPlainForm."""
+        parts, lines = self.stem.plain()
+        for n, (kind, cell, (first, second)) in enumerate(zip(self.kinds, self.cells, self.inputs)):
+            parts |= {f"cell{n}_input0": first.plain(), f"cell{n}_input1": second.plain(), f"cell{n}": cell.plain(kind)}
+            lines.append(f"y{n + 2} = self.cell{n}(self.cell{n}_input0(y{n}), self.cell{n}_input1(y{n + 1}))")
+        last = f"y{len(self.kinds) + 1}"
+        if self.last_norm is not None:
+            parts["last"] = sequence(self.last_norm.plain(), Form(nn.ReLU))
+            last = f"self.last({last})"
+        parts["classifier"] = form_of(self.classifier)
+        lines.append(f"return self.classifier({last}.mean((2, 3)))")
+        about = f"{len(self.kinds)} cells, each of which reads the outputs of the two before it; global pooling and a linear classifier."
+        return Block("Network", about, parts, ["x"], lines)
 
     def _cell(self, layer: int, scales: Scales | None, active: Mask | None, drop_path_prob: float, generator: torch.Generator | None,
               before_last: Tensor, last: Tensor) -> Tensor:

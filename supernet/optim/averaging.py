@@ -7,10 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from supernet.ranges import Count, ranged
+from supernet.ranges import Count, Fraction, ranged
 
 
 class Average(Protocol):
+    """`w`: what is averaged, always the same tensors: the weights, and statistics that are as much theirs as the network's."""
+
+    name: str  # in words, of what is tested and kept
+
     def after_step(self, w: Sequence[Tensor]) -> None: ...
     def after_epoch(self, val_loss: float | None) -> None: ...
     def evaluated(self, w: Sequence[Tensor]) -> Any: ...  # a context within which `w` hold what is evaluated
@@ -20,6 +24,8 @@ class Average(Protocol):
 
 class NoAverage:
     """The last weights."""
+
+    name = "the last weights"
 
     def after_step(self, w: Sequence[Tensor]) -> None:
         pass
@@ -45,6 +51,7 @@ class NonMonotonicAverage:
     """
 
     def __init__(self, *, epochs: Count = 5):
+        self.name = f"the mean of the weights since the validation loss stopped falling for {epochs} epochs"
         self.epochs, self.losses, self.mean, self.steps = epochs, [], [], 0
         self.started = False
 
@@ -69,17 +76,8 @@ class NonMonotonicAverage:
 
     @contextmanager
     def evaluated(self, w: Sequence[Tensor]) -> Iterator[None]:
-        if not self.mean:
+        with _holding(w, self.mean):
             yield
-            return
-        kept = [p.detach().clone() for p in w]
-        try:
-            with torch.no_grad():
-                torch._foreach_copy_(list(w), self.mean)
-            yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(list(w), kept)
 
     def state_dict(self) -> dict[str, Any]:
         return {"losses": list(self.losses), "mean": [m.clone() for m in self.mean], "steps": self.steps, "started": self.started}
@@ -87,3 +85,53 @@ class NonMonotonicAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.losses, self.steps, self.started = list(state["losses"]), state["steps"], state["started"]
         self.mean = list(state["mean"])
+
+
+@ranged
+class ExponentialAverage:
+    """After each step `mean <- d mean + (1 - d) w` with d = min(decay, (1 + n) / (10 + n)), n steps done, so that the first weights are
+    soon forgotten (Polyak & Juditsky 1992 with the decay of TensorFlow's moving average; as in EfficientNet and timm)."""
+
+    def __init__(self, *, decay: Fraction = 0.999):
+        self.name = f"the exponential moving average of the weights, decay {decay:g}"
+        self.decay, self.mean, self.steps = decay, [], 0
+
+    def after_step(self, w: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            if not self.mean:
+                self.mean = [p.detach().clone() for p in w]
+            else:
+                self.mean = [m.to(p.device) for m, p in zip(self.mean, w, strict=True)]  # checkpoints are read on the CPU
+                kept = min(self.decay, (1 + self.steps) / (10 + self.steps))
+                torch._foreach_lerp_(self.mean, [p.detach() for p in w], 1 - kept)
+        self.steps += 1
+
+    def after_epoch(self, val_loss: float | None) -> None:
+        pass
+
+    @contextmanager
+    def evaluated(self, w: Sequence[Tensor]) -> Iterator[None]:
+        with _holding(w, self.mean):
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": [m.clone() for m in self.mean], "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.mean, self.steps = list(state["mean"]), state["steps"]
+
+
+@contextmanager
+def _holding(w: Sequence[Tensor], mean: Sequence[Tensor]) -> Iterator[None]:
+    """Within, `w` hold `mean`; where there is none yet, they stay."""
+    if not mean:
+        yield
+        return
+    kept = [p.detach().clone() for p in w]
+    try:
+        with torch.no_grad():
+            torch._foreach_copy_(list(w), list(mean))
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(w), kept)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from supernet.ranges import Count, Fraction, NonNegative, Positive, Share, Whole, ranged
+from supernet.ranges import Count, Fraction, NonNegative, Portion, Positive, Share, Whole, ranged
 
 
 class Schedule(Protocol):
@@ -86,6 +86,81 @@ class Linear:
 
     def __call__(self, start: float, epoch: float, epochs: int) -> float:
         return start + (self.minimum - start) * epoch / epochs
+
+
+@ranged
+@dataclass(frozen=True)
+class CosineAfterRise:
+    """A straight line from `begin` times `start` up to `start` over the first `share` of the epochs, then half a cosine down to `minimum`
+    over the rest. For rates that are set at every step: a whole epoch at `begin` would be long (`lr_every=step`)."""
+
+    share: Portion = 0.05
+    begin: Share = 0.01
+    minimum: NonNegative = 0.0
+
+    def __call__(self, start: float, epoch: float, epochs: int) -> float:
+        rise = self.share * epochs
+        if epoch < rise:
+            return start * (self.begin + (1 - self.begin) * epoch / rise)
+        return Cosine(self.minimum)(start, epoch - rise, epochs - rise)
+
+
+@ranged
+@dataclass(frozen=True)
+class Triangle:
+    """A straight line from `begin` times `start` up to `start` over the first `share` of the epochs, then one down to `end` times it: the
+    schedule of short trainings (Smith & Topin 2018; airbench on CIFAR-10: 0.2, 0.23, 0.07)."""
+
+    share: Portion = 0.23
+    begin: Share = 0.2
+    end: Share = 0.07
+
+    def __call__(self, start: float, epoch: float, epochs: int) -> float:
+        rise = self.share * epochs
+        if epoch < rise:
+            return start * (self.begin + (1 - self.begin) * epoch / rise)
+        return start * (1 + (self.end - 1) * (epoch - rise) / (epochs - rise))
+
+
+@ranged
+@dataclass(frozen=True)
+class Step:
+    """`start * gamma ** (epoch // every)` (DARTS on ImageNet: 0.97 at every epoch)."""
+
+    gamma: Share = 0.97
+    every: Count = 1
+
+    def __call__(self, start: float, epoch: float, epochs: int) -> float:
+        return start * self.gamma ** (epoch // self.every)
+
+
+@ranged
+@dataclass(frozen=True)
+class LinearWithTail:
+    """PC-DARTS on ImageNet [official code, train_imagenet.py, adjust_lr]: a straight line that would reach 0 `tail` epochs before the end;
+    the last `tail` epochs go down from one step of that line to 0. Trainings of at most `tail` epochs are one straight line."""
+
+    tail: Count = 5
+
+    def __call__(self, start: float, epoch: float, epochs: int) -> float:
+        if epochs <= self.tail:
+            return Linear()(start, epoch, epochs)
+        if epochs - epoch > self.tail:
+            return start * (epochs - self.tail - epoch) / (epochs - self.tail)
+        return start * (epochs - epoch) / ((epochs - self.tail) * self.tail)
+
+
+@ranged
+@dataclass(frozen=True)
+class Rising:
+    """A schedule whose first `warm_up_epochs` are scaled: 1/n, 2/n, ... of what it says in each (PC-DARTS on ImageNet: 5, with batches of
+    more than 256 images [official code])."""
+
+    schedule: Schedule
+    warm_up_epochs: Whole = 5
+
+    def __call__(self, start: float, epoch: float, epochs: int) -> float:
+        return self.schedule(start, epoch, epochs) * min(1.0, (math.floor(epoch) + 1) / max(1, self.warm_up_epochs))
 
 
 @ranged

@@ -22,10 +22,11 @@ Stats = dict[str, Tensor]
 
 
 class Cut(NamedTuple):
-    """The part of a batch's items that is one process's. own: how many of them count, 0 where a batch has fewer items than there are
-    processes and its first one stands in, so that all take the same operations; total: items of the whole batch."""
+    """The part of a batch's items that is one process's. begin: where in the batch; own: how many of them count, 0 where a batch has fewer
+    items than there are processes and its first one stands in, so that all take the same operations; total: items of the whole batch."""
 
     items: Tensor
+    begin: int
     own: int
     total: int
 
@@ -171,7 +172,7 @@ class Alone(Group):
     rank, size, shares, each, traffic = 0, 1, False, "", (0, 0)
 
     def cut(self, items: Tensor) -> Cut:
-        return Cut(items, len(items), len(items))
+        return Cut(items, 0, len(items), len(items))
 
     def least(self, items: int) -> int:
         return items

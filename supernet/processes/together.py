@@ -61,7 +61,7 @@ class Together(Group):
         base, rest = divmod(len(items), self.size)
         begin = self.rank * base + min(self.rank, rest)
         own = base + (self.rank < rest)
-        return Cut(items[begin: begin + own] if own else items[:1], own, len(items))
+        return Cut(items[begin: begin + own], begin, own, len(items)) if own else Cut(items[:1], 0, 0, len(items))
 
     def least(self, items: int) -> int:
         return max(1, items // self.size)

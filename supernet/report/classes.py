@@ -15,6 +15,7 @@ MAX_DRAWN = 200     # classes: of a larger matrix only the commonest mistakes ar
 MAX_MISTAKES = 20
 LEVELS = 8          # shades
 RIGHT, WRONG = "#1f5fa8", "#c05a00"
+INK = "currentColor"  # of the page, light or dark
 MAX_NAME = 18       # characters of a class's name beside a matrix
 
 
@@ -50,7 +51,7 @@ def confusion_svg(confusion: np.ndarray, names: Sequence[str]) -> str:
     room = int(0.62 * font * max(map(len, shown))) + 26  # for names, beside and above
     side = cell * classes
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{room + side + 40}" height="{room + side + 6}" '
-           f'viewBox="0 0 {room + side + 40} {room + side + 6}" font-family="system-ui, sans-serif" font-size="{font}" fill="#1c2024">',
+           f'viewBox="0 0 {room + side + 40} {room + side + 6}" font-family="system-ui, sans-serif" font-size="{font}" fill="{INK}">',
            f'<rect x="{room}" y="{room}" width="{side}" height="{side}" fill="none" stroke="#c9ced4"/>']
     level = np.ceil(LEVELS * np.sqrt(confusion / np.maximum(1, confusion.sum(1, keepdims=True)))).astype(int)
     right = np.eye(classes, dtype=bool)
@@ -61,7 +62,7 @@ def confusion_svg(confusion: np.ndarray, names: Sequence[str]) -> str:
                 out.append(f'<path fill="{colour}" fill-opacity="{shade / LEVELS:g}" d="{path}"/>')
     if numbered:
         for i, j in zip(*np.nonzero(confusion)):
-            ink = "#ffffff" if level[i, j] > 0.6 * LEVELS else "#1c2024"
+            ink = "#ffffff" if level[i, j] > 0.6 * LEVELS else INK
             out.append(f'<text x="{room + (j + 0.5) * cell:g}" y="{room + (i + 0.5) * cell + 4:g}" text-anchor="middle" fill="{ink}">'
                        f"{confusion[i, j]}</text>")
     for n in range(0, classes, step):

@@ -1,5 +1,6 @@
 """How ops, nodes and edges are written and coloured in every figure. No matplotlib."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,3 +94,15 @@ def edge_labels(edges: Sequence[tuple[int, int]], num_inputs: int | None = None,
     first = min((d for _, d in edges), default=0) if num_inputs is None else num_inputs
     naming = NAMINGS.get(kind, Naming())
     return [f"{naming.name(s, first)} → {naming.name(d, first)}" for s, d in edges]
+
+
+LOW = dict(zip("0123456789+-=kth", "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089\u208a\u208b\u208c\u2096\u209c\u2095"))
+_LOW = re.compile(r"_(?:\{([^{}]*)\}|(\w))")
+
+
+def lowered(text: str) -> str:
+    """Mathtext of node names as plain text: `c_{k-2} → 0` with low letters of Unicode; what Unicode has no low letters for stays."""
+    def low(match: re.Match) -> str:
+        inner = match[1] if match[1] is not None else match[2]
+        return "".join(LOW[c] for c in inner) if all(c in LOW for c in inner) else match[0]
+    return _LOW.sub(low, text)

@@ -135,3 +135,8 @@ def edge_tables(space: Space) -> dict[str, Any]:
     for kind, spec in space.cells.items():
         tables[f"edges.{kind}"], tables[f"ops.{kind}"] = np.array(spec.edges), np.array(spec.ops)
     return tables
+
+
+def edge_names(space: Space) -> dict[str, Any]:
+    """The same as plain values, for a checkpoint: whoever reads the alphas of a search that goes on need not build its space."""
+    return {kind: {"edges": [list(edge) for edge in spec.edges], "ops": list(spec.ops)} for kind, spec in space.cells.items()}

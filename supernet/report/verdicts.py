@@ -168,12 +168,11 @@ class Tables:
             if own:
                 svg = with_ids(strips_svg(own, set(self.baselines.values())), f"c{n}")
                 drawn = page.figure(svg, f"{column.title} by method", wide=True)
-            html.append(page.section(column.title, drawn + page.table(rows, head=head)))
+            html.append(page.section(column.title, drawn + f'<div class="plain">{page.table(rows, head=head)}</div>'))
         html.append(page.section("How to read it", "".join(map(page.paragraph, self._ended(self.notes)))))
         if sources := self._sources():
             html.append(page.section("Sources of the published numbers", "".join(map(page.paragraph, sources))))
-        # the third cell of a report's tables is prose, of these a number
-        return page.page(self.title, html).replace("td:nth-child(3) { min-width: 420px; }", "td { white-space: nowrap; }")
+        return page.page(self.title, html)
 
 
 def write_tables(output: Path, tables: Tables) -> list[Path]:

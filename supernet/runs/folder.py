@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from supernet.errors import Mendable
-from supernet.files import read_bytes, read_text, write_whole, yaml_text
+from supernet.files import read_bytes, read_text, write_whole, yaml_loader, yaml_text
 from supernet.genotype import short
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
@@ -37,7 +37,7 @@ class RunFolderError(Mendable, RuntimeError):
 def plain_options(path: Path) -> dict[str, Any]:
     """A run's config.yaml as dicts and lists: nothing in it is built or resolved. Raises RunFolderError."""
     try:
-        found = yaml.safe_load(yaml_text(path, MAX_OPTIONS_BYTES))
+        found = yaml.load(yaml_text(path, MAX_OPTIONS_BYTES), yaml_loader())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         why = getattr(error, "strerror", None) or error
         raise RunFolderError(f"{path}: cannot read the run's options ({' '.join(str(why).split())[:150]})") from error
@@ -183,12 +183,15 @@ class RunFolder:
     def is_locked(self) -> bool:
         """Whether a live process holds the lock (also when it is this one)."""
         try:
-            with open(self._lock, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
+            descriptor = os.open(self._lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a stranger's may be a pipe
         except FileNotFoundError:
             return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
         except BlockingIOError:
             return True
+        finally:
+            os.close(descriptor)
         return False
 
 

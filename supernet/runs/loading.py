@@ -86,6 +86,9 @@ def _search(folder: RunFolder, space: Space | None, device: torch.device) -> Loa
     state, path, skipped = checkpoint.load(folder.checkpoints)
     about, parts = state.get("about"), state.get("parts")
     if not isinstance(parts, dict) or not isinstance(about, dict) or not {"network", "data", "mean"} <= set(about):
+        if isinstance(parts, dict) and "net" not in parts:
+            raise LoadError(f"{folder.path}: that search had no supernet, so there is no network to load: its architecture is in "
+                            f"{folder.genotype.name}, which train_final.py trains")
         if isinstance(parts, dict) and "relaxation" not in parts:
             raise LoadError(f"{folder.path}: that training has not finished: weights.pt is written at its end (resume={folder.path})")
         raise LoadError(f"{path}: does not say which network it is of, so an earlier version wrote it: search again")

@@ -204,6 +204,9 @@ class Run:
         sync = trial.wall_s > 0.01 or now - self._synced_at > 1
         self.trials.append(trial.to_json(), sync=sync, chained=True)
         self._trials, self._synced_at = self._trials + 1, now if sync else self._synced_at
+        if sync and trial.refused is None:
+            record = {"number": trial.number, "score": trial.scores[0], **trial.metrics}
+            self.tracker.log(self.position.step + self._trials, {f"trial/{name}": value for name, value in record.items()})
         if self.interrupt.signal is not None:
             self.save()
             raise Interrupted
@@ -220,7 +223,7 @@ class Run:
         folder = self.folder
         plain = {name: value for name, value in values.items() if type(value) in (bool, int, float, str)}
         if folder.cell_png.exists():
-            self.tracker.image(self.position.step, "cell", lambda: folder.cell_png)
+            self.tracker.image(self.position.step + self._trials, "cell", lambda: folder.cell_png)
         self.tracker.results(plain | {"found": genotype.digest})
         for kind, paths in (("genotype", (folder.genotype, folder.genotype_text, folder.cell_svg, folder.cell_png)),
                             ("report", (folder.report,))):

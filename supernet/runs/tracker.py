@@ -93,6 +93,8 @@ class WandbTracker:
         self._warned = False
         with self._never_raising():
             run.define_metric("epoch")
+            run.define_metric("trial/number")
+            run.define_metric("trial/*", step_metric="trial/number")
             run.define_metric("*", step_metric="epoch")  # runs of other batch sizes lie side by side; the step stays what orders records
 
     def log(self, step: int, record: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@
     data          class_names, mean, std, image_size, ... (`Data.facts`)
     genotype      as in genotype.json
     config_hash   the digest of the run's options, as in run.json
+    weights       which they are, in words: the last ones, or an average; files of earlier versions do not say
     state_dict    the weights by name: `net.load_state_dict(torch.load(FILE, weights_only=True)["state_dict"])`
     sha256        of all the above: `torch.load` checks nothing
 """
@@ -54,10 +55,11 @@ def search_description(net: nn.Module, data: Data, mean: EdgeWeights) -> dict[st
         for kind, w in mean.items()}}
 
 
-def save_weights(path: Path, net: nn.Module, data: Data, genotype: Genotype, config_hash: str) -> None:
-    """Writes the weights of a final network, whole or not at all. Raises OSError."""
+def save_weights(path: Path, net: nn.Module, data: Data, genotype: Genotype, config_hash: str, *,
+                 which: str = "the last weights") -> None:
+    """Writes the weights of a final network, whole or not at all. which: of the training, in words. Raises OSError."""
     state = {"format": FORMAT, **description(net, data), "genotype": _plain(genotype.to_json()), "config_hash": config_hash,
-             "state_dict": {name: value.detach().cpu() for name, value in net.state_dict().items()}}
+             "weights": which, "state_dict": {name: value.detach().cpu() for name, value in net.state_dict().items()}}
     save_file(path, state | {"sha256": _digest(state)})
 
 

@@ -52,6 +52,21 @@ def read_table(path: str | Path, space: Space) -> Table:
         return _own(path, first, rest, space, files) if first.startswith("#") else _nasbench201(path, text, space, files)
 
 
+def space_named_in(path: Path) -> tuple[str, dict[str, Any] | None]:
+    """The space that a file is a table of, and its arguments where it says them. Raises TableError: it is no table."""
+    with _reading(path):
+        text = _text(path, {})
+        if text.startswith("{"):
+            return "nasbench_macro", None
+        first = text.partition("\n")[0]
+        if not first.startswith("#"):
+            if not {"index", "arch"} <= set(first.split(",")):
+                raise ValueError("a header with index and arch, or a first line that begins with # is expected")
+            return "nasbench201", None
+        about = json.loads(first.removeprefix("#"))
+        return str(about["space"]), dict(about["arguments"])
+
+
 def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping[str, Sequence[float]],
                 datasets: Mapping[str, Columns]) -> None:
     """Writes a table of our own, whole or not at all, the same bytes for the same values. Floats keep all their digits."""

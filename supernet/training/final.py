@@ -1,9 +1,10 @@
 """The loop that trains a final network. It moves parts and tells a `Recorder`; it prints nothing itself."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,6 +48,9 @@ class FinalLoop:
     average: Average = field(default_factory=NoAverage)
     descend: Descent = descend  # how the weights take their step
     group: Group = ALONE
+    more: Mapping[str, Stateful] = field(default_factory=dict)  # what else a checkpoint holds
+    notes: Sequence[str] = ()  # what it begins with, lines for people
+    lr_every_step: bool = False  # the learning rate moves within an epoch too
 
     def __post_init__(self) -> None:
         self.norms = batch_norms(self.net)
@@ -54,9 +58,18 @@ class FinalLoop:
     def stateful(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
         return {"net": self.net, "optimizer": self.optimizer, "generators": self.generators, "train": self.train,
-                "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position}
+                "streams": self.streams, "average": self.average, "totals": self.totals, "position": self.position, **self.more}
 
-    def rate(self, epoch: int, epochs: int) -> float:
+    @cached_property
+    def averaged(self) -> list[Tensor]:
+        """What `average` is of: the weights, and the running statistics, which belong to them."""
+        return [*self.net.parameters(), *(buffer for buffer in self.net.buffers() if buffer.is_floating_point())]
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """Within, the network holds what is evaluated and kept."""
+        return self.average.evaluated(self.averaged)
+
+    def rate(self, epoch: float, epochs: int) -> float:
         """The learning rate of an epoch."""
         return self.schedule(self.lr, epoch + self.shift, epochs)
 
@@ -82,9 +95,10 @@ class FinalLoop:
         w = list(self.net.parameters())
         self.group.mean_([p.grad for p in w if p.grad is not None])
         self.descend(self.optimizer, w, self.clip_norm)
-        self.average.after_step(w)
+        stats = self.group.settle(stats, batch, lambda: running_statistics(self.norms))
+        self.average.after_step(self.averaged)
         self.streams.states["train"] = found.state
-        return self.group.settle(stats, batch, lambda: running_statistics(self.norms))
+        return stats
 
 
 def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder, *, until: int | None = None,
@@ -105,7 +119,8 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder, *, until: int | 
         done = position.step - epoch * steps
         items = 0
         for batch in loop.train:
-            set_lr(loop.optimizer, lr * loop.task.lr_factor(batch))
+            own = loop.rate(epoch + done / steps, epochs) if loop.lr_every_step else lr
+            set_lr(loop.optimizer, own * loop.task.lr_factor(batch))
             loop.totals.add(loop.step(batch))
             position.step, done, items = position.step + 1, done + 1, items + loop.group.items(batch)
             if done < steps:
@@ -116,7 +131,7 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder, *, until: int | 
         record |= {f"train_{k}": v for k, v in loop.task.metrics(loop.totals.means()).items()}
         for name, batches in (("val", loop.val), ("test", loop.test)):
             if batches is not None:
-                with loop.average.evaluated(list(loop.net.parameters())):
+                with loop.evaluated():
                     means = loop.evaluate(batches)
                 loop.guard.check(f"{name} loss", means["loss"])
                 record |= {f"{name}_{key}": value for key, value in means.items()}

@@ -1,0 +1,1 @@
+"""A final network that leaves: plain PyTorch, and what other programs read."""

@@ -1,0 +1,9 @@
+"""The options of a run: all of them, and those that its command line named."""
+
+from supernet.report import page
+from supernet.report.document import Drawn
+from supernet.report.run_files import RunFiles
+
+
+def shown(run: RunFiles) -> Drawn:
+    return Drawn(page.preformatted(run.text("config.yaml")))
