@@ -3,12 +3,18 @@
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from supernet.app.many import refuse_for_many
+from supernet.errors import UsageError
+from supernet.processes.group import ALONE
 from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder
+from supernet.tasks.classification import Classification
 from tests.helpers import Ended, Process, start, until
 from tests.runs import assert_same, finished, folders, outcome
 
@@ -114,6 +120,21 @@ def test_what_cannot_be_done_by_many_is_said_once_before_any_work(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+OPTIONS = {"compile": "none", "graph_augmentation": False, "checkpoint_cells": False, "synchronised_norms": False, "backend": "auto",
+           "teacher": None, "task": {"class_weights": None}}
+
+
+@pytest.mark.parametrize("options, what", [
+    ({"compile": "inductor"}, "compile=inductor"), ({"graph_augmentation": True}, "graph_augmentation=true"),
+    ({"checkpoint_cells": True, "synchronised_norms": True}, "checkpoint_cells=true with synchronised_norms=true"),
+    ({"teacher": "runs/a", "task": {"class_weights": "balanced"}}, "task.class_weights with a teacher")])
+def test_what_has_no_meaning_over_processes_is_refused_for_several_alone(options, what):
+    cfg, task = OmegaConf.create(OPTIONS | options), Classification()
+    refuse_for_many(cfg, ALONE, task)
+    with pytest.raises(UsageError, match=f"^{what} works in one process, got 2: start it without torchrun, or leave it out$"):
+        refuse_for_many(cfg, SimpleNamespace(size=2), task)
+
+
 def test_an_error_of_one_process_alone_is_said_by_it_and_ends_both_before_a_folder_is_made(tmp_path):
     (tmp_path / "mine.py").write_text("import os\n\nfrom supernet.spaces import darts\n\n\ndef make():\n    if os.environ['RANK'] == '1':\n"
                                       "        raise ValueError('this machine lacks the space')\n    return darts.make(nodes=1)\n")
@@ -137,6 +158,7 @@ def test_monitors_that_send_back_and_selections_that_fine_tune_decide_the_same_i
     assert "back to what was learned until epoch" in ended[0].err and "decision 1 of" in ended[0].err and "cost, latency" in ended[0].out
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_memory_and_traffic_of_each(tmp_path):
     ended = both("train_search", *SEARCH, "dry_run=true", cwd=tmp_path)
     assert [e.code for e in ended] == [0, 0], ended[0].err
@@ -158,3 +180,25 @@ def test_a_final_training_by_two_goes_on_to_the_same_bits_and_is_tested_once(unb
     one, two = finished(wholes), finished(broken)
     assert_same(outcome(two), outcome(one))
     assert one.predictions.read_bytes() == two.predictions.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["modern", "fast"])
+def test_the_recipes_train_a_pupil_by_two_and_go_on_to_the_same_bits(recipe, tmp_path):
+    """Mixing, averages, whitening, alternating flips, a teacher and a warm start: what they hold is compared after every epoch."""
+    options = ("genotype=darts_v2", "split.max_train=44", "layers=3", "channels=4", "batch_size=12", "epochs=2", f"recipe={recipe}",
+               f"dataset.augment.flip={str(recipe == 'fast').lower()}")
+    wholes, broken = tmp_path / "whole", tmp_path / "broken"
+    ended = start("train_final", *options, "epochs=1", "name=teacher", cwd=tmp_path, report=False).wait()
+    assert ended.code == 0, ended.err
+    taught = (f"teacher={finished(tmp_path).path}", f"init={finished(tmp_path).path}")
+    for where in (wholes, broken):
+        where.mkdir()
+    ended = both("train_final", *options, *taught, cwd=wholes)
+    assert [e.code for e in ended] == [0, 0], ended[0].err + ended[1].err
+    assert "teacher: " in ended[0].err and "init: " in ended[0].err and ended[1].err == ""
+    first, second = at_work("train_final", *options, *taught, cwd=broken)
+    second.send(signal.SIGKILL)
+    assert first.wait().code == 2
+    assert [e.code for e in both("train_final", *options, *taught, "resume=auto", cwd=broken)] == [0, 0]
+    assert_same(outcome(finished(broken)), outcome(finished(wholes)))

@@ -16,11 +16,9 @@ HERE = Path(__file__).parent
 TOLERANCE = {"layer_alignment": 1e-4}
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """What each of two processes found, started once for all cases."""
-    folder = tmp_path_factory.mktemp("ranks")
-    started = [subprocess.Popen([sys.executable, str(HERE / "ranks.py"), str(folder), str(rank)], stderr=subprocess.PIPE, text=True)
+def found_by_two(folder, *words):
+    """What each of two processes found, started once for many cases."""
+    started = [subprocess.Popen([sys.executable, str(HERE / "ranks.py"), str(folder), str(rank), *words], stderr=subprocess.PIPE, text=True)
                for rank in range(ranks.SIZE)]
     try:
         said = [process.communicate(timeout=500)[1] for process in started]
@@ -29,6 +27,26 @@ def both(tmp_path_factory):
             process.kill()
     assert [process.returncode for process in started] == [0] * ranks.SIZE, "\n".join(said)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks.SIZE)]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return found_by_two(tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture(scope="module")
+def rest(tmp_path_factory):
+    return found_by_two(tmp_path_factory.mktemp("rest"), "rest")
+
+
+@pytest.fixture
+def of_case(case, request):
+    """What the two found of a case; those beside the heart of it are for the slow tests."""
+    return [found[case] for found in request.getfixturevalue("both" if case in ranks.HEART else "rest")]
+
+
+def cases(*groups):
+    return [case if case in ranks.HEART else pytest.param(case, marks=pytest.mark.slow) for group in groups for case in group]
 
 
 def numbers(value, at=""):
@@ -48,9 +66,9 @@ def numbers(value, at=""):
         yield at, torch.tensor(float(value), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", ranks.EXACT)
-def test_two_processes_with_half_a_batch_each_take_the_steps_of_one_with_the_whole(both, case):
-    one, two = dict(numbers(ranks.EXACT[case](ALONE))), dict(numbers(both[0][case]))
+@pytest.mark.parametrize("case", cases(ranks.EXACT))
+def test_two_processes_with_half_a_batch_each_take_the_steps_of_one_with_the_whole(of_case, case):
+    one, two = dict(numbers(ranks.EXACT[case](ALONE))), dict(numbers(of_case[0]))
     assert one.keys() == two.keys() and len(one) > 1
     for at, value in one.items():
         largest = max(1.0, float(value.abs().max())) if value.numel() else 1.0
@@ -58,15 +76,19 @@ def test_two_processes_with_half_a_batch_each_take_the_steps_of_one_with_the_who
         torch.testing.assert_close(two[at], value, rtol=0, atol=tolerance, msg=lambda text, at=at: f"{at}: {text}")
 
 
-@pytest.mark.parametrize("case", [*ranks.EXACT, *ranks.DRIFT])
-def test_what_the_processes_hold_is_the_same_in_both_bit_for_bit(both, case):
-    assert digest(both[0][case]) == digest(both[1][case])
+@pytest.mark.parametrize("case", cases(ranks.EXACT, ranks.DRIFT))
+def test_what_the_processes_hold_is_the_same_in_both_bit_for_bit(of_case, case):
+    assert digest(of_case[0]) == digest(of_case[1])
 
 
 def test_normalising_by_a_part_of_the_batch_is_something_else(both):
     """Else the cases above would say nothing of what is shared."""
     assert digest(both[0]["local_norms"]["net"]) != digest(both[0]["finite_difference"]["net"])
-    assert 0 < len(both[0]["op_freezing"]["monitor"]["frozen"]) < len(both[0]["op_freezing"]["monitor"]["means"])
+
+
+@pytest.mark.slow
+def test_freezing_freezes_some_ops_in_the_cases_above(rest):
+    assert 0 < len(rest[0]["op_freezing"]["monitor"]["frozen"]) < len(rest[0]["op_freezing"]["monitor"]["means"])
 
 
 def test_a_batch_with_fewer_images_than_processes_is_one_images_alone(both):
