@@ -10,7 +10,7 @@ PIP = $(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install lock search final test test-slow methods lint clean
+.PHONY: install lock search final test test-slow methods docs pictures lint clean
 install: $(INSTALLED)
 
 # torch comes first and alone, so that nothing installed later can bring in a second one. With a lock, setuptools comes first, checked like the
@@ -61,6 +61,21 @@ methods: $(INSTALLED)
 	-$(RUN) -m pytest tests/test_presets.py --junitxml=build/presets.xml
 	-$(RUN) -m pytest tests/test_planted.py -m "slow or not slow" --junitxml=build/planted.xml
 	$(RUN) -m benchmarks.methods build/equations.xml build/presets.xml build/planted.xml
+
+# The pages as a site, in build/site; a link that leads nowhere is an error.
+docs: $(INSTALLED)
+	$(PIP) -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+
+# The pictures of docs/pictures, of a search that is made for them: its page as a browser shows it, and its cell over the epochs.
+CHROMIUM ?= chromium
+PICTURED = build/pictures
+pictures: $(INSTALLED)
+	rm -rf $(PICTURED)
+	$(RUN) train_search.py $(DEMONSTRATION) output=$(PICTURED) threads=1 wandb.mode=disabled
+	$(CHROMIUM) --headless $(if $(filter 0,$(shell id -u)),--no-sandbox) --disable-gpu --hide-scrollbars --window-size=1200,1500 \
+	  --screenshot=docs/pictures/search.png "file://$(CURDIR)/$$(ls $(PICTURED)/*/report.html)"
+	$(RUN) -m supernet.draw $(PICTURED)/*_search_* -o docs/pictures/search.gif --dpi 60
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -30,6 +30,7 @@ from benchmarks import collapse_page
 from supernet.genotype import Genotype
 from supernet.runs.folder import RunFolder, write_json
 from supernet.runs.journal import Journal
+from supernet.runs.progress import Counted
 
 HERE = Path(__file__).resolve().parent.parent
 OUT = HERE / "benchmarks/results/collapse.json"
@@ -248,20 +249,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_all(runs: Runs, jobs: Sequence[tuple[str, int]], processes: int, work: Callable[[str, int], None]) -> int:
     """The exit code: 1 where a job failed, which keeps no other from running; 130 where one was stopped, which does."""
     failed = 0
-    with ThreadPoolExecutor(processes) as pool:
+    with ThreadPoolExecutor(processes) as pool, Counted(len(jobs), "jobs") as progress:
         futures = {pool.submit(work, *job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 try:
                     future.result()
+                    progress.hide()
                     print("{}, seed {}: finished".format(*futures[future]), flush=True)
                 except RuntimeError as error:
-                    print(f"error: {error}", file=sys.stderr, flush=True)
+                    progress.line(f"error: {error}")
                     failed = 1
+                progress.add()
         except (KeyboardInterrupt, Stopped):
             runs.stopping.set()
             pool.shutdown(cancel_futures=True)
-            print("stopped; the same command goes on", file=sys.stderr)
+            progress.line("stopped; the same command goes on")
             return 130
     return failed
 

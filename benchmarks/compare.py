@@ -25,6 +25,7 @@ from ops import kernels
 from supernet.networks.measure import peak_memory
 from supernet.runs.device import prepare, resolve_device
 from supernet.runs.environment import describe
+from supernet.runs.progress import tracked
 from supernet.tasks.base import Batch
 
 SIDES = ("ours", "reference")
@@ -88,7 +89,7 @@ def measure(sides: Mapping[str, Side], step: str, rounds: int, device: torch.dev
         sides[name].steps[step]()  # warms up; a first step makes the optimizer's state
         counts[name], peaks[name] = weigh(sides[name], step, device)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in SIDES}
-    for number in range(rounds):
+    for number in tracked(range(rounds), f"rounds of {step}"):
         for name in SIDES if number % 2 == 0 else reversed(SIDES):
             times[name].append(seconds(sides[name].steps[step], device))
     result: dict[str, Any] = {name: summary(times[name]) | {"peak_bytes": peaks[name], "kernels": counts[name]} for name in SIDES}

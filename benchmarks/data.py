@@ -19,6 +19,7 @@ from supernet.data.base import Images
 from supernet.data.loader import Loader
 from supernet.data.random import Random
 from supernet.data.torchvision_import import import_torchvision
+from supernet.runs.progress import tracked
 
 MEAN, STD = (0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)
 CUTOUT = 16
@@ -90,7 +91,7 @@ def measure(num_images: int, batch_size: int, rounds: int) -> dict[str, Any]:
         "whole_batch_channels_last": whole_batches(images, batch_size, channels_last=True).__iter__,
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
+    for number in tracked(range(rounds + 1), "rounds"):
         for name, batches in sides.items():
             took = seconds(lambda batches=batches: consume(batches()), torch.device("cpu"))
             if number:  # the first warms up
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured and what came out, for the README."""
+    """What was measured and what came out, for docs/measured.md."""
     sides = result["sides"]
     return [(f"whole-batch augmentation against per-image PIL ({where(result)})",
              f"{sides['whole_batch']['ratio'][clock(result)]:.0f}x; {sides['whole_batch_channels_last']['ratio'][clock(result)]:.0f}x in "

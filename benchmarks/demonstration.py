@@ -33,6 +33,7 @@ from supernet.report.statistics import Sample, difference_interval, permutation,
 from supernet.report.sureness import sureness
 from supernet.runs.environment import describe
 from supernet.runs.folder import write_json
+from supernet.runs.progress import Counted
 from supernet.space import Space
 from supernet.spaces import darts, robust
 from supernet.training.records import Silent
@@ -80,6 +81,7 @@ class Kept:
         self.path = path
         self.how = {"settings": {name: dict(options) for name, options in SETTINGS.items()}, "retraining": RETRAINING}
         self.trials: dict[str, Trial] = {}
+        self.progress = Counted(0, "trials")
         self.rows: dict[str, Any] = {}  # by setting, as of the last time that all its trials were asked for
         if path.exists():
             there = json.loads(read_text(path, MAX_BYTES))
@@ -91,7 +93,9 @@ class Kept:
         if name not in self.trials:
             self.trials[name] = make()
             self.write()
+            self.progress.hide()
             print(f"{name:40} {_short(self.trials[name])}", flush=True)
+            self.progress.add()
         return self.trials[name]
 
     def write(self) -> None:
@@ -164,14 +168,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     register()
+    known = sum(name.partition(":")[0] in options.settings for name in kept.trials)  # of more seeds than are asked for, maybe
+    each = options.searches + (options.searches + options.cells) * options.trainings
+    kept.progress = Counted(max(1, len(options.settings) * each - known), "trials")
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             for name in options.settings:
                 kept.rows[name] = compared(kept, name, options.searches, options.cells, options.trainings)
                 kept.write()
     except KeyboardInterrupt:
+        kept.progress.hide()
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
+    kept.progress.hide()
     print("\n".join(line(name, kept.rows[name]) for name in options.settings))
     return 0
 

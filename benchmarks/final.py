@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured and what came out, for the README."""
+    """What was measured and what came out, for docs/measured.md."""
     sizes = result["sizes"]
     what = (f"training step of a final network, {result['genotype']}, {result['backend']} backend, against edge by edge "
             f"({sizes['cells']} cells, C={sizes['channels']}, batch {sizes['batch']}, drop path {result['drop_path']}, auxiliary head, "

@@ -23,6 +23,7 @@ from supernet.objectives import Objective
 from supernet.report.statistics import mean_interval
 from supernet.runs.environment import describe
 from supernet.runs.folder import write_json
+from supernet.runs.progress import tracked
 from supernet.searchers.base import Searcher
 from supernet.searchers.decisions import decided
 from supernet.searchers.fronts import front, hypervolume, igd_plus
@@ -147,7 +148,8 @@ def main() -> None:
         bench = Bench(options.table, problem)
         fronts[about] = {"points": len(bench.front), "columns": bench.evaluator.columns}
         for name, hand in HANDS.items():
-            found = np.array([bench.measured(hand(bench, seed, options.trials, options.population), at) for seed in range(options.seeds)])
+            seeds = tracked(range(options.seeds), f"searches of {name}")
+            found = np.array([bench.measured(hand(bench, seed, options.trials, options.population), at) for seed in seeds])
             for n, each in zip(at, found.transpose(1, 2, 0)):  # (2, seeds)
                 low, high = mean_interval(each[0], np.random.default_rng(0))
                 rows.append({"scores": about, "searcher": name, "trials": n, "log10_missing_hypervolume": float(each[0].mean()),

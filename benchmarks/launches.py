@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was counted and what came out, for the README."""
+    """What was counted and what came out, for docs/measured.md."""
     found = result["counts"]["darts"]
     pairs = {way: steps["w"] + steps["alpha"] for way, steps in found.items()}
     what = f"calls of a weight and an alpha step, darts, {result['sizes']['cells']} cells (counted, not timed)"

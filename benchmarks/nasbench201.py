@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from supernet.runs.environment import describe
+from supernet.runs.progress import Counted
 from supernet.spaces import nasbench201
 from supernet.tables.files import read_table
 
@@ -35,11 +36,11 @@ OWN = {"pc_darts": {"alpha_begin": 5}, "random_ws": {"final_select.finalists": 1
 DATASETS = ("cifar10", "cifar100", "imagenet16")
 
 
-def search(method: str, seed: int, options: argparse.Namespace) -> dict:
-    """The summary of a search, run or gone on with where it is not finished."""
+def search(method: str, seed: int, options: argparse.Namespace) -> tuple[dict, str]:
+    """The summary of a search, run or gone on with where it is not finished, and a line about it."""
     known = finished(method, seed, options)
     if known is not None:
-        return known
+        return known, f"{method:18} seed {seed}  {accuracy(known, 'cifar10'):6.2f} %  known"
     schedule = SCHEDULE | OWN.get(method, {}) | ({"epochs": options.epochs} if options.epochs else {})
     command = [sys.executable, str(HERE / "train_search.py"), f"experiment={method}_nasbench201", f"dataset.root={options.root}",
                f"table.path={options.table}", f"output={options.folder}", f"name={method}", f"seed={seed}", "resume=auto",
@@ -49,8 +50,7 @@ def search(method: str, seed: int, options: argparse.Namespace) -> dict:
     if done.returncode:
         raise RuntimeError(f"{method}, seed {seed}: {done.stderr.strip().splitlines()[-1] if done.stderr else done.returncode}")
     found = finished(method, seed, options)
-    print(f"{method:18} seed {seed}  {accuracy(found, 'cifar10'):6.2f} %  {(time.perf_counter() - started) / 60:.1f} min", flush=True)
-    return found
+    return found, f"{method:18} seed {seed}  {accuracy(found, 'cifar10'):6.2f} %  {(time.perf_counter() - started) / 60:.1f} min"
 
 
 def finished(method: str, seed: int, options: argparse.Namespace) -> dict | None:
@@ -89,8 +89,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=HERE / "benchmarks/results/nasbench201_methods.json")
     options = parser.parse_args(arguments)
     jobs = [(method, seed) for seed in options.seeds for method in options.methods]
-    with ThreadPoolExecutor(options.processes) as pool:
-        found = dict(zip(jobs, pool.map(lambda job: search(*job, options), jobs)))
+    found = {}
+    with ThreadPoolExecutor(options.processes) as pool, Counted(len(jobs), "searches") as progress:
+        for job, (values, said) in zip(jobs, pool.map(lambda job: search(*job, options), jobs)):
+            found[job] = values
+            progress.hide()
+            print(said, flush=True)
+            progress.add()
 
     table = read_table(options.table, nasbench201.make())
     rows = []

@@ -227,7 +227,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What came out for the space of DARTS, for the README."""
+    """What came out for the space of DARTS, for docs/measured.md."""
     names = {"update": "clipping and step of the weights, flat", "images": "a batch of images as a graph",
              "checkpointed": "a weight step of cells computed again, with Triton kernels"}
     return [(f"{names[row['part']]} ({row['case']}; counted)", f"{row['after']['launches']:,} of {row['before']['launches']:,} launches")

@@ -1,7 +1,7 @@
-"""The figures of the READMEs from benchmarks/results/*.json: `python -m benchmarks.report`, from the repository root.
+"""The figures of the pages from benchmarks/results/*.json: `python -m benchmarks.report`, from the repository root.
 
-Rewrites what stands between two marks in README.md (one line a figure) and in benchmarks/README.md (every number, with its command and
-machine), so that no number is copied by hand. `--check` writes nothing and fails where a block is not what the results say.
+Rewrites what stands between two marks in docs/measured.md (one line a figure) and in benchmarks/README.md (every number, with its command
+and machine), so that no number is copied by hand. `--check` writes nothing and fails where a block is not what the results say.
 
 A result belongs here if it names its `benchmark`: the module of this package that wrote it, whose `figures(result)` and `table(result)`
 put it into words, and `notes(result)`, where it has them.
@@ -37,7 +37,7 @@ def markdown_table(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The block of README.md."""
+    """The block of docs/measured.md."""
     cells = [(what, came_out, f"`benchmarks/results/{name}`") for name, result in found.items()
              for what, came_out in module(result).figures(result)]
     said = ("Speed, side by side in one process: how many times the time of ours the other takes (CPU time on a CPU, wall time on a GPU), "
@@ -60,7 +60,7 @@ def details(found: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines).rstrip()
 
 
-BLOCKS = {ROOT / "README.md": summary, ROOT / "benchmarks" / "README.md": details}
+BLOCKS = {ROOT / "docs" / "measured.md": summary, ROOT / "benchmarks" / "README.md": details}
 
 
 def replaced(text: str, block: str, begin: str = BEGIN, end: str = END) -> str:

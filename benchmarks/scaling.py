@@ -19,6 +19,7 @@ import torch
 from benchmarks.compare import SIDES, begun, clock, measure, parser_for, prepared, weigh, where, write
 from benchmarks.sides import STEPS, Sizes, make_sides
 from supernet.runs.dry_run import available_memory
+from supernet.runs.progress import Counted
 from supernet.spaces import darts
 
 STEPS_HERE = STEPS[:2]
@@ -108,12 +109,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--check needs about {1.5 * options.memory_gib:.0f} GiB free, {available_memory(device) / 2**30:.1f} are")
     base, sizes = Point(), {name: SIZES[name] for name in wanted}
     measured = []
+    progress = Counted(len(points(base, sizes)), "sizes")
     for point in points(base, sizes):
         measured.append(measure_point(point, options.rounds, device))
         steps = measured[-1]["steps"]
+        progress.hide()
         print("  ".join([f"{name} {value:<3}" for name, value in asdict(point).items()] +
                         [f"{step}: {steps[step]['ours']['cpu_s']:.3f} / {steps[step]['reference']['cpu_s']:.3f} s CPU" for step in steps]),
               flush=True)
+        progress.add()
+    progress.hide()
     result = begun("scaling", argv, device) | {
         "backend": options.backend, "rounds": options.rounds, "points": measured, "exponents": exponents(measured, base, sizes),
         "memory_gib": options.memory_gib, "published": asdict(PUBLISHED), "small_batches": SMALL_BATCHES,
@@ -126,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured and what came out, for the README."""
+    """What was measured and what came out, for docs/measured.md."""
     time = ", ".join(f"{name} {lines['w']['ours'][clock(result)]:.2f}" for name, lines in result["exponents"].items())
     alpha = ", ".join(f"{name} {lines['alpha']['ours'][clock(result)]:.2f}" for name, lines in result["exponents"].items())
     rows = [(f"exponents of a step's time, ours, {result['backend']} backend ({where(result)})",

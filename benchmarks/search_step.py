@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured and what came out, for the README."""
+    """What was measured and what came out, for docs/measured.md."""
     sizes = result["sizes"]
     of = "" if result["relaxation"] == "softmax" else f", {result['relaxation']}"
     what = (f"search step, {result['space']}{of}, {result['backend']} backend, against {result['reference']} "

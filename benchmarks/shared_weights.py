@@ -17,6 +17,7 @@ from benchmarks.sides import CLASSES, SPACES, Sizes, noise
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.networks.build import initial_weights, search_normalisation
 from supernet.networks.stacked import batch_norms, inherit
+from supernet.runs.progress import tracked
 from supernet.space import Space
 from supernet.tasks.classification import Classification
 from supernet.training.evaluate import evaluate
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not abs(ours - theirs) <= SAME_LOSS * abs(theirs):
             raise RuntimeError(f"the losses must agree to {SAME_LOSS}, got {ours} (ours) and {theirs} (reference)")
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for number in range(options.rounds):
+    for number in tracked(range(options.rounds), "rounds"):
         for name in sides if number % 2 == 0 else reversed(sides):
             times[name].append(seconds(lambda side=sides[name]: side(genotypes), device))
     result = begun("shared_weights", argv, device) | {
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured and what came out, for the README."""
+    """What was measured and what came out, for docs/measured.md."""
     sizes = result["sizes"]
     images = sizes["batch"] * (result["calibration_batches"] + result["batches"])
     what = (f"architectures evaluated with shared weights, {result['backend']} backend, against a network built for each "

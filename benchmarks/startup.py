@@ -102,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     # Only here, so that the children measure what the scripts import.
     from benchmarks.compare import begun, parser_for, prepared, summary, write
+    from supernet.runs.progress import tracked
 
     parser = parser_for(__doc__, rounds=5, device=False)
     parser.add_argument("--options", nargs="*", default=["threads=1"], help="of train_search.py, for the phases")
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = prepared(parser, options)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
     ways = []
-    for number in range(options.rounds + 1):
+    for number in tracked(range(options.rounds + 1), "rounds"):
         for name, command in COMMANDS.items():
             took = seconds(command)
             if number:  # the first fills the disk's cache
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured and what came out, for the README."""
+    """What was measured and what came out, for docs/measured.md."""
     commands, phases = result["commands"], result["phases"]
     torch_s = commands["import torch, torch._dynamo (every torch.optim step imports it)"]["cpu_s"]
     return [("start-up, CPU seconds", f"`--help` {commands['train_search.py --help']['cpu_s']:.2f}; digits to the end of the first step "

@@ -41,7 +41,8 @@ class Evaluator(Protocol):
 class Trial(NamedTuple):
     """A proposal that was dealt with; `number` counts from 0. scores: by the objective, all higher is better; empty where the proposal was
     refused and not evaluated. repeats: the number of the trial that evaluated the same architecture first, where this one only read its
-    values. images, wall_s, simulated_s: what this trial alone has cost."""
+    values. images, wall_s, simulated_s: what this trial alone has cost. sees: how many of the first trials decided what this one asked
+    for, where these are not all before it; trials of one generation share it."""
 
     number: int
     genotype: Genotype
@@ -55,6 +56,7 @@ class Trial(NamedTuple):
     simulated_s: float = 0.0
     repeats: int | None = None
     refused: str | None = None  # why, in a few words
+    sees: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, without what is as usual; numbers that JSON cannot spell are words (`inf`, `-inf`, `nan`)."""
@@ -66,14 +68,21 @@ class Trial(NamedTuple):
     @classmethod
     def from_json(cls, data: Any, space: Space) -> "Trial":
         """The inverse of `to_json`, of an architecture of `space`. Raises ValueError (GenotypeError is one): it is none."""
+        like = {"space": space.name, "arguments": dict(space.arguments), "fingerprint": space.fingerprint}
+        found = cls.unchecked(data, like)
+        space.validate(found.genotype)
+        return found
+
+    @classmethod
+    def unchecked(cls, data: Any, like: Mapping[str, Any]) -> "Trial":
+        """The same of a space that is not at hand; like: what a genotype's data holds beside its cells. Raises ValueError: the form is not
+        that of a trial."""
         if type(data) is not dict or not {"number", "genotype", "scores"} <= set(data) <= set(cls._fields):
             raise ValueError(f"expected a trial with number, genotype and scores, got {short(data)}")
         wrong = [key for key, value in data.items() if not _FORMS[key](value)]
         if wrong:
             raise ValueError(f"a trial's {wrong[0]} cannot be {short(data[wrong[0]])}")
-        like = {"format": FORMAT, "space": space.name, "arguments": dict(space.arguments), "fingerprint": space.fingerprint}
-        genotype = Genotype.from_json(like | {"cells": data["genotype"]})
-        space.validate(genotype)
+        genotype = Genotype.from_json({"format": FORMAT, **like, "cells": data["genotype"]})
         return cls(**(data | {"genotype": genotype, "scores": tuple(map(float, data["scores"])), "parents": tuple(data.get("parents", ())),
                               "metrics": {name: float(value) for name, value in data.get("metrics", {}).items()}}))
 
@@ -100,7 +109,7 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {  # what each field of a trial ma
     "metrics": lambda value: type(value) is dict and all(map(_number, value.values())),
     "parents": lambda value: type(value) is list and all(map(_whole, value)), "change": lambda value: type(value) is str,
     "fidelity": lambda value: _amount(value) and 0 < value <= 1, "images": _whole, "wall_s": _amount, "simulated_s": _amount,
-    "repeats": _whole, "refused": lambda value: type(value) is str}
+    "repeats": _whole, "refused": lambda value: type(value) is str, "sees": _whole}
 
 
 @dataclass

@@ -9,8 +9,7 @@ import yaml
 
 from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder, write_json
-from supernet.runs.journal import Journal
-from supernet.runs.run import TIME_FIELDS
+from supernet.runs.journal import TIME_FIELDS, Journal
 from supernet.spaces import toy
 from tests.helpers import Ended, run
 

@@ -15,11 +15,11 @@ from supernet.training.stages import fit_stages
 
 
 class Records(list):
-    """A recorder that keeps the epochs' records, and the lines that people would see."""
+    """A recorder that keeps the epochs' records, the lines that people would see, and how far work between epochs was."""
 
     def __init__(self):
         super().__init__()
-        self.lines = []
+        self.lines, self.done = [], []
 
     def step(self, items, totals):
         pass
@@ -27,8 +27,8 @@ class Records(list):
     def line(self, text):
         self.lines.append(text)
 
-    def working(self):
-        pass
+    def working(self, done=0, total=0, item=""):
+        self.done += [(done, total, item)] if total else []
 
     def epoch(self, record, genotype):
         self.append(record)

@@ -7,12 +7,20 @@ import shutil
 import pytest
 
 from supernet.commands import report
+from supernet.objectives import Objective
 from supernet.report.html import write_report
+from supernet.runs.journal import Journal
+from supernet.searchers.loop import Budget
+from supernet.searchers.nsga2 import NSGA2
+from supernet.spaces import nasbench201
 from tests import pages
 from tests.drawings import EVIL, write_run
 from tests.runs import planted_run
+from tests.trials import Additive, planted_search, trials
+from tests.trials import run as run_trials
 
 pytestmark = pytest.mark.browser
+NB = nasbench201.make()
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -173,4 +181,83 @@ def test_a_served_curve_grows_without_a_reload(tmp_path, opened):
         until(shown, "document.querySelector('#curves').textContent.includes('Fresh number')")
         assert shown.evaluate("window.mine") == 1, "the page was loaded anew"
         assert shown.locator(".slider output").inner_text().startswith("after 3 of 6"), "the slider was moved"
+        shown.close()
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    """The page of a search for two scores, with a limit, and its trials."""
+    objective = {"minimise": ["size"], "at_most": {"size": 3.2}}
+    known = {"size": lambda genotype: Additive(NB)(genotype).metrics["size"]}
+    found = run_trials(trials(NSGA2(NB, population=50), NB, objective=Objective(**objective), costs=known, budget=Budget(trials=1500)))
+    where = planted_search(tmp_path_factory.mktemp("search") / "run", found, **objective)
+    return write_report(where), found
+
+
+def test_the_table_of_trials_sorts_filters_and_draws_and_holds_only_the_rows_in_sight(search, opened):
+    path, found = search
+    shown = opened(path.as_uri())
+    body = shown.locator(".trials tbody tr:not(.gap)")
+    first = lambda n=1: [row.split("\t")[0] for row in body.all_inner_texts()[:n]]
+    assert first(3) == ["0", "1", "2"] and body.count() < 80
+    assert shown.evaluate("document.querySelector('.trials').scrollHeight") > 28 * len(found)
+    shown.locator(".trials th", has_text="accuracy").click()
+    evaluated = [t for t in found if t.refused is None]
+    best = max(evaluated, key=lambda t: (t.scores[0], -t.number))
+    assert first() == [str(best.number)]
+    shown.locator(".trials").evaluate("box => { box.scrollTop = 28 * 700; }")
+    until(shown, "document.querySelectorAll('.trials tbody tr')[1].textContent !== '' && "
+                 "+document.querySelector('.trials tr.gap').style.height.replace('px', '') > 28 * 600")
+    assert body.count() < 80
+    shown.locator("#all-trials input[type=search]").fill(f"accuracy>{best.scores[0] - 1e-3}")
+    wanted = [t.number for t in evaluated if t.scores[0] > best.scores[0] - 1e-3]
+    assert sorted(map(int, first(100))) == sorted(wanted)
+    assert shown.locator("#all-trials .controls").inner_text().split("\n")[-1] == f"{len(wanted)} of {len(found)} trials"
+    body.first.click()
+    assert shown.locator("#all-trials .detail h3").inner_text() == f"Trial {first()[0]}"
+    assert shown.locator("#all-trials .detail svg.arcs path.edge:not(.wire)").count() == 6
+    shown.locator("#all-trials input[type=search]").fill("no such word")
+    assert body.count() == 0
+
+
+def test_the_switch_between_budgets_draws_the_same_best_against_another(search, opened):
+    shown = opened(search[0].as_uri())
+    shown.locator("#trials").scroll_into_view_if_needed()
+    buttons = shown.locator("#trials .controls button")
+    assert buttons.all_inner_texts() == ["trials", "images", "simulated seconds"]
+    for n, name in enumerate(buttons.all_inner_texts()):
+        buttons.nth(n).click()
+        until(shown, f"document.querySelector('#trials .charts .u-legend').textContent.startsWith('{name}')")
+        assert shown.locator("#trials .title span").first.inner_text() == f"against {name}"
+        assert shown.locator("#trials .controls button[aria-pressed=true]").all_inner_texts() == [name]
+    assert shown.locator("#trials .charts").first.locator("> div").count() == 2, "a chart a score, no leftovers of the switch"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_trials_is_no_wider_than_its_window(search, opened, width, scheme):
+    shown = opened(search[0].as_uri(), width=width, scheme=scheme)
+    for key in ("trials", "front", "ancestry", "all-trials"):
+        shown.locator(f"#{key}").scroll_into_view_if_needed()
+    shown.wait_for_selector("#front canvas")
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_served_search_by_trials_grows_and_keeps_what_the_reader_chose(tmp_path, opened):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra `serve`)")
+    found = run_trials(trials(NSGA2(NB, population=10), NB, objective=Objective(minimise=["size"]), budget=Budget(trials=60)))
+    where = planted_search(tmp_path / "runs/r", found[:40], status="running", minimise=["size"])
+    with pages.serving(tmp_path / "runs") as (_, address):
+        shown = opened(f"{address}run/r")
+        shown.locator("#trials .controls button", has_text="images").click()
+        shown.locator("#all-trials input[type=search]").fill("trial>30")
+        count = shown.locator("#all-trials .controls span")
+        assert count.inner_text() == "9 of 40 trials"
+        journal = Journal(where / "trials.jsonl")
+        for trial in found[40:]:
+            journal.append(trial.to_json(), chained=True)
+        until(shown, "document.querySelector('#all-trials .controls span').textContent === '29 of 60 trials'")
+        until(shown, "JSON.parse(document.querySelector('#trials > script').textContent).search.charts[0].lines[0].x.length === 6")
+        assert shown.locator("#trials .controls button[aria-pressed=true]").inner_text() == "images"
+        assert shown.locator("#trials .charts").first.locator("> div").count() == 2
         shown.close()

@@ -144,14 +144,6 @@ def test_own_parts_mix_with_each_other_and_with_ours(folder, monkeypatch):
     assert cfg.epochs == 2 and cfg.batch_size == 32  # the protocol of the same name, begun from that of the digits
 
 
-def test_the_example_of_the_readme(tmp_path):
-    section = "Adding a method or a space"
-    filled(tmp_path, [block for block in blocks(ROOT / "README.md") if block.section == section])
-    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.endswith("hypergradient=half")]
-    done = run("train_search", line.split()[-1], "profile=smoke", "space=toy", "epochs=1", cwd=tmp_path, report=False)
-    assert done.code == 0, done.err
-
-
 @pytest.mark.slow
 def test_the_page_in_a_shell(folder):
     """Every command as it is written."""

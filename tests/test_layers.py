@@ -18,8 +18,8 @@ ORDER = (*VALUES, "searchers", "weights",
          "training", "runs", "launchers", "evaluators", "select",  # the loops, what they leave behind
          "exports", "report",  # what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
-         "rank", "race", "tabulate", "sweep", "compare", "ensemble", "reproduce", "predict", "export",  # the commands by name
-         "supernet")  # the package itself
+         "rank", "race", "tabulate", "sweep", "compare", "ensemble", "reproduce", "predict", "export", "draw", "diff",
+         "supernet")  # the commands by name; the package itself
 
 
 class Import(NamedTuple):
@@ -76,7 +76,8 @@ def _is_module(root: Path, name: str) -> bool:
 
 
 def room(module: str) -> str:
-    """The folder or module of `supernet/` that a module belongs to; `supernet` itself, and other packages, are one room each."""
+    """The folder or module of `supernet/` that a module belongs to; `supernet` itself, and other packages, are one room each. So is what
+    `python -m` runs of a folder: a command."""
     first, *rest = module.split(".")
     if rest and rest[-1] == "__main__":  # `python -m` of a package that holds other things too
         return "commands"
@@ -160,6 +161,7 @@ def test_no_rooms_and_no_modules_import_each_other_in_a_circle():
 
 def test_every_room_is_there():
     there = {path.stem for path in (ROOT / "supernet").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    there |= {f"{path.parent.name}.__main__" for path in (ROOT / "supernet").glob("*/__main__.py")}
     assert set(ORDER) - there == {"supernet"}, "ORDER names rooms that are gone"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from supernet.runs.journal import Journal, JournalError, Mark
 from supernet.runs.log import Progress
+from supernet.runs.progress import Counted, pace, tracked
 
 # ---- metrics
 
@@ -207,3 +208,78 @@ def test_without_a_terminal_only_lines_are_printed():
     progress.line("epoch 1 done")
     progress.close()
     assert stream.getvalue() == "epoch 1 done\n"
+
+
+def test_without_a_terminal_the_line_is_printed_now_and_then_more_and_more_rarely():
+    stream, clock = io.StringIO(), Clock()
+    progress = Progress(10_000, 100, stream=stream, clock=clock)
+    for step in range(1, 4000):
+        clock.now += 1
+        progress.update(step, lambda: {}, items=1)
+    steps = [int(line.split("step ")[1].split("/")[0]) + 100 * (int(line.split("/")[0].split()[1]) - 1)
+             for line in stream.getvalue().splitlines()]
+    assert steps == [60, 180, 420, 900, 1500, 2100, 2700, 3300, 3900]
+    stream.truncate(0), stream.seek(0)
+    for _ in range(100):  # who prints lines of its own needs no others
+        clock.now += 59
+        progress.update(4000, lambda: {}, items=1)
+        progress.line("epoch")
+    assert set(stream.getvalue().splitlines()) == {"epoch"}
+
+
+# ---- pieces of work
+
+
+def test_pieces_of_work_are_counted_with_their_pace_the_time_left_and_the_last_one(terminal):
+    screen, clock = terminal(), Clock()
+    with Counted(120, "architectures", stream=screen.stream, clock=clock) as counted:
+        for n in range(30):
+            clock.now += 2
+            counted.add(said=f"cell {n}")
+        assert screen.screen() == ["30/120 architectures  30 a minute  03:00 left  cell 29"]
+        counted.line("note: one failed")
+        assert screen.screen() == ["note: one failed", "30/120 architectures  30 a minute  03:00 left  cell 29"]
+    assert screen.screen() == [""], "it is taken away at the end"
+
+
+def test_where_nothing_is_done_yet_no_time_is_made_up(terminal):
+    screen = terminal()
+    Counted(3, "cells", stream=screen.stream, clock=Clock()).add(0)
+    assert screen.screen() == ["0/3 cells  --:-- left"]
+
+
+def test_a_log_gets_no_line_of_what_is_done_within_a_minute():
+    stream, clock = io.StringIO(), Clock()
+    with Counted(100, "frames", stream=stream, clock=clock) as counted:
+        for _ in range(59):
+            clock.now += 1
+            counted.add()
+        assert stream.getvalue() == ""
+        clock.now += 1
+        counted.add(said="the last")
+    assert stream.getvalue() == "60/100 frames  1.0 a second  00:40 left  the last\n"
+
+
+def test_a_pace_has_the_unit_in_which_it_is_at_least_one():
+    assert [pace(n, s) for n, s in ((1, 0), (25, 10), (1, 2), (3, 3600), (4000, 2))] == ["", "2.5 a second", "30 a minute", "3.0 an hour",
+                                                                                   "2,000 a second"]
+
+
+def test_work_after_the_steps_has_a_clock_of_its_own(terminal):
+    screen, clock = terminal(), Clock()
+    progress = Progress(10, 10, stream=screen.stream, clock=clock)
+    for n in range(6):
+        progress.working(n, 10, "finalists")
+        clock.now += 2
+    assert screen.screen() == ["5/10 finalists  30 a minute  00:10 left"]
+    progress.working(0, 4, "test batches")
+    assert screen.screen()[-1].rstrip() == "0/4 test batches  --:-- left"
+
+
+def test_pieces_are_counted_as_the_next_one_is_asked_for(terminal):
+    screen = terminal()
+    seen = []
+    for n, piece in enumerate(tracked(["a", "b"], "rounds", screen.stream)):
+        seen.append(piece)
+        assert screen.screen()[-1].startswith(("", "1/2 rounds")[n])
+    assert seen == ["a", "b"] and screen.screen()[-1] == ""

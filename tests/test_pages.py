@@ -254,20 +254,3 @@ def test_the_section_of_the_documentation_is_one(runs, tmp_path):
     summary["values"]["class_accuracies"] = {"<b>": 99.5}
     (runs / "f0/summary.json").write_text(json.dumps(summary))
     assert '<th scope="row">&lt;b&gt;</th><td>99.50 %</td>' in module.shown(RunFiles(runs / "f0")).html
-
-
-def test_a_search_by_trials_shows_what_it_tried_and_no_weights(tmp_path):
-    run = planted_run(tmp_path / "run", job="t")
-    lines = [{"number": n, "genotype": {}, "scores": [score, -n], "change": EVIL if n == 2 else "random"} for n, score in
-             enumerate((5.0, 3.0, 8.0, "nan", 7.0))]
-    lines.append({"number": 5, "genotype": {}, "scores": [], "refused": "too large"})
-    (run / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"number": 6, "sco')
-    (run / "metrics.jsonl").unlink()
-    page = pages.read(run_page(run))
-    pages.assert_safe(page)
-    data = page.data["trials"]
-    assert data["best"][0]["lines"][0] == {"name": "best", "x": [0, 2, 4], "y": [5, 8, 8]}
-    first, second = data["scores"]
-    assert [point[:2] for point in first["points"]] == [[0, 5], [1, 3], [2, 8], [3, None], [4, 7]]
-    assert (second["x"], second["y"]) == ("score 2", "score 1") and first["points"][2][2] == f"trial 2: {EVIL}"
-    assert "5 trials were evaluated: 4 by random" in page.text and not {"weights", "timeline", "curves"} & set(page.ids)

@@ -21,6 +21,7 @@ from supernet.runs.journal import Journal
 from supernet.spaces import toy
 from supernet.tables.files import read_table, write_table
 from supernet.tables.table import Columns
+from tests.helpers import until
 from tests.searches import configs
 
 ROOT = Path(__file__).parents[1]
@@ -54,11 +55,12 @@ def test_a_race_killed_and_begun_again_is_the_unbroken_one(folder):
     race(*options, "output=whole", "processes=2", cwd=folder)
     words = [sys.executable, "-m", "supernet.race", "space=toy", "table.path=toy.csv.gz", *options, "output=broken"]
     process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True)
-    while not process.stdout.readline().startswith("100/"):
-        pass
+    process.stdout.readline()
+    journal = folder / "broken/seeds.jsonl"
+    until(lambda: journal.read_bytes().count(b"\n") >= 100, "a hundred searches")
     os.kill(process.pid, signal.SIGKILL)
     process.wait(), process.stdout.close()
-    kept = len((folder / "broken/seeds.jsonl").read_text().splitlines())
+    kept = len(journal.read_text().splitlines())
     assert 100 <= kept < 240
     done = race(*options, "output=broken", cwd=folder)
     left = int(done.stdout.split("seeds; ")[1].split()[0])

@@ -147,8 +147,8 @@ def test_an_empty_cell_and_strange_op_names_can_be_drawn(tmp_path):
 
 
 def test_another_file_format_is_one_clear_error(tmp_path):
-    with pytest.raises(ValueError, match="must end in one of .png, .svg, got 'cell.pdf'"):
-        draw_cells(chain(2), tmp_path / "cell.pdf")
+    with pytest.raises(ValueError, match="must end in one of .png, .svg, .pdf, got 'cell.eps'"):
+        draw_cells(chain(2), tmp_path / "cell.eps")
 
 
 def test_names():

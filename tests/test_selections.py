@@ -330,9 +330,12 @@ def test_perturbation_tells_how_far_it_is_and_may_be_interrupted():
     loop.recorder = records = Records()
     Perturbation(finetune_epochs=0)(loop)
     assert [line[:31] for line in records.lines] == [f"decision {n} of 7: validation acc"[:31] for n in range(1, 8)]
+    Perturbation(finetune_epochs=1)(loop)
+    steps = len(loop.train)
+    assert records.done == [(n, steps, f"steps after decision {k}") for k in range(1, 7) for n in range(steps)]
 
     class Stops(Records):
-        def working(self):
+        def working(self, done=0, total=0, item=""):
             raise KeyboardInterrupt
 
     loop.recorder = Stops()
@@ -365,7 +368,9 @@ def test_the_best_sample_is_the_best_of_all_architectures_where_all_are_drawn(st
     fit_stages(stages, Records())
     loop = stages.loop
     state, place = loop.generators.state_dict(), loop.train.state_dict()
+    loop.recorder = Records()
     found = Sampled(n=600, screen_batches=1, finalists=27, statistics=statistics, calibration_batches=2)(loop)
+    assert loop.recorder.done == [(n, 27, item) for item in ("sampled architectures", "finalists") for n in range(28)]
     loop.generators.load_state_dict(state), loop.train.load_state_dict(place)
     calibration = list(itertools.islice(loop.train, 2))
     evaluate = SharedWeights(loop.search.net, loop.space, loop.search.task, list(loop.val), loop.generators["net"], statistics=statistics,

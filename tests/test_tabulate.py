@@ -15,6 +15,7 @@ import pytest
 from supernet.runs.journal import Journal
 from supernet.spaces import nasbench201, toy
 from supernet.tables.files import read_table
+from tests.helpers import until
 
 SPACE = toy.make()
 TRAINING = "options={layers:3,channels:2,epochs:1,split.max_train:48,batch_size:16,threads:1}"
@@ -35,12 +36,13 @@ def folder(tmp_path_factory):
     """A folder with the table, whose making was killed once."""
     cwd = tmp_path_factory.mktemp("tabulate")
     process = subprocess.Popen([sys.executable, *TABULATE, "processes=2"], cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-    seen = [process.stdout.readline() for _ in range(8)]
+    first, journal = process.stdout.readline(), cwd / "toy.csv.gz.journal"
+    until(lambda: journal.read_bytes().count(b"\n") >= 7, "seven trainings", 200)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(), process.stdout.close()
     time.sleep(2)  # workers notice that they are alone
-    kept = len((cwd / "toy.csv.gz.journal").read_text().splitlines())
-    assert "54 of 54 trainings left" in seen[0] and 7 <= kept < 54 and not (cwd / "toy.csv.gz").exists()
+    kept = len(journal.read_text().splitlines())
+    assert "54 of 54 trainings left" in first and 7 <= kept < 54 and not (cwd / "toy.csv.gz").exists()
     done = command(*TABULATE, cwd=cwd)
     assert f"{54 - kept} of 54 trainings left" in done.stdout
     return cwd

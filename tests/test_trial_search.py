@@ -102,6 +102,7 @@ def test_a_search_of_a_table_reads_no_data_and_builds_no_network(where):
     for trial in trials:
         assert trial.metrics == {"accuracy": table.value(trial.genotype, "val")} and trial.scores == (trial.metrics["accuracy"],)
         assert trial.simulated_s == table.value(trial.genotype, "seconds") / 2
+    assert [trial.sees for trial in trials] == [None, 0, 0, 0, 0, None, 5, 5, 5, 5, None, 10], "generations of five"
     best = max(trials, key=lambda trial: trial.scores)
     values = json.loads(folder.summary.read_text())["values"]
     assert values["genotype"] == best.genotype.to_json() and values["found/accuracy"] == best.scores[0]
@@ -223,11 +224,13 @@ def test_a_trial_is_read_back_as_it_was_written_whatever_its_numbers(tmp_path):
     for n in range(50):
         numbers = [rng.choice((math.inf, -math.inf, 0.1 + rng.random(), 1e300, 3.0)) for _ in range(3)]
         trial = Trial(n, SPACE.sample(rng), tuple(numbers[:2]), {"accuracy": numbers[0], "loss": numbers[2]}, parents=(1, 2), change="a b",
-                      fidelity=1 / 3, images=7, wall_s=rng.random(), simulated_s=rng.random() * 100, repeats=rng.choice((None, 3)))
+                      fidelity=1 / 3, images=7, wall_s=rng.random(), simulated_s=rng.random() * 100, repeats=rng.choice((None, 3)),
+                      sees=rng.choice((None, 0, 4)))
         assert Trial.from_json(json.loads(json.dumps(trial.to_json())), SPACE) == trial
     refused = Trial(0, SPACE.sample(rng), (), {"latency": 2.0}, refused="latency 2 is above 1")
     assert Trial.from_json(json.loads(json.dumps(refused.to_json())), SPACE) == refused
-    for key, value in {"number": -1, "scores": ["nan!"], "fidelity": 0, "images": 1.5, "metrics": [1], "parents": [-1], "what": 1}.items():
+    wrong = {"number": -1, "scores": ["nan!"], "fidelity": 0, "images": 1.5, "metrics": [1], "parents": [-1], "sees": -1, "what": 1}
+    for key, value in wrong.items():
         with pytest.raises(ValueError, match=key if key != "what" else "expected a trial"):
             Trial.from_json(refused.to_json() | {key: value}, SPACE)
 

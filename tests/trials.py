@@ -1,14 +1,17 @@
 """What tests of searches by trials share: an architecture whose worth is known, and searches on it."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from supernet.genotype import Genotype
 from supernet.objectives import Objective
+from supernet.runs.journal import Journal
 from supernet.searchers.base import Searcher
 from supernet.searchers.loop import Budget, Trials
 from supernet.space import Space
-from supernet.trials import Evaluation, History, Trial
+from supernet.trials import Evaluation, History, Trial, best
+from tests.runs import planted_run
 
 
 class Additive:
@@ -48,3 +51,17 @@ def run(search: Trials, history: History | None = None) -> list[Trial]:
     for _ in search.run(history):
         pass
     return [trial._replace(wall_s=0.0) for trial in history]
+
+
+def planted_search(where: Path, found: Sequence[Trial], *, status: str = "finished", **objective) -> Path:
+    """The folder that a search of these trials leaves. objective: options of it, by which the trials were scored."""
+    planted_run(where, job="trials", status=status, objective={"_target_": "supernet.objectives.Objective", "maximise": ["accuracy"],
+                                                               **objective})
+    for path in (where / "metrics.jsonl", *([where / "summary.json", where / "genotype.json"] if status != "finished" else [])):
+        path.unlink()
+    if (top := best(found)) is not None and status == "finished":
+        top.genotype.save(where / "genotype.json")
+    journal = Journal(where / "trials.jsonl")
+    for trial in found:
+        journal.append(trial.to_json(), chained=True)
+    return where

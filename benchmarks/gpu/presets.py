@@ -67,8 +67,8 @@ def again(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def words(work: Path) -> Path:
-    """A folder with three files of text: what this repository says of itself."""
-    folder, said = work / "words", (ROOT / "README.md").read_text().split()
+    """A folder with three files of text: what this repository says of methods."""
+    folder, said = work / "words", (ROOT / "docs" / "methods.md").read_text().split()
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", said[:1500]), ("valid", said[1500:1800]), ("test", said[1800:2100])):
         (folder / f"{name}.txt").write_text(" ".join(part) + "\n")

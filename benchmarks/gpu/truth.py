@@ -40,7 +40,7 @@ class Watched:
     def line(self, text: str) -> None:
         print(text, flush=True)
 
-    def working(self) -> None:
+    def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
         self.step(0, None)
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:

@@ -1,5 +1,6 @@
 """`python train_final.py`, `supernet-final`: trains an architecture from scratch and tests it once, at the end."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -14,8 +15,11 @@ from supernet.genotype import Genotype
 
 if TYPE_CHECKING:
     from supernet.app.compose import FinalParts
+    from supernet.data.loader import Loader
     from supernet.processes.group import Group
+    from supernet.runs.log import Progress
     from supernet.runs.run import Run
+    from supernet.tasks.base import Batch
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="final")
@@ -122,7 +126,7 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     with loop.evaluated():
         save_weights(folder.weights, net, data, genotype, run.config_hash, which=loop.average.name)
         keeping = Keeping(parts.task, parts.test.num_items, data.facts().get("class_names", ()))
-        sums = summed(net, keeping, parts.test, lambda: None, loop.generators["net"], loop.context)
+        sums = summed(net, keeping, told(parts.test, run.progress), lambda: None, loop.generators["net"], loop.context)
     result, predictions = parts.task.evaluated(sums), keeping.predictions()
     if predictions is not None:
         folder.write(folder.predictions, predictions.as_bytes())
@@ -144,6 +148,13 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     write_report(folder.path)
     run.results(genotype, values)
     return rows
+
+
+def told(batches: "Loader", progress: "Progress") -> "Iterator[Batch]":
+    """The batches, with a line that says how many are done."""
+    for n, batch in enumerate(batches):
+        progress.working(n, len(batches), "test batches")
+        yield batch
 
 
 def command() -> None:

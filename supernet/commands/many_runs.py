@@ -7,7 +7,7 @@ from supernet.commands.compare import compared, parser
 from supernet.errors import UsageError
 from supernet.report.verdicts import Tables
 
-READ = ("run.json", "metrics.jsonl", "summary.json", "genotypes.jsonl", "alphas.npz")  # files of a run that its page is made of
+READ = ("run.json", "metrics.jsonl", "summary.json", "genotypes.jsonl", "alphas.npz", "trials.jsonl")  # what the page of a run is made of
 
 
 def statistics(runs: Sequence[Path]) -> Tables | str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from supernet.runs.progress import Counted
 from supernet.spaces import nasbench201
 from supernet.tables.nats_import import import_api
 from supernet.tables.table import TableError
@@ -29,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: the package nats_bench is needed to read its files: pip install nats_bench", file=sys.stderr)
         return 2
     try:
-        import_api(create(str(given.source), "tss", fast_mode=given.source.is_dir(), verbose=False), nasbench201.make(), given.table,
-                   lambda done, total: print(f"{done}/{total}", flush=True) if done % 1000 == 0 else None)
+        space = nasbench201.make()
+        with Counted(space.count(), "architectures") as progress:
+            import_api(create(str(given.source), "tss", fast_mode=given.source.is_dir(), verbose=False), space, given.table,
+                       lambda done, total: progress.add(done - progress.done))
     except TableError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,7 +5,6 @@ A searcher sees the table's validation column and what an evaluation is said to 
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from supernet.app.signatures import check_nested
 from supernet.commands.pool import Pool
 from supernet.errors import UsageError, did_you_mean
 from supernet.runs.journal import Journal
+from supernet.runs.progress import Counted
 
 if TYPE_CHECKING:
     from supernet.searchers.loop import Trials
@@ -58,14 +58,11 @@ def main(cfg: DictConfig) -> None:
         jobs = [(where, seed) for where in keys for seed in range(cfg.seeds) if (where, seed) not in done]
         print(f"{race.space.name}, {race.table.source}: {len(nodes)} searchers, {len(datasets)} data sets, {cfg.seeds} seeds; "
               f"{len(jobs)} of {len(keys) * cfg.seeds} searches left", flush=True)
-        started, came = time.perf_counter(), 0
-        for where, seed, steps in results(race, jobs, cfg.processes):
-            journal.append({"key": keys[where], "searcher": where[0], "dataset": where[1], "seed": seed, "steps": steps})
-            done[where, seed] = steps
-            came += 1
-            if came % 100 == 0 or came == len(jobs):
-                seconds = (time.perf_counter() - started) / came * (len(jobs) - came)
-                print(f"{came}/{len(jobs)}  {where[0]} on {where[1]}  {seconds:.0f} s left", flush=True)
+        with Counted(len(jobs), "searches") as progress:
+            for where, seed, steps in results(race, jobs, cfg.processes):
+                journal.append({"key": keys[where], "searcher": where[0], "dataset": where[1], "seed": seed, "steps": steps})
+                done[where, seed] = steps
+                progress.add(said=f"{where[0]} on {where[1]}")
     for line in write(output, race, cfg, {where: [done[where, seed] for seed in range(cfg.seeds)] for where in keys}):
         print(line)
 

@@ -24,6 +24,7 @@ from supernet.app.trust import check_targets
 from supernet.commands.drawn import drawn, drawn_rows
 from supernet.errors import UsageError, did_you_mean
 from supernet.runs.interrupt import Interrupt
+from supernet.runs.progress import Counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -259,16 +260,11 @@ def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", chose
 
 def estimate(ranking: Ranking, evaluate: Evaluate, genotypes: Sequence["Genotype"], stop: Callable[[], bool]) -> None:
     """Fills in the estimates until `stop()`, with a moving line on a terminal."""
-    from supernet.runs.log import Progress
-
-    progress = Progress(len(genotypes), len(genotypes), item="architecture")
     started = time.perf_counter()
-    try:
-        for done, value in enumerate(evaluate(itertools.takewhile(lambda genotype: not stop(), genotypes)), 1):
+    with Counted(len(genotypes), "architectures") as progress:
+        for value in evaluate(itertools.takewhile(lambda genotype: not stop(), genotypes)):
             ranking.estimates.append(value)
-            progress.update(done, dict, items=1)
-    finally:
-        progress.close()
+            progress.add(said=ranking.name)
     ranking.seconds = time.perf_counter() - started
     progress.line(f"{ranking.name}: {len(ranking.estimates)} architectures in {ranking.seconds:.1f} s")
 

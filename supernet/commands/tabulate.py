@@ -26,6 +26,7 @@ from supernet.commands.drawn import drawn
 from supernet.commands.pool import Pool
 from supernet.errors import UsageError
 from supernet.runs.journal import Journal
+from supernet.runs.progress import Counted
 
 METRICS = ("val_accuracy", "test_accuracy", "seconds")  # of each seed; the table also has their means
 
@@ -63,12 +64,11 @@ def main(cfg: DictConfig) -> None:
         left = [job for job in jobs if job not in done]
         print(f"{space.name} on {cfg.dataset.name}: {len(texts)} architectures, {len(cfg.seeds)} seed{'s' if len(cfg.seeds) != 1 else ''}, "
               f"{len(left)} of {len(jobs)} trainings left", flush=True)
-        started = time.perf_counter()
-        for n, (job, metrics) in enumerate(results(left, options, plain(cfg.space), cfg.processes)):
-            add(job, metrics)
-            seconds = (time.perf_counter() - started) / (n + 1) * (len(left) - n - 1)
-            print(f"{n + 1}/{len(left)}  {job[0]}  seed {job[1]}  validation {metrics['val_accuracy']:.2f} %  test "
-                  f"{metrics['test_accuracy']:.2f} %  {seconds / 60:.1f} min left", flush=True)
+        with Counted(len(left), "trainings") as progress:
+            for job, metrics in results(left, options, plain(cfg.space), cfg.processes):
+                add(job, metrics)
+                progress.add(said=f"{job[0]}  seed {job[1]}  validation {metrics['val_accuracy']:.2f} %  test "
+                             f"{metrics['test_accuracy']:.2f} %")
         write(output, space, texts, list(cfg.seeds), done, cfg.dataset.name)
     print(f"written   {output}")
 

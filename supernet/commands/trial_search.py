@@ -119,9 +119,13 @@ def searched(trials: Trials, history: History, run: Run) -> None:
     """Goes on to the end of the budget. Every trial is recorded before the next is asked for; what is better than all before is said."""
     if len(history):
         run.line(f"goes on after trial {len(history) - 1}: {standing(trials, best(history))}")
-    top, said = best(history), time.monotonic()
+    top, said, done, total = best(history), time.monotonic(), 0, trials.budget.trials
+    before_now = sum(trial.refused is None for trial in history)
     for trial in trials.run(history):
         run.trial(trial)
+        done += trial.refused is None  # a refused one costs nothing
+        if total is not None:
+            run.progress.working(done, total - before_now, "trials")
         before, top = top, better(trial, top)
         if top is not before:
             run.line(f"trial {trial.number}: {scored(trials, trial)} ({trial.change}) {trial.genotype.digest}")

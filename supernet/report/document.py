@@ -19,7 +19,7 @@ from supernet.report.page import paragraph
 
 ASSETS = Path(__file__).with_name("assets")
 STYLES = ("uPlot.min.css", "page.css")
-SCRIPTS = ("uPlot.iife.min.js", "draw.js", "charts.js", "cells.js", "weights.js", "scatter.js", "tables.js", "trained.js",
+SCRIPTS = ("uPlot.iife.min.js", "draw.js", "charts.js", "cells.js", "weights.js", "scatter.js", "tables.js", "trained.js", "trials.js",
            "page.js")  # in the order in which they run
 UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 DIGITS = 6  # significant ones, of numbers that are drawn

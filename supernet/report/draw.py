@@ -13,7 +13,7 @@ from matplotlib.transforms import Affine2D, Transform
 
 from supernet.genotype import Edge, Genotype
 from supernet.report import figure as figures
-from supernet.report.draw_chain import LABEL_SIZE, chain_layout, draw_chain, text_width
+from supernet.report.draw_chain import LABEL_SIZE, ChainLayout, chain_layout, draw_chain, text_width, tint
 from supernet.report.layout import Box, Layout, Wire, lay_out
 from supernet.report.names import FAMILY_COLOURS, FOLLOWING, NAMINGS, NODE_FILLS, Naming, op_family, op_label, plain
 
@@ -22,7 +22,7 @@ MARGIN, TITLE = 0.15, 0.3  # inches
 
 def draw_cells(genotype: Genotype, path: Path, *, dpi: float = 150, outputs: Mapping[str, Sequence[int]] | None = None,
                num_inputs: Mapping[str, int] | None = None) -> None:
-    """Writes the drawing to `path` (.svg or .png; ValueError for another ending).
+    """Writes the drawing to `path` (.svg, .png or .pdf; ValueError for another ending).
 
     outputs: per kind, the nodes that are concatenated (a recurrent cell takes their mean); of a kind not given, all computed nodes, or
     the last one where there is one input and all else leads there. num_inputs: per kind; of a kind not given, its smallest destination.
@@ -30,14 +30,14 @@ def draw_cells(genotype: Genotype, path: Path, *, dpi: float = 150, outputs: Map
     is shown as such. Chains are drawn as rows of layers, several of one length in one table with a column a layer.
     """
     with figures.house_style():
-        figures.save(_figure(genotype, outputs or {}, num_inputs or {}), path, dpi)
+        figures.save(assembled(_panels(genotype, outputs or {}, num_inputs or {})), path, dpi)
 
 
 def cells_svg(genotype: Genotype, *, outputs: Mapping[str, Sequence[int]] | None = None,
               num_inputs: Mapping[str, int] | None = None) -> str:
     """The same drawing as one <svg> element."""
     with figures.house_style():
-        return figures.svg(_figure(genotype, outputs or {}, num_inputs or {}))
+        return figures.svg(assembled(_panels(genotype, outputs or {}, num_inputs or {})))
 
 
 def cell_layout(edges: Sequence[Edge], outputs: Sequence[int], num_fed: int = 0) -> Layout:
@@ -79,13 +79,24 @@ class Panel(NamedTuple):
     draw: Callable[[Figure, Transform], None]
 
 
-def _figure(genotype: Genotype, outputs: Mapping[str, Sequence[int]], num_inputs: Mapping[str, int]) -> Figure:
-    panels = _panels(genotype, outputs, num_inputs)
+class Stroke(NamedTuple):
+    """How an edge is drawn: what is written on it, and how wide and how strong (0 to 1) its line is."""
+
+    op: str
+    width: float = 1.2
+    strength: float = 1.0
+
+
+def assembled(panels: Sequence[Panel], head: str = "") -> Figure:
+    """The panels below each other; `head` is printable, and stands in the upper right corner."""
     width = max((panel.width for panel in panels), default=2.0) + 2 * MARGIN
     height = sum(panel.height + TITLE + 2 * MARGIN for panel in panels) or TITLE + 2 * MARGIN
     figure = Figure(figsize=(width, height), facecolor="white")
     if not panels:
         figure.text(0.5, 0.5, "no edges", ha="center", va="center")
+    if head:
+        figure.text(1 - MARGIN / width, 1 - (MARGIN + 0.15) / height, head, ha="right", va="bottom", size=10, color="#555555",
+                    parse_math=False)
     top = 0.0
     for panel in panels:
         at = Affine2D().scale(1, -1).translate(MARGIN, height - top - TITLE - MARGIN) + figure.dpi_scale_trans
@@ -100,7 +111,8 @@ def _panels(genotype: Genotype, outputs: Mapping[str, Sequence[int]], num_inputs
     """One for each kind of cell in the genotype's order; chains of one length share one, at the place of the first, and the parts of a
     chain are one."""
     if tuple(kind for kind, _ in genotype.cells) == FOLLOWING and all(is_chain(own, outputs.get(kind)) for kind, own in genotype.cells):
-        return [_chain_panel({"layers": following([[e.op for e in own] for _, own in genotype.cells])})]
+        layers = {"layers": following([[e.op for e in own] for _, own in genotype.cells])}
+        return [chain_panel(layers, chain_layout(layers))]
     chains: dict[int, dict[str, list[str]]] = {}
     for kind, edges in genotype.cells:
         if is_chain(edges, outputs.get(kind)) and kind not in NAMINGS:  # a recurrent cell is none, whatever its edges
@@ -110,21 +122,21 @@ def _panels(genotype: Genotype, outputs: Mapping[str, Sequence[int]], num_inputs
         chain = chains.get(len(edges), {})
         if kind in chain:
             if kind == next(iter(chain)):
-                panels.append(_chain_panel(chain))
+                panels.append(chain_panel(chain, chain_layout(chain)))
         elif edges:
             inputs = num_inputs.get(kind, min(e.destination for e in edges))
             wanted = outputs.get(kind, range(inputs, max(e.destination for e in edges) + 1) if kind in NAMINGS else None)
-            panels.append(_cell_panel(kind, edges, inputs, drawn_outputs(edges, inputs, wanted)))
+            panels.append(cell_panel(kind, edges, inputs, drawn_outputs(edges, inputs, wanted))([Stroke(e.op) for e in edges]))
     return panels
 
 
-def _chain_panel(decisions: Mapping[str, Sequence[str]]) -> Panel:
-    layout = chain_layout(decisions)
+def chain_panel(decisions: Mapping[str, Sequence[str]], layout: ChainLayout, among: Mapping[str, Sequence[str]] | None = None) -> Panel:
     title = plain(next(iter(decisions))) if len(decisions) == 1 else "layers"
-    return Panel(title, layout.width, layout.height, partial(draw_chain, decisions=decisions, layout=layout))
+    return Panel(title, layout.width, layout.height, partial(draw_chain, decisions=decisions, layout=layout, among=among))
 
 
-def _cell_panel(kind: str, edges: Sequence[Edge], num_inputs: int, outputs: Sequence[int]) -> Panel:
+def cell_panel(kind: str, edges: Sequence[Edge], num_inputs: int, outputs: Sequence[int]) -> Callable[[Sequence[Stroke]], Panel]:
+    """A cell whose edges lie where the names of their ops have room, to be drawn with other strokes each time."""
     naming = NAMINGS.get(kind, Naming())
     last = max(e.destination for e in edges)
     joined = list(outputs) if len(outputs) > 1 else []  # one output node is the output itself
@@ -136,26 +148,27 @@ def _cell_panel(kind: str, edges: Sequence[Edge], num_inputs: int, outputs: Sequ
 
     boxes = [(box, role(node), naming.output if node == output else naming.name(node, num_inputs)) for node, box in layout.nodes.items()]
 
-    def draw(figure: Figure, at: Transform) -> None:
-        _draw_edges(figure, at, edges, layout)
+    def draw(figure: Figure, at: Transform, strokes: Sequence[Stroke]) -> None:
+        draw_edges(figure, at, strokes, layout)
         for box, fill, name in boxes:
             _draw_node(figure, at, box, fill, name)
 
-    return Panel(plain(kind) + naming.note, layout.width, layout.height, draw)
+    return lambda strokes: Panel(plain(kind) + naming.note, layout.width, layout.height, partial(draw, strokes=strokes))
 
 
-def _draw_edges(figure: Figure, at: Transform, edges: Sequence[Edge], layout: Layout) -> None:
-    styles = [(FAMILY_COLOURS[op_family(e.op)], ":" if op_family(e.op) == "none" else "-", 1.2) for e in edges]
-    styles += [("#888888", "-", 0.8)] * (len(layout.curves) - len(edges))
+def draw_edges(figure: Figure, at: Transform, strokes: Sequence[Stroke], layout: Layout) -> None:
+    """The first wires of the layout, as `strokes` say, and the others, which lead to the output, in grey."""
+    styles = [(tint(FAMILY_COLOURS[op_family(s.op)], s.strength), ":" if op_family(s.op) == "none" else "-", s.width) for s in strokes]
+    styles += [("#888888", "-", 0.8)] * (len(layout.curves) - len(strokes))
     for points, (colour, line, width) in zip(layout.curves, styles):
         curve = Curve(points, [Curve.MOVETO] + [Curve.CURVE4] * (len(points) - 1))
         figure.add_artist(FancyArrowPatch(path=curve, transform=at, arrowstyle="-|>", mutation_scale=7,
                                           color=colour, linestyle=line, linewidth=width, shrinkA=0, shrinkB=0, zorder=1))
-    for edge, box in zip(edges, layout.labels):
+    for stroke, box in zip(strokes, layout.labels):
         figure.add_artist(Rectangle((box.x - box.width / 2, box.y - box.height / 2), box.width, box.height, transform=at,
                                     facecolor="white", edgecolor="none", zorder=2))
-        figure.text(box.x, box.y, op_label(edge.op), transform=at, ha="center", va="center", size=LABEL_SIZE, zorder=3,
-                    color=FAMILY_COLOURS[op_family(edge.op)], parse_math=False)
+        figure.text(box.x, box.y, op_label(stroke.op), transform=at, ha="center", va="center", size=LABEL_SIZE, zorder=3,
+                    color=tint(FAMILY_COLOURS[op_family(stroke.op)], stroke.strength), parse_math=False)
 
 
 def _draw_node(figure: Figure, at: Transform, box: Box, role: str, name: str) -> None:

@@ -81,8 +81,10 @@ def chain_layout(decisions: Mapping[str, Sequence[str]], max_width: float = MAX_
     return ChainLayout(width, top(lines - 1) + line_height, ends, layers, cells, tuple(names))
 
 
-def draw_chain(figure: Figure, at: Transform, decisions: Mapping[str, Sequence[str]], layout: ChainLayout) -> None:
-    """`at` places inches from the panel's upper left corner, y downwards."""
+def draw_chain(figure: Figure, at: Transform, decisions: Mapping[str, Sequence[str]], layout: ChainLayout,
+               among: Mapping[str, Sequence[str]] | None = None) -> None:
+    """`at` places inches from the panel's upper left corner, y downwards. among: the ops of each decision that share out the colours; those
+    that are drawn unless given."""
     stops = [layout.ends[0], *layout.layers, layout.ends[1]]
     for a, b in zip(stops, stops[1:]):
         _arrow(figure, at, a, b)
@@ -93,7 +95,7 @@ def draw_chain(figure: Figure, at: Transform, decisions: Mapping[str, Sequence[s
             skipped = any(op_family(ops[n]) == "skip" for ops in decisions.values())
             _box(figure, at, box, NODE_FILLS["computed"], str(n + 1), line="--" if skipped else "-", colour=GREY if skipped else "#222222")
         for kind, boxes in layout.cells.items():
-            _row(figure, at, kind, decisions[kind], boxes)
+            _row(figure, at, kind, decisions[kind], boxes, chain_fills(kind, (among or decisions)[kind]))
         for places in layout.names:
             for kind, box in places.items():
                 figure.text(box.x + box.width / 2 - 0.06, box.y, plain(kind), transform=at, ha="right", va="center", size=LABEL_SIZE,
@@ -102,13 +104,13 @@ def draw_chain(figure: Figure, at: Transform, decisions: Mapping[str, Sequence[s
     ((ops),) = decisions.values()
     for n, (op, box) in enumerate(zip(ops, layout.layers)):
         family = op_family(op)
-        _box(figure, at, box, _tint(FAMILY_COLOURS[family], 0.12), op_label(op), colour=FAMILY_COLOURS[family],
+        _box(figure, at, box, tint(FAMILY_COLOURS[family], 0.12), op_label(op), colour=FAMILY_COLOURS[family],
              line=":" if family == "none" else "--" if family == "skip" else "-")
         figure.text(box.x, box.y - box.height / 2 - 0.03, str(n + 1), transform=at, ha="center", va="bottom", size=6.5, color=GREY)
 
 
-def _row(figure: Figure, at: Transform, kind: str, ops: Sequence[str], boxes: Sequence[Box]) -> None:
-    fills = chain_fills(kind, ops)
+def _row(figure: Figure, at: Transform, kind: str, ops: Sequence[str], boxes: Sequence[Box],
+         fills: Mapping[str, str | tuple[float, float, float]]) -> None:
     for op, box in zip(ops, boxes):
         text = choice_label(op, kind)
         figure.add_artist(Rectangle((box.x - box.width / 2, box.y - box.height / 2), box.width, box.height, transform=at,
@@ -126,13 +128,13 @@ def chain_fills(kind: str, ops: Sequence[str]) -> dict[str, str | tuple[float, f
     rest = [op for op in chosen if op not in fills]
     if all(labels[op].isascii() and labels[op].isdigit() for op in rest):
         ranked = sorted({int(labels[op]) for op in rest})
-        return fills | {op: _tint(FAMILY_COLOURS["conv"], 0.05 + 0.32 * ranked.index(int(labels[op])) / max(1, len(ranked) - 1))
+        return fills | {op: tint(FAMILY_COLOURS["conv"], 0.05 + 0.32 * ranked.index(int(labels[op])) / max(1, len(ranked) - 1))
                         for op in rest}
-    fills |= {op: _tint(FAMILY_COLOURS["skip"], 0.2) for op in rest if op_family(op) == "skip"}
+    fills |= {op: tint(FAMILY_COLOURS["skip"], 0.2) for op in rest if op_family(op) == "skip"}
     rest = [op for op in rest if op not in fills]
     if len(rest) == 1:
         return fills | {rest[0]: "#f0f0f0"}
-    return fills | {op: _tint(HUES[i % len(HUES)], 0.25) for i, op in enumerate(rest)}
+    return fills | {op: tint(HUES[i % len(HUES)], 0.25) for i, op in enumerate(rest)}
 
 
 def text_width(text: str) -> float:
@@ -141,7 +143,7 @@ def text_width(text: str) -> float:
     return points / 72 + 0.08
 
 
-def _tint(colour: str, strength: float) -> tuple[float, float, float]:
+def tint(colour: str, strength: float) -> tuple[float, float, float]:
     """The colour on white."""
     r, g, b = to_rgb(colour)
     return 1 - strength * (1 - r), 1 - strength * (1 - g), 1 - strength * (1 - b)

@@ -18,8 +18,9 @@ STYLE = {
     "axes.edgecolor": "#666666", "xtick.color": "#444444", "ytick.color": "#444444", "axes.labelcolor": "#333333",
     "svg.fonttype": "none",      # text stays text: smaller, and it can be searched
     "svg.hashsalt": "supernet",  # the same ids at every run
+    "pdf.fonttype": 42,          # text in a PDF can be searched, and journals take it
 }
-FORMATS = (".png", ".svg")
+FORMATS = (".png", ".svg", ".pdf")
 
 
 @contextmanager
@@ -32,11 +33,13 @@ def house_style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path, dpi: float) -> None:
-    """Writes .svg or .png, by the name; ValueError for another."""
+    """Writes .svg, .png or .pdf, by the name; ValueError for another."""
     if path.suffix not in FORMATS:
         raise ValueError(f"a figure's file name must end in one of {', '.join(FORMATS)}, got {path.name!r}")
     if path.suffix == ".svg":
         path.write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure), encoding="utf-8")
+    elif path.suffix == ".pdf":
+        figure.savefig(path, format="pdf", metadata=dict.fromkeys(("Creator", "Producer", "CreationDate")))
     else:
         figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None})
 

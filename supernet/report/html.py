@@ -14,18 +14,21 @@ from supernet.report.document import Drawn, Missing, Section, document, left_out
 from supernet.report.run_files import UNEXPECTED, RunFiles
 from supernet.report.sections import (
     against_table,
+    ancestry,
     cells,
     classes,
     confusion,
     costs,
     curves,
     environment,
+    front,
     genotype_text,
     options,
     reproduce,
     result,
     sureness,
     timeline,
+    trial_table,
     trials,
     weights,
 )
@@ -45,12 +48,15 @@ class Part(NamedTuple):
 SECTIONS = (
     Part("result", "Result", result.shown),
     Part("cells", "Cells", cells.shown),
-    Part("classes", "Test, class by class", classes.shown),
-    Part("confusion", "Confusion matrix of the test", confusion.shown),
     Part("trials", "Trials", trials.shown),
+    Part("front", "Scores and costs", front.shown),
+    Part("ancestry", "How the best came about", ancestry.shown),
+    Part("all-trials", "All trials", trial_table.shown),
     Part("weights", "Weights of the ops over time", weights.shown),
     Part("curves", "Curves", curves.shown),
     Part("against-table", "Against the table", against_table.shown),
+    Part("classes", "Test, class by class", classes.shown),
+    Part("confusion", "Confusion matrix of the test", confusion.shown),
     Part("timeline", "Genotype by epoch", timeline.shown),
     Part("sureness", "How sure the search is", sureness.shown),
     Part("costs", "Costs", costs.shown),
@@ -105,6 +111,8 @@ def headline(run: RunFiles) -> tuple[str, str]:
     done, of = len(run.records), run.options.get("epochs")
     if done:
         said.append(f"{done} of {of} epochs" if type(of) is int and of != done else f"{done} epoch{'s' if done != 1 else ''}")
+    if run.trials:
+        said.append(f"{len(run.trials):,} trials")
     for name, key in (("train", "train_accuracy"), ("validation", "val_accuracy")):
         epochs, values = run.series(key)
         known = [(value, -epoch) for epoch, value in zip(epochs, values) if value is not None]

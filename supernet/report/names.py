@@ -1,19 +1,20 @@
-"""How ops, nodes and edges are written and coloured in every figure. No matplotlib."""
+"""How ops, nodes and edges are written and coloured in every figure. No matplotlib, and PyTorch only where an op's colour is asked for."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ops import describe
-from ops.traits import Family
+if TYPE_CHECKING:
+    from ops.traits import Family
 
 MAX_LABEL = 28  # characters; longer op names are cut
 
-FAMILY_COLOURS: dict[Family, str] = {"conv": "#1f5fa8", "dilated": "#7a3fa0", "pool": "#b4530a", "skip": "#2e7d4f", "none": "#9a9a9a",
+FAMILY_COLOURS: "dict[Family, str]" = {"conv": "#1f5fa8", "dilated": "#7a3fa0", "pool": "#b4530a", "skip": "#2e7d4f", "none": "#9a9a9a",
                                      "activation": "#1f5fa8", "other": "#a3224a"}
 # Of ops that `ops` does not know (a genotype from elsewhere, a choice of a chain) the first word found in the name decides the family; all
 # else is taken for a convolution.
-GUESSES: tuple[tuple[str, Family], ...] = (("none", "none"), ("zero", "none"), ("flatten", "none"), ("skip", "skip"),
+GUESSES: "tuple[tuple[str, Family], ...]" = (("none", "none"), ("zero", "none"), ("flatten", "none"), ("skip", "skip"),
                                            ("identity", "skip"), ("nothing", "skip"), ("pool", "pool"), ("noise", "other"),
                                            ("dropout", "other"), ("dil", "dilated"))
 
@@ -44,8 +45,10 @@ def choice_label(op: str, kind: str) -> str:
     return NOTHING if op.startswith("no_") else op_label(op.removeprefix(f"{kind}_"))
 
 
-def op_family(op: str) -> Family:
+def op_family(op: str) -> "Family":
     """A key of FAMILY_COLOURS: what the op says of itself, else a guess by its name."""
+    from ops import describe
+
     known = describe(op)
     return known.family if known is not None else next((family for word, family in GUESSES if word in op.lower()), "conv")
 

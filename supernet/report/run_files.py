@@ -13,6 +13,8 @@ from supernet.files import DAMAGED, check_zip, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.report.document import Missing
 from supernet.runs.folder import RunFolder, plain_options
+from supernet.runs.journal import AFTER
+from supernet.trials import Trial
 
 MAX_BYTES = 2**28          # of a file, and of what one unpacks to
 MAX_CHECKPOINT_BYTES = 2**31
@@ -113,6 +115,32 @@ class RunFiles:
         if not found:
             raise Missing("the run has no genotypes.jsonl")
         return found
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those of a search by trials, by number; none of any other run. What the journal holds of an architecture is not checked against
+        its space, which is not at hand. Records from the first that is not the next trial are left out (`cut_trials`)."""
+        return self._trials[0]
+
+    @property
+    def cut_trials(self) -> int:
+        """How many records of trials.jsonl are left out."""
+        return self._trials[1]
+
+    @cached_property
+    def _trials(self) -> tuple[list[Trial], int]:
+        found: list[Trial] = []
+        lines = self.lines("trials.jsonl")
+        for line in lines:
+            line.pop(AFTER, None)
+            try:
+                trial = Trial.unchecked(line, {"space": "", "arguments": {}, "fingerprint": ""})
+            except (ValueError, TypeError):
+                break
+            if trial.number != len(found) or not all(parent < trial.number for parent in trial.parents):
+                break
+            found.append(trial)
+        return found, len(lines) - len(found)
 
     @cached_property
     def genotype(self) -> Genotype | None:

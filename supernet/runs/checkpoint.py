@@ -12,19 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import Mendable
 from supernet.files import read_bytes, write_whole
-
-MAX_BYTES = 2**40
-_FILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+)\.(?P<sha256>[0-9a-f]{64})\.pt")
+from supernet.runs.checkpoint_files import FILE, MAX_BYTES, CheckpointError, name_of, newest_first
+from supernet.runs.checkpoint_files import all_files as all_files
+from supernet.runs.checkpoint_files import has_checkpoint as has_checkpoint
 
 # What `torch.load(weights_only=True)` reads back, by exact type: a NumPy float is a float to isinstance, yet is refused at load.
 _LEAVES = {Tensor, nn.Parameter, str, int, float, bool, type(None)}
 _CHILDREN = {dict: dict.items, OrderedDict: OrderedDict.items, list: enumerate, tuple: enumerate}
-
-
-class CheckpointError(Mendable, RuntimeError):
-    """A checkpoint cannot be written or read. The message is one line."""
 
 
 class Loaded(NamedTuple):
@@ -54,8 +49,8 @@ def save(folder: Path, state: Mapping[str, Any], *, name: str, keep: int = 2) ->
         for leftover in folder.glob("*.part"):
             leftover.unlink()
         write_whole(path, data)
-        older = [old for old in _newest_first(folder) if _name(old) < name]
-        for old in set(_newest_first(folder)) - {path, *older[: keep - 1]}:
+        older = [old for old in newest_first(folder) if name_of(old) < name]
+        for old in set(newest_first(folder)) - {path, *older[: keep - 1]}:
             old.unlink()
     except OSError as error:
         reason = error.strerror or error
@@ -70,7 +65,7 @@ def save_file(path: Path, state: Mapping[str, Any]) -> None:
 
 def load(folder: Path) -> Loaded:
     """The newest checkpoint that is whole. Raises CheckpointError, with what was seen, when there is none."""
-    paths = _newest_first(folder)
+    paths = newest_first(folder)
     if not paths:
         raise CheckpointError(f"{folder}: there is no checkpoint")
     skipped, bad = [], []
@@ -79,13 +74,13 @@ def load(folder: Path) -> Loaded:
             return Loaded(load_file(path), path, skipped)
         except CheckpointError as error:
             bad.append((path, str(error).removeprefix(str(path)).strip(": ")))
-            skipped.append(f"{error}; falling back to {_name(previous)}" if previous else str(error))
-    raise CheckpointError(f"{folder}: no checkpoint is usable, " + "; ".join(f"{_name(path)} {reason}" for path, reason in bad))
+            skipped.append(f"{error}; falling back to {name_of(previous)}" if previous else str(error))
+    raise CheckpointError(f"{folder}: no checkpoint is usable, " + "; ".join(f"{name_of(path)} {reason}" for path, reason in bad))
 
 
 def load_file(path: Path) -> dict[str, Any]:
     """One checkpoint, on the CPU. Raises CheckpointError: unreadable, or its bytes are not those its name was made from."""
-    match = _FILE.fullmatch(path.name)
+    match = FILE.fullmatch(path.name)
     if match is None:
         raise CheckpointError(f"{path}: a checkpoint is named <name>.<sha256>.pt, and this file is not")
     try:
@@ -100,16 +95,6 @@ def load_file(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: torch {torch.__version__} cannot read it ({str(error).splitlines()[0]})") from error
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is a file to try; only `load` knows if it is whole."""
-    return bool(_newest_first(folder))
-
-
-def all_files(folder: Path) -> list[Path]:
-    """The checkpoints that are kept, oldest first."""
-    return _newest_first(folder)[::-1]
-
-
 def packed(state: Mapping[str, Any]) -> bytes:
     """For another process, to read with `torch.load(weights_only=True)`."""
     return bytes(_bytes(state))
@@ -119,15 +104,6 @@ def _bytes(state: Mapping[str, Any]) -> memoryview:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getbuffer()
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    paths = [path for path in folder.glob("*.pt") if _FILE.fullmatch(path.name)]
-    return sorted(paths, key=lambda path: (_name(path), path.stat().st_mtime_ns), reverse=True)
-
-
-def _name(path: Path) -> str:
-    return path.name.split(".")[0]
 
 
 def _check(value: Any, where: str) -> None:

@@ -17,8 +17,7 @@ import yaml
 from supernet.errors import Mendable
 from supernet.files import read_bytes, read_text, write_whole, yaml_loader, yaml_text
 from supernet.genotype import short
-from supernet.runs import checkpoint
-from supernet.runs.checkpoint import CheckpointError, has_checkpoint
+from supernet.runs.checkpoint_files import MAX_BYTES, CheckpointError, has_checkpoint
 from supernet.runs.journal import to_json
 
 MAX_STATUS_BYTES = 1_000_000  # run.json has a few hundred
@@ -113,6 +112,8 @@ class RunFolder:
         """The same; where run.json is gone or damaged, what the newest checkpoint knows of the run; {} where there is neither."""
         status = self.status()
         if status is None and has_checkpoint(self.checkpoints):
+            from supernet.runs import checkpoint  # PyTorch, which few who ask for a status need
+
             with contextlib.suppress(CheckpointError):
                 status = checkpoint.load(self.checkpoints).state.get("run")
         return status or {}
@@ -139,7 +140,7 @@ class RunFolder:
         """Raises RunFolderError: the file is missing, or not what was written; one whose digest nobody kept is taken as it is."""
         known = (self.status() or {}).get("files", {}).get(path.name)
         try:
-            seen = hashlib.sha256(read_bytes(path, checkpoint.MAX_BYTES)).hexdigest()
+            seen = hashlib.sha256(read_bytes(path, MAX_BYTES)).hexdigest()
         except OSError as error:
             raise RunFolderError(f"{path}: cannot read ({error.strerror or error})") from error
         if known is not None and seen != known:

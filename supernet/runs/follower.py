@@ -50,7 +50,7 @@ class Follower:
     def line(self, text: str) -> None:
         pass
 
-    def working(self) -> None:
+    def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
         if self.interrupt.agreed(self.group)[0]:
             raise Interrupted
 

@@ -13,6 +13,7 @@ from supernet.errors import Mendable
 from supernet.files import read_bytes
 
 MAX_BYTES = 2**31  # of metrics.jsonl, which has a line an epoch
+TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a run's record that a repeated run does not reproduce
 AFTER, LINK = "after", 12  # the key of a link, and its hexadecimal digits
 
 

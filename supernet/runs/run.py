@@ -25,15 +25,13 @@ from supernet.runs.claim import claim
 from supernet.runs.environment import describe
 from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
+from supernet.runs.journal import TIME_FIELDS as TIME_FIELDS
 from supernet.runs.journal import Journal, JournalError, Mark
 from supernet.runs.log import Progress
 from supernet.runs.tracker import Labels, NoTracker, Tracker, TrackerError, is_preemption, open_tracker, run_id
 from supernet.space import Space
 from supernet.training.records import Position, Stateful, Totals
 from supernet.trials import Trial
-
-TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a record that a repeated run does not reproduce
-
 
 # What a tracker is told of a run's end; 255 is what W&B itself says of one that Ctrl-C ended, and shows as killed.
 EXIT_CODES: Mapping[Status, int] = {"finished": 0, "failed": 1, "stopped": 255}
@@ -161,7 +159,9 @@ class Run:
         if self.group.largest(not has_checkpoint(self.folder.checkpoints))[0]:
             self.save()
 
-    def working(self) -> None:
+    def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
+        if total:
+            self.progress.working(done, total, item)
         if self.interrupt.agreed(self.group)[0]:
             raise Interrupted
 

@@ -15,8 +15,20 @@ def dominated_by(points: np.ndarray) -> np.ndarray:
 
 
 def front(points: np.ndarray) -> np.ndarray:
-    """Which of the points (N, M) none dominates: (N,) of truth values; equal points are all of the front."""
-    return ~dominated_by(np.asarray(points, np.float64)).any(1)
+    """Which of the points (N, M) none dominates: (N,) of truth values; equal points are all of the front.
+
+    By falling scores, a point comes after all that dominate it, and one that is dominated is so by a member of the front: N times the
+    front's size, and not N times N, is compared.
+    """
+    points = np.asarray(points, np.float64)
+    kept, members = np.zeros(len(points), bool), np.empty_like(points)
+    size = 0
+    for i in np.lexsort(-points.T[::-1]):
+        before = members[:size]
+        if not ((before >= points[i]).all(-1) & (before > points[i]).any(-1)).any():
+            kept[i], members[size] = True, points[i]
+            size += 1
+    return kept
 
 
 def ranks(points: np.ndarray) -> np.ndarray:

@@ -186,7 +186,8 @@ class Trials:
     def _trial(self, history: History, number: int, asked: "_Asked",
                done: Mapping[tuple[Genotype, float], tuple[Evaluation, float]]) -> Trial:
         (genotype, parents, change, fidelity), metrics, refused = asked
-        about = {"parents": parents, "change": change, "fidelity": fidelity}
+        sees = self.searcher.sees(number)
+        about = {"parents": parents, "change": change, "fidelity": fidelity, "sees": sees if sees < number else None}
         if refused is not None:
             return Trial(number, genotype, (), metrics, refused=refused, **about)
         before = history.known(genotype, fidelity)

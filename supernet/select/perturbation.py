@@ -93,10 +93,12 @@ class Perturbation(FinalSelection):
         before, all_epochs = done * self.finetune_epochs, (rounds - 1) * self.finetune_epochs + self.finetune_last
         loop.search.net.train()
         alpha_batches = counting(loop.alpha_batches, loop.position, loop.search.group)
-        for epoch in range(self.finetune_last if done == rounds - 1 else self.finetune_epochs):
+        epochs, steps, item = self.finetune_last if done == rounds - 1 else self.finetune_epochs, 0, f"steps after decision {done + 1}"
+        for epoch in range(epochs):
             set_lr(loop.search.w_optimizer, schedule(first, before + epoch, all_epochs + 1))
             for batch in counting(loop.train, loop.position, loop.search.group):
-                loop.recorder.working()
+                loop.recorder.working(steps, epochs * len(loop.train), item)
+                steps += 1
                 loop.search.step(batch, next(alpha_batches) if self.train_alpha and loop.search.alpha else None)
         loop.guard.look()
 

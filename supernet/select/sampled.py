@@ -40,22 +40,23 @@ class Sampled(FinalSelection):
             with torch.no_grad():
                 return argmax(loop.space, search.relaxation(generator))
 
-        def score(batches: list) -> dict[Genotype, float]:
+        def score(batches: list, item: str) -> dict[Genotype, float]:
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
                                      calibration=calibration, group=search.group)
             found, images = {}, sum(search.group.items(batch) for batch in (*batches, *calibration))
+            loop.recorder.working(0, len(candidates), item)
             with closing(evaluate.stream(candidates)) as stream:
                 for genotype, metrics in zip(candidates, stream, strict=True):
                     found[genotype] = metrics["accuracy"]
                     loop.position.images += images
-                    loop.recorder.working()
+                    loop.recorder.working(len(found), len(candidates), item)
             return found
 
         calibration = list(itertools.islice(loop.train, self.calibration_batches)) if self.statistics == "recalibrated" else []
         candidates = list(dict.fromkeys(draw() for _ in range(self.n)))
         batches = list(loop.val)
-        screened = score(batches[: self.screen_batches])
+        screened = score(batches[: self.screen_batches], "sampled architectures")
         candidates = sorted(candidates, key=screened.__getitem__, reverse=True)[: self.finalists]
-        scores = score(batches)
+        scores = score(batches, "finalists")
         loop.position.trials += len(screened)
         return max(candidates, key=scores.__getitem__)

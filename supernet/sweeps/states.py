@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from supernet.runs.checkpoint import has_checkpoint
+from supernet.runs.checkpoint_files import has_checkpoint
 from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal
 from supernet.sweeps.jobs import Job

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from supernet.runs.progress import duration
 from supernet.sweeps.running import Lines, Shown
 from supernet.sweeps.states import Kind, State, counted
 
@@ -86,9 +87,3 @@ def row(state: State, width: int) -> str:
     left = duration(state.left_s) if state.kind == "running" and state.left_s is not None else ""
     said = SAID.get(state.kind, state.kind)
     return f"  {said:8}  {name:{width}}  seed {state.job.seed:<4} {epoch:>9}  {best:>8}  {left:>8}  {state.error}"
-
-
-def duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"

@@ -30,8 +30,8 @@ class Recorder(Protocol):
     def line(self, text: str) -> None:
         """What a person should read now."""
 
-    def working(self) -> None:
-        """Between parts of work that no checkpoint holds: interrupts."""
+    def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
+        """Between parts of work that no checkpoint holds: interrupts. done, total: of so many items, where that is known."""
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
         """After every epoch, with its numbers and the genotype that would be selected now: a line, metrics, a checkpoint."""
@@ -46,7 +46,7 @@ class Silent:
     def line(self, text: str) -> None:
         pass
 
-    def working(self) -> None:
+    def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
         pass
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:

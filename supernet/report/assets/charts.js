@@ -1,9 +1,9 @@
 "use strict";
 const WHOLE = [1, 2, 5].flatMap(n => [0, 1, 2, 3, 4, 5, 6].map(e => n * 10 ** e)).sort((a, b) => a - b);   // between the ticks of epochs
-
 const STEPS = uPlot.paths.stepped({align: 1});   // of what stays as it is until it changes
 
-// Line charts by uPlot. A chart is {title, unit, lines: [{name, x, y}]}; a null in y is a gap, an x that another line has is none.
+// Line charts by uPlot. A chart is {title, unit, lines: [{name, x, y}]}; a null in y is a gap, an x that another line has is none. A line may
+// say its colour, or its place among the colours (tone), be faint, or hold its value to the next x (stepped). band: two lines, filled between.
 Page.chart = (root, data, options = {}) => {
   const small = options.small, height = small ? 118 : options.tall ? 320 : 210;
   const holder = Page.make("div", {});
@@ -29,16 +29,18 @@ Page.chart = (root, data, options = {}) => {
     button.hidden = !positive();
     const points = shown.lines.length && Math.max(...shown.lines.map(line => line.x.length)) < 3;
     plot = new uPlot({
-      width, height, cursor: {sync: {key: data.xname || options.sync || "epochs"}, drag: {x: true, y: false}, points: {size: 6},
+      width, height, cursor: {sync: {key: options.sync || "epochs"}, drag: {x: true, y: false}, points: {size: 6},
                focus: {prox: options.crowd ? 24 : -1}}, focus: {alpha: .18},
-      legend: {show: !small && !options.crowd, live: true}, padding: small ? [6, 6, 0, 0] : [8, 10, 0, 0],
+      legend: {show: !small && !options.crowd, live: true}, padding: small ? [6, 6, 0, 0] : [8, 16, 0, 0],
       scales: {x: {time: false, range: (u, low, high) => low === high ? [low - 1, high + 1] : [low, high]},
                y: log && positive() ? {distr: 3} : options.range ? {range: () => options.range()} : {}},
-      axes: [{...axis(), size: small ? 24 : 30, space: small ? 34 : 50, ...(options.free ? {} : {incrs: WHOLE}), values: (u, ticks) => ticks.map(Page.number)},
-             {...axis(), size: small ? 34 : 52, space: small ? 26 : 34, values: (u, ticks) => ticks.map(v => v === null ? "" : Page.number(v))}],
-      series: [{label: data.xname || "epoch", value: (u, v) => Page.number(v)}, ...shown.lines.map((line, n) => ({
-        label: line.name, stroke: line.colour ? () => line.colour : Page.series(n), width: small ? 1.2 : 1.6, show: !hidden[n + 1],
-        paths: data.xname ? STEPS : undefined, points: {show: Boolean(points), size: 5}, value: (u, v) => Page.number(v)}))],
+      axes: [{...axis(), size: small ? 24 : 30, space: small ? 34 : 50, ...(options.free ? {} : {incrs: WHOLE}), values: (u, ticks) => ticks.map(Page.tick)},
+             {...axis(), size: small ? 34 : 52, space: small ? 26 : 34, values: (u, ticks) => ticks.map(Page.tick)}],
+      series: [{label: options.x || "epoch", value: (u, v) => Page.number(v)}, ...shown.lines.map((line, n) => ({
+        label: line.name, stroke: line.colour ? () => line.colour : Page.series(line.tone ?? n), width: line.faint ? .6 : small ? 1.2 : 1.6, show: !hidden[n + 1],
+        paths: line.stepped ? STEPS : undefined,
+        points: {show: Boolean(points), size: 5}, value: (u, v) => Page.number(v)}))],
+      bands: shown.band ? [{series: shown.band.map(n => n + 1), fill: () => `${Page.series(shown.lines[shown.band[0]].tone ?? shown.band[0])()}2e`}] : [],
       hooks: {ready: [u => { now = Page.make("div", {class: "now", hidden: true}); u.over.append(now, tip); rest(u); }], setScale: [() => mark()],
               setData: [rest], setCursor: [options.crowd ? name : rest], setSeries: options.crowd ? [(u, n) => { nearest = n; name(u); }] : []},
     }, joined(), holder);
@@ -62,7 +64,7 @@ Page.chart = (root, data, options = {}) => {
 
   function mark() {
     if (!plot || !now) return;
-    const at = Page.epoch === null || options.unmarked || data.xname ? NaN : plot.valToPos(Page.epoch, "x");
+    const at = Page.epoch === null || options.unmarked ? NaN : plot.valToPos(Page.epoch, "x");
     now.hidden = !(at >= 0 && at <= plot.over.clientWidth);
     if (!now.hidden) now.style.left = `${at}px`;
   }

@@ -31,6 +31,10 @@ Page.number = value => {
   return String(+value.toPrecision(5));
 };
 
+// Between the ticks of an axis there is little room: 38160000 is 38.2M.
+Page.tick = value => value === null ? "" : Math.abs(value) >= 1e5 && Math.abs(value) < 1e15
+  ? new Intl.NumberFormat("en", {notation: "compact", maximumSignificantDigits: 4}).format(value) : Page.number(value);
+
 // The epoch that the slider stands at, told to whoever shows something of it.
 Page.at = epoch => {
   Page.epoch = epoch;

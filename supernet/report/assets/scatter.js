@@ -1,8 +1,12 @@
 "use strict";
-// Points: {title, x, y, points: [[x, y, name]]}; the nearest to the pointer is named. lines: further {name, points} drawn as steps.
+// Points: {title, x, y, points: [[x, y, name]]}; the nearest to the pointer is named. strong, chosen: further points, drawn above the others, the
+// chosen with a ring. front: corners of a line. limits: {x: [], y: []}, drawn dashed.
+// from, better: what is worse than `from` in y is left out until asked for; better says which side that is.
 Page.scatter = (root, data, options = {}) => {
   const holder = Page.make("div", {}), tip = Page.make("div", {class: "tip", hidden: true});
-  root.append(Page.make("div", {class: "title"}, Page.make("b", {}, data.title)), holder);
+  let whole = false;
+  const more = Page.make("button", {type: "button", hidden: true, onclick: () => { whole = !whole; build(); }});
+  root.append(Page.make("div", {class: "title"}, Page.make("b", {}, data.title), Page.make("span", {}), more), holder);
   let plot = null, width = 0, shown = null, points = [];
   const height = options.height || 260;
   const axis = label => ({stroke: () => Page.colour("--soft"), font: "11px system-ui, sans-serif", label, labelFont: "12px system-ui, sans-serif", labelSize: 20, labelGap: 2,
@@ -16,13 +20,34 @@ Page.scatter = (root, data, options = {}) => {
   }
   function build() {
     if (plot) plot.destroy();
-    points = data.points.filter(p => Number.isFinite(p[0]) && Number.isFinite(p[1])).sort((a, b) => a[0] - b[0]);
+    const finite = some => (some || []).filter(p => Number.isFinite(p[0]) && Number.isFinite(p[1]));
+    const near = p => whole || !Number.isFinite(data.from) || data.better * p[1] >= data.better * data.from;
+    const few = finite(data.strong).filter(near), ringed = finite(data.chosen).filter(near);
+    points = [...finite(data.points).filter(near), ...few, ...ringed].sort((a, b) => a[0] - b[0]);
+    more.hidden = !Number.isFinite(data.from);
+    if (!more.hidden) {
+      const away = [...finite(data.points), ...finite(data.strong)].filter(p => data.better * p[1] < data.better * data.from).length;
+      more.textContent = whole ? "closer" : `+ ${away} ${data.better > 0 ? "below" : "above"} ${Page.number(+data.from.toPrecision(3))}`;
+      more.title = whole ? "the good ones alone" : "all points";
+    }
     width = Math.max(160, holder.clientWidth);
     if (!points.length) { holder.textContent = "no finite points"; return; }
     const size = points.length > 3000 ? 2.5 : points.length > 300 ? 4 : 7;
-    const values = (u, ticks) => ticks.map(v => v === null ? "" : Page.number(v));
-    const padded = (u, low, high) => low === high ? [low - 1, high + 1] : [low - .03 * (high - low), high + .03 * (high - low)];
-    const strength = points.length > 3000 ? 55 : 75;
+    const values = (u, ticks) => ticks.map(Page.tick);
+    const room = few.length + ringed.length ? .06 : .03;   // a ring takes more
+    const padded = (u, low, high) => low === high ? [low - 1, high + 1] : [low - room * (high - low), high + room * (high - low)];
+    const strength = few.length ? 40 : points.length > 3000 ? 55 : 75;
+    const disc = (u, p, radius) => {
+      u.ctx.beginPath();
+      u.ctx.arc(u.valToPos(p[0], "x", true), u.valToPos(p[1], "y", true), radius * devicePixelRatio, 0, 7);
+    };
+    const rule = (u, along, at) => {
+      const {left, top, width: w, height: h} = u.bbox, place = u.valToPos(at, along, true);
+      u.ctx.beginPath();
+      u.ctx.moveTo(along === "x" ? place : left, along === "x" ? top : place);
+      u.ctx.lineTo(along === "x" ? place : left + w, along === "x" ? top + h : place);
+      u.ctx.stroke();
+    };
     const paint = (u, si) => {   // far faster than a path a point
       const context = u.ctx, size2 = size * devicePixelRatio;
       context.save();
@@ -42,6 +67,16 @@ Page.scatter = (root, data, options = {}) => {
         data.front.forEach((p, n) => context[n ? "lineTo" : "moveTo"](u.valToPos(p[0], "x", true), u.valToPos(p[1], "y", true)));
         context.stroke();
       }
+      context.globalAlpha = 1;
+      context.fillStyle = Page.colour("--s1");
+      for (const p of few) { disc(u, p, 4); context.fill(); }
+      context.lineWidth = 2.2 * devicePixelRatio;
+      context.strokeStyle = Page.colour("--ink");
+      for (const p of ringed) { disc(u, p, 8); context.stroke(); }
+      context.lineWidth = 1.4 * devicePixelRatio;
+      context.strokeStyle = Page.colour("--warn");
+      context.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
+      for (const along of ["x", "y"]) for (const at of (data.limits || {})[along] || []) rule(u, along, at);
       context.restore();
       return null;
     };

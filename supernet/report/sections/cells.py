@@ -9,8 +9,10 @@ from supernet.report.svg_cells import cell_svgs
 MAX_DRAWN_EDGES = 200
 
 
-def shown(run: RunFiles) -> Drawn:
+def shown(run: RunFiles) -> Drawn | None:
     genotype = run.genotype
+    if genotype is None and run.trials and not run.folder.genotype.exists():
+        return None  # the best so far is drawn where it is told how it came about
     if genotype is None:
         run.existing("genotype.json")
         raise Missing("genotype.json is not a genotype")

@@ -1,61 +1,76 @@
-"""What a search by trials tried: the best so far, every trial's score, and two scores against each other where there are two."""
-
-import math
-from collections import Counter
-from typing import Any
+"""How a search by trials went: what its generations are worth, the best so far against what was spent, how alike its architectures are."""
 
 from supernet.report import page
 from supernet.report.curves import thinned
-from supernet.report.document import Drawn, Missing, drawing
-from supernet.report.names import plain
+from supernet.report.document import Drawn, drawing
+from supernet.report.progress import AXES, Grouping, anytime, diversity, fitness, grouped, not_evaluated
 from supernet.report.run_files import RunFiles
+from supernet.report.sections.costs import duration
+from supernet.report.wanted import Score, scores_of
+from supernet.trials import Trial, best
 
-MAX_POINTS = 20_000
+MAX_POINTS = 1500  # of a line
 
 
 def shown(run: RunFiles) -> Drawn | None:
-    """None for a search that tried nothing one by one."""
-    if not run.folder.trials.exists():
+    trials = run.trials
+    if not trials:
         return None
-    found = [(r["number"], [float(score) for score in r["scores"]], str(r.get("change", ""))) for r in run.lines("trials.jsonl")
-             if r.get("refused") is None and type(r.get("scores")) is list and r["scores"] and type(r.get("number")) is int]
-    if not found:
-        raise Missing("trials.jsonl holds no trial that was evaluated")
-    names = objectives(run, len(found[0][1]))
-    same = [one for one in found if len(one[1]) == len(names)]
-    best, x, y = -math.inf, [], []
-    for number, scores, _ in same:
-        if scores[0] > best:
-            best = scores[0]
-            x.append(number)
-            y.append(best)
-    x.append(same[-1][0])
-    y.append(best)
-    keep = thinned(len(same), MAX_POINTS)
-    points = [same[i] for i in keep]
-    panels = [{"title": f"{names[0]} of every trial".capitalize(), "x": "trial", "y": names[0],
-               "points": [[n, s[0], _told(n, c)] for n, s, c in points]}]
-    for n, name in enumerate(names[1:], start=1):
-        panels.append({"title": f"{names[0]} and {name}", "x": name, "y": names[0],
-                       "points": [[s[n], s[0], _told(number, c)] for number, s, c in points]})
-    changes = Counter(change or "unknown" for *_, change in same)
-    note = f"{len(same)} trials were evaluated: {', '.join(f'{count} by {plain(name)}' for name, count in changes.most_common(8))}. " \
-           "Scores are as they are compared, larger is better."
-    stairs = {"title": f"Best {names[0]} so far", "unit": "", "xname": "trial", "lines": [{"name": "best", "x": x, "y": y}]}
-    places = [drawing("best", kind="charts", label="the best score so far, by trial"),
-              drawing("scores", kind="scatters", label="the score of every trial")]
-    return Drawn(page.paragraph(note, soft=True) + page.grid(places), {"best": [stairs], "scores": panels})
+    scores, groups = scores_of(run), grouped(trials)
+    html = page.table(rows(trials, scores))
+    if run.cut_trials:
+        html += page.paragraph(f"Left out: {run.cut_trials} more records of trials.jsonl, of which the first is not trial {len(trials)}.",
+                               soft=True)
+    html += page.paragraph(f"Drag over a stretch of a chart to look closer, double-click to go back. Fitness and diversity: {groups.words};"
+                           " the band is one standard deviation of the trials to either side of their mean.", soft=True)
+    return Drawn(html + drawing("search", label="best so far, fitness and diversity"),
+                 {"search": {"anytime": [_anytime(trials, n, score) for n, score in enumerate(scores)],
+                             "charts": [*(_fitness(trials, groups, n, score) for n, score in enumerate(scores)),
+                                        *_diversity(trials, groups)]}})
 
 
-def objectives(run: RunFiles, count: int) -> list[str]:
-    """The names of the scores: of the summary, else of the options; numbered where neither tells `count` of them."""
-    told: Any = run.values.get("objective")
-    if type(told) is not list:
-        options = run.options.get("objective")
-        told = [*(options.get("maximise") or []), *(options.get("minimise") or [])] if type(options) is dict else []
-    names = [plain(str(name).replace("_", " ")) for name in told]
-    return names if len(names) == count else [f"score {n + 1}" for n in range(count)] if count > 1 else ["score"]
+def rows(trials: list[Trial], scores: list[Score]) -> list[tuple[str, str]]:
+    top = best(trials)
+    kept = sum(trial.refused is None for trial in trials)
+    found = [("trials", f"{len(trials):,}" + (f", {kept:,} of them within the limits" if kept < len(trials) else ""))]
+    if top is not None:
+        values = ", ".join(f"{score.label} {score.shown(value):.6g}" for score, value in zip(scores, top.scores))
+        found.append(("best", f"trial {top.number}: {values}"))
+    found += [(reason, f"{count:,}") for reason, count in not_evaluated(trials)]
+    spent = [f"{sum(t.images for t in trials):,} images", f"{duration(sum(t.wall_s for t in trials))} of evaluations"]
+    simulated = sum(t.simulated_s for t in trials)
+    return [*found, ("spent on trials", ", ".join([*spent, *([f"{simulated:,.0f} simulated seconds"] if simulated else [])]))]
 
 
-def _told(number: int, change: str) -> str:
-    return f"trial {number}: {plain(change)}" if change else f"trial {number}"
+def _anytime(trials: list[Trial], n: int, score: Score) -> dict:
+    found = anytime(trials, n)
+    keep = thinned(len(found.best), MAX_POINTS)
+    return {"name": score.label, "y": [score.shown(found.best[i]) for i in keep],
+            "axes": [[AXES[axis], [amounts[i] for i in keep]] for axis, amounts in found.spent.items()]}
+
+
+def _fitness(trials: list[Trial], groups: Grouping, n: int, score: Score) -> dict:
+    found = fitness(trials, groups.groups, n)
+    ends = [group.stop for group in groups.groups]
+
+    def line(name: str, values: list[float | None], tone: int, faint: bool = False) -> dict:
+        keep = thinned(len(ends), MAX_POINTS)
+        shown = [None if value is None else score.shown(value) for value in values]
+        return {"name": name, "x": [ends[i] for i in keep], "y": [shown[i] for i in keep], "tone": tone, "faint": faint}
+
+    beside = [[None if f.deviation is None else f.mean + side * f.deviation for f in found] for side in (1, -1)]
+    names = ("mean + deviation", "mean - deviation")[::score.sign]
+    return {"title": f"{score.label} by generation" if "generation" in groups.words else f"{score.label} by window", "unit": groups.words,
+            "lines": [line("best", [f.best for f in found], 0), line("mean", [f.mean for f in found], 1),
+                      line(names[0], beside[0], 1, True), line(names[1], beside[1], 1, True)], "band": [2, 3][::score.sign]}
+
+
+def _diversity(trials: list[Trial], groups: Grouping) -> list[dict]:
+    found, ends = diversity(trials, groups.groups), [group.stop for group in groups.groups]
+    keep = thinned(len(ends), MAX_POINTS)
+    edges = max(sum(len(edges) for _, edges in trial.genotype.cells) for trial in trials)
+    kept = [(ends[i], found[i]) for i in keep]
+    return [{"title": "Edges in which two architectures differ", "unit": f"of {edges}, mean over pairs", "lines": [
+                {"name": "edges", "x": [x for x, _ in kept], "y": [d.distance for _, d in kept], "tone": 2}]},
+            {"title": "New architectures", "unit": "share of the trials (%)", "lines": [
+                {"name": "new", "x": [x for x, _ in kept], "y": [100 * d.new for _, d in kept], "tone": 3}]}]
