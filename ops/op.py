@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,33 @@ class Normalisation:
         return BatchNorm(channels, affine=False, running_statistics=self.running_statistics) if self.after_pools else None
 
 
+class Across(Protocol):
+    """Processes that normalise together. `gathered(x)`: (P, ...) from each one's x, differentiable any number of times, zeros from one
+    whose part does not count. `shares`: whether they do so now."""
+
+    @property
+    def shares(self) -> bool: ...
+
+    def gathered(self, x: Tensor) -> Tensor: ...
+
+
+def moments_of(x: Tensor) -> Tensor:
+    """(1 + 2C,) of x (N, C, ...): the number of values a channel, their mean, and the sum of the squares of what they differ from it by. In
+    single precision at least."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    count = x.numel() // x.shape[1]
+    variance, mean = torch.var_mean(x, [n for n in range(x.dim()) if n != 1], correction=0)
+    return torch.cat([mean.new_full((1,), count), mean, variance * count])
+
+
+def together(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The `moments_of` the parts of a batch, (P, 1 + 2C), as those of the whole (Chan, Golub and LeVeque 1979): a scalar, (C,), (C,)."""
+    counts, means, squares = rows.split([1, (rows.shape[1] - 1) // 2, (rows.shape[1] - 1) // 2], 1)
+    count = counts.sum()
+    mean = (counts * means).sum(0) / count
+    return count, mean, (squares + counts * (means - mean).square()).sum(0)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation whose output can be multiplied by a scalar at no extra pass, and whose statistics can be held still.
 
@@ -43,7 +70,12 @@ class BatchNorm(nn.Module):
     `scale` (a scalar tensor) the result is `scale * norm(x)`: the scale is folded into the per-channel factor. While
     `updates` is False a training forward leaves the running statistics as they are. While `by_batch` is True the batch's own statistics
     normalise in evaluation too, and none are tracked.
+
+    across: where the batch is one of several processes' parts of a batch, who brings their moments together, so that those of the whole
+    normalise; None for those of the part. On the plain path alone.
     """
+
+    across: "Across | None" = None
 
     def __init__(self, channels: int, *, affine: bool, running_statistics: bool = True, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
@@ -60,9 +92,23 @@ class BatchNorm(nn.Module):
             weight = scale.expand(self.channels).contiguous() if weight is None else scale * weight
             bias = None if bias is None else scale * bias
         by_batch = self.asks_moments
+        if by_batch and self.across is not None and self.across.shares:
+            return self._by_all(x, weight, bias)
         tracked = not by_batch or self._tracks
         return F.batch_norm(x, self.running_mean if tracked else None, self.running_var if tracked else None,
                             weight, bias, by_batch, self.momentum, self.eps)
+
+    def _by_all(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        count, mean, squares = together(self.across.gathered(moments_of(x)))
+        if self._tracks:
+            with torch.no_grad():
+                for running, now in ((self.running_mean, mean), (self.running_var, squares / (count - 1))):
+                    running.lerp_(now.to(running.dtype), self.momentum)
+        shape = (1, -1, *(1 for _ in x.shape[2:]))
+        scale = (squares / count + self.eps).rsqrt()
+        scale = scale if weight is None else scale * weight
+        y = (x - mean.view(shape)) * scale.view(shape)
+        return (y if bias is None else y + bias.view(shape)).to(x.dtype)
 
     @property
     def asks_moments(self) -> bool:

@@ -16,9 +16,10 @@ from supernet.networks.stacked import batch_norms
 from supernet.optim.descent import Descent, descend
 from supernet.optim.optimizers import virtual_step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
+from supernet.processes.group import ALONE, Group
 from supernet.relaxations.base import Noise, Relaxation
 from supernet.tasks.base import Batch, Result, State, Task
-from supernet.weights import EdgeWeights
+from supernet.weights import EdgeWeights, replaced
 
 ALPHA_NORM, TRAINING_LOSS = "alpha gradient's norm", "training loss"  # what a guard is told that it sees
 
@@ -33,6 +34,11 @@ def statistics_held(norms: Sequence[BatchNorm]) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.updates = True
+
+
+def running_statistics(norms: Sequence[BatchNorm]) -> list[Tensor]:
+    """Those that each process's own part of a batch has moved."""
+    return [s for norm in norms if norm.across is None and norm.running_mean is not None for s in (norm.running_mean, norm.running_var)]
 
 
 @contextmanager
@@ -138,6 +144,9 @@ class Bilevel:
     the network and its loss; edge weights and penalties are computed outside. `net_draws` is to be False where the network draws nothing:
     it is then called without a generator, which none of its parts that draw accepts.
 
+    group: of the processes that take the same steps, each on its part of the batches. Losses are then weighed so that the mean over them
+    is the whole batch's (`Group.weighed`); whoever asks for one takes `group.mean` of the gradients.
+
     A step is made of `alpha_gradient`, `alpha_update`, `w_loss` and `w_update`, which are tensor operations alone where relaxation,
     hypergradient and penalties say `static`: what is drawn, looked at or kept for the next step comes between them. So `graphed.Graphed`
     takes the same step.
@@ -159,6 +168,7 @@ class Bilevel:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     net_draws: bool = True
     descend: Descent = descend  # how w takes its step
+    group: Group = ALONE
 
     def __post_init__(self) -> None:
         self.w = tuple(self.net.parameters())
@@ -183,8 +193,9 @@ class Bilevel:
     def _result(self, batch: Batch, stream: str, weights: EdgeWeights, generator: torch.Generator | None, *,
                 of_alpha: bool = False) -> Result:
         task = self.alpha_task if of_alpha and self.alpha_task is not None else self.task
-        with self.context():
-            return task(self.net, batch, weights, state=self.streams.before(stream, batch), generator=generator)
+        with self.context(), self.group.counting(batch):
+            found = task(self.net, batch, weights, state=self.streams.before(stream, batch), generator=self.group.own(generator))
+        return Result(*self.group.weighed(found.loss, found.stats, batch), found.state)
 
     def problem(self, train_batch: Batch, val_batch: Batch, noise: Noise | None = None) -> Problem:
         """The bilevel problem on two batches under one draw (`noise`, or a new one): every loss of it sees the same edge weights' noise
@@ -210,12 +221,12 @@ class Bilevel:
             if weights.log_prob is None or weights.entropy is None:
                 no_log_prob()
             with torch.no_grad():
-                stats = result(val_batch, "val", weights.detach()).stats
+                stats = self.group.settle(result(val_batch, "val", weights.detach()).stats, val_batch)
             return Score(stats["correct"] / stats["count"], weights.log_prob, weights.entropy)
 
         return Problem(
             self.w, self.alpha, lambda: result(train_batch, "train", self.relaxation.weights(noise), of_alpha=False).loss,
-            lambda: penalised(val_batch, "val"), lambda grads: virtual_step(self.w_optimizer, self.w, grads),
+            lambda: penalised(val_batch, "val"), lambda grads: virtual_step(self.w_optimizer, self.w, grads), reduce=self.group.mean,
             joint_loss=lambda: penalised(train_batch, "train"), score=score, again=lambda: self.problem(train_batch, val_batch),
             layered=lambda: self._layered(noise, lambda weights: result(val_batch, "val", weights).loss), progress=self.progress,
             memory=self.memory.values)
@@ -277,6 +288,7 @@ class Bilevel:
         self.w_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         add()
+        self.group.mean_([p.grad for p in self.w if p.grad is not None])
         self.descend(self.w_optimizer, self.w, self.clip_norm)
 
     def w_step(self, train_batch: Batch, weights: EdgeWeights | None = None) -> dict[str, Tensor]:
@@ -294,7 +306,7 @@ class Bilevel:
         self.guard(TRAINING_LOSS, loss, train_batch)
         self.w_update(loss, add)
         self.streams.states["train"] = state
-        return stats
+        return self.group.settle(stats, train_batch, lambda: running_statistics(self.norms))
 
     def _add_gradient(self, penalty: WeightPenalty, batch: Batch, draw: EdgeWeights, net_state: Tensor) -> None:
         """Adds a penalty's gradient to those of the weights that took part in the step; `net_state`: of the generator at its loss."""
@@ -304,7 +316,7 @@ class Bilevel:
                 return self._result(batch, "train", weights, generator).loss
 
         layers = {kind: self.net.kinds.count(kind) for kind in draw}
-        extra = penalty(WeightProblem(self.w, draw, layers, loss))
+        extra = penalty(WeightProblem(self.w, draw, layers, loss, self.group.mean))
         if extra is not None:
             held = [(p.grad, g) for p, g in zip(self.w, extra) if p.grad is not None]
             torch._foreach_add_([own for own, _ in held], [g for _, g in held])
@@ -315,11 +327,13 @@ class Bilevel:
             draw = self.relaxation.weights(noise).detach()
 
         def loss_of_weights(weights: EdgeWeights) -> Tensor:
+            """Of the whole batch, whose gradient is that too: what is made of it by a sign or a comparison is the same everywhere."""
             training = self.net.training
             self.net.eval()
+            weights = replaced(weights, lambda kind, w: {"ops": self.group.shared(w.ops)})
             try:
                 with constant(self.w), rewound(self.net_generator) as generator:  # losses are compared: all see the same noise
-                    return self._result(batch, "train", weights, generator).loss
+                    return self.group.loss(self._result(batch, "train", weights, generator).loss)
             finally:
                 self.net.train(training)
 

@@ -147,6 +147,8 @@ NOT_RUN = {
     "pip install supernet[serve]": INDEX,
     "wandb artifact get genotype-darts-digits-gumbel:seed-03 --root found": SERVER, "wandb sync runs/*/wandb/offline-run-*": SERVER,
     "wandb sweep conf/sweep/grid.yaml": SERVER, "wandb agent ENTITY/supernet/SWEEP": SERVER,
+    **{f"torchrun --nproc-per-node=2 {words}": "tests/test_process_scripts.py runs it in two processes" for words in (
+        "train_search.py dataset=cifar10 dataset.root=data", "train_final.py genotype=runs/RUN/genotype.json")},
 }
 
 

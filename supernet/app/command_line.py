@@ -21,6 +21,7 @@ from supernet.app.own_folder import choices_on_disk, join_own_folder
 from supernet.app.schema import FinalConfig, RaceConfig, RankConfig, ReproduceConfig, SearchConfig, SweepConfig, TabulateConfig
 from supernet.errors import Elsewhere, LeftAlone, Mendable, UsageError
 from supernet.genotype import short
+from supernet.processes.launched import refuse_many, speaks
 
 EXIT_ELSEWHERE = 75  # "try again later" (sysexits.h): nothing failed, and whoever started many jobs must not count this as a failure
 MENDABLE = (Mendable, HydraException, OmegaConfBaseException)  # what the user can mend, in one line
@@ -61,11 +62,14 @@ def check_flags() -> None:
         raise UsageError(f"there is no flag {short(' '.join(unknown))}; the flags are --help, --multirun, --cfg, --info and Hydra's others")
 
 
-def cli(main: Callable[[], Any]) -> None:
-    """Runs a script's Hydra main. What the user can mend is one line on stderr and exit code 2, anything else a traceback."""
+def cli(main: Callable[[], Any], *, many: bool = False) -> None:
+    """Runs a script's Hydra main. What the user can mend is one line on stderr and exit code 2, anything else a traceback. many: whether
+    several processes may do it together."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing several lines of its own
     register()
     with mendable_errors():
+        if not many:
+            refuse_many(os.path.basename(sys.argv[0]))
         check_flags()
         try:
             main()
@@ -84,6 +88,7 @@ def shows_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
             with mendable_errors(), leaving_alone():
                 main(cfg)
             return
+        refuse_many("--multirun")
         try:
             with leaving_alone():
                 main(cfg)
@@ -104,7 +109,8 @@ def leaving_alone() -> Iterator[None]:
     try:
         yield
     except LeftAlone as done:
-        print(done, file=sys.stderr)
+        if speaks():
+            print(done, file=sys.stderr)
 
 
 failed: list[str] = []  # jobs of this process's multirun that failed, each with its error
@@ -122,7 +128,8 @@ def mendable_errors() -> Iterator[None]:
     try:
         yield
     except MENDABLE as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        if speaks():  # what every process of a group would say
+            print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(EXIT_ELSEWHERE if type(error) is Elsewhere else 2)
     except ValueError as error:  # Hydra's own for `group=null`, where the group has a default
         if "Config group override must be" not in str(error):

@@ -19,9 +19,11 @@ from supernet.app.checks import stage_options
 from supernet.app.earlier import teacher_from, warm_start
 from supernet.app.fitting import fit_sizes
 from supernet.app.lone_images import refuse_lone_images
+from supernet.app.many import refuse_for_many
 from supernet.app.options import named_on_command_line
 from supernet.app.rehearsal import check_draws, check_interfaces, check_ops, check_scalar
 from supernet.bilevel import Bilevel, rehearse
+from supernet.costs.agreed import Agreed
 from supernet.costs.base import Cost
 from supernet.data.base import Data
 from supernet.data.loader import FinalLoaders, Forever, Loader, Loading, SearchLoaders
@@ -31,12 +33,15 @@ from supernet.monitors.base import Monitor
 from supernet.networks.build import final_normalisation, initial_weights, memory_format, search_normalisation
 from supernet.networks.cell import has_auxiliary_skips
 from supernet.networks.measure import parameters
-from supernet.networks.stacked import inherit_widened
+from supernet.networks.stacked import batch_norms, inherit_widened
 from supernet.networks.whiten import first_convolution, whiten
 from supernet.optim.descent import Descent, descend
 from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
+from supernet.processes.group import ALONE, Group
+from supernet.processes.joined import device_of
+from supernet.processes.launched import place
 from supernet.relaxations.base import Relaxation
 from supernet.runs.device import precision, prepare, resolve_device
 from supernet.space import Candidates, Space
@@ -116,14 +121,21 @@ def without_ops(space: Space, names: Sequence[str]) -> Space:
                             for kind, spec in space.cells.items()})
 
 
-def loading(cfg: DictConfig, device: torch.device) -> Loading:
-    return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last)
+def loading(cfg: DictConfig, device: torch.device, group: Group = ALONE) -> Loading:
+    return Loading(cfg.batch_size, cfg.eval_batch_size, device, workers=cfg.workers, channels_last=cfg.channels_last, group=group)
 
 
-def backend_of(cfg: DictConfig, device: torch.device) -> Backend:
+def normalise_together(cfg: DictConfig, net: nn.Module, group: Group) -> None:
+    """Where it is asked for, the norms of a network go by the moments of the whole batch, of which each process has a part."""
+    for norm in batch_norms(net) if cfg.synchronised_norms and group.size > 1 else ():
+        norm.across = group
+
+
+def backend_of(cfg: DictConfig, device: torch.device, group: Group) -> Backend:
     """Who computes from now on in this process."""
     hindrances = {"channels_last=false": not cfg.channels_last, f"amp={cfg.amp}": device.type == "cpu" and cfg.amp != "none",
-                  "compile=inductor": cfg.compile == "inductor"}
+                  "compile=inductor": cfg.compile == "inductor",
+                  "synchronised_norms=true": cfg.synchronised_norms and group.size > 1}
     return kernels.use(cfg.backend, device=device.type, hindrance=next((option for option, hinders in hindrances.items() if hinders), None))
 
 
@@ -157,6 +169,7 @@ class SearchParts:
     relaxation: Relaxation
     table: Table | None  # what is known of the space's architectures; for the record only
     backend: Backend
+    group: Group = ALONE  # of the processes that search together
 
     @property
     def met(self) -> Met:
@@ -179,22 +192,23 @@ def check_graph_augmentation(cfg: DictConfig, device: torch.device) -> None:
 
 @dataclass
 class Machine:
-    """Where a search computes, and what it draws from."""
+    """Where a search computes, and what it draws from. group: the processes that search together."""
 
     device: torch.device
     generators: Generators
     backend: Backend
+    group: Group = ALONE
 
 
-def search_machine(cfg: DictConfig) -> Machine:
-    device, cpu = resolve_device(cfg.device), torch.device("cpu")
+def search_machine(cfg: DictConfig, group: Group = ALONE) -> Machine:
+    device, cpu = device_of(resolve_device(cfg.device), place()), torch.device("cpu")
     if cfg.compile == "graph" and device.type != "cuda":
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device, "drawn": device})
-    return Machine(device, generators, backend_of(cfg, device))
+    return Machine(device, generators, backend_of(cfg, device, group), group)
 
 
 @dataclass
@@ -208,8 +222,9 @@ class Read:
 
 def search_read(cfg: DictConfig, machine: Machine) -> Read:
     data, task = build(cfg.dataset.data), build(cfg.task)
+    refuse_for_many(cfg, machine.group, task)
     data.check()
-    loaders = data.search(loading(cfg, machine.device), split=cfg.split, augment_val=cfg.compat.augment_val,
+    loaders = data.search(loading(cfg, machine.device, machine.group), split=cfg.split, augment_val=cfg.compat.augment_val,
                           generators=machine.generators)
     if cfg.graph_augmentation:
         augment_in_graphs(Capturing(machine.device), data, loaders.train, loaders.val)
@@ -228,7 +243,7 @@ def search_parts(cfg: DictConfig, machine: Machine | None = None, read: Read | N
     relaxation = relaxed(cfg, searched, generators["alpha_init"]).to(device)
     table = None if cfg.table is None else build(cfg.table)(space)
     return SearchParts(device, generators, read.data, read.loaders, Forever(read.loaders.val), space, searched, read.task, net, relaxation,
-                       table, machine.backend)
+                       table, machine.backend, machine.group)
 
 
 def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
@@ -244,6 +259,7 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
             before.release()
             parts.net = supernet(own, space, parts.data, parts.task, parts.device)
             parts.relaxation = relaxed(own, space, parts.generators["alpha_init"]).to(parts.device)
+        normalise_together(own, parts.net, parts.group)
         loop = search_loop(own, parts, space, records)
         if len(rows) > 1:
             loop.first_epoch, loop.about = sum(epochs[:index]), {"stage": index + 1}
@@ -287,6 +303,8 @@ def search_loop(cfg: DictConfig, parts: SearchParts, space: Space, records: Sear
     whole, select = parts.space, build(cfg.select)
     final_select = None if cfg.final_select is None else build(cfg.final_select)
     cost = None if cfg.cost is None else build(cfg.cost)(whole, **parts.data.sizes)
+    if cost is not None and parts.group.size > 1:
+        cost = Agreed(cost, parts.group)
     monitors = {name: build(node)(space) for name, node in cfg.monitor.items()}
     search = bilevel(cfg, parts, space, cost, records.position)
     return SearchLoop(
@@ -317,10 +335,10 @@ def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None
         net, relaxation, build(cfg.hypergradient), parts.task, w_optimizer,
         build(cfg.alpha_optimizer)(params=alpha) if alpha else None, parts.generators, clip_norm=cfg.clip_norm,
         guard=Guard(net, parts.device, cfg.log_every, position,
-                    lambda batch, otherwise: where_search_diverged(search, batch, otherwise)),
+                    lambda batch, otherwise: where_search_diverged(search, batch, otherwise), parts.group),
         penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
         w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
-        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent)
+        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent, group=parts.group)
     return search
 
 
@@ -397,12 +415,14 @@ class FinalParts:
 
 @dataclass
 class FinalRead:
-    """What final trainings read, and what for. generators: of the split, of what a training draws, and of the loaders."""
+    """What final trainings read, and what for. generators: of the split, of what a training draws, and of the loaders. group: the processes
+    that train together."""
 
     data: Data
     loaders: FinalLoaders
     task: Task
     generators: Generators
+    group: Group = ALONE
 
     @classmethod
     def streams(cls, seed: int, device: torch.device) -> Generators:
@@ -414,32 +434,34 @@ class FinalRead:
         self.loaders.train.restart()
 
 
-def final_read(cfg: DictConfig, device: torch.device) -> FinalRead:
+def final_read(cfg: DictConfig, device: torch.device, group: Group = ALONE) -> FinalRead:
     """The training part and what is held out of it; the test part is not opened."""
     generators, data, task = FinalRead.streams(cfg.seed, device), build(cfg.dataset.data), build(cfg.task)
+    refuse_for_many(cfg, group, task)
     data.check()
-    loaders = data.final(loading(cfg, device), split=cfg.split, generators=generators)
+    loaders = data.final(loading(cfg, device, group), split=cfg.split, generators=generators)
     if cfg.graph_augmentation:
         augment_in_graphs(Capturing(device), data, loaders.train)
-    return FinalRead(data, loaders, task.for_classes(loaders.class_counts, device), generators)
+    return FinalRead(data, loaders, task.for_classes(loaders.class_counts, device), generators, group)
 
 
-def final_machine(cfg: DictConfig) -> tuple[torch.device, Backend]:
+def final_machine(cfg: DictConfig, group: Group = ALONE) -> tuple[torch.device, Backend]:
     """Where final trainings compute."""
-    device = resolve_device(cfg.device)
+    device = device_of(resolve_device(cfg.device), place())
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
-    return device, backend_of(cfg, device)
+    return device, backend_of(cfg, device, group)
 
 
-def final_parts(cfg: DictConfig, space: Space, genotype: Genotype) -> FinalParts:
-    device, backend = final_machine(cfg)
+def final_parts(cfg: DictConfig, space: Space, genotype: Genotype, group: Group = ALONE) -> FinalParts:
+    device, backend = final_machine(cfg, group)
     settle_sizes(cfg, space)
-    read = final_read(cfg, device)
-    test = read.data.test(loading(cfg, device))  # opened now, so that a bad one fails now; read at the end
+    read = final_read(cfg, device, group)
+    test = read.data.test(loading(cfg, device))  # opened now, so that a bad one fails now; read at the end, by the first process alone
+    every_epoch = test if group.size == 1 else read.data.test(loading(cfg, device, group))
     sizes = {"norm": final_norm(cfg), **read.data.sizes, **network_options(cfg)}
     fitted = None if cfg.fit is None else fit_sizes(cfg, space, genotype, sizes)
-    loop = final_loop(cfg, space, genotype, read, device, test=test if cfg.report_test_every_epoch else None)
+    loop = final_loop(cfg, space, genotype, read, device, test=every_epoch if cfg.report_test_every_epoch else None)
     return FinalParts(device, read.data, read.loaders, read.task, loop.net, loop, test, backend, fitted)
 
 
@@ -452,6 +474,7 @@ def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRea
     """What trains the network of one architecture, from the seed. test: what is evaluated after every epoch."""
     data, task, loaders = read.data, read.task, read.loaders
     net = network(cfg, space, space.candidates(genotype), data, final_norm(cfg), device, **task.network_options())
+    normalise_together(cfg, net, read.group)
     refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
                        {"split.max_train": loaders.train}, data.example(device))
     if cfg.whiten_first:
@@ -467,13 +490,14 @@ def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRea
                      f"{cfg.distillation.weight:g}")
     position = Position()
 
-    guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise))
+    guard = Guard(net, device, cfg.log_every, position, lambda batch, otherwise: where_training_diverged(loop, batch, otherwise),
+                  read.group)
     optimizer, descent = descent_of(cfg, net)
     loop = FinalLoop(
         net, task, optimizer, loaders.train, loaders.val, test=test, lr=cfg.w_optimizer.lr, schedule=build(cfg.w_schedule),
         drop_path_prob=cfg.drop_path_prob, clip_norm=cfg.clip_norm, generators=read.generators, guard=guard, totals=Totals(device),
         position=position, context=precision(cfg.amp, device), call=torch.compile(net) if cfg.compile == "inductor" else None,
-        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent,
+        shift=int(cfg.compat.scheduler_step == "start"), average=build(cfg.average), descend=descent, group=read.group,
         lr_every_step=cfg.lr_every == "step", more={} if teacher is None else {"teacher": teacher}, notes=notes)
     return loop
 

@@ -20,10 +20,11 @@ def refuse_lone_images(net: nn.Module, forward: Callable[[nn.Module, Tensor], An
             continue
         trial = copy.deepcopy(net).train()
         try:
-            with torch.no_grad(), on_plain_path():
+            with torch.no_grad(), on_plain_path(), loader.group.apart():
                 forward(trial, example)
         except ValueError as error:
             what = f"batch_size={loader.batch_size}" if loader.batch_size == 1 else (
                 f"{loader.num_items} images in batches of {loader.batch_size} leave a last batch of one image")
+            what += loader.group.each
             raise UsageError(f"{what}, and a batch norm of this network would see a single value a channel there ({error}): pass another "
                              f"batch_size, or {option}={max(1, loader.num_items - 1)}") from error

@@ -56,6 +56,7 @@ class Common:
     tf32: bool = False  # on a GPU: products of float32 with 10 bits of mantissa, faster
     compile: str = "none"  # of a search: none, graph (steps as CUDA graphs); of a final network: none, inductor (torch.compile)
     graph_augmentation: bool = False  # on a GPU: what is done to a batch of images as one CUDA graph, which draws the same
+    synchronised_norms: bool = False  # of several processes: batch norms go by the whole batch, not by each process's part
     flat_weights: bool = False  # weights, gradients and momenta in one buffer each: the step of SGD takes fewer operations
     checkpoint_cells: bool = False  # keep only cells' inputs for the backward pass and compute the rest again: less memory, more time
     output: str = "runs"

@@ -1,7 +1,7 @@
 """`python train_final.py`, `supernet-final`: trains an architecture from scratch and tests it once, at the end."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +16,7 @@ from supernet.genotype import Genotype
 if TYPE_CHECKING:
     from supernet.app.compose import FinalParts
     from supernet.data.loader import Loader
+    from supernet.processes.group import Group
     from supernet.runs.log import Progress
     from supernet.runs.run import Run
     from supernet.tasks.base import Batch
@@ -27,15 +28,24 @@ def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_final")
     from supernet import notation
-    from supernet.app.build import space_from, space_of
+    from supernet.app.build import space_from
 
     if cfg.genotype == "latest":
         cfg.genotype = newest_genotype(cfg.output, cfg.dataset.name)
     genotype = notation.find(cfg.genotype, None if cfg.space is None else space_from(cfg.space))
 
+    from supernet.processes.joined import joined
+
+    with joined(cfg.device) as group:
+        train(cfg, genotype, group)
+
+
+def train(cfg: DictConfig, genotype: Genotype, group: "Group") -> None:
+    """By one process, or as one of several, of which the first writes, speaks, and tests at the end."""
     from supernet.app import compose
+    from supernet.app.build import space_from, space_of
     from supernet.app.retraining import retraining_of
-    from supernet.commands.training import Recorded, job_of
+    from supernet.commands.training import Followed, Recorded, job_of
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import save_genotype
     from supernet.runs.run import table
@@ -45,24 +55,31 @@ def main(cfg: DictConfig) -> None:
     with composing():
         space = space_of(genotype) if cfg.space is None else space_from(cfg.space)
         space.validate(genotype)
-        job = job_of(cfg, "train_final", space, genotype)
-        parts = compose.final_parts(cfg, space, genotype)
+        job = job_of(cfg, "train_final", space, genotype, group=group)
+        parts = compose.final_parts(cfg, space, genotype, group)
     if cfg.extend is not None and Genotype.load(f"{cfg.extend}/genotype.json") != genotype:
         raise UsageError(f"extend={cfg.extend}: that run trains another genotype")
     loop = parts.loop
     if cfg.dry_run:
-        print(table(dry_run_rows(cfg, parts)))
+        rows = dry_run_rows(cfg, parts)
+        if group.leads:
+            print(table(rows))
         return
 
     # ---- the run folder, new or gone on with; training, and the test
-    recorded = Recorded(cfg, "train_final", job, parts, stateful=loop.stateful(), position=loop.position,
-                        before_save=loop.guard.before_save, rate=lambda: loop.rate(loop.position.epoch, cfg.epochs),
-                        genotype=genotype)
+    moving: dict[str, Any] = {"stateful": loop.stateful(), "before_save": loop.guard.before_save}
+    if not group.leads:
+        with Followed(group, **moving).begun() as run:
+            fit_final(loop, cfg.epochs, run)
+        return
+    recorded = Recorded(cfg, "train_final", job, parts, **moving, position=loop.position, group=group,
+                        rate=lambda: loop.rate(loop.position.epoch, cfg.epochs), genotype=genotype)
     with recorded.begun(first_lines(cfg, parts)) as run:
         save_genotype(run.folder, genotype, space, retraining_of(cfg.genotype))
         save_drawings(run.folder, genotype, space)
         fit_final(loop, cfg.epochs, run)
-        rows = tested(cfg, parts, genotype, run)
+        with group.apart():
+            rows = tested(cfg, parts, genotype, run)
     print(f"\n{table(rows)}\n\nweights   {run.folder.weights}\nreport    {run.folder.report}")
 
 
@@ -76,7 +93,8 @@ def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
     parts.net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
     rows = dry_run.report(parts.net, lambda: loop.step(batch), evaluation=loop.evaluate_batch, example=parts.data.example(parts.device),
                           item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(loop.train), epochs=cfg.epochs,
-                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels))
+                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels),
+                          group=loop.group)
     return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"), *rows]
 
 
@@ -141,4 +159,4 @@ def told(batches: "Loader", progress: "Progress") -> "Iterator[Batch]":
 
 def command() -> None:
     """The console command."""
-    cli(main)
+    cli(main, many=True)

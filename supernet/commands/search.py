@@ -11,12 +11,15 @@ from omegaconf import DictConfig
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, choices, override, own_overrides, plain
+from supernet.processes.launched import refuse_many
 
 if TYPE_CHECKING:
     from supernet.app.compose import SearchParts
     from supernet.genotype import Genotype
+    from supernet.processes.group import Group
     from supernet.runs.run import Run
     from supernet.space import Space
+    from supernet.training.records import Recorder
     from supernet.training.stages import Stages
 
 
@@ -26,38 +29,60 @@ def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_search")
     if cfg.searcher is not None:
+        refuse_many("searcher=...")
         search_by_trials(cfg)
         return
+    from supernet.processes.joined import joined
+
+    with joined(cfg.device) as group:
+        search(cfg, group)
+
+
+def search(cfg: DictConfig, group: "Group") -> None:
+    """By one process, or as one of several, of which the first writes and speaks."""
     from supernet.app import compose
     from supernet.app.build import space_from
-    from supernet.commands.training import Recorded, job_of
+    from supernet.commands.training import Followed, Recorded, job_of
     from supernet.report.pictures import pictures
-    from supernet.report.summary import edge_names
+    from supernet.report.summary import cost_rows, edge_names
     from supernet.runs.run import table
     from supernet.runs.weights import search_description
     from supernet.training.stages import fit_stages
 
     # ---- compose: plain objects from the options; nothing is written yet
     with composing():
-        job = job_of(cfg, "train_search", space_from(cfg.space))
-        parts = compose.search_parts(cfg)
+        job = job_of(cfg, "train_search", space_from(cfg.space), group=group)
+        parts = compose.search_parts(cfg, compose.search_machine(cfg, group))
         stages = compose.search_stages(cfg, parts)
     if cfg.dry_run:
-        print(table(dry_run_rows(cfg, parts, stages)))
+        rows = dry_run_rows(cfg, parts, stages)
+        if group.leads:
+            print(table(rows))
         return
 
+    def work(run: "Recorder") -> tuple["Genotype", list[tuple[str, str]]]:
+        """The genotype, and what it costs."""
+        fit_stages(stages, run)
+        run.begun_work()
+        genotype = stages.loop.genotype()
+        group.check_same(lambda: {"genotype": genotype.digest})
+        return genotype, cost_rows(stages.loop.cost, genotype)
+
     # ---- the run folder, new or gone on with; search
-    recorded = Recorded(cfg, "train_search", job, parts, stateful=stages.stateful(), position=stages.loop.position,
-                        before_save=lambda: stages.loop.guard.before_save(),
+    moving: dict[str, Any] = {"stateful": stages.stateful(), "before_save": lambda: stages.loop.guard.before_save()}
+    if not group.leads:
+        with Followed(group, **moving).begun() as run:
+            work(run)
+        return
+    recorded = Recorded(cfg, "train_search", job, parts, **moving, position=stages.loop.position, group=group,
                         rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
                         about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean())
                         | {"tables": edge_names(parts.space)},
                         images=lambda run, genotype: pictures(run.folder, genotype, parts.space,
                                                               stages.loop.search.relaxation.mean().detach()))
     with recorded.begun(first_lines(cfg, parts)) as run:
-        fit_stages(stages, run)
-        run.begun_work()
-        genotype, rows = found(cfg, parts, stages, run)
+        genotype, costs = work(run)
+        rows = found(cfg, parts, stages, run, genotype, costs)
     last_lines(cfg, parts.space, genotype, rows, run)
 
 
@@ -92,7 +117,8 @@ def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> lis
     parts.net.drop_path_prob = cfg.drop_path_prob  # as in the last epochs, which need most memory
     rows = dry_run.report(parts.net, lambda: loop.step(*batches), evaluation=loop.evaluate_batch, example=parts.data.example(parts.device),
                           item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(parts.loaders.train), epochs=cfg.epochs,
-                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels), **how)
+                          device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels),
+                          group=loop.search.group, **how)
     return [("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]
 
 
@@ -113,8 +139,9 @@ def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
     return lines
 
 
-def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -> tuple["Genotype", list[tuple[str, str]]]:
-    """The genotype, and what is said of it; both are written with the alphas, the drawings and the report."""
+def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run", genotype: "Genotype",
+          costs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is said of the genotype, its `costs` among it; both are written with the alphas, the drawings and the report."""
     import numpy as np
 
     from supernet.report import summary, sureness
@@ -122,7 +149,6 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
     from supernet.runs import dry_run
 
     loop, data, space, folder, position = stages.loop, parts.data, parts.space, run.folder, run.position
-    genotype = loop.genotype()
     summary.save_genotype(folder, genotype, space, cfg.retrain)
     record = loop.trajectory.arrays()
     np.savez_compressed(folder.alphas, **record, **summary.edge_tables(space))
@@ -130,7 +156,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
     last = (run.metrics.read(folder.metrics) or [None])[-1]
     known = (last or {}) | dict(loop.yardstick(genotype))  # of this genotype, which need not be the last epoch's
     rows = [("genotype", genotype.digest), *summary.supernet_rows(parts.task, last, len(parts.loaders.split.val), data.item),
-            *summary.table_rows(known), *summary.skip_rows(genotype, space), *summary.cost_rows(loop.cost, genotype),
+            *summary.table_rows(known), *summary.skip_rows(genotype, space), *costs,
             summary.spent_row(position.trials, position.images),
             ("search time", f"{dry_run.duration(run.elapsed())} on {parts.device}"), ("epochs, seed", f"{cfg.epochs}, {cfg.seed}")]
     sure = None
@@ -152,7 +178,7 @@ def found(cfg: DictConfig, parts: "SearchParts", stages: "Stages", run: "Run") -
 
     write_report(folder.path)
     run.results(genotype, values)
-    return genotype, rows
+    return rows
 
 
 def last_lines(cfg: DictConfig, space: "Space", genotype: "Genotype", rows: list[tuple[str, str]], run: "Run") -> None:
@@ -171,4 +197,4 @@ def last_lines(cfg: DictConfig, space: "Space", genotype: "Genotype", rows: list
 
 def command() -> None:
     """The console command."""
-    cli(main)
+    cli(main, many=True)

@@ -16,6 +16,7 @@ from supernet.app.identity import asked_resume, identity, job_digest, not_comput
 from supernet.app.labels import labels
 from supernet.app.options import plain, text
 from supernet.genotype import Genotype
+from supernet.processes.group import ALONE, Group
 from supernet.runs.folder import RunFolder, config_hash, runs_of
 from supernet.runs.run import Asked, Interrupted, Run, choose_folder, command_line, extended_from, interpreter, refuse, stopped
 from supernet.space import Space
@@ -33,7 +34,7 @@ class Composed(Protocol):
 
 
 def job_of(cfg: DictConfig, script: str, space: Space, genotype: Genotype | None = None,
-           content: Mapping[str, Any] | None = None) -> str:
+           content: Mapping[str, Any] | None = None, group: Group = ALONE) -> str:
     """The digest of the job that the options ask for, before any data is read; content: as of `job_digest`. With `resume=auto`, and in a
     multirun, one that is finished or under way ends here (LeftAlone, Elsewhere); Recorded looks again once it has something to write."""
     settle_sizes(cfg, space)
@@ -43,14 +44,15 @@ def job_of(cfg: DictConfig, script: str, space: Space, genotype: Genotype | None
         extends = str(there.get("job") or there.get("config_hash"))
     job = job_digest(cfg, genotype, extends, content)
     if asked_resume(cfg) == "auto" and not cfg.dry_run:
-        refuse(runs_of(Path(cfg.output), script, job), "resume=never runs it again")
+        group.first(lambda: refuse(runs_of(Path(cfg.output), script, job), "resume=never runs it again"))
     return job
 
 
 class Recorded:
     """A run of a script about to begin: its folder, and the lines that it says first. `job` is what `job_of` gave; `stateful`,
     `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate; genotype: what a final training trains; content:
-    options that count by what lies behind them, as of `job_digest`.
+    options that count by what lies behind them, as of `job_digest`; group: of the processes that train together, of which this is the
+    first (`Followed` is what the others have).
 
     Raises LeftAlone, Elsewhere, RunFolderError as `choose_folder` and `extended_from`.
     """
@@ -59,10 +61,10 @@ class Recorded:
                  before_save: Callable[[], None], rate: Callable[[], float], genotype: Genotype | None = None,
                  about: Callable[[], Mapping[str, Any]] = dict,
                  images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {},
-                 content: Mapping[str, Any] | None = None):
+                 content: Mapping[str, Any] | None = None, group: Group = ALONE):
         # what is trained counts, not the name of its file
         options = dict(content or {}) | ({} if genotype is None else {"genotype": genotype.to_json()})
-        self.cfg, self.composed, self.rate, self.options = cfg, composed, rate, plain(cfg) | options
+        self.cfg, self.composed, self.rate, self.options, self.group = cfg, composed, rate, plain(cfg) | options, group
         idle, met = not_computed(cfg), composed.met
         ignored = {*idle, *options}  # what config.yaml holds in another form is not compared with it
         self.source = None if cfg.extend is None else extended_from(RunFolder(Path(cfg.extend)), script, self.options, ignored)
@@ -76,11 +78,17 @@ class Recorded:
         digest, known, command = config_hash(self.options | beside, idle), identity(job, here), command_line(own_words())
         asked = Asked(script, job, digest, self.options, ignored, here, start=lambda folder: folder.start(
             script=script, command=command, config_hash=digest, identity=known, status="stopped"))
-        self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype))
+
+        def chosen() -> bool:
+            self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype))
+            return self.choice.resuming or self.source is not None
+
+        group.wait()  # so that none is made where another process has ended already
+        group.first(chosen)
         self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, met.steps,
                        cfg.checkpoint_every_s, before_save=before_save, item=met.item, keep_checkpoints=cfg.keep_checkpoints,
                        about=about, images=lambda genotype: images(self.run, genotype), identity=known,
-                       labels=labels(cfg, genotype), held=self.choice.held)
+                       labels=labels(cfg, genotype), held=self.choice.held, group=group, synchronised_norms=cfg.synchronised_norms)
 
     @contextlib.contextmanager
     def begun(self, lines: Sequence[str]) -> Iterator[Run]:
@@ -98,8 +106,35 @@ class Recorded:
                 if (split := self.composed.met.split) is not None:
                     split.save(run.folder.split)
                 yield run
+            self.group.wait()
         except Interrupted:
             print(stopped(run.standing()), file=sys.stderr)
+            self.group.wait()
+            sys.exit(run.interrupt.exit_code)
+
+
+class Followed:
+    """What `Recorded` is in the processes behind the first one, which alone chooses the folder and reads the checkpoint."""
+
+    def __init__(self, group: Group, *, stateful: Mapping[str, Stateful], before_save: Callable[[], None]):
+        from supernet.runs.follower import Follower
+
+        group.wait()
+        self.group, self.takes_over = group, group.first(lambda: None)
+        self.run = Follower(group, stateful, before_save)
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[Any]:
+        run = self.run
+        try:
+            with run:
+                if self.takes_over:
+                    run.resume()
+                run.begin()
+                yield run
+            self.group.wait()
+        except Interrupted:
+            self.group.wait()
             sys.exit(run.interrupt.exit_code)
 
 

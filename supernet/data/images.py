@@ -81,7 +81,7 @@ class ImageData(Data):
 
     def test(self, loading: Loading) -> Loader:
         return test_loader(self.source, batch_size=loading.eval_batch_size, augment=self.augment, device=loading.device,
-                           workers=loading.workers, channels_last=loading.channels_last)
+                           workers=loading.workers, channels_last=loading.channels_last, group=loading.group)
 
 
 def _limits(split: Mapping[str, Any], count: int) -> dict[str, int | None]:

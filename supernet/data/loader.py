@@ -13,6 +13,7 @@ from supernet.data.base import DataError, Part, Source
 from supernet.data.crops import ResizedCrop, of_batch
 from supernet.data.sampling import sampling as make_draw
 from supernet.data.split import Split
+from supernet.processes.group import ALONE, Cut, Group
 
 Batch = tuple[Tensor, Tensor]  # images float (B, C, H, W), labels int64 (B,)
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, C, H, W) -> float32 (B, C, H', W'), on the device
@@ -37,6 +38,10 @@ class Loader:
     that is drawn once a pass, and sent with the positions, so that neither the number of workers nor how far they read ahead counts.
 
     alternate_flips: mirrors half of the images, always the same ones, in the first pass, and the others in the next.
+
+    group: of the processes that share the batches. Orders are drawn alike in all, and each hands out its part of every batch, transformed
+    by draws of its own; `batch_size`, positions and states are those of whole batches, and the same in all. Crops and alternating flips
+    belong to places in whole batches and to images, so that they are those of one process.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Loader:
         alternate_flips: bool = False,
         crop: ResizedCrop | None = None,
         side: int | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.device = torch.device(device)
         if batch_size < 1 or workers < 0:
@@ -79,6 +85,7 @@ class Loader:
         self.drop_last = drop_last
         self.workers = workers
         self.dtype = dtype
+        self.group = group
         self.position = 0
         self.passes = 0  # that were begun
         self.crop, self.side = crop, side
@@ -95,9 +102,9 @@ class Loader:
 
     @property
     def smallest_batch(self) -> int:
-        """Images in the smallest batch of a pass."""
+        """Images in the smallest batch of a pass, or in the smallest part of it that a process of the group has."""
         rest = self.num_items % self.batch_size
-        return rest if rest and not self.drop_last else min(self.batch_size, self.num_items)
+        return self.group.least(rest if rest and not self.drop_last else min(self.batch_size, self.num_items))
 
     def __len__(self) -> int:
         """Batches in a whole pass."""
@@ -112,12 +119,14 @@ class Loader:
                 self._pass_seed = int(torch.randint(2**62, (), generator=self.generator, device=self.device))
         first = self.position
         remaining = self.indices[self._order].split(self.batch_size)[first : len(self)]
-        asked = [Asked(positions, n) for n, positions in enumerate(remaining, first)]
+        asked = [Asked(self.group.cut(positions), n) for n, positions in enumerate(remaining, first)]
         crop = None if self.crop is None else _Cropping(self.crop, self._pass_seed, self.side)
         read = _pick if self.images.resident else _stream
-        for chosen, pixels in zip(remaining, read(_Reading(self.images, crop), asked, self.workers, self.device), strict=True):
+        for (cut, _), pixels in zip(asked, read(_Reading(self.images, crop), asked, self.workers, self.device), strict=True):
+            drawn = self.group.own(self.generator, self.position)
             self.position += 1
-            yield self.transform(self._turned(pixels, chosen), self.generator).to(self.dtype), self.labels[chosen]
+            turned = self._turned(pixels, cut.items)
+            yield self.group.batch(self.transform(turned, drawn).to(self.dtype), self.labels[cut.items], cut)
 
     def _turned(self, pixels: Tensor, chosen: Tensor) -> Tensor:
         """`pixels`, with those mirrored whose turn it is in this pass."""
@@ -131,7 +140,7 @@ class Loader:
         `generator` and leaves this one where it stands."""
         return Loader(self.images, self.indices, batch_size=self.batch_size if batch_size is None else batch_size, transform=self.transform,
                       generator=generator, shuffle=self.shuffle, drop_last=self.drop_last, device=self.device, workers=self.workers,
-                      dtype=self.dtype, crop=self.crop, side=self.side)
+                      dtype=self.dtype, crop=self.crop, side=self.side, group=self.group)
 
     def restart(self) -> None:
         """Give up the rest of this pass, and the count of passes: the next iteration starts a new one, as the first."""
@@ -169,9 +178,9 @@ class Loader:
 
 
 class Asked(NamedTuple):
-    """One batch of a pass: positions in the images, int64 (B,), and the how manieth it is."""
+    """This process's part of one batch of a pass, its items positions in the images, int64 (B,), and the how manieth it is."""
 
-    positions: Tensor
+    cut: Cut
     batch: int
 
 
@@ -189,14 +198,15 @@ class _Reading(Dataset):
 
     def read(self, asked: Asked, numbers: Tensor | None) -> Tensor:
         if numbers is None:
-            return self.images.read(asked.positions)
-        return self.images.crops(asked.positions, self.cropping.crop, numbers, self.cropping.side)
+            return self.images.read(asked.cut.items)
+        return self.images.crops(asked.cut.items, self.cropping.crop, numbers, self.cropping.side)
 
     def numbers(self, asked: Asked) -> Tensor | None:
-        """The random numbers of its boxes, drawn in this process."""
+        """The random numbers of its boxes, drawn in this process: of those of the whole batch its own."""
         if self.cropping is None:
             return None
-        return of_batch(self.cropping.crop, self.cropping.seed, asked.batch, len(asked.positions))
+        cut = asked.cut
+        return of_batch(self.cropping.crop, self.cropping.seed, asked.batch, cut.total)[cut.begin : cut.begin + len(cut.items)]
 
     def __getitem__(self, item: tuple[Asked, Tensor | None]) -> tuple[Tensor, str]:
         try:
@@ -213,7 +223,7 @@ class _Plan(Sampler):
 
     def __iter__(self) -> Iterator[tuple[Asked, Tensor | None]]:
         for one in self.asked:
-            here = Asked(one.positions.cpu(), one.batch)
+            here = Asked(one.cut._replace(items=one.cut.items.cpu()), one.batch)
             yield here, self.reading.numbers(here)
 
     def __len__(self) -> int:
@@ -265,13 +275,14 @@ class Forever:
 
 @dataclass(frozen=True)
 class Loading:
-    """How batches are made and where they go."""
+    """How batches are made and where they go. group: the processes that share them."""
 
     batch_size: int
     eval_batch_size: int
     device: torch.device
     workers: int = 0
     channels_last: bool = False
+    group: Group = ALONE
 
 
 @dataclass(frozen=True)
@@ -317,6 +328,7 @@ def search_loaders(
     dtype: torch.dtype = torch.float32,
     sampling: str = "shuffled",
     about: tuple[str, ...] = (),
+    group: Group = ALONE,
 ) -> SearchLoaders:
     """Loaders of the training part; the test part is not read. `generators` are those of `train` and `val`, on `device`. `images`: the
     training part, where it was read already.
@@ -330,7 +342,7 @@ def search_loaders(
     images = (source.train() if images is None else images).to(device)  # once, for all three to share
     training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
-    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
+    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype, "group": group}
     learning = {"batch_size": batch_size, "shuffle": True, "drop_last": drop_last, "sampling": sampling, **common}
     augmenting = learning | _augmenting(source, augment)
     return SearchLoaders(
@@ -360,6 +372,7 @@ def final_loaders(
     dtype: torch.dtype = torch.float32,
     sampling: str = "shuffled",
     about: tuple[str, ...] = (),
+    group: Group = ALONE,
 ) -> FinalLoaders:
     """Loaders of the training part, for a network trained from scratch. `images`: that part, where it was read already."""
     _check_batch_size(batch_size, "training", split.train)
@@ -367,7 +380,7 @@ def final_loaders(
     images = (source.train() if images is None else images).to(device)
     training = augment.for_training(source.mean, source.std, device=device, channels_last=channels_last)
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
-    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype}
+    common: dict[str, Any] = {"device": device, "workers": workers, "dtype": dtype, "group": group}
     train = Loader(
         images,
         split.train,
@@ -381,7 +394,7 @@ def final_loaders(
         **common,
     )
     seen = split.train[torch.linspace(0, len(split.train) - 1, min(SAMPLE, len(split.train))).long()]
-    sample = _eval_loader(images, seen, transform=plain, batch_size=eval_batch_size, **common)
+    sample = _eval_loader(images, seen, transform=plain, batch_size=eval_batch_size, **common | {"group": ALONE})  # whole in all processes
     val = _eval_loader(images, split.val, transform=plain, batch_size=eval_batch_size, **common) if len(split.val) else None
     return FinalLoaders(train, val, split, about, _class_counts(source, images, split), sample)
 
@@ -395,13 +408,14 @@ def test_loader(
     augment: Augment = NOT_AUGMENTED,
     channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
+    group: Group = ALONE,
 ) -> Loader:
     """The whole test part, in order. Of `augment` only the crop counts, at the centre."""
     device = torch.device(device)
     images = source.test()
     plain = augment.for_evaluation(source.mean, source.std, device=device, channels_last=channels_last)
     every = torch.arange(len(images))
-    return _eval_loader(images, every, transform=plain, batch_size=batch_size, device=device, workers=workers, dtype=dtype)
+    return _eval_loader(images, every, transform=plain, batch_size=batch_size, device=device, workers=workers, dtype=dtype, group=group)
 
 
 test_loader.__test__ = False  # the name is the field's; pytest must not collect it where it is imported
@@ -416,6 +430,7 @@ def _eval_loader(
     device: torch.device,
     workers: int,
     dtype: torch.dtype,
+    group: Group,
 ) -> Loader:
     return Loader(
         images,
@@ -428,6 +443,7 @@ def _eval_loader(
         device=device,
         workers=workers,
         dtype=dtype,
+        group=group,
     )
 
 

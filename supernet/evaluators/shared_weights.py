@@ -14,6 +14,7 @@ from ops.op import BatchNorm
 from supernet.evaluators.base import Offer, SearchEvaluator, metrics_of
 from supernet.genotype import Genotype
 from supernet.networks.stacked import batch_norms
+from supernet.processes.group import ALONE, Group
 from supernet.ranges import Count, Share, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch, Task
@@ -30,11 +31,12 @@ class SharedWeights:
 
     batches: what is evaluated on, in order. statistics, of the batch norms: `recalibrated`, the mean over `calibration` batches
     run with this architecture (SPOS); `batch`, those of each evaluated batch; `running`, as the supernet's training left them,
-    averaged over all architectures, with which accuracies mean little.
+    averaged over all architectures, with which accuracies mean little. group: the processes that have a part of each batch, and
+    statistics of their parts.
     """
 
     def __init__(self, net: nn.Module, space: Space, task: Task, batches: Iterable[Batch], generator: torch.Generator, *,
-                 statistics: Statistics = "recalibrated", calibration: Sequence[Batch] = ()):
+                 statistics: Statistics = "recalibrated", calibration: Sequence[Batch] = (), group: Group = ALONE):
         modes: dict[str, Callable[[EdgeWeights], None]] = {"recalibrated": self._recalibrate, "batch": self._by_batch,
                                                            "running": lambda weights: None}
         if statistics not in modes:
@@ -43,6 +45,7 @@ class SharedWeights:
             raise ValueError("recalibrated statistics need calibration batches, got none")
         self.net, self.space, self.task, self.batches, self.generator = net, space, task, batches, generator
         self.calibration, self.norms = calibration, [n for n in batch_norms(net) if n.running_mean is not None]
+        self.group = group
         self._prepare = modes[statistics]
 
     def __call__(self, genotype: Genotype) -> dict[str, float]:
@@ -54,7 +57,7 @@ class SharedWeights:
         has ended or is closed, and is to be left alone until then: it is looked after once, not for each architecture."""
         p = next(self.net.parameters())
         weights = (one_hot(self.space, genotype, dtype=p.dtype, device=p.device) for genotype in genotypes)
-        return self.each(weights, lambda w: evaluate(self.net, self.task, self.batches, lambda: w, self.generator))
+        return self.each(weights, lambda w: evaluate(self.net, self.task, self.batches, lambda: w, self.generator, group=self.group))
 
     def each(self, weights: Iterable[EdgeWeights], read: Callable[[EdgeWeights], Found]) -> Iterator[Found]:
         """What `read` finds in the network, prepared for these weights, one after the other: any weights, not those of a genotype alone."""
@@ -75,7 +78,8 @@ class SharedWeights:
         torch._foreach_zero_([*means, *variances])
         for n, batch in enumerate(self.calibration):
             self._set(training=True, momentum=1 / (n + 1))
-            self.task(self.net, batch, weights, generator=self.generator)
+            with self.group.counting(batch):
+                self.task(self.net, batch, weights, generator=self.group.own(self.generator))
         self._set(training=False)
         zero = torch.cat(variances) == 0  # of ops that did not run, and of channels without any variance: those become 1
         torch._foreach_add_(variances, list(zero.to(variances[0].dtype).split([len(v) for v in variances])))

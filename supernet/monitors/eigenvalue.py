@@ -80,7 +80,7 @@ def alpha_curvature(search: Bilevel, batch: Batch) -> tuple[Callable[[Tensor], T
     def product(v: Tensor) -> Tensor:
         parts = [part.view_as(a) for part, a in zip(v.split([a.numel() for a in alphas]), alphas)]
         along = sum((g * part).sum() for g, part in zip(slopes, parts))
-        return torch.cat([h.flatten() for h in grad(along, alphas, retain_graph=True)])
+        return torch.cat([h.flatten() for h in search.group.mean(grad(along, alphas, retain_graph=True))])
 
     return product, torch.cat([a.detach().flatten() for a in alphas])
 

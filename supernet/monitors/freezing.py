@@ -104,7 +104,7 @@ class OpFreezing(Monitor):
             return
         with torch.no_grad(), rewound(search.generators["alpha"]) as generator:
             weights = search.relaxation.evaluated(generator)
-        slopes = iter(grad(search.val_loss_under(val_batch, weights), [p for ps in held.values() for p in ps]))
+        slopes = iter(search.group.mean(grad(search.val_loss_under(val_batch, weights), [p for ps in held.values() for p in ps])))
         with torch.no_grad():
             values = self.agreement.of([[p.grad for p in ps] for ps in held.values()], [[next(slopes) for _ in ps] for ps in held.values()])
             self._add(dict(zip(held, values)))

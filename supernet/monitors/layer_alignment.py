@@ -34,6 +34,6 @@ class LayerAlignment(Monitor):
                 if layered.layers[kind] > 1:
                     own = {k: a.detach().expand(layered.layers[k], *a.shape).clone() for k, a in layered.alphas.items()}
                     own[kind].requires_grad_()
-                    (slopes,) = grad(layered.loss(own), (own[kind],))
+                    (slopes,) = search.group.mean(grad(layered.loss(own), (own[kind],)))
                     found[f"layer_alignment/{kind}"] = alignment(slopes).item()
         return Signal(found)

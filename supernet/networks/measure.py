@@ -93,15 +93,17 @@ def peak_memory(step: Callable[[], object], device: torch.device, present: Itera
     return mode.peak
 
 
-def seconds_per_step(step: Callable[[], object], device: torch.device, *, steps: int = 3, budget_s: float = 20.0) -> float:
-    """Mean wall time of up to `steps` steps, fewer once `budget_s` is used up. The caller has warmed up."""
+def seconds_per_step(step: Callable[[], object], device: torch.device, *, steps: int = 3, budget_s: float = 20.0,
+                     agreed: Callable[[float], float] = float) -> float:
+    """Mean wall time of up to `steps` steps, fewer once `budget_s` is used up. The caller has warmed up. agreed(seconds): the same number
+    for all who take the steps together."""
     _wait(device)
     start = time.perf_counter()
     done, seconds = 0, 0.0
     while done < steps and seconds <= budget_s:
         step()
         _wait(device)
-        done, seconds = done + 1, time.perf_counter() - start
+        done, seconds = done + 1, agreed(time.perf_counter() - start)
     return seconds / done
 
 

@@ -40,12 +40,14 @@ class Penalty:
 
 class WeightProblem(NamedTuple):
     """A weights' step as a penalty on it sees it: the weights, the draw that they train under, the number of cells by kind, and the loss of
-    the step's batch under any edge weights, with the same drop-path masks, which leaves statistics and generators as they are."""
+    the step's batch under any edge weights, with the same drop-path masks, which leaves statistics and generators as they are. reduce:
+    averages gradients over processes, before anything that is not linear is made of them; the penalty's answer is averaged later."""
 
     w: Tensors
     draw: EdgeWeights
     layers: Mapping[str, int]
     loss: Callable[[EdgeWeights], Tensor]
+    reduce: Callable[[Tensors], Tensors] = lambda grads: grads
 
 
 class WeightPenalty:

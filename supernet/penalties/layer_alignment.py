@@ -53,7 +53,7 @@ class LayerAlignment(WeightPenalty):
 
         with constant(problem.w):
             leaves = {kind: table.clone().requires_grad_() for kind, table in own.items()}
-            slopes = grad(loss(leaves), tuple(leaves.values()))
+            slopes = problem.reduce(grad(loss(leaves), tuple(leaves.values())))
         slopes = tuple(g.detach().requires_grad_() for g in slopes)
         u = torch.autograd.grad(torch.stack([alignment(g) for g in slopes]).mean(), slopes)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(u))))

@@ -95,6 +95,11 @@ def load_file(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: torch {torch.__version__} cannot read it ({str(error).splitlines()[0]})") from error
 
 
+def packed(state: Mapping[str, Any]) -> bytes:
+    """For another process, to read with `torch.load(weights_only=True)`."""
+    return bytes(_bytes(state))
+
+
 def _bytes(state: Mapping[str, Any]) -> memoryview:
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from supernet.networks.measure import live_tensors, multiply_adds_of, parameters, peak_memory, seconds_per_step
+from supernet.processes.group import ALONE, Group
 
 Rows = list[tuple[str, str]]
 SLOW_STEP_S = 120.0
@@ -24,9 +25,10 @@ def smaller(**sizes: int) -> list[str]:
 
 def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor, item: str, batch_size: int, steps_per_epoch: int,
            epochs: int, device: torch.device, remedies: Sequence[str], evaluation: Callable[[], object] = lambda: None,
-           settling: int = 1, steps: int = 1, graphs: bool = False) -> Rows:
+           settling: int = 1, steps: int = 1, graphs: bool = False, group: Group = ALONE) -> Rows:
     """Rows of a table. `step` trains one step and may change the network: it is thrown away afterwards. example: one input. evaluation:
-    evaluates one batch. settling, steps, graphs: those of `peak_of_training`."""
+    evaluates one batch. settling, steps, graphs: those of `peak_of_training`. group: the processes that take the steps together; memory
+    is that of the one which needs most, and time that of the slowest."""
     rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"),
             ("multiply-adds", f"{multiply_adds_of(net, example) / 1e6:.3f} M per {item}")]
     have = available_memory(device) + live_bytes(device)  # the peak holds what lives already, and what the steps leave alive
@@ -34,19 +36,34 @@ def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor,
         # The steps that memory is followed on also warm up; where they are slow, they are timed as well.
         started = time.perf_counter()
         peak = peak_of_training(step, evaluation, device, settling=settling, steps=steps, graphs=graphs)
-        seconds = (time.perf_counter() - started) / (settling + steps)
+        (seconds,) = group.largest((time.perf_counter() - started) / (settling + steps))
         if seconds < SLOW_STEP_S:
-            seconds = seconds_per_step(step, device)
+            seconds = seconds_per_step(step, device, agreed=lambda seconds: group.largest(seconds)[0])
+        before = group.traffic
+        if group.size > 1:
+            step()
+        traffic = [now - then for now, then in zip(group.traffic, before)]
     except torch.cuda.OutOfMemoryError:
         return rows + [("peak memory", f"more than the device has at batch size {batch_size}"), ("to make it fit", "; ".join(remedies))]
     how = ("reserved" if graphs else "allocated") if device.type == "cuda" else "live tensors"
-    rows.append(("peak memory", f"{peak / 2**20:.0f} MiB at batch size {batch_size} ({how}; {have / 2**20:.0f} MiB are free)"))
+    most, least = group.largest(peak, -have)
+    peak, have = int(most), -int(least)
+    rows.append(("peak memory", f"{peak / 2**20:.0f} MiB{group.each} at batch size {batch_size} ({how}; {have / 2**20:.0f} MiB are free)"))
     if peak > have:
         rows.append(("to make it fit", "; ".join(remedies)))
     rows += [("time", f"{seconds:.3f} s a step, {duration(seconds * steps_per_epoch)} an epoch of {steps_per_epoch} steps"),
              ("time of the run", f"{duration(seconds * steps_per_epoch * epochs)} for {epochs} epochs, evaluation not counted"),
              ("device", f"{device}, {torch.get_num_threads()} CPU threads")]
-    return rows
+    return rows + traffic_rows(group, *traffic)
+
+
+def traffic_rows(group: Group, summed: int, messages: int) -> Rows:
+    """What is summed over the processes in a step, bytes in so many messages, and what each sends for it where it goes round a ring."""
+    if group.size == 1:
+        return []
+    sent = 2 * (group.size - 1) / group.size * summed
+    return [("processes", f"{group.size}, each with {1 / group.size:.3g} of a batch"),
+            ("traffic", f"{summed / 2**20:.2f} MiB in {messages} messages a step; each process sends {sent / 2**20:.2f} MiB in a ring")]
 
 
 def peak_of_training(step: Callable[[], object], evaluation: Callable[[], object], device: torch.device, *, settling: int = 1,

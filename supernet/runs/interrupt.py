@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
+from supernet.processes.group import Group
+
 
 class Interrupt:
     """Within the block, the first SIGINT, SIGTERM, SIGHUP (its terminal was closed) or SIGUSR2 (a scheduler takes the machine back) only
@@ -25,6 +27,13 @@ class Interrupt:
     def exit_code(self) -> int:
         """What a shell shows for a process ended by the signal (130 for Ctrl-C); 0 where none came."""
         return 0 if self.signal is None else 128 + self.signal
+
+    def agreed(self, group: Group, due: bool = False) -> tuple[bool, bool]:
+        """Whether a signal has come to any process of the group, which then counts as one to all; and whether anything is `due` in any."""
+        number, found = group.largest(self.signal or 0, due)
+        if number:
+            self.signal = int(number)
+        return bool(number), bool(found)
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():

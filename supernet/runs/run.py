@@ -17,6 +17,8 @@ import torch
 from supernet.errors import Elsewhere, LeftAlone
 from supernet.files import write_whole
 from supernet.genotype import Genotype, short
+from supernet.processes.group import ALONE, Group, digest
+from supernet.processes.launched import launcher
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
 from supernet.runs.claim import claim
@@ -66,6 +68,8 @@ class Run:
     labels: Labels = Labels()  # what the tracker finds it by
     identity: Mapping[str, Any] = field(default_factory=dict)  # what run.json says of what is run, beside config_hash
     held: AbstractContextManager[Any] | None = None  # the lock of the folder, where it was taken with the choice of it
+    group: Group = ALONE  # of the processes that train together, of which this is the first; the others have a `follower.Follower`
+    synchronised_norms: bool = False  # what their batch norms go by; for who goes on with the run
     config_text: str = ""  # the options as YAML, set by `begin`
 
     def __post_init__(self) -> None:
@@ -128,8 +132,9 @@ class Run:
             folder=self.folder.path, run_id=run_id(self.folder.path.name, self.config_hash, started),
             config={**options, **self.identity, "environment": environment, "run_folder": self.folder.path.name}, warn=self.line)
         threads = f"{device}, {environment['threads']} CPU threads, torch {environment['torch']}"
-        for text in [f"run folder {self.folder.path}", opened, *lines, threads]:
+        for text in [f"run folder {self.folder.path}", opened, *lines, threads, *filter(None, [self.group.line()])]:
             self.line(text)
+        check_same(self.group, self.parts)
 
     def line(self, text: str) -> None:
         """Prints a line that stays."""
@@ -143,24 +148,25 @@ class Run:
             return {"loss": means["loss"], "acc %": means["accuracy"]}
 
         self.progress.update(self.position.scheduled_step, fields, items)
-        if self.interrupt.signal is not None:
+        stops, due = self.interrupt.agreed(self.group, time.perf_counter() - self._saved_at > self.checkpoint_every_s)
+        if stops or due:
             self.save()
+        if stops:
             raise Interrupted
-        if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
-            self.save()
 
     def begun_work(self) -> None:
         """Before work that follows the last epoch: a run of no epochs has saved nothing yet, and can be gone on with from here."""
-        if not has_checkpoint(self.folder.checkpoints):
+        if self.group.largest(not has_checkpoint(self.folder.checkpoints))[0]:
             self.save()
 
     def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
         if total:
             self.progress.working(done, total, item)
-        if self.interrupt.signal is not None:
+        if self.interrupt.agreed(self.group)[0]:
             raise Interrupted
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
+        check_same(self.group, self.parts)
         record = record | {"elapsed_s": self.elapsed()}
         if genotype is not None:
             record["genotype"] = genotype.digest
@@ -173,8 +179,7 @@ class Run:
                 self.tracker.image(record["step"], name, draw)
         self.line(epoch_line(record, self.epochs, self.item))
         self.save()
-        if self.interrupt.signal is not None:
-            raise Interrupted
+        self.working()
 
     def known_trials(self, space: Space, *, trained: bool) -> list[Trial]:
         """The trials so far of a search by trials, which goes on from them. trained: what they are evaluated with was trained further
@@ -249,6 +254,7 @@ class Run:
                 reason = " ".join(str(error).split())[:150]
                 raise CheckpointError(f"{loaded.path}: {name!r} does not fit, so another version wrote it ({reason})") from error
         self.elapsed_s = loaded.state["elapsed_s"]
+        self.group.hand_out(lambda: checkpoint.packed({name: loaded.state["parts"][name] for name in self.parts}))
 
     def _restore_files(self, config_text: str) -> list[str]:
         """Writes config.yaml as the checkpoint knows it where it is gone or damaged."""
@@ -266,6 +272,7 @@ class Run:
         """Writes a checkpoint of every part, and of how far the records go."""
         self.before_save()
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
+                 "processes": self.group.size, "synchronised_norms": self.synchronised_norms,
                  "metrics": list(self.metrics.mark()), "genotypes": list(self.genotypes.mark()),
                  **({"trials": list(self.trials.mark())} if self.folder.trials.exists() else {}),
                  "run": {"format": FORMAT, "script": self.script, "status": "stopped", "config_hash": self.config_hash,
@@ -293,7 +300,21 @@ class Run:
         if state["threads"] != torch.get_num_threads():
             lines.append(f"note: the checkpoint was written with {state['threads']} CPU threads, this process has "
                          f"{torch.get_num_threads()}: rounding differs, so the run goes on but not to the same bits")
+        there, here = ((n, n > 1 and norms) for n, norms in (
+            (state.get("processes", 1), state.get("synchronised_norms", False)), (self.group.size, self.synchronised_norms)))
+        if there != here:
+            lines.append(f"note: the checkpoint was written by {processes(*there)}, now there {'is' if here[0] == 1 else 'are'} "
+                         f"{processes(*here)}: each augments its own part of a batch, so the run goes on but not to the same bits")
         return lines
+
+
+def processes(size: int, synchronised_norms: bool) -> str:
+    return f"{size} process{'es' if size > 1 else ''}{' with synchronised norms' if synchronised_norms else ''}"
+
+
+def check_same(group: Group, parts: Mapping[str, Stateful]) -> None:
+    """What a checkpoint holds must be the same in all processes, bit for bit. Raises `supernet.processes.together.Drifted`."""
+    group.check_same(lambda: {name: digest(part.state_dict()) for name, part in parts.items()})
 
 
 class Choice(NamedTuple):
@@ -475,5 +496,5 @@ def interpreter() -> str:
 def stopped(standing: str) -> str:
     """What an interrupted run says: where it stands, and the command, as typed, that goes on."""
     key = "resume="
-    again = shlex.join([interpreter(), sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
+    again = shlex.join([interpreter(), *launcher(), sys.argv[0], *(a for a in sys.argv[1:] if not a.startswith(key)), "resume=auto"])
     return f"stopped at {standing}; saved. Go on with:\n  {again}"

@@ -62,10 +62,10 @@ class Perturbation(FinalSelection):
 
         def accuracy(weights: EdgeWeights) -> float:
             loop.recorder.working()
-            batches = counting(itertools.islice(loop.drawn(self.batch_size), self.val_batches), loop.position)
+            batches = counting(itertools.islice(loop.drawn(self.batch_size), self.val_batches), loop.position, search.group)
             with statistics_of_the_batch(search.norms if self.by_batch else ()):
                 return evaluate(search.net, search.task, batches, lambda: weights, loop.generators["net"],
-                                search.context)["accuracy"]
+                                search.context, search.group)["accuracy"]
 
         edges = {kind: _shuffled([e for e in range(len(spec.edges)) if any(spec.selectable[e])], generator)
                  for kind, spec in sorted(space.cells.items())}
@@ -92,11 +92,11 @@ class Perturbation(FinalSelection):
         schedule = Cosine(min(self.lr_minimum, first)) if self.falls else Constant()
         before, all_epochs = done * self.finetune_epochs, (rounds - 1) * self.finetune_epochs + self.finetune_last
         loop.search.net.train()
-        alpha_batches = counting(loop.alpha_batches, loop.position)
+        alpha_batches = counting(loop.alpha_batches, loop.position, loop.search.group)
         epochs, steps, item = self.finetune_last if done == rounds - 1 else self.finetune_epochs, 0, f"steps after decision {done + 1}"
         for epoch in range(epochs):
             set_lr(loop.search.w_optimizer, schedule(first, before + epoch, all_epochs + 1))
-            for batch in counting(loop.train, loop.position):
+            for batch in counting(loop.train, loop.position, loop.search.group):
                 loop.recorder.working(steps, epochs * len(loop.train), item)
                 steps += 1
                 loop.search.step(batch, next(alpha_batches) if self.train_alpha and loop.search.alpha else None)

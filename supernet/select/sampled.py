@@ -42,8 +42,8 @@ class Sampled(FinalSelection):
 
         def score(batches: list, item: str) -> dict[Genotype, float]:
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
-                                     calibration=calibration)
-            found, images = {}, sum(batch[1].numel() for batch in (*batches, *calibration))
+                                     calibration=calibration, group=search.group)
+            found, images = {}, sum(search.group.items(batch) for batch in (*batches, *calibration))
             loop.recorder.working(0, len(candidates), item)
             with closing(evaluate.stream(candidates)) as stream:
                 for genotype, metrics in zip(candidates, stream, strict=True):

@@ -14,9 +14,9 @@ State = Tensor | None  # what the next batch of the same stream goes on from; No
 
 
 class Result(NamedTuple):
-    """`loss` to differentiate; `stats`, detached sums over the batch, all on the device: `loss`, `correct`, `count`, and in evaluation what
-    else the task's `evaluated` reads, of any shape; `state`, detached, for the next batch of the stream (None where batches are
-    independent)."""
+    """`loss` to differentiate; `stats`, detached sums over the batch, all on the device: `loss`, `correct`, `count`; where the loss is a
+    weighted mean over the items `weight`, the sum of their weights; and in evaluation what else the task's `evaluated` reads, of any shape;
+    `state`, detached, for the next batch of the stream (None where batches are independent)."""
 
     loss: Tensor
     stats: dict[str, Tensor]

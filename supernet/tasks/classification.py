@@ -89,7 +89,10 @@ class Classification(Task):
             loss = reported = self._training_loss(logits, y, mixed) if net.training else self._loss(logits, y, training=False)
         if net.training and self.distillation is not None:
             loss = self.distillation(loss, logits, x)
-        return Result(loss, counted(reported, logits, y) | ({} if net.training else class_counts(single(logits), y)))
+        stats = counted(reported, logits, y) | ({} if net.training else class_counts(single(logits), y))
+        if net.training and self._weight is not None:
+            stats["weight"] = self._weight.to(logits.dtype)[y].sum()  # of the labels that mixing adds too, for they are the same ones
+        return Result(loss, stats)
 
     def network_options(self) -> dict[str, Any]:
         return {"auxiliary": True} if self.auxiliary_weight else {}

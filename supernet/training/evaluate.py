@@ -8,20 +8,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from supernet.processes.group import ALONE, Group
 from supernet.tasks.base import Batch, Result, Task
 from supernet.training.records import Sums
 from supernet.weights import EdgeWeights
 
 
 def evaluate(net: nn.Module, task: Task, batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None], generator: torch.Generator,
-             context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, float]:
-    """The task's metrics in evaluation mode (`task.gives`), over all batches; `draw` gives the edge weights of each."""
-    return task.evaluated(summed(net, task, batches, draw, generator, context))
+             context: Callable[[], AbstractContextManager[Any]] = nullcontext, group: Group = ALONE) -> dict[str, float]:
+    """The task's metrics in evaluation mode (`task.gives`), over all batches; `draw` gives the edge weights of each. group: the processes
+    that have a part of each batch."""
+    return task.evaluated(summed(net, task, batches, draw, generator, context, group))
 
 
 @torch.no_grad()
 def summed(net: nn.Module, task: Callable[..., Result], batches: Iterable[Batch], draw: Callable[[], EdgeWeights | None],
-           generator: torch.Generator, context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> dict[str, np.ndarray]:
+           generator: torch.Generator, context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+           group: Group = ALONE) -> dict[str, np.ndarray]:
     """The sums that those metrics are made from. The device is read once, at the end."""
     training = net.training
     if training:  # a walk over thousands of modules, which who evaluates a network many times spares
@@ -29,9 +32,12 @@ def summed(net: nn.Module, task: Callable[..., Result], batches: Iterable[Batch]
     sums = Sums()
     state = None
     for batch in batches:
-        with context():
-            _, stats, state = task(net, batch, draw(), state=state, generator=generator)
-        sums.add(stats)
+        with context(), group.counting(batch):
+            found = task(net, batch, draw(), state=state, generator=group.own(generator))
+        state = found.state
+        sums.add(group.weighed(found.loss, found.stats, batch)[1])
     if training:
         net.train()
+    for value in sums.sums.values():
+        group.sum_(value)
     return sums.on_host()

@@ -1,7 +1,7 @@
 """The loop that trains a final network. It moves parts and tells a `Recorder`; it prints nothing itself."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernet.bilevel import Streams
+from supernet.bilevel import Streams, running_statistics
+from supernet.networks.stacked import batch_norms
 from supernet.optim.averaging import Average, NoAverage
 from supernet.optim.descent import Descent, descend
 from supernet.optim.optimizers import set_lr
 from supernet.optim.schedules import Schedule
+from supernet.processes.group import ALONE, Group
 from supernet.tasks.base import Batch, Task
 from supernet.training.evaluate import evaluate
 from supernet.training.guard import Guard
@@ -23,7 +25,7 @@ from supernet.training.records import Generators, Position, Recorder, Stateful, 
 
 @dataclass
 class FinalLoop:
-    """What the training of a final network needs. `context` opens mixed precision around a forward pass."""
+    """What the training of a final network needs. `context` opens mixed precision around a forward pass. group: as of a `Bilevel`."""
 
     net: nn.Module
     task: Task
@@ -45,9 +47,13 @@ class FinalLoop:
     streams: Streams = field(default_factory=Streams)
     average: Average = field(default_factory=NoAverage)
     descend: Descent = descend  # how the weights take their step
+    group: Group = ALONE
     more: Mapping[str, Stateful] = field(default_factory=dict)  # what else a checkpoint holds
     notes: Sequence[str] = ()  # what it begins with, lines for people
     lr_every_step: bool = False  # the learning rate moves within an epoch too
+
+    def __post_init__(self) -> None:
+        self.norms = batch_norms(self.net)
 
     def stateful(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
@@ -70,21 +76,28 @@ class FinalLoop:
     def evaluate_batch(self) -> None:
         """One batch of an evaluation, to see what it takes; nothing where no images are held out."""
         if self.val is not None:
-            evaluate(self.net, self.task, [next(iter(self.val))], lambda: None, self.generators["net"], self.context)
+            self.evaluate([next(iter(self.val))])
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The task's metrics of the network as it is."""
+        return evaluate(self.net, self.task, batches, lambda: None, self.generators["net"], self.context, self.group)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights."""
-        with self.context():
+        with self.context(), self.group.counting(batch):
             net = self.net if self.call is None else self.call
             state = self.streams.before("train", batch)
-            loss, stats, state = self.task(net, batch, state=state, generator=self.generators["net"])
+            found = self.task(net, batch, state=state, generator=self.group.own(self.generators["net"]))
+        loss, stats = self.group.weighed(found.loss, found.stats, batch)
         self.guard("training loss", loss, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         w = list(self.net.parameters())
+        self.group.mean_([p.grad for p in w if p.grad is not None])
         self.descend(self.optimizer, w, self.clip_norm)
+        stats = self.group.settle(stats, batch, lambda: running_statistics(self.norms))
         self.average.after_step(self.averaged)
-        self.streams.states["train"] = state
+        self.streams.states["train"] = found.state
         return stats
 
 
@@ -109,9 +122,9 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder, *, until: int | 
             own = loop.rate(epoch + done / steps, epochs) if loop.lr_every_step else lr
             set_lr(loop.optimizer, own * loop.task.lr_factor(batch))
             loop.totals.add(loop.step(batch))
-            position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
+            position.step, done, items = position.step + 1, done + 1, items + loop.group.items(batch)
             if done < steps:
-                recorder.step(batch[1].numel(), loop.totals)
+                recorder.step(loop.group.items(batch), loop.totals)
         loop.guard.look()
         seconds = time.perf_counter() - started
         record = {"epoch": epoch, "step": position.step, "lr": lr, "drop_path_prob": loop.net.drop_path_prob}
@@ -119,7 +132,7 @@ def fit_final(loop: FinalLoop, epochs: int, recorder: Recorder, *, until: int | 
         for name, batches in (("val", loop.val), ("test", loop.test)):
             if batches is not None:
                 with loop.evaluated():
-                    means = evaluate(loop.net, loop.task, batches, lambda: None, loop.generators["net"], loop.context)
+                    means = loop.evaluate(batches)
                 loop.guard.check(f"{name} loss", means["loss"])
                 record |= {f"{name}_{key}": value for key, value in means.items()}
         loop.average.after_epoch(record.get("val_loss"))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ops.kernels import on_plain_path
 from supernet.bilevel import ALPHA_NORM
 from supernet.errors import Mendable
+from supernet.processes.group import ALONE, Group
 from supernet.tasks.base import Batch
 from supernet.training.records import Position
 from supernet.weights import EdgeWeights
@@ -28,12 +29,12 @@ class Guard:
 
     On the CPU every number is looked at before anything moves. On a GPU that would make every step wait, so numbers are
     collected and looked at every `every` steps and before every checkpoint; the step reported is still the first bad one.
-    describe(batch, otherwise): where it began, as `first_nonfinite` says it.
+    describe(batch, otherwise): where it began, as `first_nonfinite` says it. group: the processes that all stop where one of them has to.
     """
 
     def __init__(self, net: nn.Module, device: torch.device, every: int, position: Position,
-                 describe: Callable[[Batch, str], str]):
-        self.net, self.position, self.describe = net, position, describe
+                 describe: Callable[[Batch, str], str], group: Group = ALONE):
+        self.net, self.position, self.describe, self.group = net, position, describe, group
         self.every = 1 if device.type == "cpu" else every
         self.recent: list[tuple[str, int, Tensor, Batch]] = []
         self.last: Batch | None = None
@@ -49,16 +50,18 @@ class Guard:
         """Looks at all that was collected. Raises Diverged."""
         recent, self.recent = self.recent, []
         finite = torch.isfinite(torch.stack([value for _, _, value, _ in recent])).tolist() if recent else []
-        if not all(finite):
-            what, step, value, batch = recent[finite.index(False)]
-            self._stop(f"the {what} is {value.item()}", step, batch, OTHERWISE.get(what, "so it is the loss itself"))
+        before = finite.index(False) if not all(finite) else len(finite)
+        first = len(finite) - int(self.group.largest(len(finite) - before)[0])  # of all processes
+        if first < len(finite):
+            what, step, value, batch = recent[first]
+            self._stop(f"the {what} is {value.item()}", step, batch, OTHERWISE.get(what, "so it is the loss itself"), first == before)
 
     def before_save(self) -> None:
         """Looks at what was collected and at the weights, so that no checkpoint holds what cannot be trained on."""
         self.look()
         norms = torch._foreach_norm([p.detach() for p in self.net.parameters()])
         if not torch.isfinite(torch.stack(norms)).all():
-            self._stop("a weight is not finite", self.position.step, self.last, "so it is what the last step did")
+            self._stop("a weight is not finite", self.position.step, self.last, "so it is what the last step did", True)
 
     def check(self, what: str, value: float) -> None:
         """The same for a number on the host, of an evaluation."""
@@ -67,9 +70,15 @@ class Guard:
                            f"training losses were still finite: evaluation differs from training in batch norm's running statistics "
                            f"(compat.bn_statistics) and in dropout")
 
-    def _stop(self, what: str, step: int, batch: Batch | None, otherwise: str) -> None:
-        where = "no batch was seen yet" if batch is None else self.describe(batch, otherwise)
-        raise Diverged(f"{what} in epoch {self.position.epoch}, step {step} of the run: {where}")
+    def _stop(self, what: str, step: int, batch: Batch | None, otherwise: str, here: bool) -> None:
+        """here: whether this process saw it; all raise what one of those that did has to say, best one that knows where it began."""
+        text = ""
+        if here:
+            with self.group.apart():
+                where = "no batch was seen yet" if batch is None else self.describe(batch, otherwise)
+            text = f"{what} in epoch {self.position.epoch}, step {step} of the run: {where}"
+        said = [text for text in self.group.texts(text) if text]
+        raise Diverged(next((text for text in said if not text.endswith(otherwise)), said[0]))
 
 
 def first_nonfinite(net: nn.Module, weights: EdgeWeights | None, batch: Batch, otherwise: str, **call: Any) -> str:

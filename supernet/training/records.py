@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from supernet.genotype import Genotype
+from supernet.processes.group import ALONE, Group
 from supernet.relaxations.base import Relaxation
 from supernet.tasks.base import Batch, means
 
@@ -120,10 +121,10 @@ class Position:
         self.images, self.trials = state.get("images", 0), state.get("trials", 0)  # older checkpoints did not count
 
 
-def counting(batches: Iterable[Batch], position: Position) -> Iterator[Batch]:
-    """The batches, each of whose images is counted."""
+def counting(batches: Iterable[Batch], position: Position, group: Group = ALONE) -> Iterator[Batch]:
+    """The batches, each of whose images is counted, those of the other processes' parts too."""
     for batch in batches:
-        position.images += batch[1].numel()
+        position.images += group.items(batch)
         yield batch
 
 

@@ -82,7 +82,7 @@ class SearchLoop:
         """The task's metrics of the supernet."""
         search = self.search
         return evaluate(search.net, search.task, batches, lambda: search.relaxation.evaluated(self.generators["alpha"]).detach(),
-                        self.generators["net"], search.context)
+                        self.generators["net"], search.context, search.group)
 
     def evaluate_batch(self) -> None:
         """One batch of an evaluation, to see what it takes."""
@@ -187,12 +187,12 @@ def fit_supernet(loop: SearchLoop, epochs: int, recorder: Recorder) -> None:
             loop.totals.add(loop.step(batch, val_batch))
             for monitor in loop.monitors.values():
                 monitor.after_step(search, batch, val_batch, position.step)
-            position.step, done, items = position.step + 1, done + 1, items + batch[1].numel()
-            position.images += batch[1].numel() + (0 if val_batch is None else val_batch[1].numel())
+            position.step, done, items = position.step + 1, done + 1, items + search.group.items(batch)
+            position.images += search.group.items(batch) + (0 if val_batch is None else search.group.items(val_batch))
             if done % every == 0 or done == steps:
                 loop.trajectory.add(epoch + done / steps, search.relaxation)
             if done < steps:
-                recorder.step(batch[1].numel(), loop.totals)
+                recorder.step(search.group.items(batch), loop.totals)
         loop.guard.look()
         seconds = time.perf_counter() - started
         end_epoch(loop, epochs, {"lr": lr, "alpha_lr": alpha_lr}, {"seconds": seconds, "items_per_s": items / seconds})
@@ -205,7 +205,7 @@ def end_epoch(loop: SearchLoop, epochs: int, rates: Mapping[str, float], speed: 
     epoch, own = position.epoch, position.epoch - loop.first_epoch
     mean = search.relaxation.mean().detach()
     train = search.task.metrics(loop.totals.means())
-    val = loop.evaluate(counting(loop.val, position))
+    val = loop.evaluate(counting(loop.val, position, search.group))
     loop.guard.check("validation loss", val["loss"])
     loop.totals.reset()
     position.epoch = epoch + 1

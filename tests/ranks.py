@@ -1,0 +1,294 @@
+"""Steps that two processes take together, for `test_processes.py`: `python tests/ranks.py FOLDER RANK` runs all cases as one of them, and
+leaves what each case came to in the folder. A case is a function of the group, which the test calls with `ALONE` as well. (Searches
+alone: nothing here is about scripts.) `python tests/ranks.py FOLDER RANK rest` runs the cases that only the slow tests read."""
+
+import random
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.distributed as dist
+
+from ops.op import Normalisation
+from supernet.bilevel import Bilevel
+from supernet.costs.agreed import Agreed
+from supernet.data.base import Images
+from supernet.data.crops import ResizedCrop
+from supernet.data.loader import Forever, Loader
+from supernet.evaluators.shared_weights import SharedWeights
+from supernet.hypergradients.finite_difference import finite_difference
+from supernet.hypergradients.first_order import first_order
+from supernet.hypergradients.implicit import conjugate_gradient, neumann
+from supernet.hypergradients.reinforce import reinforce
+from supernet.hypergradients.single_level import single_level
+from supernet.hypergradients.unrolled import unrolled
+from supernet.monitors.base import Look
+from supernet.monitors.eigenvalue import Eigenvalue
+from supernet.monitors.freezing import OpFreezing
+from supernet.monitors.layer_alignment import LayerAlignment as LayerAlignmentMonitor
+from supernet.networks.stacked import batch_norms
+from supernet.optim.averaging import ExponentialAverage
+from supernet.optim.schedules import Constant
+from supernet.penalties.alphas import BetaDecay
+from supernet.penalties.layer_alignment import LayerAlignment
+from supernet.processes.group import Group, digest
+from supernet.processes.together import Drifted, Together
+from supernet.relaxations.controller import Controller
+from supernet.relaxations.dirichlet import Dirichlet
+from supernet.relaxations.edge_normalised import EdgeNormalised
+from supernet.relaxations.gumbel import GumbelHard
+from supernet.relaxations.perturbed import Adversarial
+from supernet.relaxations.softmax import Softmax
+from supernet.select.argmax import argmax
+from supernet.space import Space
+from supernet.spaces import darts
+from supernet.tasks.classification import Classification
+from supernet.tasks.mixing import MixUpOrCutMix
+from supernet.training.evaluate import evaluate
+from supernet.training.final import FinalLoop
+from supernet.training.guard import Diverged, Guard, first_nonfinite
+from supernet.training.records import Generators, Position, Totals
+
+SIZE = 2
+IMAGES, BATCH = 15, 7  # the third batch has one image, and two processes
+
+
+def loader(group: Group, seed: int, batch_size: int = BATCH, **how: Any) -> Loader:
+    """Random images, not augmented but as `how` says, in an order of the seed."""
+    g = torch.Generator().manual_seed(99)
+    images = Images(torch.randint(256, (IMAGES, 2, 8, 8), generator=g, dtype=torch.uint8), torch.randint(3, (IMAGES,), generator=g))
+    return Loader(images, torch.arange(IMAGES), batch_size=batch_size, transform=lambda x, generator: x.double() / 64 - 2,
+                  generator=torch.Generator().manual_seed(seed), shuffle=True, drop_last=False, device="cpu", dtype=torch.float64,
+                  group=group, **how)
+
+
+def made(group: Group, relaxation_of: Any = Softmax, *, hypergradient: Any = first_order, synchronised: bool = True,
+         task: Any = Classification(), penalty: Any = None, w_penalty: Any = None, layers: int = 1, affine: bool = False,  # noqa: B008
+         **network: Any) -> tuple[Bilevel, Space]:
+    space = darts.make(nodes=1, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
+    torch.manual_seed(0)
+    net = space.network(space.candidates(), layers=layers, channels=4, num_classes=3, in_channels=2, image_size=(8, 8),
+                        norm=Normalisation(affine, True), **network).double()
+    relaxation = relaxation_of(space, torch.Generator().manual_seed(0)).double()
+    search = Bilevel(net, relaxation, hypergradient, task, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3),
+                     torch.optim.Adam(relaxation.parameters(), lr=3e-3, weight_decay=1e-3),
+                     Generators.from_seed(5, dict.fromkeys(("alpha", "net", "drawn"), torch.device("cpu"))), clip_norm=5.0,
+                     penalties=() if penalty is None else (penalty(space),), w_penalties=() if w_penalty is None else (w_penalty(space),),
+                     group=group)
+    for norm in search.norms if synchronised and group.size > 1 else ():
+        norm.across = group
+    search.anneal(0.5, 1)
+    return search, space
+
+
+def states(search: Any) -> dict[str, Any]:
+    """All that its steps have moved."""
+    return {"net": search.net.state_dict(), "relaxation": search.relaxation.state_dict(), "w": search.w_optimizer.state_dict(),
+            "alpha": search.alpha_optimizer.state_dict(), "memory": search.memory.state_dict(),
+            "generators": {name: generator.get_state() for name, generator in search.generators.items()}}
+
+
+def three_steps(**how: Any) -> Callable[[Group], dict[str, Any]]:
+    def case(group: Group) -> dict[str, Any]:
+        search, _ = made(group, **how)
+        alpha_batches = Forever(loader(group, 2))
+        sums = [search.step(batch, next(alpha_batches)) for batch in loader(group, 1)]
+        return states(search) | {"sums": {name: torch.stack([s[name].double() for s in sums]) for name in ("loss", "correct", "count")}}
+
+    return case
+
+
+def normalised_edges(space: Any, generator: torch.Generator) -> EdgeNormalised:
+    return EdgeNormalised(Softmax(space, generator), space, generator)
+
+
+def adversarial(space: Any, generator: torch.Generator) -> Adversarial:
+    return Adversarial(Softmax(space, generator), space, generator, steps=2)
+
+
+EXACT: dict[str, Callable[[Group], dict[str, Any]]] = {
+    "softmax": three_steps(),
+    "gdas": three_steps(relaxation_of=GumbelHard),
+    "dirichlet": three_steps(relaxation_of=Dirichlet),
+    "pc_darts": three_steps(relaxation_of=normalised_edges, partial=2),
+    "finite_difference": three_steps(hypergradient=finite_difference),
+    "unrolled": three_steps(hypergradient=unrolled),
+    "neumann": three_steps(hypergradient=partial(neumann, terms=1)),
+    "conjugate_gradient": three_steps(hypergradient=partial(conjugate_gradient, iterations=2)),
+    "single_level": three_steps(hypergradient=single_level, penalty=BetaDecay),
+    "reinforce": three_steps(relaxation_of=Controller, hypergradient=partial(reinforce, samples=3)),
+    "adversary": three_steps(relaxation_of=adversarial),
+    "layer_alignment": three_steps(w_penalty=LayerAlignment, layers=3),
+    "class_weights": three_steps(task=Classification(class_weights=[0.5, 1.0, 3.0], label_smoothing=0.1).for_classes([5, 5, 5],
+                                                                                                                  torch.device("cpu"))),
+    "affine": three_steps(affine=True),
+}
+
+
+def watched(monitor_of: Callable[[Space], Any], synchronised: bool = True, **how: Any) -> Callable[[Group], dict[str, Any]]:
+    """Three steps under a monitor, and what it says of them as an epoch."""
+
+    def case(group: Group) -> dict[str, Any]:
+        search, space = made(group, synchronised=synchronised, **how)
+        monitor, alpha_batches = monitor_of(space), Forever(loader(group, 2))
+        monitor.before_epoch(search)
+        for step, batch in enumerate(loader(group, 1)):
+            val_batch = next(alpha_batches)
+            search.step(batch, val_batch)
+            monitor.after_step(search, batch, val_batch, step)
+        mean = search.relaxation.mean().detach()
+        look = Look(0, 2, argmax(space, mean), mean, search, [], {}, lambda n: loader(group, 3, BATCH if n is None else n))
+        return states(search) | {"says": dict(monitor.after_epoch(look).values), "monitor": monitor.state_dict()}
+
+    return case
+
+
+def measured(group: Group) -> dict[str, Any]:
+    """A cost that each process would find otherwise."""
+    space = darts.make(nodes=1)
+    genotype = space.sample(random.Random(0))
+    cost = Agreed(SimpleNamespace(name="latency", unit="ms", __call__=None), group)
+    cost.cost = lambda genotype: 1.5 + group.rank
+    return {"cost": [cost(genotype), cost(genotype)]}
+
+
+def evaluated(group: Group) -> dict[str, Any]:
+    """Metrics of the whole part, of batches with fewer images than processes too."""
+    search, _ = made(group, synchronised=False)
+    return {"metrics": evaluate(search.net, search.task, loader(group, 4), lambda: search.relaxation.mean().detach(),
+                                search.generators["net"], group=group)}
+
+
+def sampled(group: Group) -> dict[str, Any]:
+    """Architectures by shared weights, with recalibrated and with the batches' own statistics."""
+    search, space = made(group)
+    genotypes = [space.sample(random.Random(n)) for n in range(3)]
+    batches = list(loader(group, 4))
+    return {statistics: [m["loss"] for m in SharedWeights(search.net, space, search.task, batches, search.generators["net"],
+                                                          statistics=statistics, calibration=batches, group=group).stream(genotypes)]
+            for statistics in ("recalibrated", "batch")}
+
+
+def taught(x: torch.Tensor) -> torch.Tensor:
+    """A teacher: what it says depends on every pixel."""
+    return torch.stack([(x * w).flatten(1).sum(1) for w in (0.1, -0.2, 0.3)], 1)
+
+
+def trained(task: Classification, synchronised: bool = True) -> Callable[[Group], dict[str, Any]]:
+    """Three steps of a final network, and the evaluation of its average."""
+
+    def case(group: Group) -> dict[str, Any]:
+        space = darts.make(nodes=1)
+        torch.manual_seed(0)
+        net = space.network(space.candidates(space.sample(random.Random(3))), layers=2, channels=4, num_classes=3, in_channels=2,
+                            image_size=(8, 8), norm=Normalisation(True, True), auxiliary=True).double()
+        for norm in batch_norms(net) if synchronised and group.size > 1 else ():
+            norm.across = group
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        loop = FinalLoop(net, task, optimizer, loader(group, 1, 5), loader(group, 4), None, 0.05, Constant(), 0.0, 5.0,
+                         Generators.from_seed(0, {"net": torch.device("cpu")}), lambda *seen: None, Totals(torch.device("cpu")), Position(),
+                         average=ExponentialAverage(), group=group)
+        stats = [loop.step(batch) for batch in loop.train]
+        with loop.evaluated():
+            val = loop.evaluate(loop.val)
+        return {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "loss": [float(s["loss"]) for s in stats],
+                "average": loop.average.state_dict(), "val": val}
+
+    return case
+
+
+def weighing() -> Classification:
+    return Classification(class_weights=[0.5, 1.0, 3.0], mixing=MixUpOrCutMix(), label_smoothing=0.1).for_classes(
+        [5, 5, 5], torch.device("cpu"))
+
+
+EXACT |= {
+    "op_freezing": watched(lambda space: OpFreezing(space, count=1, threshold=-0.03, agreement="cosine")),
+    "alignment_monitor": watched(lambda space: LayerAlignmentMonitor(space), layers=3),
+    "eigenvalue": watched(lambda space: Eigenvalue(space, iterations=2)),
+    "evaluation": evaluated,
+    "shared_weights": sampled,
+    "final": trained(Classification(auxiliary_weight=0.4, label_smoothing=0.1)),
+    "final_with_a_teacher": trained(Classification(auxiliary_weight=0.4).taught_by(taught, 2.0, 0.5)),
+}
+DRIFT: dict[str, Callable[[Group], dict[str, Any]]] = {  # equal in all processes, and not what one process computes
+    "local_norms": three_steps(synchronised=False, hypergradient=finite_difference),
+    "freezing_by_local_norms": watched(lambda space: OpFreezing(space, count=1, threshold=-0.03, agreement="cosine"), synchronised=False),
+    "adversary_by_local_norms": three_steps(synchronised=False, relaxation_of=adversarial),
+    "final_mixed": trained(weighing(), synchronised=False),
+    "measured_cost": measured,
+}
+
+
+def cropped(group: Group) -> list[list[torch.Tensor]]:
+    """Images that count of each batch of two passes, cut and mirrored."""
+    batches = loader(group, 1, alternate_flips=True, crop=ResizedCrop(), side=4)
+    return [[images[: getattr(batch, "own", None)] for batch in batches for images in batch[:1]] for _ in range(2)]
+
+
+def diverging(group: Group) -> str:
+    """What is said where the numbers of the last process alone are not finite."""
+    search, _ = made(group)
+    position = Position(1, 7)
+    search.guard = Guard(search.net, torch.device("cpu"), 1, position, lambda batch, otherwise: first_nonfinite(
+        search.net, search.relaxation.mean().detach(), batch, otherwise, generator=search.generators["net"]), group)
+    (batch, *_) = loader(group, 1)
+    if group.rank == group.size - 1:
+        batch[0].fill_(float("nan"))
+    try:
+        search.w_step(batch)
+    except Diverged as error:
+        return str(error)
+    return "nothing"
+
+
+def drifting(group: Group) -> str:
+    """What is said where a tensor of one process alone differs by a bit."""
+    state = {"relaxation": torch.zeros(3, dtype=torch.float64)}
+    group.check_same(lambda: {name: digest(value) for name, value in state.items()})
+    if group.rank == group.size - 1:
+        state["relaxation"][1] = 5e-324
+    try:
+        group.check_same(lambda: {"net": digest(0), **{name: digest(value) for name, value in state.items()}})
+    except Drifted as error:
+        return str(error)
+    return "nothing"
+
+
+def traffic(group: Group, **how: Any) -> dict[str, list[int]]:
+    """Bytes and messages of a step, beside the numbers of weights, alphas and normalised channels."""
+    search, _ = made(group, synchronised=False, **how)
+    batch = next(iter(loader(group, 1)))
+    search.step(batch, batch)
+    before = group.traffic
+    search.step(batch, batch)
+    return {"seen": [now - then for now, then in zip(group.traffic, before)],
+            "sizes": [sum(p.numel() for p in search.w), sum(a.numel() for a in search.alpha), sum(n.channels for n in search.norms)]}
+
+
+HEART = {"softmax", "gdas", "dirichlet", "pc_darts", "finite_difference", "unrolled", "class_weights", "evaluation", "final",
+         "final_with_a_teacher", "local_norms", "final_mixed", "measured_cost"}
+
+
+def main(folder: Path, rank: int, rest: bool) -> None:
+    torch.set_num_threads(1)
+    group = Together(rank, SIZE, dist.FileStore(str(folder / "store"), SIZE), patience_s=120)
+    found: dict[str, Any] = {name: case(group) for name, case in (EXACT | DRIFT).items() if (name in HEART) is not rest}
+    found |= {} if rest else {
+              "diverging": diverging(group), "drifting": drifting(group), "largest": group.largest(3.0 - rank, rank),
+              "texts": group.texts(f"of {rank}"), "traffic": traffic(group),
+              "traffic twice": traffic(group, hypergradient=finite_difference),
+              "parts": [[batch.own, batch.total, len(batch[1])] for batch in loader(group, 1)], "cropped": cropped(group)}
+    torch.save(found, folder / f"rank{rank}.pt")
+    group.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["rest"])
