@@ -339,7 +339,7 @@ def test_a_search_of_full_size_is_written_down_epoch_by_epoch(bench):
     pytest.importorskip("hydra")
     report = Report(bench, "nasbench201", [])
     values = truth.search(bench, report, "gdas_nasbench201", PLAIN, time.monotonic() + 600)
-    assert values["epochs"] == 2 and values["complete"] and values["text"].startswith("|") and values["images"] == [64, 64]
+    assert values["epochs"] == 2 and values["complete"] and values["text"].startswith("|") and values["split"] == [64, 64]
     notes = [r for r in records(bench) if r["kind"] == "note"]
     assert [r["epoch"] for r in notes] == [0, 1] and notes[1]["genotype"] == values["genotype"]
     stopped = truth.search(bench, report, "gdas_nasbench201", PLAIN, time.monotonic())
@@ -356,7 +356,7 @@ def test_a_published_search_reads_the_images_and_the_table_that_came_along(tmp_p
     small = ["layers=5", "channels=4", "batch_size=8", "split.max_train=20", "split.max_val=20", "epochs=1", "threads=1"]
     values = truth.search(bench, Report(bench, "nasbench201", []), "darts_first_order_nasbench201", BY_NAME["channels_last"],
                           time.monotonic() + 600, small)
-    assert values["images"] == [20, 20] and values["epochs"] == 1 and values["complete"]
+    assert values["split"] == [20, 20] and values["epochs"] == 1 and values["complete"]
     assert ("table/cifar10/regret" in values) == NB201.exists()
 
 

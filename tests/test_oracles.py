@@ -17,12 +17,14 @@ from supernet.monitors.eigenvalue import alpha_curvature, dominant_eigenvalue
 from supernet.networks import cell
 from supernet.networks.build import final_normalisation
 from supernet.penalties.alphas import DirichletKL
+from supernet.processes.group import ALONE
 from supernet.relaxations.dirichlet import Dirichlet
 from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.perturbed import Adversarial, RandomPerturbed
 from supernet.select import perturbation
 from supernet.spaces import darts, nasbench201, robust
 from supernet.tasks.classification import Classification
+from supernet.training.records import Position
 from supernet.weights import EdgeWeights, Weights
 from tests import backends
 from tests.official import (
@@ -355,7 +357,7 @@ def test_perturbation_decides_as_darts_pt(darts_pt, n, monkeypatch):
                     relaxation.alpha[kind].add_(drift[kind])
             return iter(())
 
-    def accuracy(net, task, batches, draw, generator, context):
+    def accuracy(net, task, batches, draw, generator, context, group):
         w = torch.cat([draw()[kind].ops.flatten() for kind in KINDS])
         return {"accuracy": (50 + 3 * a @ w + (b @ w) * (c @ w)).item()}
 
@@ -375,10 +377,10 @@ def test_perturbation_decides_as_darts_pt(darts_pt, n, monkeypatch):
     monkeypatch.setattr(perturbation, "Decided", Told)
     nobody = types.SimpleNamespace(working=lambda: None, line=lambda text: None)
     search = types.SimpleNamespace(relaxation=relaxation, norms=(), w_optimizer=optimizer, net=torch.nn.Identity(), task=None, context=None,
-                                   alpha=(1,))
+                                   alpha=(1,), group=ALONE)
     loop = types.SimpleNamespace(space=space, search=search, generators={"alpha": torch.Generator(), "net": None}, val=[None],
                                  drawn=lambda batch_size: [None], lr=(float(darts_pt["search_lr"]), 3e-4), train=Training(),
-                                 recorder=nobody, alpha_batches=None, guard=types.SimpleNamespace(look=lambda: None))
+                                 recorder=nobody, alpha_batches=None, position=Position(), guard=types.SimpleNamespace(look=lambda: None))
     found = perturbation.Perturbation()(loop)
     for k, kind in enumerate(KINDS):
         assert [o for what, of, o in decisions if (what, of) == ("op", kind)] == darts_pt["ops_chosen"][n, k].tolist()

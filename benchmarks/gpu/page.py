@@ -176,7 +176,7 @@ def searches(records: Records) -> list[str]:
         for check, r in results(records, part).items():
             v = r.get("values", {})
             if v.get("epochs"):
-                rows.append((check, v["variant"], " + ".join(f"{n:,}" for n in v["images"]), f"{v['epochs']} of {v['of_epochs']}",
+                rows.append((check, v["variant"], " + ".join(f"{n:,}" for n in v["split"]), f"{v['epochs']} of {v['of_epochs']}",
                              f"{v['epoch_s']:.2f}", *(percent(v.get(k)) for k in ("val_accuracy", "table/cifar10/test_accuracy",
                                                                                  "table/cifar10/regret")), f"`{v['text']}`"))
     for preset in dict.fromkeys(r["preset"] for r in records if r.get("kind") == "note" and "preset" in r):

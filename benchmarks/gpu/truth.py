@@ -99,7 +99,7 @@ def search(bench: Bench, report: Report, preset: str, variant: Variant, ends: fl
     parts = compose.search_parts(cfg)
     stages = compose.search_stages(cfg, parts)
     split = parts.loaders.split
-    about = {"preset": preset, "variant": variant.name, "images": [len(split.train), len(split.val)], "of_epochs": cfg.epochs}
+    about = {"preset": preset, "variant": variant.name, "split": [len(split.train), len(split.val)], "of_epochs": cfg.epochs}
     watched = Watched(report, about, ends)
     started = time.monotonic()
     try:
