@@ -286,8 +286,9 @@ def main(folder: Path, rank: int, rest: bool) -> None:
               "texts": group.texts(f"of {rank}"), "traffic": traffic(group),
               "traffic twice": traffic(group, hypergradient=finite_difference),
               "parts": [[batch.own, batch.total, len(batch[1])] for batch in loader(group, 1)], "cropped": cropped(group)}
-    torch.save(found, folder / f"rank{rank}.pt")
     group.leave()
+    found["threads"] = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    torch.save(found, folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":

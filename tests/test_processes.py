@@ -116,6 +116,11 @@ def test_a_bit_that_differs_is_told_with_the_part_it_is_in(both):
     assert both[0]["drifting"].startswith("'relaxation' is not the same in all 2 processes: process 1 differs from process 0")
 
 
+def test_no_thread_of_a_group_outlives_it(both):
+    """One that still has a tensor in hand when the interpreter ends aborts its process, after all was done. (Linux names threads.)"""
+    assert [name for found in both for name in found["threads"] if "gloo" in name] == []
+
+
 def test_what_is_decided_together_is_what_any_of_them_says(both):
     assert both[0]["largest"] == both[1]["largest"] == (3.0, 1.0)
     assert both[0]["texts"] == both[1]["texts"] == ["of 0", "of 1"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # now: imported within a group, its functions' defaults hold that, and its threads outlive `leave`
 from torch import Tensor
 
 from supernet.errors import Elsewhere, LeftAlone, Mendable
