@@ -6,7 +6,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from supernet.errors import Mendable, UsageError, did_you_mean
@@ -51,8 +53,9 @@ def at_least_one(text: str) -> int:
     return int(text[:9])
 
 
-def exit_code(act: Callable[[], int]) -> int:
-    """What `act` returns; 2 after a mistake, with its line, and what a shell shows where a signal or a closed pipe (`| head`) ended it."""
+def exit_code(act: Callable[[], int], *, stopped: str = "") -> int:
+    """What `act` returns; 2 after a mistake, with its line, and what a shell shows where a signal or a closed pipe (`| head`) ended it.
+    stopped: what is said after Ctrl-C."""
     try:
         code = act()
         sys.stdout.flush()
@@ -61,10 +64,23 @@ def exit_code(act: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if stopped:
+            print(stopped, file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer is wanted by nobody
         return 141
+
+
+@contextmanager
+def writing(path: Path | None, flag: str = "--output") -> Iterator[None]:
+    """Within, what cannot be written becomes one line about the path that the flag has. Raises UsageError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{flag} {path or error.filename}: cannot write there ({error.strerror or error})") from error
 
 
 def printable(text: str) -> str:

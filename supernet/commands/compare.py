@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from supernet.app.not_computed import NOT_COMPUTED
-from supernet.errors import Mendable, UsageError, did_you_mean
+from supernet.commands.arguments import Arguments, exit_code, writing
+from supernet.errors import UsageError, did_you_mean
 from supernet.report.referee import Column, Row, Search, lines
 from supernet.report.verdicts import Tables, summary, write_tables
 from supernet.runs.results import Finished, Gathered, LeftOut, gather, leaves, names, names_by_words, run_folders
@@ -24,29 +25,13 @@ SCRIPTS = {"search": "train_search", "final": "train_final"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. arguments: those of the command line unless given."""
-    given = parser().parse_args(arguments)
-    try:
-        tables = compared(given)
-        if given.output is not None:
-            given.output.mkdir(parents=True, exist_ok=True)
-            written = write_tables(given.output, tables)
-    except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --output {given.output}: cannot write there ({error.strerror or error})", file=sys.stderr)
-        return 2
-    print(summary(tables))
-    if given.output is not None:
-        print("\nwritten   " + ", ".join(map(str, written)))
-    return 0
+    return exit_code(lambda: shown(parser().parsed(arguments)))
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m supernet.compare", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
-        "A table of finished runs: rows by what differs between their options, seeds together, each job once.\n\n"
-        "  python -m supernet.compare runs\n"
-        "  python -m supernet.compare runs/*gdas* runs/*darts* --baseline relaxation=uniform --output table"))
+def parser() -> Arguments:
+    made = Arguments("compare", "A table of finished runs: rows by what differs between their options, seeds together, each job once.", [
+        "runs",
+        "runs/*gdas* runs/*darts* --baseline relaxation=uniform --output table"])
     made.add_argument("runs", nargs="+", type=Path, help="folders of runs, or folders that hold some")
     made.add_argument("--of", choices=sorted(SCRIPTS), help="whose results; default: final trainings where there are any, else searches")
     made.add_argument("--value", action="append", metavar="NAME", help="of summary.json's values, any number of times; default: test "
@@ -58,6 +43,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--title", default="Runs compared")
     made.add_argument("--output", type=Path, metavar="FOLDER", help="where table.md, table.tex, table.csv and table.html are written")
     return made
+
+
+def shown(given: argparse.Namespace) -> int:
+    tables = compared(given)
+    print(summary(tables))
+    if given.output is not None:
+        with writing(given.output):
+            given.output.mkdir(parents=True, exist_ok=True)
+            written = write_tables(given.output, tables)
+        print("\nwritten   " + ", ".join(map(str, written)))
+    return 0
 
 
 def compared(given: argparse.Namespace) -> Tables:

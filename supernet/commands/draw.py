@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from supernet.commands.arguments import Arguments, at_least_one, exit_code
+from supernet.commands.arguments import Arguments, at_least_one, exit_code, writing
 from supernet.errors import UsageError, did_you_mean
 from supernet.files import write_whole
 from supernet.runs.architectures import Named, named
@@ -51,10 +51,8 @@ def drawn(given: argparse.Namespace) -> int:
     num_edges = sum(len(edges) for _, edges in of.genotype.cells)
     if num_edges > MAX_EDGES and path.suffix != ".dot":
         raise UsageError(f"{given.genotype}: has {num_edges:,} edges, and at most {MAX_EDGES} can be drawn; a .dot file takes any number")
-    try:
+    with writing(path, "-o"):
         WRITERS[path.suffix](of, path, given)
-    except OSError as error:
-        raise UsageError(f"-o {path}: cannot write there ({error.strerror or error})") from error
     print(f"drawn     {path}  ({of.genotype.space}, genotype {of.genotype.digest})")
     return 0
 

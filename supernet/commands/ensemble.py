@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from supernet.errors import Mendable, UsageError
+from supernet.commands.arguments import Arguments, exit_code, writing
+from supernet.errors import UsageError
 from supernet.report.ensemble import disagreement, ensembled, metrics
 from supernet.runs.folder import RunFolder, write_json
 from supernet.runs.predictions import Predictions
@@ -24,25 +25,21 @@ COLUMNS = {"accuracy": "accuracy, %", "loss": "negative log likelihood", "expect
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. arguments: those of the command line unless given."""
-    given = parser().parse_args(arguments)
-    try:
-        found = asked_together(given.runs)
-        if given.output is not None:
+    return exit_code(lambda: told(parser().parsed(arguments)))
+
+
+def told(given: argparse.Namespace) -> int:
+    found = asked_together(given.runs)
+    if given.output is not None:
+        with writing(given.output):
             write_json(given.output, found)
-    except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --output {given.output}: cannot write there ({error.strerror or error})", file=sys.stderr)
-        return 2
     print(json.dumps(found, indent=2) if given.json else text(found))
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m supernet.ensemble", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
-        "Averages the class probabilities of several final trainings over the test items, and says how good the average is beside each.\n\n"
-        "  python -m supernet.ensemble runs/*final*seed*"))
+def parser() -> Arguments:
+    made = Arguments("ensemble", "Averages the class probabilities of several final trainings over the test items, and says how good\n"
+                                 "the average is beside each.", ["runs/*final*seed*"])
     made.add_argument("runs", nargs="+", type=Path, help="folders of final trainings that were tested on the same items")
     made.add_argument("--json", action="store_true", help="as JSON, to be read by programs")
     made.add_argument("--output", type=Path, metavar="FILE", help="where the same is written as JSON")

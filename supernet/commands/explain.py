@@ -3,45 +3,36 @@ seeds; what is done is in `explained.py`.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from supernet.errors import Mendable
+from supernet.commands.arguments import Arguments, exit_code, writing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. arguments: those of the command line unless given."""
-    given = parser().parse_args(arguments)
-    try:
-        from supernet.commands import explained  # takes seconds, in which somebody may have thought better of it
+    return exit_code(lambda: told(parser().parsed(arguments)), stopped="interrupted: an explanation is written whole or not at all")
 
-        explained.check(given)
-        found = explained.explained(given)
+
+def told(given: argparse.Namespace) -> int:
+    from supernet.commands import explained  # takes seconds, in which somebody may have thought better of it
+
+    explained.check(given)
+    found = explained.explained(given)
+    with writing(given.output):
         paths = explained.written(given, found)
-        print(explained.text(found), *(f"written   {path}" for path in paths), sep="\n", flush=True)
-    except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: an explanation is written whole or not at all", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read has enough; Python would complain once more as it flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"error: {error.filename or given.output}: cannot write there ({error.strerror or error})", file=sys.stderr)
-        return 2
+    print(explained.text(found), *(f"written   {path}" for path in paths), sep="\n", flush=True)
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m supernet.explain", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
-        "Why an architecture is as it is: what each edge and op carries, the best neighbours, how sure the search was.\n\n"
-        "  python -m supernet.explain runs/<a search>                    with the supernet's weights; by a table where there is one\n"
-        "  python -m supernet.explain runs/<a final training>            with its own weights\n"
-        "  python -m supernet.explain runs/<a search> runs/<other seeds> and where the seeds agree\n"
-        "  python -m supernet.explain genotype.json --table nasbench201.csv.gz --dataset cifar10"))
+def parser() -> Arguments:
+    made = Arguments("explain",
+                     "Why an architecture is as it is: what each edge and op carries, the best neighbours, how sure the search was.", [
+        "runs/<a search>                    with the supernet's weights; by a table where there is one",
+        "runs/<a final training>            with its own weights",
+        "runs/<a search> runs/<other seeds> and where the seeds agree",
+        "genotype.json --table nasbench201.csv.gz --dataset cifar10"])
     made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of the run that is explained, or a genotype; then those of "
                       "other seeds, or folders that hold them")
     made.add_argument("--by", choices=("weights", "table"), action="append", help="who judges: the run's weights, a table; default: both, "

@@ -8,37 +8,31 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from supernet.errors import Mendable, UsageError
+from supernet.commands.arguments import Arguments, exit_code, writing
+from supernet.errors import UsageError
 
 FORMATS = ("pt2", "onnx")  # beside the plain network; as `supernet.exports.formats`, which imports torch
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. arguments: those of the command line unless given."""
-    given = parser().parse_args(arguments)
-    try:
-        check(given)
+    return exit_code(lambda: told(parser().parsed(arguments)), stopped="interrupted: nothing in the output folder was changed")
+
+
+def told(given: argparse.Namespace) -> int:
+    check(given)
+    with writing(given.output):
         for line in exported(given):
             print(line, flush=True)
-    except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --output {given.output}: cannot write there ({error.strerror or error})", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted: nothing in {given.output} was changed", file=sys.stderr)
-        return EXIT_INTERRUPTED
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m supernet.export", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
+def parser() -> Arguments:
+    made = Arguments("export", (
         "Writes the network of a final training as plain PyTorch: a file of torch.nn modules, its weights, the pre-processing and an\n"
-        "example. Nothing in the folder needs this package (docs/export.md).\n\n"
-        "  python -m supernet.export runs/<run> -o net\n"
-        "  python -m supernet.export runs/<run>/weights.pt -o net --formats pt2,onnx --images photos"))
+        "example. Nothing in the folder needs this package (docs/export.md)."), [
+        "runs/<run> -o net",
+        "runs/<run>/weights.pt -o net --formats pt2,onnx --images photos"])
     made.add_argument("run", type=Path, help="the folder of a finished final training, or its weights.pt")
     made.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new, empty, or of an earlier export")
     made.add_argument("--formats", default="", metavar="NAMES", help=f"beside the plain network: {', '.join(FORMATS)}, or both "

@@ -5,7 +5,6 @@ Reads files only; nothing is built from a run's options, trained or changed.
 
 import argparse
 import json
-import os
 import sys
 import warnings
 from collections import Counter
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from supernet.errors import Mendable, UsageError
+from supernet.commands.arguments import Arguments, exit_code
+from supernet.errors import UsageError
 from supernet.genotype import short
 
 if TYPE_CHECKING:
@@ -28,25 +28,13 @@ LEFT_OUT = 1  # exit code: some pictures could not be read
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. arguments: those of the command line unless given."""
-    given = parser().parse_args(arguments)
-    try:
-        return predicted(given)
-    except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: what stands above is all that was predicted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read, `head` for one, has enough; Python would complain once more as it flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return exit_code(lambda: predicted(parser().parsed(arguments)), stopped="stopped: what stands above is all that was predicted")
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m supernet.predict", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
-        "The classes that the network of a run sees in pictures.\n\n"
-        "  python -m supernet.predict runs/<run of train_final.py> photo.jpg more/*.png\n"
-        "  python -m supernet.predict runs/<run>/weights.pt folder --json > found.jsonl"))
+def parser() -> Arguments:
+    made = Arguments("predict", "The classes that the network of a run sees in pictures.", [
+        "runs/<run of train_final.py> photo.jpg more/*.png",
+        "runs/<run>/weights.pt folder --json > found.jsonl"])
     made.add_argument("run", type=Path, help="folder of a final training, or its weights.pt; of a search the supernet predicts")
     made.add_argument("pictures", nargs="+", type=Path, help="picture files, or folders, which are read with all folders in them")
     made.add_argument("--top", default="3", metavar="N", help="how many classes are told of each picture, or `all` (default 3)")

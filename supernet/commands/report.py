@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from supernet.commands.arguments import Arguments, exit_code, writing
 from supernet.commands.many_runs import READ, names, statistics
-from supernet.errors import Mendable, UsageError
+from supernet.errors import UsageError
 from supernet.files import write_whole
 from supernet.report.fleet import row
 from supernet.report.html import run_page, write_report
@@ -23,35 +24,28 @@ PORTS = 65535
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. arguments: those of the command line unless given."""
-    given = parser().parse_args(arguments)
-    try:
-        check(given)
-        if given.serve:
-            from supernet.commands.served import serve  # needs the extra
+    return exit_code(lambda: told(parser().parsed(arguments)), stopped="interrupted; what was written stays, the same command goes on")
 
-            return serve(given.runs, given.host, given.port)
+
+def told(given: argparse.Namespace) -> int:
+    check(given)
+    if given.serve:
+        from supernet.commands.served import serve  # needs the extra
+
+        return serve(given.runs, given.host, given.port)
+    with writing(given.output):
         for path in pages(given):
             print(f"written   {path}", flush=True)
-    except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; what was written stays, the same command goes on", file=sys.stderr)
-        return 130
-    except OSError as error:
-        where = error.filename or given.output or "standard output"
-        print(f"error: {where}: cannot write there ({error.strerror or error})", file=sys.stderr)
-        return 2
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m supernet.report", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
-        "Pages to look at: of a run, of many runs, of a table of architectures. Each is one file that opens offline.\n\n"
-        "  python -m supernet.report runs/2026-11-29_search_digits    its report.html, written anew\n"
-        "  python -m supernet.report runs                             runs/report.html: all runs there, compared\n"
-        "  python -m supernet.report data/tables/nasbench201.csv.gz   a table\n"
-        "  python -m supernet.report runs --serve                     in the browser, while runs go on"))
+def parser() -> Arguments:
+    made = Arguments("report",
+                     "Pages to look at: of a run, of many runs, of a table of architectures. Each is one file that opens offline.", [
+        "runs/2026-11-29_search_digits    its report.html, written anew",
+        "runs                             runs/report.html: all runs there, compared",
+        "data/tables/nasbench201.csv.gz   a table",
+        "runs --serve                     in the browser, while runs go on"])
     made.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_FOLDER", help="folders of runs, folders that hold some, or tables")
     made.add_argument("--output", type=Path, metavar="FILE", help="where the page is written; default: report.html in the folder; of "
                       "several, or NAME.html of a table, in the working directory")
