@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from supernet.app.many import refuse_for_many
+from supernet.commands.arguments import exit_code
 from supernet.errors import UsageError
 from supernet.processes.group import ALONE
 from supernet.runs import checkpoint
@@ -133,6 +134,14 @@ def test_what_has_no_meaning_over_processes_is_refused_for_several_alone(options
     refuse_for_many(cfg, ALONE, task)
     with pytest.raises(UsageError, match=f"^{what} works in one process, got 2: start it without torchrun, or leave it out$"):
         refuse_for_many(cfg, SimpleNamespace(size=2), task)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_command_that_reads_folders_works_in_one_process_and_says_so_once(rank, monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    assert exit_code(lambda: pytest.fail("it began")) == 2
+    assert capsys.readouterr().err == ("" if rank else "error: this command works in one process, got 2: start it without torchrun\n")
 
 
 def test_an_error_of_one_process_alone_is_said_by_it_and_ends_both_before_a_folder_is_made(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from supernet.errors import Mendable, UsageError, did_you_mean
+from supernet.processes.launched import refuse_many, speaks
 
 
 class Arguments(argparse.ArgumentParser):
@@ -57,11 +58,13 @@ def exit_code(act: Callable[[], int], *, stopped: str = "") -> int:
     """What `act` returns; 2 after a mistake, with its line, and what a shell shows where a signal or a closed pipe (`| head`) ended it.
     stopped: what is said after Ctrl-C."""
     try:
+        refuse_many("this command")
         code = act()
         sys.stdout.flush()
         return code
     except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
+        if speaks():  # what each of several processes would say
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if stopped:
