@@ -66,6 +66,8 @@ def test_a_run_is_alive_while_a_process_holds_its_lock_whatever_it_says_of_itsel
 def test_the_method_is_the_preset_or_what_was_chosen_in_its_place(tmp_path, capsys):
     for name, choices in (("preset", {"experiment": "pc_darts_cifar10", "relaxation": "softmax", "dataset": "digits"}),
                           ("parts", {"relaxation": "gumbel", "hypergradient": "first_order", "space": "s4", "dataset": "cifar10"}),
+                          ("trials", {"relaxation": "softmax", "hypergradient": "first_order", "searcher": "genetic",
+                                      "evaluator": "tabular"}),
                           ("odd", {"experiment": 3, "relaxation": ["x"]})):
         RunFolder(tmp_path / name).path.mkdir()
         RunFolder(tmp_path / name).start(script="train_search", command="", config_hash="", identity={"choices": choices})
@@ -73,7 +75,7 @@ def test_the_method_is_the_preset_or_what_was_chosen_in_its_place(tmp_path, caps
     RunFolder(tmp_path / "cell").start(script="train_final", command="", config_hash="", identity={"overrides": ["genotype=darts_v2"]})
     found = rows(capsys, tmp_path)
     assert {name: row["method"] for name, row in found.items()} == {"preset": "pc_darts", "parts": "gumbel+first_order", "odd": "",
-                                                                    "cell": "darts_v2"}
+                                                                    "trials": "genetic+tabular", "cell": "darts_v2"}
     assert (found["parts"]["space"], found["parts"]["data"], found["odd"]["data"]) == ("s4", "cifar10", "")
 
 

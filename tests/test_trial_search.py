@@ -30,7 +30,7 @@ from supernet.spaces import toy
 from supernet.spaces.named import space_again
 from supernet.tables.files import read_table, write_table
 from supernet.tables.table import Columns
-from supernet.trials import History, Trial
+from supernet.trials import History, Trial, best
 from tests.helpers import At, only_error, run
 from tests.runs import exactly, finished, folders
 from tests.searches import configs
@@ -111,6 +111,19 @@ def test_a_search_of_a_table_reads_no_data_and_builds_no_network(where):
     with pytest.raises(Mendable, match="that search had no supernet"):
         supernet.load(folder.path)
     assert values["table/digits/test_accuracy"] == table.value(best.genotype, "test"), "what only a yardstick sees"
+
+
+def test_a_limit_that_no_trial_keeps_is_told_beside_what_was_found(where):
+    error = searched(*TABLE, "searcher=random", "budget.trials=4", "objective.at_least={accuracy:101}", cwd=where)
+    rows = dict(json.loads(finished(where).summary.read_text())["rows"])
+    assert rows["limits"].startswith("kept by none of the 4 that were evaluated; accuracy ") and "below 101" in rows["limits"]
+    assert "breaks a limit, accuracy" in rows["found by"] and "breaks a limit" in error and "inf" not in rows["found by"] + error
+    assert best(trials_of(finished(where))).metrics["accuracy"] < 101
+
+
+def test_where_the_best_trial_keeps_the_limits_nothing_is_said_of_them(where):
+    searched(*TABLE, "searcher=random", "budget.trials=4", "objective.at_least={accuracy:1}", cwd=where)
+    assert "limits" not in dict(json.loads(finished(where).summary.read_text())["rows"])
 
 
 def test_the_supernets_epochs_come_first_and_are_counted_apart(tmp_path):

@@ -137,6 +137,9 @@ def searched(trials: Trials, history: History, run: Run) -> None:
 
 
 def scored(trials: Trials, trial: Trial) -> str:
+    """Its scores, or the limit that it breaks, for which they are worst."""
+    if (broken := trials.objective.broken(trial.metrics)) is not None:
+        return f"breaks a limit, {broken}"
     return ", ".join(f"{name} {value:.6g}" for name, value in zip(trials.objective.names, trial.scores))
 
 
@@ -155,7 +158,7 @@ def found(cfg: DictConfig, offer: SearchOffer, trials: Trials, history: History,
     last = (run.metrics.read(run.folder.metrics) or [None])[-1]
     known = {} if offer.table is None else dict(Yardstick(offer.table)(genotype))
     rows = [("genotype", genotype.digest), ("found by", f"{type(trials.searcher).__name__}, trial {top.number} of {len(history)}: "
-             f"{scored(trials, top)}"), *refused_row(history),
+             f"{scored(trials, top)}"), *broken_row(trials, history, top), *refused_row(history),
             summary.spent_row(cost.trials, run.position.images + cost.images, cost.simulated_s)]
     if offer.made("parts"):
         rows += summary.supernet_rows(offer.task, last, len(offer.loaders.split.val), offer.data.item)
@@ -193,6 +196,14 @@ def notes_on_processes(processes: int, searcher: Searcher) -> list[str]:
     if not any(searcher.sees(number + 1) <= number for number in range(SEEN_AHEAD)):
         found.append(f"note: {type(searcher).__name__} asks for one trial after the other, so that one process works at a time")
     return found
+
+
+def broken_row(trials: Trials, history: History, top: Trial) -> list[tuple[str, str]]:
+    """Where not even the best trial keeps the limits on what an evaluation tells: that none does, so that nobody takes it for what was
+    asked for."""
+    if (broken := trials.objective.broken(top.metrics)) is None:
+        return []
+    return [("limits", f"kept by none of the {len(history.evaluated())} that were evaluated; {broken} of the genotype above")]
 
 
 def refused_row(history: History) -> list[tuple[str, str]]:

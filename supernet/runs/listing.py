@@ -21,6 +21,7 @@ MAX_SUMMARY_BYTES = 10_000_000
 OF_RUNS = ("run.json", "config.yaml", "metrics.jsonl", "checkpoints", "genotypes.jsonl")  # a folder that holds one of these is a run's
 # What the method of a search without a preset is called by. conf/experiment/*.yaml are named <method>_<data set>.
 METHOD = ("relaxation", "hypergradient", "final_select", "stage")
+BY_TRIALS = ("searcher", "evaluator")
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,11 @@ def _top_options(config: Path) -> dict[str, str]:
 
 
 def _method(chosen: Mapping[str, Any]) -> str:
+    """The preset, else the searcher and what it asks, of a search by trials; else the parts of a gradient search."""
     if preset := _text(chosen.get("experiment")):
         return preset.rpartition("_")[0] or preset
-    return "+".join(text for part in METHOD if (text := _text(chosen.get(part))))
+    parts = BY_TRIALS if _text(chosen.get("searcher")) else METHOD
+    return "+".join(text for part in parts if (text := _text(chosen.get(part))))
 
 
 def _published(status: Mapping[str, Any]) -> str:
