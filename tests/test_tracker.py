@@ -233,7 +233,8 @@ def test_numbers_are_drawn_over_epochs_and_come_back_with_all_their_digits(tmp_p
     found = written(tmp_path)
     assert [{key: row[key] for key in records[0]} for row in found.history] == records
     assert all(type(row["epoch"]) is int for row in found.history)
-    assert [row["_step"] for row in found.history] == [0, 7, 14] and found.metrics == {"epoch": "", "*": "epoch"}
+    assert [row["_step"] for row in found.history] == [0, 7, 14] and found.metrics == {
+        "epoch": "", "*": "epoch", "trial/number": "", "trial/*": "trial/number"}
 
 
 def test_results_count_before_the_last_epoch_and_files_are_kept_by_their_paths(tmp_path, wandb):
