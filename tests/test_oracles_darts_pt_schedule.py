@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from supernet.processes.group import ALONE
 from supernet.relaxations.softmax import Softmax
 from supernet.select import perturbation
 from supernet.select.perturbation import Perturbation
 from supernet.spaces import darts, nasbench201
+from supernet.training.records import Position
 
 ORACLE = Path(__file__).parent / "oracles" / "darts_pt.npz"
 
@@ -26,12 +28,12 @@ def learning_rates(space, monkeypatch, search_lr, **options):
             return iter(())
 
     search = types.SimpleNamespace(relaxation=relaxation, norms=(), w_optimizer=optimizer, net=types.SimpleNamespace(train=lambda: None),
-                                   task=None, context=None, alpha=(1,))
+                                   task=None, context=None, alpha=(1,), group=ALONE)
     recorder = types.SimpleNamespace(working=lambda: None, line=lambda text: decided.append(len(lrs)))
     loop = types.SimpleNamespace(space=space, search=search, generators={"alpha": torch.Generator().manual_seed(0), "net": None}, val=[0],
                                  drawn=lambda batch_size: [0],
                                  lr=(search_lr, 3e-4), train=Epoch(), recorder=recorder, alpha_batches=None,
-                                 guard=types.SimpleNamespace(look=lambda: None))
+                                 guard=types.SimpleNamespace(look=lambda: None), position=Position())
     monkeypatch.setattr(perturbation, "evaluate", lambda *args: {"accuracy": 50.0})
     Perturbation(**options)(loop)
     return lrs, decided

@@ -9,6 +9,7 @@ import torch
 
 from ops.op import Normalisation
 from supernet.monitors.freezing import OpFreezing, cosine, cosine_along_outputs
+from supernet.processes.group import ALONE
 from supernet.spaces import darts
 
 ORACLE = Path(__file__).parent / "oracles" / "oles.npz"
@@ -45,7 +46,8 @@ class Fed:
     def run(self):
         """After which pair each op was frozen, and the means that were looked at, by pair and op."""
         relaxation = types.SimpleNamespace(evaluated=lambda generator: None)
-        search = types.SimpleNamespace(net=self.net, relaxation=relaxation, val_loss_under=None, generators={"alpha": torch.Generator()})
+        search = types.SimpleNamespace(net=self.net, relaxation=relaxation, val_loss_under=None, generators={"alpha": torch.Generator()},
+                                       group=ALONE)
         self.monitor.before_epoch(search)
         frozen, looked = [-1] * len(self.names), np.full((len(self.train), len(self.names)), np.nan)
         for k, (train, val) in enumerate(zip(self.train, self.val)):
