@@ -4,14 +4,15 @@ the whole new one."""
 
 import contextlib
 import errno
+import json
 import lzma
 import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from supernet.errors import Mendable
 
@@ -146,3 +147,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def json_objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """The JSON objects among the lines of a file; what is damaged, was cut off by a crash or is something else is passed over."""
+    found = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if type(record) is dict:
+            found.append(record)
+    return found

@@ -194,35 +194,30 @@ def test_a_search_takes_its_portion_of_every_class(tmp_path):
     assert torch.bincount(labels[found.split.val]).tolist() == [2, 2, 2]
 
 
-def test_a_training_broken_off_within_an_epoch_ends_as_an_unbroken_one(root, tmp_path):
-    options, ends = (*SMALL, f"dataset.root={root}", "checkpoint_every_s=0"), []
+def ends_alike(options, tmp_path, at, workers):
+    """Broken off at a write and gone on with by workers, a training ends as the unbroken one."""
+    ends = []
     for broken in (False, True):
         where = tmp_path / str(broken)
         where.mkdir()
         if broken:
-            assert run("train_final", *options, cwd=where, report=False, at=At(7, ".pt.")).code < 0
-            go_on("train_final", *options, "workers=1", where=where)
+            assert run("train_final", *options, cwd=where, report=False, at=At(at, ".pt.")).code < 0
+            go_on("train_final", *options, f"workers={workers}", where=where)
         else:
             ended = run("train_final", *options, cwd=where, report=False)
             assert ended.code == 0, ended.err
         ends.append(finished(where))
     assert_same(outcome(ends[1]), outcome(ends[0]))
+
+
+def test_a_training_broken_off_within_an_epoch_ends_as_an_unbroken_one(root, tmp_path):
+    ends_alike((*SMALL, f"dataset.root={root}", "checkpoint_every_s=0"), tmp_path, at=7, workers=1)
 
 
 @pytest.mark.slow
 def test_a_few_hundred_photographs_at_the_published_size(tmp_path):
     """224x224 through the stem of ImageNet, two epochs, broken off in the middle."""
     folder = photographs(tmp_path / "photographs", per_class=80, test=10, sizes=((320, 260), (256, 400)))
-    options, ends = ("genotype=darts_v2", "dataset=imagenet", "recipe=imagenet", f"dataset.root={folder}", "layers=3", "channels=4",
-                     "batch_size=32", "eval_batch_size=32", "epochs=2", "w_optimizer.lr=0.05", "checkpoint_every_s=0"), []
-    for broken in (False, True):
-        where = tmp_path / str(broken)
-        where.mkdir()
-        if broken:
-            assert run("train_final", *options, cwd=where, report=False, at=At(9, ".pt.")).code < 0
-            go_on("train_final", *options, "workers=2", where=where)
-        else:
-            ended = run("train_final", *options, cwd=where, report=False)
-            assert ended.code == 0, ended.err
-        ends.append(finished(where))
-    assert_same(outcome(ends[1]), outcome(ends[0]))
+    ends_alike(("genotype=darts_v2", "dataset=imagenet", "recipe=imagenet", f"dataset.root={folder}", "layers=3", "channels=4",
+                "batch_size=32", "eval_batch_size=32", "epochs=2", "w_optimizer.lr=0.05", "checkpoint_every_s=0"),
+               tmp_path, at=9, workers=2)

@@ -88,6 +88,11 @@ class Linear:
         return start + (self.minimum - start) * epoch / epochs
 
 
+def risen(start: float, begin: float, epoch: float, rise: float) -> float:
+    """On a straight line from `begin` times `start` in the beginning to `start` after `rise` epochs."""
+    return start * (begin + (1 - begin) * epoch / rise)
+
+
 @ranged
 @dataclass(frozen=True)
 class CosineAfterRise:
@@ -101,7 +106,7 @@ class CosineAfterRise:
     def __call__(self, start: float, epoch: float, epochs: int) -> float:
         rise = self.share * epochs
         if epoch < rise:
-            return start * (self.begin + (1 - self.begin) * epoch / rise)
+            return risen(start, self.begin, epoch, rise)
         return Cosine(self.minimum)(start, epoch - rise, epochs - rise)
 
 
@@ -118,7 +123,7 @@ class Triangle:
     def __call__(self, start: float, epoch: float, epochs: int) -> float:
         rise = self.share * epochs
         if epoch < rise:
-            return start * (self.begin + (1 - self.begin) * epoch / rise)
+            return risen(start, self.begin, epoch, rise)
         return start * (1 + (self.end - 1) * (epoch - rise) / (epochs - rise))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import Mendable
-from supernet.files import DAMAGED, check_zip, read_bytes, read_text
+from supernet.files import DAMAGED, check_zip, json_objects, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.report.document import Missing
 from supernet.runs.folder import RunFolder, plain_options
@@ -55,15 +55,8 @@ class RunFiles:
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The JSON objects of a file of lines. A line cut short by a crash is skipped."""
-        path, records = self.path / name, []
-        for line in read_bytes(path, MAX_BYTES).decode(errors="replace").splitlines() if path.exists() else ():
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if type(record) is dict:
-                records.append(record)
-        return records
+        path = self.path / name
+        return json_objects(read_bytes(path, MAX_BYTES).decode(errors="replace").splitlines()) if path.exists() else []
 
     # -- what they say
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from supernet.files import read_bytes, read_text
+from supernet.files import json_objects, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.runs.checkpoint_files import has_checkpoint
 from supernet.runs.folder import MAX_OPTIONS_BYTES, RunFolder
@@ -147,15 +147,7 @@ def _records(folder: RunFolder) -> tuple[list[dict[str, Any]], str]:
         return [], ""
     except OSError as error:
         return [], f"metrics.jsonl: {error.strerror}"
-    found = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if type(record) is dict:
-            found.append(record)
-    return found, ""
+    return json_objects(lines), ""
 
 
 def _values(folder: RunFolder) -> Mapping[str, Any]:
