@@ -164,15 +164,18 @@ def _check_searcher(cfg: DictConfig) -> None:
             if name.partition(".")[0].partition("@")[0] in (OF_SEARCHERS | {"processes"}) - {"searcher"}:
                 raise UsageError(f"{key} is of a search by trials: pass searcher=random or another searcher as well")
         return
-    for name, idle in (("final_select", None), ("stage", [])):
-        chosen = cfg[name] if name == "final_select" else list(cfg.stage.keep)
-        if chosen != idle:
-            what = f"stage.keep={chosen}" if name == "stage" else f"final_select={chosen._target_}"
-            raise UsageError(f"a searcher decides the genotype after the epochs of one supernet, got {what} beside it: pass "
-                             f"{'stage.keep=[]' if name == 'stage' else 'final_select=null'}, or searcher=null")
+    if cfg.final_select is not None:
+        _refuse_beside_searcher(f"final_select={cfg.final_select._target_}", "final_select=null")
+    if keep := list(cfg.stage.keep):
+        _refuse_beside_searcher(f"stage.keep={keep}", "stage.keep=[]")
     if all(value is None for value in cfg.budget.values()):
         raise UsageError(f"budget must say what the search may spend, one of budget.{', budget.'.join(cfg.budget)}, got none: pass "
                          "budget.trials=100, for example")
+
+
+def _refuse_beside_searcher(what: str, without: str) -> None:
+    raise UsageError(f"a searcher decides the genotype after the epochs of one supernet, got {what} beside it: pass {without}, or "
+                     "searcher=null")
 
 
 _ABSENT = object()
