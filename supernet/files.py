@@ -7,6 +7,7 @@ import errno
 import json
 import lzma
 import os
+import secrets
 import stat
 import zipfile
 import zlib
@@ -125,8 +126,10 @@ def check_zip(path: str | os.PathLike, limit: int) -> None:
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Writes beside the file, syncs, renames. Two processes that write at once do not meet. Raises OSError; nothing is left then."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Writes beside the file, syncs, renames, so that this never goes from one disk to another: a folder may be a link to elsewhere, and a
+    file that is one is replaced, not followed. Two processes that write at once, of one machine or of two, do not meet. Raises OSError;
+    nothing is left then."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
     try:
         with open(part, "wb") as file:
             file.write(data)

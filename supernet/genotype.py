@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from supernet import files
 from supernet.errors import Mendable
+from supernet.formats import Format, FormatError
 
-FORMAT = "supernet.genotype/1"
+FORMAT = Format("supernet.genotype")
 MAX_FILE_BYTES = 1_000_000  # a genotype is a few kB; anything far larger is not one
 
 
@@ -55,7 +56,7 @@ class Genotype:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; an edge is `[op, source, destination]`."""
         return {
-            "format": FORMAT,
+            "format": str(FORMAT),
             "space": self.space,
             "arguments": dict(self.arguments),
             "fingerprint": self.fingerprint,
@@ -68,9 +69,10 @@ class Genotype:
 
         Raises GenotypeError: a key is missing or has the wrong type; an edge does not run forwards.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            seen = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise GenotypeError(f"{origin}: expected a JSON object with format {FORMAT!r}, got {short(seen)}")
+        try:
+            data = FORMAT.current(data)
+        except FormatError as error:
+            raise GenotypeError(f"{origin}: {error}") from error
         for key, kind in {"space": str, "arguments": dict, "fingerprint": str, "cells": dict}.items():
             if not isinstance(data.get(key), kind):
                 raise GenotypeError(f"{origin}: {key!r} must be of type {kind.__name__}, got {short(data.get(key))}")
@@ -84,7 +86,7 @@ class Genotype:
 
     def save(self, path: Path, **notes: Any) -> None:
         """Writes the file at once or not at all. `notes` are further keys for readers; they are not part of the value."""
-        text = json.dumps(self.to_json() | {"digest": Genotype.from_json(self.to_json()).digest} | notes, indent=1) + "\n"
+        text = json.dumps(self.to_json() | {"digest": Genotype.from_json(self.to_json()).digest} | FORMAT.stamp() | notes, indent=1) + "\n"
         text = re.sub(r"\[[^\[\]{}]*\]", lambda flat: json.dumps(json.loads(flat.group())), text)  # an edge a line
         files.write_whole(path, text.encode())
 

@@ -82,7 +82,7 @@ class Trial(NamedTuple):
         wrong = [key for key, value in data.items() if not _FORMS[key](value)]
         if wrong:
             raise ValueError(f"a trial's {wrong[0]} cannot be {short(data[wrong[0]])}")
-        genotype = Genotype.from_json({"format": FORMAT, **like, "cells": data["genotype"]})
+        genotype = Genotype.from_json({"format": str(FORMAT), **like, "cells": data["genotype"]})
         return cls(**(data | {"genotype": genotype, "scores": tuple(map(float, data["scores"])), "parents": tuple(data.get("parents", ())),
                               "metrics": {name: float(value) for name, value in data.get("metrics", {}).items()}}))
 

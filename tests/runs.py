@@ -15,7 +15,7 @@ from tests.helpers import Ended, run
 
 
 def folders(where: Path) -> list[RunFolder]:
-    return [RunFolder(path) for path in sorted(where.glob("runs/*")) if path.is_dir()]
+    return [RunFolder(path) for path in sorted(where.glob("runs/[!.]*")) if path.is_dir()]
 
 
 def finished(where: Path) -> RunFolder:

@@ -267,7 +267,7 @@ def test_a_zip_file_that_unpacks_to_more_than_memory_is_refused(tmp_path):
 # ---- latency tables, options
 
 
-GOOD = {"format": LATENCY_FORMAT, "space": SPACE.name, "fingerprint": SPACE.fingerprint, "unit": "ms", "constant": 1.0,
+GOOD = {"format": str(LATENCY_FORMAT), "space": SPACE.name, "fingerprint": SPACE.fingerprint, "unit": "ms", "constant": 1.0,
         "tables": {kind: np.zeros((len(spec.edges), len(spec.ops))).tolist() for kind, spec in SPACE.cells.items()}}
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 
 # From low to high; a room (a folder or a module of `supernet/`) imports what stands before it. A new one is entered where it belongs.
-VALUES = ("errors", "ranges", "files", "interfaces", "genotype", "space", "trials", "objectives")  # plain values, without PyTorch
+# plain values, without PyTorch
+VALUES = ("errors", "formats", "ranges", "files", "interfaces", "genotype", "space", "trials", "objectives")
 ORDER = (*VALUES, "searchers", "weights",
          "processes",  # several that take one step
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost

@@ -127,7 +127,7 @@ def test_weights_alone_say_what_they_are_of(trained, tmp_path):
     x = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(alone.network(x), whole.network(x), rtol=0, atol=0)
     state = torch.load(file, weights_only=True)
-    assert state["format"] == FORMAT and state["config_hash"] == json.loads((trained / "run.json").read_text())["config_hash"]
+    assert state["format"] == str(FORMAT) and state["config_hash"] == json.loads((trained / "run.json").read_text())["config_hash"]
     assert not re.search(re.escape(str(trained.parent)), repr({k: v for k, v in state.items() if k != "state_dict"}))  # may be passed on
 
 
@@ -224,7 +224,7 @@ def test_what_is_no_run_is_said_in_one_line(weights, tmp_path, searched):
     assert "not a file of weights" in refused(tmp_path / "text.pt")
     assert "is no regular file" in refused("/dev/zero")
     torch.save(torch.load(weights, weights_only=True) | {"format": "supernet.weights/9"}, tmp_path / "later.pt")
-    assert "expected format 'supernet.weights/1', got 'supernet.weights/9'" in refused(tmp_path / "later.pt")
+    assert "in format supernet.weights/9, and version" in refused(tmp_path / "later.pt")
 
 
 def test_every_flipped_bit_of_the_weights_is_seen(weights):
@@ -265,7 +265,7 @@ def signed(path, change):
     (lambda s: s["network"].update(normalisation={"affine": True}), "not those of the network"),
     (lambda s: s["state_dict"].pop("classifier.bias"), "not those of the network"),
     (lambda s: s["state_dict"].update({"classifier.bias": 3}), "must hold tensors alone"),
-    (lambda s: s.update(genotype={}), "expected a JSON object with format"),
+    (lambda s: s.update(genotype={}), "expected format"),
     (lambda s: s["data"].update(kind="code"), "must be of kind images or text"),
     (lambda s: s["data"].pop("mean"), "does not describe images"),
     (lambda s: s["data"].update(mean=["x"]), "must be a number a channel"),
@@ -280,7 +280,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path):
         def __reduce__(self):
             return open, (str(tmp_path / "was here"), "w")
 
-    torch.save({"format": FORMAT, "state_dict": Evil()}, tmp_path / "weights.pt")
+    torch.save({"format": str(FORMAT), "state_dict": Evil()}, tmp_path / "weights.pt")
     assert "not a file of weights" in refused(tmp_path / "weights.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil()))
     assert "not a file of weights" in refused(tmp_path / "plain.pt")

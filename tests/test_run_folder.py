@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from supernet.formats import VERSION
 from supernet.runs import environment
 from supernet.runs.checkpoint import save
 from supernet.runs.device import resolve_device
@@ -30,7 +31,7 @@ def test_the_name_says_when_and_what(tmp_path):
 
 
 def test_all_paths_lie_in_the_folder_and_differ(tmp_path):
-    paths = [value for value in vars(RunFolder(tmp_path)).values() if value != tmp_path]
+    paths = [value for value in vars(RunFolder(tmp_path)).values() if isinstance(value, Path) and value != tmp_path]
     assert len(paths) == len(set(paths)) and {path.parent for path in paths} == {tmp_path}
 
 
@@ -73,7 +74,8 @@ def test_status_goes_from_running_to_finished_and_a_resumed_run_keeps_its_start(
     folder.start(script="train_search", command="python train_search.py seed=1", config_hash="h")
     first = folder.status()
     assert first == {"format": "supernet.run/2", "script": "train_search", "status": "running", "command": "python train_search.py seed=1",
-                     "config_hash": "h", "started": first["started"], "updated": first["updated"], "pid": os.getpid(), "files": {},
+                     "written_by": VERSION, "config_hash": "h", "started": first["started"], "updated": first["updated"],
+                     "pid": os.getpid(), "files": {},
                      "sha256": first["sha256"]}
     folder.set_status("stopped")
     folder.start(script="train_search", command="again", config_hash="h")

@@ -135,7 +135,7 @@ def test_a_table_is_found_by_the_name_of_its_space(tmp_path):
 @pytest.mark.parametrize("content, message", [
     (b"", "not a table"), (b"\x1f\x8bxx", "cannot read|not a table"), (b"a,b\n1,2\n", "not a table"), (b"{", "not a table"),
     (b"\xff\xfe", "not a table"),
-    (b'# {"format": "other"}\narch\n', "expected a table of format"), (b"# {}\narch\n", "not a table"),
+    (b'# {"format": "other"}\narch\n', "expected format 'supernet.table/1'"), (b"# {}\narch\n", "expected format"),
     (b"index,arch,c10_test_200,c10_val_12\n0,|a~0|,1,2\n", "of another space"), (b"index,arch\n5,|a~0|\n", "count the rows"),
     (b"index,arch\n0\n", "must have 2 fields"), (b'{"01": {"mean_acc": 1}}', "a table of NAS-Bench-Macro, .* those of 'toy' are not"),
 ])

@@ -67,6 +67,7 @@ class Common:
     log_every: int = 50  # steps between looks at the loss on a GPU
     keep_checkpoints: int = 2  # the newest so many stay; with more of them `python -m supernet.rank checkpoints=all` looks back
     checkpoint_every_s: float = 60.0  # seconds between checkpoints within an epoch
+    background_checkpoints: bool | None = None  # what moves is copied and a thread writes it; null: on a GPU
     wandb: Wandb = field(default_factory=Wandb)
 
 

@@ -23,6 +23,11 @@ from supernet.space import Space
 from supernet.training.records import Position, Stateful
 
 
+def in_background(cfg: DictConfig, device: torch.device) -> bool:
+    """Whether checkpoints are written by a thread. On a CPU that thread would take its time from the steps, which have all cores."""
+    return device.type == "cuda" if cfg.background_checkpoints is None else cfg.background_checkpoints
+
+
 class Composed(Protocol):
     """What a search and a final training are composed of, as far as a run's record goes."""
 
@@ -44,8 +49,13 @@ def job_of(cfg: DictConfig, script: str, space: Space, genotype: Genotype | None
         extends = str(there.get("job") or there.get("config_hash"))
     job = job_digest(cfg, genotype, extends, content)
     if asked_resume(cfg) == "auto" and not cfg.dry_run:
-        group.first(lambda: refuse(runs_of(Path(cfg.output), script, job), "resume=never runs it again"))
+        group.first(lambda: refuse(runs_of(Path(cfg.output), script, job, waits), "resume=never runs it again"))
     return job
+
+
+def waits(text: str) -> None:
+    """Says what a process waits for that has no run yet."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class Recorded:
@@ -80,7 +90,8 @@ class Recorded:
             script=script, command=command, config_hash=digest, identity=known, status="stopped"))
 
         def chosen() -> bool:
-            self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype))
+            self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype),
+                                        told=waits)
             return self.choice.resuming or self.source is not None
 
         group.wait()  # so that none is made where another process has ended already
@@ -88,7 +99,8 @@ class Recorded:
         self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, met.steps,
                        cfg.checkpoint_every_s, before_save=before_save, item=met.item, keep_checkpoints=cfg.keep_checkpoints,
                        about=about, images=lambda genotype: images(self.run, genotype), identity=known,
-                       labels=labels(cfg, genotype), held=self.choice.held, group=group, synchronised_norms=cfg.synchronised_norms)
+                       labels=labels(cfg, genotype), held=self.choice.held,
+                       background=in_background(cfg, composed.device), group=group, synchronised_norms=cfg.synchronised_norms)
 
     @contextlib.contextmanager
     def begun(self, lines: Sequence[str]) -> Iterator[Run]:

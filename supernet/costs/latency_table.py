@@ -19,13 +19,14 @@ from supernet.costs.additive import Additive, asked, mixtures, some
 from supernet.costs.base import FINAL, CostError
 from supernet.costs.measured import Batch, Latency, median_ms
 from supernet.files import read_text, write_whole
+from supernet.formats import Format, FormatError
 from supernet.genotype import short
 from supernet.networks.cell import MixedEdges
 from supernet.networks.chain import MixedLayer
 from supernet.ranges import Channels, Count, Layers, Whole, ranged
 from supernet.space import Space
 
-LATENCY_FORMAT = "supernet.latency/1"
+LATENCY_FORMAT = Format("supernet.latency")
 MAX_BYTES = 20_000_000  # a table has some thousand numbers
 
 
@@ -134,7 +135,7 @@ def _read_shapes(net: nn.Module, space: Space, x: Tensor) -> list[dict[int, tupl
 
 def save_latency_table(path: Path, cost: Additive, **notes: Any) -> None:
     """The table as JSON, with where it was measured; whole or not at all."""
-    data = {"format": LATENCY_FORMAT, "space": cost.space.name, "fingerprint": cost.space.fingerprint, "unit": cost.unit,
+    data = {**LATENCY_FORMAT.stamp(), "space": cost.space.name, "fingerprint": cost.space.fingerprint, "unit": cost.unit,
             "constant": cost.constant, "tables": {kind: table.tolist() for kind, table in cost.tables.items()},
             "machine": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": torch.get_num_threads(), **notes}
     write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
@@ -143,9 +144,7 @@ def save_latency_table(path: Path, cost: Additive, **notes: Any) -> None:
 def load_latency_table(path: Path, space: Space) -> Additive:
     """The inverse of `save_latency_table`. Raises CostError: no such table, or one of another space."""
     try:
-        data = json.loads(read_text(path, MAX_BYTES))
-        if data["format"] != LATENCY_FORMAT:
-            raise CostError(f"{path}: expected a table of format {LATENCY_FORMAT!r}, got {str(data['format'])[:40]!r}")
+        data = LATENCY_FORMAT.current(json.loads(read_text(path, MAX_BYTES)))
         if data["fingerprint"] != space.fingerprint:
             raise CostError(f"{path}: was measured for space {str(data['space'])[:40]!r} ({str(data['fingerprint'])[:16]}), not "
                             f"{space.name!r} ({space.fingerprint})")
@@ -163,4 +162,6 @@ def load_latency_table(path: Path, space: Space) -> Additive:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, CostError):
             raise
+        if isinstance(error, FormatError):
+            raise CostError(f"{path}: {error}") from error
         raise CostError(f"{path}: not a latency table ({error})") from error

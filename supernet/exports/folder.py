@@ -27,13 +27,14 @@ from supernet.errors import UsageError
 from supernet.exports.readers import Reader, facts
 from supernet.exports.source import source_of
 from supernet.files import read_text, write_whole
+from supernet.formats import Format, FormatError
 from supernet.genotype import short
 from supernet.networks.written import Block
 from supernet.runs.checkpoint import save_file
 from supernet.runs.journal import to_json
 from supernet.runs.loading import Loaded
 
-FORMAT = "supernet.export/1"
+FORMAT = Format("supernet.export")
 RECORD, SOURCE, WEIGHTS, FACTS = "export.json", "network.py", "weights.pt", "preprocessing.json"
 MAX_RECORD_BYTES = 1_000_000
 SHOWN = 3  # of the files that are in the way
@@ -54,7 +55,9 @@ def earlier_files(output: Path) -> list[str]:
         return []
     try:
         record = json.loads(read_text(output / RECORD, MAX_RECORD_BYTES))
-        files = record["files"] if record["format"] == FORMAT else None
+        files = FORMAT.current(record)["files"]
+    except FormatError as error:
+        raise UsageError(f"--output {output}: {RECORD}: {error}; pass a new or empty folder") from error
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         files = None
     if type(files) is not list or not all(type(name) is str and name == Path(name).name for name in files):
@@ -101,7 +104,7 @@ def move(folder: Path, output: Path, earlier: list[str], record: Mapping[str, An
     output.mkdir(exist_ok=True)
     for name in names:
         os.replace(folder / name, output / name)
-    write_whole(output / RECORD, (to_json({"format": FORMAT, "files": [*names, RECORD], **record}, indent=1) + "\n").encode())
+    write_whole(output / RECORD, (to_json({**FORMAT.stamp(), "files": [*names, RECORD], **record}, indent=1) + "\n").encode())
     for name in {*earlier} - {*names, RECORD}:
         (output / name).unlink(missing_ok=True)
     return [*names, RECORD]

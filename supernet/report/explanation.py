@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from supernet.files import read_text, write_whole
-from supernet.genotype import Genotype, short
+from supernet.formats import Format
+from supernet.genotype import Genotype
 from supernet.report.agreement import Agreement, Shared
 from supernet.report.effects import Carried, Effect, Place, View
 from supernet.report.names import lowered, op_label
 from supernet.runs.journal import to_json
 
-FORMAT = "supernet.explanation/1"
+FORMAT = Format("supernet.explanation")
 MAX_BYTES = 20_000_000
 FILE = "explanation.json"
 BEST = 3       # neighbours that are named
@@ -51,7 +52,7 @@ class Explanation:
         """`told`: the sentences; `views`, `margins`, `agreement`: the numbers in them, and those that are not told. `summed` of a view:
         the sentences that speak of all its edges and steps."""
         agreed = None if self.agreement is None else asdict(self.agreement)
-        found = {"format": FORMAT, "genotype": self.genotype.to_json(), "digest": self.genotype.digest, "text": self.text,
+        found = {**FORMAT.stamp(), "genotype": self.genotype.to_json(), "digest": self.genotype.digest, "text": self.text,
                  "told": [[title, list(said)] for title, said in told(self)],
                  "views": [asdict(view) | {"summed": summed(view)} for view in self.views],
                  "margins": [asdict(margin) for margin in self.margins], "agreement": agreed, "left_out": dict(self.left_out)}
@@ -64,10 +65,9 @@ class Explanation:
 
 def read(path: Path) -> dict[str, Any]:
     """What `save` wrote. Raises OSError, ValueError: it is something else, or was changed."""
-    data = json.loads(read_text(path, MAX_BYTES))
-    if type(data) is not dict or data.get("format") != FORMAT:
-        raise ValueError(f"expected format {FORMAT}, got {short(data.get('format') if type(data) is dict else data)}")
-    if data.pop("sha256", None) != _digest(data):
+    read = json.loads(read_text(path, MAX_BYTES))
+    data = FORMAT.current(read)
+    if read.pop("sha256", None) != _digest(read):
         raise ValueError("it is not what was written (sha256 differs)")
     return data
 

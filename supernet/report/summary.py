@@ -22,6 +22,7 @@ def size_text(layers: int, channels: int) -> str:
 def save_genotype(folder: RunFolder, genotype: Genotype, space: Space, retrain: str | None = None) -> None:
     """genotype.json, with what a drawing needs to know of the space, and the protocol that such cells are trained by where that is not the
     data set's own; and genotype.txt, the cell in a notation of the field."""
+    folder.check_lock()
     folder.genotype_text.write_text(f"{notation.write(space, genotype)}\n", encoding="utf-8")
     genotype.save(folder.genotype, outputs={kind: list(spec.outputs) for kind, spec in sorted(space.cells.items())},
                   num_inputs={kind: spec.num_inputs for kind, spec in sorted(space.cells.items())},
@@ -31,6 +32,7 @@ def save_genotype(folder: RunFolder, genotype: Genotype, space: Space, retrain: 
 def save_summary(folder: RunFolder, title: str, rows: list[tuple[str, str]], values: Mapping[str, Any],
                  tables: Mapping[str, Any] | None = None) -> None:
     """summary.json: the table for people, `values` for programs; `tables`, by name, of what is more than a number."""
+    folder.check_lock()
     write_json(folder.summary, {"title": title, "rows": [list(row) for row in rows], "values": dict(values), **(tables or {})})
 
 

@@ -1,4 +1,5 @@
-"""Checkpoints that outlive a kill, a full disk and a flipped bit: written beside, named by their digest, verified when read."""
+"""Checkpoints that outlive a kill, a full disk and a flipped bit: written beside, named by their digest, verified when read. What a file
+holds is described in docs/checkpoints.md."""
 
 import hashlib
 import io
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.files import read_bytes, write_whole
+from supernet.formats import Format, FormatError
 from supernet.runs.checkpoint_files import FILE, MAX_BYTES, CheckpointError, name_of, newest_first
 from supernet.runs.checkpoint_files import all_files as all_files
 from supernet.runs.checkpoint_files import has_checkpoint as has_checkpoint
@@ -20,6 +22,20 @@ from supernet.runs.checkpoint_files import has_checkpoint as has_checkpoint
 # What `torch.load(weights_only=True)` reads back, by exact type: a NumPy float is a float to isinstance, yet is refused at load.
 _LEAVES = {Tensor, nn.Parameter, str, int, float, bool, type(None)}
 _CHILDREN = {dict: dict.items, OrderedDict: OrderedDict.items, list: enumerate, tuple: enumerate}
+
+
+def _told_of_processes(file: dict[str, Any]) -> dict[str, Any]:
+    """Number 0 was the state itself; that of a run did not always say how many processes had trained it, nor always count its images."""
+    state = dict(file)
+    for name in ("parts", "moving"):  # what moves, in a run's checkpoint and in one of a training that an evaluation cut short
+        if type(state.get(name)) is dict and type(state[name].get("position")) is dict:
+            state[name] = state[name] | {"position": {"images": 0, "trials": 0} | state[name]["position"]}
+    if "parts" in state:
+        state = {"processes": 1, "synchronised_norms": False} | state
+    return {"state": state}
+
+
+FORMAT = Format("supernet.checkpoint", 1, {0: _told_of_processes})
 
 
 class Loaded(NamedTuple):
@@ -37,12 +53,22 @@ def save(folder: Path, state: Mapping[str, Any], *, name: str, keep: int = 2) ->
     an earlier checkpoint was resumed, so they go too. Raises CheckpointError: the state holds what would not load again, or the
     file cannot be written; earlier checkpoints then stay as they are.
     """
+    check(state, name=name, keep=keep)
+    return write(folder, state, name=name, keep=keep)
+
+
+def check(state: Mapping[str, Any], *, name: str, keep: int) -> None:
+    """What `save` checks before it writes. Raises as `save`."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"a checkpoint's name has only letters, digits, '_' and '-', got {name!r}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     _check(state, "state")
-    data = _bytes(state)
+
+
+def write(folder: Path, state: Mapping[str, Any], *, name: str, keep: int) -> Path:
+    """What `save` does with what was checked. Raises CheckpointError: the file cannot be written; earlier ones then stay as they are."""
+    data = _bytes(FORMAT.stamp() | {"state": state})
     path = folder / f"{name}.{hashlib.sha256(data).hexdigest()}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +116,13 @@ def load_file(path: Path) -> dict[str, Any]:
     if hashlib.sha256(data).hexdigest() != match["sha256"]:
         raise CheckpointError(f"{path} is corrupt (sha256 differs)")
     try:
-        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        found = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        state = FORMAT.current(found).get("state")
+        if type(state) is not dict:
+            raise FormatError("it holds no state")
+        return state
+    except FormatError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"{path}: torch {torch.__version__} cannot read it ({str(error).splitlines()[0]})") from error
 

@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import re
-import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,14 +15,16 @@ import yaml
 
 from supernet.errors import Mendable
 from supernet.files import read_bytes, read_text, write_whole, yaml_loader, yaml_text
+from supernet.formats import Format, FormatError
 from supernet.genotype import short
 from supernet.runs.checkpoint_files import MAX_BYTES, CheckpointError, has_checkpoint
 from supernet.runs.journal import to_json
+from supernet.runs.locks import FOLDER, Lock, LockError, nobody
 
 MAX_STATUS_BYTES = 1_000_000  # run.json has a few hundred
 MAX_OPTIONS_BYTES = 300_000  # a run's options are 5 kB; YAML is read at some 100 kB a second
 Status = Literal["running", "stopped", "finished", "failed"]
-FORMAT = "supernet.run/2"  # of the folder; the first one had no name, and its options name modules that have moved
+FORMAT = Format("supernet.run", 2)  # of all that a folder holds; the first one had no name, and its options name modules that have moved
 
 
 ABSENT = "nothing"
@@ -67,7 +68,8 @@ class RunFolder:
         self.report = path / "report.html"
         self.weights = path / "weights.pt"
         self.predictions = path / "predictions.npz"
-        self._lock = path / ".lock"
+        self._lock = Lock(path / FOLDER, "run")
+        self._earlier_lock = path / ".lock"
 
     @classmethod
     def create(cls, output: Path, stem: str) -> "RunFolder":
@@ -91,7 +93,7 @@ class RunFolder:
         """Writes run.json. A resumed run keeps the time at which it first started, and the digests of its files. identity: what else says
         what is run (`job`, its own overrides and choices)."""
         before = self.known_status()
-        self._write_status({"format": FORMAT, "script": script, "status": status, "command": command,
+        self._write_status({**FORMAT.stamp(), "script": script, "status": status, "command": command,
                             "started": before.get("started", _now()), "updated": _now(), "config_hash": config_hash,
                             **(identity or {}), "pid": os.getpid(), "files": before.get("files", {})})
 
@@ -119,11 +121,13 @@ class RunFolder:
         return status or {}
 
     def _write_status(self, status: dict[str, Any]) -> None:
+        self.check_lock()
         status.pop("sha256", None)
         write_json(self.run_json, status | {"sha256": _digest(status)})
 
     def write(self, path: Path, data: bytes) -> None:
         """A file that is final when it is written: whole, synced, its digest in run.json. Raises RunFolderError."""
+        self.check_lock()
         try:
             write_whole(path, data)
         except OSError as error:
@@ -152,9 +156,14 @@ class RunFolder:
         return plain_options(self.config)
 
     def check_format(self) -> None:
-        """Raises RunFolderError: an earlier version of the project wrote this run."""
+        """Raises RunFolderError: a version of the project wrote this run whose files cannot be gone on with."""
         status = self.known_status()
-        if status.get("format") != FORMAT:
+        if "format" in status:
+            try:
+                FORMAT.current(dict(status))
+            except FormatError as error:
+                raise RunFolderError(f"{self.path}: {error}{self._commit()}") from error
+        else:
             raise RunFolderError(f"{self.path}: an earlier version of the project wrote this run, and its options name modules that have "
                                  f"moved since: go on with it there{self._commit()}")
 
@@ -166,25 +175,49 @@ class RunFolder:
         return f" (commit {str(commit)[:40]})" if commit else ""
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held while the run is alive; the system lets go of it when the process ends, however it ends.
+    def lock(self, told: Callable[[str], None] = nobody) -> Iterator[None]:
+        """Held while the run is alive; others see at once, or after a while, that the process has ended, however it ended. told: hears
+        what is waited for, where another machine's process may be at work.
 
         Raises RunFolderError: another process holds it, or the folder cannot be written.
         """
-        try:
-            file = open(self._lock, "ab")
-        except OSError as error:
-            raise RunFolderError(f"{self.path}: cannot lock this run folder ({error.strerror or error})") from error
-        with file:
-            if not _take(file.fileno()):
-                pid = (self.status() or {}).get("pid", "unknown")
-                raise RunFolderError(f"{self.path}: another process is working on this run (process id {pid})")
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._lock.held(wait=False, told=told))
+            except LockError as error:
+                who = str(error).removesuffix(" has it")
+                raise RunFolderError(f"{self.path}: another process is working on this run ({who})") from error
+            except OSError as error:
+                raise RunFolderError(f"{self.path}: cannot lock this run folder ({error.strerror or error})") from error
+            if self._is_locked_by_an_earlier_version():
+                raise RunFolderError(f"{self.path}: another process, of an earlier version of the project, is working on this run")
             yield
 
-    def is_locked(self) -> bool:
-        """Whether a live process holds the lock (also when it is this one)."""
+    def check_lock(self) -> None:
+        """Raises RunFolderError: this process had the lock, and has lost it to another one, which goes on with the run. To be asked before
+        anything is written."""
         try:
-            descriptor = os.open(self._lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a stranger's may be a pipe
+            self._lock.check()
+        except LockError as error:
+            raise RunFolderError(f"{self.path}: {error}; that one goes on with this run, and here nothing more is written") from error
+
+    def is_locked(self) -> bool:
+        """Whether a live process holds the lock (also when it is this one). Of another machine's, which may have died, this says yes until
+        it was looked at for a while."""
+        return self._lock.is_held() or self._is_locked_by_an_earlier_version()
+
+    def is_surely_locked(self, told: Callable[[str], None] = nobody) -> bool:
+        """The same after a wait, where that is in doubt."""
+        return self._lock.is_surely_held(told) or self._is_locked_by_an_earlier_version()
+
+    def worker(self) -> str:
+        """Who holds the lock, in words: its process, and the machine where that is another one."""
+        return self._lock.holder() if self._lock.is_held() else f"process {(self.status() or {}).get('pid', 'unknown')}"
+
+    def _is_locked_by_an_earlier_version(self) -> bool:
+        """Those held another file, by flock."""
+        try:
+            descriptor = os.open(self._earlier_lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a stranger's may be a pipe
         except FileNotFoundError:
             return False
         try:
@@ -206,14 +239,17 @@ class Earlier(NamedTuple):
     foreign: list[RunFolder]
 
 
-def runs_of(output: Path, script: str, job: str) -> Earlier:
-    """The runs of one job under `output`, wherever they can go on (none is `foreign`)."""
-    return earlier_runs(output, script, None, job)
+def runs_of(output: Path, script: str, job: str, told: Callable[[str], None] | None = None) -> Earlier:
+    """The runs of one job under `output`, wherever they can go on (none is `foreign`). told: as of `earlier_runs`."""
+    return earlier_runs(output, script, None, job, told)
 
 
-def earlier_runs(output: Path, script: str, config_hash: str | None, job: str | None = None) -> Earlier:
+def earlier_runs(output: Path, script: str, config_hash: str | None, job: str | None = None,
+                 told: Callable[[str], None] | None = None) -> Earlier:
     """Looks at every run under `output`. One whose run.json is gone or damaged is known by its checkpoints (`restore`); one that an earlier
-    version of the project wrote, without a job, by its `config_hash`, which of one with a job says whether it can go on here."""
+    version of the project wrote, without a job, by its `config_hash`, which of one with a job says whether it can go on here. told: where
+    it is in doubt whether a process of another machine still works on one, this waits, and `told` hears of it; None: it counts as at work.
+    """
     found = []
     for path in sorted(output.glob("*")):
         folder = RunFolder(path)
@@ -222,7 +258,7 @@ def earlier_runs(output: Path, script: str, config_hash: str | None, job: str | 
             found.append((str(status.get("started", "")), path.name, status, folder))
     earlier = Earlier([], [], [], [])
     for *_, status, folder in sorted(found, key=lambda row: row[:2], reverse=True):
-        if folder.is_locked():
+        if folder.is_locked() and (told is None or folder.is_surely_locked(told)):
             earlier.working.append(folder)
         elif status.get("status") == "finished":
             earlier.finished.append(folder)
@@ -275,17 +311,6 @@ def _mkdir(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _take(descriptor: int) -> bool:
-    # Whoever asks `is_locked` holds a shared lock for microseconds; only one that stays is a live run.
-    for _ in range(20):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.05)
-    return False
 
 
 def _now() -> str:

@@ -1,7 +1,6 @@
 """What is appended and must outlive a crash: one JSON object a line, and a digest of all that was written."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from supernet.errors import Mendable
 from supernet.files import read_bytes
+from supernet.runs.locks import FOLDER, Lock, LockError
 
 MAX_BYTES = 2**31  # of metrics.jsonl, which has a line an epoch
 TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a run's record that a repeated run does not reproduce
@@ -34,12 +34,15 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = Lock(path.parent / FOLDER, path.name)
         self._size: int | None = None  # of what `_digest` covers; None: nothing was read yet
         self._digest = hashlib.sha256()
 
     def append(self, record: Mapping[str, Any], *, sync: bool = False, chained: bool = False) -> None:
         """Adds one line; NaN and infinities become null, which JSON cannot spell otherwise. sync: it is on the disk when this returns.
-        chained: the line has a digest of all before it, `after`, by which `read_chained` tells an edit. Raises OSError."""
+        chained: the line has a digest of all before it, `after`, by which `read_chained` tells an edit. Raises OSError, and
+        LockError: this object held the file (`held`), and another process has taken it over."""
+        self._lock.check()
         with open(self.path, "ab") as file:
             self._catch_up(file.tell())
             link = {AFTER: self._digest.hexdigest()[:LINK]} if chained else {}
@@ -50,12 +53,19 @@ class Journal:
             if sync:
                 os.fsync(file.fileno())
 
-    def mark(self) -> Mark:
-        """The state now. All of it is on the disk when this returns, so that no checkpoint knows more than the file."""
+    def mark(self, *, sync: bool = True) -> Mark:
+        """The state now. sync: all of it is on the disk when this returns, so that no checkpoint knows more than the file; else whoever
+        writes one calls `sync` before."""
         with open(self.path, "ab") as file:
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
             self._catch_up(file.tell())
         return Mark(self._size or 0, self._digest.hexdigest())
+
+    def sync(self) -> None:
+        """Whatever is in the file is on the disk when this returns."""
+        with open(self.path, "ab") as file:
+            os.fsync(file.fileno())
 
     def verify(self, mark: Mark) -> None:
         """Raises JournalError: the file is missing, shorter than the mark, or no longer what it was up to there."""
@@ -78,15 +88,14 @@ class Journal:
     def held(self) -> Iterator[None]:
         """For one process at a time; a last line that a crash cut off is ended, so that the next one stands alone. Raises JournalError:
         another process has it, or it cannot be written."""
-        try:
-            file = open(self.path, "a+b")
-        except OSError as error:
-            raise JournalError(f"{self.path}: cannot write here ({error.strerror})") from error
-        with file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JournalError(f"{self.path}: another process is working on this") from None
+                file = stack.enter_context(open(self.path, "a+b"))
+                stack.enter_context(self._lock.held(wait=False))
+            except OSError as error:
+                raise JournalError(f"{self.path}: cannot write here ({error.strerror})") from error
+            except LockError as error:
+                raise JournalError(f"{self.path}: another process is working on this ({str(error).removesuffix(' has it')})") from error
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)

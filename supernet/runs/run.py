@@ -21,12 +21,14 @@ from supernet.processes.group import ALONE, Group, digest
 from supernet.processes.launched import launcher
 from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
+from supernet.runs.checkpoint_writer import Writer
 from supernet.runs.claim import claim
 from supernet.runs.environment import describe
 from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import TIME_FIELDS as TIME_FIELDS
 from supernet.runs.journal import Journal, JournalError, Mark
+from supernet.runs.locks import nobody
 from supernet.runs.log import Progress
 from supernet.runs.tracker import Labels, NoTracker, Tracker, TrackerError, is_preemption, open_tracker, run_id
 from supernet.space import Space
@@ -64,6 +66,7 @@ class Run:
     about: Callable[[], Mapping[str, Any]] = dict  # plain values that say what a checkpoint's weights are of, for who loads them alone
     item: str = "image"  # what the loop counts
     keep_checkpoints: int = 2
+    background: bool = False  # checkpoints are written by a thread
     tracker: Tracker = field(default_factory=NoTracker)
     labels: Labels = Labels()  # what the tracker finds it by
     identity: Mapping[str, Any] = field(default_factory=dict)  # what run.json says of what is run, beside config_hash
@@ -77,6 +80,7 @@ class Run:
         self.trials = Journal(self.folder.trials)
         self._synced_at = float("-inf")
         self._trials = 0  # of them there are, of which this process knows
+        self.writer = Writer(self.folder.checkpoints, keep=self.keep_checkpoints, background=self.background, first=self._before_checkpoint)
         self.interrupt = Interrupt()
         self.elapsed_s, self._since = 0.0, time.perf_counter()
         self._saved_at = time.perf_counter()
@@ -92,7 +96,12 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        resumable = has_checkpoint(self.folder.checkpoints)
+        unsaved = self._unsaved()
+        if kind not in (None, Interrupted):  # the first error is the one to tell
+            unsaved = None
+        elif unsaved is not None:  # it has not ended well
+            kind, error = type(unsaved), unsaved
+        mine, resumable = self._has_lock(), has_checkpoint(self.folder.checkpoints)
         status: Status = "finished" if kind is None else "stopped" if kind in (Interrupted, KeyboardInterrupt) else "failed"
         try:
             if self.progress is not None:
@@ -106,12 +115,14 @@ class Run:
                 raise
         finally:
             self._stack.close()
-        if kind is not None and not resumable and (kind is TrackerError or self.progress is None):
+        if kind is not None and mine and not resumable and (kind is TrackerError or self.progress is None):
             shutil.rmtree(self.folder.path, ignore_errors=True)  # as where asked-for tracking cannot be had: nothing was started
             with suppress(OSError):
                 self.folder.path.parent.rmdir()  # only if it is empty
         if kind is not None and issubclass(kind, OSError):
             raise RunFolderError(f"{self.folder.path}: cannot write the run's records ({error})") from error
+        if unsaved is not None:
+            raise unsaved
 
     def begin(self, *, config_text: str, options: dict[str, Any], device: torch.device, wandb: Mapping[str, Any],
               lines: Sequence[str]) -> None:
@@ -152,17 +163,21 @@ class Run:
         if stops or due:
             self.save()
         if stops:
+            self.writer.wait()
             raise Interrupted
 
     def begun_work(self) -> None:
         """Before work that follows the last epoch: a run of no epochs has saved nothing yet, and can be gone on with from here."""
+        self.writer.wait()
         if self.group.largest(not has_checkpoint(self.folder.checkpoints))[0]:
             self.save()
+            self.writer.wait()  # other processes may begin with it
 
     def working(self, done: int = 0, total: int = 0, item: str = "") -> None:
         if total:
             self.progress.working(done, total, item)
         if self.interrupt.agreed(self.group)[0]:
+            self.writer.wait()
             raise Interrupted
 
     def epoch(self, record: dict[str, Any], genotype: Genotype | None) -> None:
@@ -170,8 +185,10 @@ class Run:
         record = record | {"elapsed_s": self.elapsed()}
         if genotype is not None:
             record["genotype"] = genotype.digest
+            self.folder.check_lock()
             genotype.save(self.folder.genotype)
             self.genotypes.append({"epoch": record["epoch"], "digest": genotype.digest, "genotype": genotype.to_json()})
+        self.folder.check_lock()
         self.metrics.append(record)
         self.tracker.log(record["step"], record)
         if genotype is not None:
@@ -179,6 +196,8 @@ class Run:
                 self.tracker.image(record["step"], name, draw)
         self.line(epoch_line(record, self.epochs, self.item))
         self.save()
+        if self.position.epoch >= self.epochs:
+            self.writer.wait()  # what follows is of a run that is whole
         self.working()
 
     def known_trials(self, space: Space, *, trained: bool) -> list[Trial]:
@@ -202,6 +221,7 @@ class Run:
         of the others those of the last second."""
         now = time.perf_counter()
         sync = trial.wall_s > 0.01 or now - self._synced_at > 1
+        self.folder.check_lock()
         self.trials.append(trial.to_json(), sync=sync, chained=True)
         self._trials, self._synced_at = self._trials + 1, now if sync else self._synced_at
         if sync and trial.refused is None:
@@ -209,6 +229,7 @@ class Run:
             self.tracker.log(self.position.step + self._trials, {f"trial/{name}": value for name, value in record.items()})
         if self.interrupt.signal is not None:
             self.save()
+            self.writer.wait()
             raise Interrupted
         if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
             self.save()
@@ -269,19 +290,44 @@ class Run:
     # -- checkpoints
 
     def save(self) -> None:
-        """Writes a checkpoint of every part, and of how far the records go."""
+        """Writes a checkpoint of every part, and of how far the records go; in the background, the next step need not wait for it."""
         self.before_save()
+        now = not self.background
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
                  "processes": self.group.size, "synchronised_norms": self.synchronised_norms,
-                 "metrics": list(self.metrics.mark()), "genotypes": list(self.genotypes.mark()),
-                 **({"trials": list(self.trials.mark())} if self.folder.trials.exists() else {}),
-                 "run": {"format": FORMAT, "script": self.script, "status": "stopped", "config_hash": self.config_hash,
+                 "metrics": list(self.metrics.mark(sync=now)), "genotypes": list(self.genotypes.mark(sync=now)),
+                 **({"trials": list(self.trials.mark(sync=now))} if self.folder.trials.exists() else {}),
+                 "run": {**FORMAT.stamp(), "script": self.script, "status": "stopped", "config_hash": self.config_hash,
                          **self.identity, "command": self.command,
                          "started": (self.folder.status() or {}).get("started"), "config": self.config_text},
                  "about": dict(self.about()), "parts": {name: part.state_dict() for name, part in self.parts.items()}}
-        checkpoint.save(self.folder.checkpoints, state, name=f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}",
-                        keep=self.keep_checkpoints)
+        self.writer.save(state, f"epoch_{self.position.epoch:05d}_step_{self.position.step:08d}")
         self._saved_at = time.perf_counter()
+
+    def _before_checkpoint(self) -> None:
+        """Before one is there. In the background, the records that it tells of are synced now."""
+        if self.background:
+            for journal in (self.metrics, self.genotypes, self.trials):
+                if journal.path.exists():
+                    journal.sync()
+        self.folder.check_lock()
+
+    def _unsaved(self) -> Exception | None:
+        """Why the last checkpoint was not written; None where it was, and where somebody does not want to wait for it."""
+        try:
+            self.writer.wait()
+        except Exception as error:
+            return error
+        except KeyboardInterrupt:
+            pass
+        return None
+
+    def _has_lock(self) -> bool:
+        try:
+            self.folder.check_lock()
+        except RunFolderError:
+            return False
+        return True
 
     def resume(self) -> list[str]:
         """Restores the newest good checkpoint and cuts the records back to it. Returns lines that say what was done."""
@@ -301,7 +347,7 @@ class Run:
             lines.append(f"note: the checkpoint was written with {state['threads']} CPU threads, this process has "
                          f"{torch.get_num_threads()}: rounding differs, so the run goes on but not to the same bits")
         there, here = ((n, n > 1 and norms) for n, norms in (
-            (state.get("processes", 1), state.get("synchronised_norms", False)), (self.group.size, self.synchronised_norms)))
+            (state["processes"], state["synchronised_norms"]), (self.group.size, self.synchronised_norms)))
         if there != here:
             lines.append(f"note: the checkpoint was written by {processes(*there)}, now there {'is' if here[0] == 1 else 'are'} "
                          f"{processes(*here)}: each augments its own part of a batch, so the run goes on but not to the same bits")
@@ -338,26 +384,28 @@ class Asked(NamedTuple):
     start: Callable[[RunFolder], None]  # writes run.json of a new run
 
 
-def choose_folder(resume: str, asked: Asked, *, output: str, stem: str) -> Choice:
+def choose_folder(resume: str, asked: Asked, *, output: str, stem: str, told: Callable[[str], None] = nobody) -> Choice:
     """Makes a new folder unless there is something to go on with. With `resume=auto` one process alone does what is asked for under
-    `output`, whoever else starts it.
+    `output`, whoever else starts it. told: hears what is waited for, where a process of another machine may have died.
 
     Raises LeftAlone: `resume=auto`, and a run of the same job is finished. Raises Elsewhere: another process works on it, or it is half
     done and met another device, backend or data there. Raises RunFolderError: `resume` names a folder that is not a run of this script
     with these options, or has no checkpoint.
     """
     if resume not in ("auto", "never"):
-        return Choice(named_folder(RunFolder(Path(resume)), asked), True, [])
+        folder, held = named_folder(RunFolder(Path(resume)), asked), ExitStack()
+        held.enter_context(folder.lock(told))
+        return Choice(folder, True, [], held)
     where = Path(output)
     if resume == "never":
         earlier = earlier_runs(where, asked.script, asked.config_hash, asked.job)
         hint = [f"note: {run.path} is unfinished and has the same options; resume=auto goes on with it" for run in earlier.unfinished[:1]]
         return new_folder(where, stem, asked, hint)
-    if (choice := known_folder(where, asked)) is not None:
+    if (choice := known_folder(where, asked, told)) is not None:
         return choice
     try:
         with claim(where, asked.job):
-            found = known_folder(where, asked)  # another process may have been first
+            found = known_folder(where, asked, told)  # another process may have been first
             return found or new_folder(where, stem, asked, [f"nothing to resume under {output}: starting anew"])
     except OSError as error:
         raise RunFolderError(f"{output}: cannot make a run folder here ({error.strerror or error})") from error
@@ -371,10 +419,10 @@ def new_folder(output: Path, stem: str, asked: Asked, lines: list[str]) -> Choic
     return Choice(folder, False, lines, held)
 
 
-def known_folder(output: Path, asked: Asked) -> Choice | None:
+def known_folder(output: Path, asked: Asked, told: Callable[[str], None]) -> Choice | None:
     """The run of the job to go on with, its lock taken; None where there is none. Raises as `choose_folder`."""
     while True:
-        earlier = earlier_runs(output, asked.script, asked.config_hash, asked.job)
+        earlier = earlier_runs(output, asked.script, asked.config_hash, asked.job, told)
         refuse(earlier, "resume=never runs it again")
         if not earlier.unfinished and earlier.foreign:
             folder = earlier.foreign[0]
@@ -384,7 +432,7 @@ def known_folder(output: Path, asked: Asked) -> Choice | None:
             return None
         folder, held = earlier.unfinished[0], ExitStack()
         try:
-            held.enter_context(folder.lock())
+            held.enter_context(folder.lock(told))
         except RunFolderError:
             if not folder.is_locked():
                 raise  # it cannot be written
@@ -398,9 +446,8 @@ def refuse(earlier: Earlier, otherwise: str) -> None:
     """Raises Elsewhere where a process works on a run of the job, LeftAlone where one is finished. otherwise: how a second one is had."""
     if earlier.working:
         folder = earlier.working[0]
-        process = folder.known_status().get("pid", "unknown")
-        raise Elsewhere(f"{folder.path}: another process, {process}, is at work on this run of the same options; wait for it, stop "
-                        "it, or pass resume=never for a second one")
+        raise Elsewhere(f"{folder.path}: another process, {folder.worker().removeprefix('process ')}, is at work on this run of the same "
+                        "options; wait for it, stop it, or pass resume=never for a second one")
     if earlier.finished:
         raise LeftAlone(f"{earlier.finished[0].path} is finished and has the same options: left alone ({otherwise})")
 

@@ -1,6 +1,7 @@
 """weights.pt: a trained network's weights, with all that is needed to build it again and to use it. Plain values, never code.
 
-    format        "supernet.weights/1"
+    format        "supernet.weights/1" (supernet/formats.py)
+    written_by    the version of the project; files of 0.1.0 from before do not say
     network       space, arguments and fingerprint; candidates, which ops it holds, by kind of cell; sizes and normalisation, what it
                   was built with
     data          class_names, mean, std, image_size, ... (`Data.facts`)
@@ -26,11 +27,12 @@ from torch import Tensor, nn
 
 from supernet.data.base import Data
 from supernet.errors import Mendable
-from supernet.genotype import Genotype, short
+from supernet.formats import Format, FormatError
+from supernet.genotype import Genotype
 from supernet.runs.checkpoint import save_file
 from supernet.weights import EdgeWeights
 
-FORMAT = "supernet.weights/1"
+FORMAT = Format("supernet.weights")
 _KEYS = {"network": dict, "data": dict, "genotype": dict, "config_hash": str, "state_dict": dict, "sha256": str}
 
 
@@ -58,7 +60,7 @@ def search_description(net: nn.Module, data: Data, mean: EdgeWeights) -> dict[st
 def save_weights(path: Path, net: nn.Module, data: Data, genotype: Genotype, config_hash: str, *,
                  which: str = "the last weights") -> None:
     """Writes the weights of a final network, whole or not at all. which: of the training, in words. Raises OSError."""
-    state = {"format": FORMAT, **description(net, data), "genotype": _plain(genotype.to_json()), "config_hash": config_hash,
+    state = {**FORMAT.stamp(), **description(net, data), "genotype": _plain(genotype.to_json()), "config_hash": config_hash,
              "weights": which, "state_dict": {name: value.detach().cpu() for name, value in net.state_dict().items()}}
     save_file(path, state | {"sha256": _digest(state)})
 
@@ -81,14 +83,16 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "format" not in state:
         raise WeightsError(f"{path}: bare weights, as earlier versions wrote them, do not say which network they are of: train again, or "
                            "build that network yourself and load them with torch.load")
-    if state["format"] != FORMAT:
-        raise WeightsError(f"{path}: expected format {FORMAT!r}, got {short(state['format'])}")
+    try:
+        read, state = state, FORMAT.current(state)
+    except FormatError as error:
+        raise WeightsError(f"{path}: {error}") from error
     for key, kind in _KEYS.items():
         if not isinstance(state.get(key), kind):
             raise WeightsError(f"{path}: {key!r} must be of type {kind.__name__}, got {type(state.get(key)).__name__}")
     if not all(isinstance(value, Tensor) for value in state["state_dict"].values()):
         raise WeightsError(f"{path}: 'state_dict' must hold tensors alone")
-    if _digest(state) != state["sha256"]:
+    if _digest(read) != read["sha256"]:
         raise WeightsError(f"{path} is damaged (its SHA-256 differs)")
     return state
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from supernet.runs.checkpoint_files import has_checkpoint
+from supernet.runs.claim import claim
 from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal
 from supernet.sweeps.jobs import Job
@@ -43,8 +44,10 @@ class Ledger:
         self.journal = Journal(self.path)
 
     def add(self, job: Job, kind: Kind, error: str) -> None:
-        self.journal.append({"job": job.digest, "script": job.script, "name": job.name, "seed": job.seed, "options": list(job.options),
-                             "kind": kind, "error": error}, sync=True)
+        record = {"job": job.digest, "script": job.script, "name": job.name, "seed": job.seed, "options": list(job.options), "kind": kind,
+                  "error": error}
+        with claim(self.path.parent, self.path.name):  # two machines that append to one file of NFS at once overwrite each other
+            self.journal.append(record, sync=True)
 
     def last(self) -> dict[str, dict[str, Any]]:
         """The newest line of each job, by its digest; damaged lines are passed over."""

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from supernet.files import gunzipped, read_bytes, write_whole
+from supernet.formats import Format, FormatError
 from supernet.genotype import Edge, short
 from supernet.space import Space
 from supernet.tables.table import Columns, Table, TableError
 
-FORMAT = "supernet.table/1"
+FORMAT = Format("supernet.table")
 MAX_BYTES = 2**29  # of a file, and of what it unpacks to; NAS-Bench-201 has 6 MB
 SUFFIXES = (".csv.gz", ".csv", ".json.gz", ".json")
 # NATS-Bench: a search sees the validation accuracy after 12 of the 200 epochs, and pays for the training of those. On CIFAR-10 that
@@ -70,7 +71,7 @@ def space_named_in(path: Path) -> tuple[str, dict[str, Any] | None]:
 def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping[str, Sequence[float]],
                 datasets: Mapping[str, Columns]) -> None:
     """Writes a table of our own, whole or not at all, the same bytes for the same values. Floats keep all their digits."""
-    head = {"format": FORMAT, "space": space.name, "arguments": dict(space.arguments), "fingerprint": space.fingerprint,
+    head = {**FORMAT.stamp(), "space": space.name, "arguments": dict(space.arguments), "fingerprint": space.fingerprint,
             "datasets": {name: vars(where) for name, where in datasets.items()}}
     lines = io.StringIO()
     lines.write("# " + json.dumps(head, sort_keys=True) + "\n")
@@ -120,9 +121,10 @@ def _numbers(head: Sequence[str], rows: Sequence[Sequence[str]], without: Sequen
 
 
 def _own(path: Path, first: str, rest: str, space: Space, files: dict[str, str]) -> Table:
-    about = json.loads(first.removeprefix("#"))
-    if about["format"] != FORMAT:
-        raise TableError(f"{path}: expected a table of format {FORMAT!r}, got {short(about['format'])}")
+    try:
+        about = FORMAT.current(json.loads(first.removeprefix("#")))
+    except FormatError as error:
+        raise TableError(f"{path}: {error}") from error
     if (about["space"], about["fingerprint"]) != (space.name, space.fingerprint):
         raise TableError(f"{path}: is of space {short(about['space'])} ({short(about['fingerprint'])}), not of {space.name!r} "
                          f"({space.fingerprint})")

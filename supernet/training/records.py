@@ -118,7 +118,7 @@ class Position:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.step, self.repeated = state["epoch"], state["step"], state["repeated"]
-        self.images, self.trials = state.get("images", 0), state.get("trials", 0)  # older checkpoints did not count
+        self.images, self.trials = state["images"], state["trials"]
 
 
 def counting(batches: Iterable[Batch], position: Position, group: Group = ALONE) -> Iterator[Batch]:
