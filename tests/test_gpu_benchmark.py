@@ -21,6 +21,7 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import (
     batches,
     card,
+    checkpoints,
     checks,
     compiling,
     conductor,
@@ -45,6 +46,7 @@ from benchmarks.gpu.variants import BY_NAME, PLAIN, VARIANTS, Variant
 from supernet.data.base import DataError
 from supernet.errors import UsageError
 from supernet.relaxations.base import Relaxation
+from supernet.runs import checkpoint_writer
 from supernet.runs.journal import Journal
 from tests.shared import NB201
 
@@ -303,6 +305,18 @@ def test_where(bench):
 
 def test_loading(bench):
     assert all(values["images_per_s"] > 0 for values in first(loading.checks(bench), 5))
+
+
+@pytest.mark.slow
+def test_checkpoints(bench, monkeypatch):
+    found = first(checkpoints.checks(bench), 2)
+    assert found[0]["bytes"] > 10_000 and set(found[0]["checkpoint_ms"]) == {"in their midst", "in the background"}
+    assert found[1] == {"checkpoints": 2}
+    monkeypatch.setattr(checkpoint_writer.Copy, "_tensor", lambda self, value: value)
+    monkeypatch.setattr(checkpoint_writer.threading.Thread, "start", lambda thread: None)  # it does its work once it is waited for
+    monkeypatch.setattr(checkpoint_writer.threading.Thread, "join", lambda thread: thread.run())
+    with pytest.raises(Failed, match="2 of 2 checkpoints are not of their moment"):
+        checkpoints.of_the_moment(bench)
 
 
 def test_two_runs_give_the_same_bits_and_others_do_not(bench, monkeypatch):

@@ -45,6 +45,7 @@ def block(records: Records) -> str:
         return "\n".join([*lines, NOTHING])
     sections = [machine(records), failures(records), exactness(records), speed(records), where(records), memory(records), loading(records),
                 searches(records)]
+    sections.append(checkpoints(records))
     return "\n".join([*lines, *("\n".join(section) + "\n" for section in sections if section)]).rstrip()
 
 
@@ -167,6 +168,15 @@ def loading(records: Records) -> list[str]:
     rows = [(check, f"{r['values']['images_per_s']:,.0f}") for check, r in results(records, "loading").items() if "images_per_s" in r.get(
         "values", {})]
     return ["### The data path", "", *markdown_table([("", "images a second"), *rows])] if rows else []
+
+
+def checkpoints(records: Records) -> list[str]:
+    rows = [(check.removeprefix("steps of "), *(f"{ms:.2f}" for ms in v["step_ms"].values()),
+             *(f"{ms:.1f}" for ms in v["checkpoint_ms"].values()), f"{v['bytes'] / MIB:.1f}")
+            for check, r in results(records, "checkpoints").items() if "checkpoint_ms" in (v := r.get("values", {}))]
+    head = ("", "step without, ms", "with, in their midst", "with, in the background", "a checkpoint in their midst, ms",
+            "in the background, ms", "MiB")
+    return ["### Checkpoints", "", *markdown_table([head, *rows])] if rows else []
 
 
 def searches(records: Records) -> list[str]:

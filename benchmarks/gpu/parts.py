@@ -41,6 +41,7 @@ PARTS = (
     Part("where", "where", "launches, top kernels, gaps between launches; peak memory beside the dry run's prediction",
          limit_s=25, stall_s=90),
     Part("loading", "loading", "images a second of the data path", limit_s=8),
+    Part("checkpoints", "checkpoints", "steps with checkpoints written in their midst and by a thread, and without", limit_s=15),
     Part("determinism", "determinism", "deterministic=true: two runs, and a kill and resume, to the same bits", limit_s=60,
          stall_s=200, env=REPEATABLE),
     Part("presets", "presets", "every preset, shrunk, three steps", limit_s=50),

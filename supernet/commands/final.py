@@ -1,6 +1,7 @@
 """`python train_final.py`, `supernet-final`: trains an architecture from scratch and tests it once, at the end."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -48,6 +49,7 @@ def train(cfg: DictConfig, genotype: Genotype, group: "Group") -> None:
     from supernet.commands.training import Followed, Recorded, job_of
     from supernet.report.pictures import save_drawings
     from supernet.report.summary import save_genotype
+    from supernet.runs import disk
     from supernet.runs.run import table
     from supernet.training.final import fit_final
 
@@ -73,6 +75,7 @@ def train(cfg: DictConfig, genotype: Genotype, group: "Group") -> None:
             fit_final(loop, cfg.epochs, run)
         return
     recorded = Recorded(cfg, "train_final", job, parts, **moving, position=loop.position, group=group,
+                        later=disk.of_final(loop),
                         rate=lambda: loop.rate(loop.position.epoch, cfg.epochs), genotype=genotype)
     with recorded.begun(first_lines(cfg, parts)) as run:
         save_genotype(run.folder, genotype, space, retraining_of(cfg.genotype))
@@ -86,7 +89,7 @@ def train(cfg: DictConfig, genotype: Genotype, group: "Group") -> None:
 def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
     """Sizes, memory and time of the training, measured on a few of its steps."""
     from supernet.report.summary import size_text
-    from supernet.runs import dry_run
+    from supernet.runs import disk, dry_run
 
     loop = parts.loop
     batch = next(iter(loop.train))
@@ -95,6 +98,8 @@ def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
                           item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(loop.train), epochs=cfg.epochs,
                           device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels),
                           group=loop.group)
+    size = disk.checkpoint_bytes(loop.stateful(), disk.of_final(loop))
+    rows.append(("disk", disk.told(size, cfg.keep_checkpoints, Path(cfg.output))))
     return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"), *rows]
 
 

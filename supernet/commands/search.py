@@ -3,6 +3,7 @@
 Trains a supernet by bilevel optimisation, selects a cell, writes genotype.json and a report.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -45,6 +46,7 @@ def search(cfg: DictConfig, group: "Group") -> None:
     from supernet.commands.training import Followed, Recorded, job_of
     from supernet.report.pictures import pictures
     from supernet.report.summary import cost_rows, edge_names
+    from supernet.runs import disk
     from supernet.runs.run import table
     from supernet.runs.weights import search_description
     from supernet.training.stages import fit_stages
@@ -75,6 +77,7 @@ def search(cfg: DictConfig, group: "Group") -> None:
             work(run)
         return
     recorded = Recorded(cfg, "train_search", job, parts, **moving, position=stages.loop.position, group=group,
+                        later=disk.of_search(stages.loop, cfg.epochs),
                         rate=lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
                         about=lambda: search_description(stages.loop.search.net, parts.data, stages.loop.search.relaxation.mean())
                         | {"tables": edge_names(parts.space)},
@@ -107,7 +110,7 @@ def search_by_trials(cfg: DictConfig) -> None:
 def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> list[tuple[str, str]]:
     """Sizes, memory and time of the search, measured on a few of its steps."""
     from supernet.report.summary import size_text
-    from supernet.runs import dry_run
+    from supernet.runs import disk, dry_run
 
     loop, space = stages.loop, parts.space
     batches = (next(iter(loop.train)), next(loop.alpha_batches))
@@ -119,6 +122,8 @@ def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> lis
                           item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(parts.loaders.train), epochs=cfg.epochs,
                           device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels),
                           group=loop.search.group, **how)
+    size = disk.checkpoint_bytes(stages.stateful(), disk.of_search(loop, cfg.epochs))
+    rows.append(("disk", disk.told(size, cfg.keep_checkpoints, Path(cfg.output))))
     return [("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]
 
 

@@ -14,9 +14,11 @@ from ops.kernels import Backend
 from supernet.app.compose import Met, settle_sizes
 from supernet.app.identity import asked_resume, identity, job_digest, not_computed, own_words, stem
 from supernet.app.labels import labels
-from supernet.app.options import plain, text
+from supernet.app.options import own_overrides, plain, text
 from supernet.genotype import Genotype
 from supernet.processes.group import ALONE, Group
+from supernet.runs import disk
+from supernet.runs.checkpoint_files import all_files
 from supernet.runs.folder import RunFolder, config_hash, runs_of
 from supernet.runs.run import Asked, Interrupted, Run, choose_folder, command_line, extended_from, interpreter, refuse, stopped
 from supernet.space import Space
@@ -61,7 +63,8 @@ def waits(text: str) -> None:
 class Recorded:
     """A run of a script about to begin: its folder, and the lines that it says first. `job` is what `job_of` gave; `stateful`,
     `before_save`, `about` and `images` as in `Run`; rate: the next epoch's learning rate; genotype: what a final training trains; content:
-    options that count by what lies behind them, as of `job_digest`; group: of the processes that train together, of which this is the
+    options that count by what lies behind them, as of `job_digest`; later: bytes that come to a checkpoint with time
+    (`supernet.runs.disk`); group: of the processes that train together, of which this is the
     first (`Followed` is what the others have).
 
     Raises LeftAlone, Elsewhere, RunFolderError as `choose_folder` and `extended_from`.
@@ -71,10 +74,11 @@ class Recorded:
                  before_save: Callable[[], None], rate: Callable[[], float], genotype: Genotype | None = None,
                  about: Callable[[], Mapping[str, Any]] = dict,
                  images: Callable[["Run", Genotype], Mapping[str, Callable[[], Any]]] = lambda run, genotype: {},
-                 content: Mapping[str, Any] | None = None, group: Group = ALONE):
+                 content: Mapping[str, Any] | None = None, group: Group = ALONE, later: int = 0):
         # what is trained counts, not the name of its file
         options = dict(content or {}) | ({} if genotype is None else {"genotype": genotype.to_json()})
         self.cfg, self.composed, self.rate, self.options, self.group = cfg, composed, rate, plain(cfg) | options, group
+        self.checkpoint_bytes = disk.checkpoint_bytes(stateful, later)
         idle, met = not_computed(cfg), composed.met
         ignored = {*idle, *options}  # what config.yaml holds in another form is not compared with it
         self.source = None if cfg.extend is None else extended_from(RunFolder(Path(cfg.extend)), script, self.options, ignored)
@@ -87,7 +91,8 @@ class Recorded:
             beside["extends"] = self.source.known_status()["config_hash"]
         digest, known, command = config_hash(self.options | beside, idle), identity(job, here), command_line(own_words())
         asked = Asked(script, job, digest, self.options, ignored, here, start=lambda folder: folder.start(
-            script=script, command=command, config_hash=digest, identity=known, status="stopped"))
+            script=script, command=command, config_hash=digest, identity=known, status="stopped"),
+            digest=lambda options: config_hash({**options, **beside}, idle), overrides=own_overrides())
 
         def chosen() -> bool:
             self.choice = choose_folder(asked_resume(cfg), asked, output=cfg.output, stem=stem(cfg, script, genotype),
@@ -96,6 +101,8 @@ class Recorded:
 
         group.wait()  # so that none is made where another process has ended already
         group.first(chosen)
+        if self.choice.known is not None:
+            digest = self.choice.known.config_hash
         self.run = Run(self.choice.folder, script, command, digest, stateful, position, cfg.epochs, met.steps,
                        cfg.checkpoint_every_s, before_save=before_save, item=met.item, keep_checkpoints=cfg.keep_checkpoints,
                        about=about, images=lambda genotype: images(self.run, genotype), identity=known,
@@ -108,6 +115,10 @@ class Recorded:
         run, cfg = self.run, self.cfg
         try:
             with run:
+                folder, keep = run.folder, cfg.keep_checkpoints
+                disk.check_room(self.checkpoint_bytes, keep, folder.path, len(all_files(folder.checkpoints)))
+                if self.checkpoint_bytes > disk.WORTH_TELLING:
+                    lines = [*lines, f"disk {disk.told(self.checkpoint_bytes, keep, folder.path)}"]
                 before = run.resume() if self.choice.resuming else []
                 if self.source is not None and not self.choice.resuming:
                     before = run.extend(self.source)

@@ -22,7 +22,7 @@ from supernet.errors import UsageError
 from supernet.genotype import Genotype
 from supernet.report import summary
 from supernet.report.pictures import pictures, save_drawings
-from supernet.runs import dry_run
+from supernet.runs import disk, dry_run
 from supernet.runs.run import Run
 from supernet.runs.weights import search_description
 from supernet.searchers.base import Searcher
@@ -91,6 +91,7 @@ def of_supernet(cfg: DictConfig, offer: SearchOffer) -> dict[str, Any]:
     stages = offer.stages
     return {"stateful": stages.stateful(), "position": stages.loop.position, "before_save": lambda: stages.loop.guard.before_save(),
             "rate": lambda: stages.loop.rates(stages.loop.position.epoch, cfg.epochs)[0],
+            "later": disk.of_search(stages.loop, cfg.epochs),
             "about": lambda: search_description(stages.loop.search.net, offer.parts.data, stages.loop.search.relaxation.mean()),
             "images": lambda run, genotype: pictures(run.folder, genotype, offer.whole, stages.loop.search.relaxation.mean().detach())}
 

@@ -29,9 +29,10 @@ def _told_of_processes(file: dict[str, Any]) -> dict[str, Any]:
     state = dict(file)
     for name in ("parts", "moving"):  # what moves, in a run's checkpoint and in one of a training that an evaluation cut short
         if type(state.get(name)) is dict and type(state[name].get("position")) is dict:
-            state[name] = state[name] | {"position": {"images": 0, "trials": 0} | state[name]["position"]}
+            there = state[name]["position"]
+            state[name] = state[name] | {"position": there | {key: there.get(key, 0) for key in ("images", "trials")}}
     if "parts" in state:
-        state = {"processes": 1, "synchronised_norms": False} | state
+        state |= {"processes": state.get("processes", 1), "synchronised_norms": state.get("synchronised_norms", False)}
     return {"state": state}
 
 

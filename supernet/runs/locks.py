@@ -166,12 +166,12 @@ class Lock:
 
     def _watched(self, told: Callable[[str], None]) -> Iterator[tuple[Standing, Sight | None]]:
         """How it stands, again and again."""
-        pause, said, first = POLL_S[0], False, self._newest()
+        pause, said, first, began = POLL_S[0], False, self._newest(), time.monotonic()
         sight = first
         while True:
             standing = self._standing(sight, sight != first)
             yield standing, sight
-            if standing == "unsure" and not said and pause > 10 * POLL_S[0]:
+            if standing == "unsure" and not said and time.monotonic() - began > min(1.0, self.patience_s / 4):
                 said = True
                 told(f"{self.folder.parent}: {self.holder()} had this; waiting until it is sure whether that lives, at most "
                      f"{self.patience_s:.0f} s")

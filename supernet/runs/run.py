@@ -16,6 +16,7 @@ import torch
 
 from supernet.errors import Elsewhere, LeftAlone
 from supernet.files import write_whole
+from supernet.formats import VERSION
 from supernet.genotype import Genotype, short
 from supernet.processes.group import ALONE, Group, digest
 from supernet.processes.launched import launcher
@@ -23,6 +24,7 @@ from supernet.runs import checkpoint
 from supernet.runs.checkpoint import CheckpointError, has_checkpoint
 from supernet.runs.checkpoint_writer import Writer
 from supernet.runs.claim import claim
+from supernet.runs.earlier_options import Known, begun_alike, known_without, writer_of
 from supernet.runs.environment import describe
 from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
@@ -370,6 +372,7 @@ class Choice(NamedTuple):
     resuming: bool
     lines: list[str]
     held: ExitStack | None = None
+    known: Known | None = None  # where the run did not know some of the options
 
 
 class Asked(NamedTuple):
@@ -382,6 +385,13 @@ class Asked(NamedTuple):
     ignore: Collection[str]  # those that are not compared
     here: Mapping[str, str]  # device, backend, split
     start: Callable[[RunFolder], None]  # writes run.json of a new run
+    digest: Callable[[Mapping[str, Any]], str] = lambda config: ""  # the configuration's hash, of options here
+    overrides: Collection[str] = ()  # those on the command line, as given
+
+    def known_to(self, folder: RunFolder) -> Known | None:
+        """As `earlier_options.known_without`."""
+        given = [word.lstrip("+~").partition("=")[0] for word in self.overrides]
+        return known_without(folder, self.config, self.ignore, given, self.digest)
 
 
 def choose_folder(resume: str, asked: Asked, *, output: str, stem: str, told: Callable[[str], None] = nobody) -> Choice:
@@ -393,9 +403,9 @@ def choose_folder(resume: str, asked: Asked, *, output: str, stem: str, told: Ca
     with these options, or has no checkpoint.
     """
     if resume not in ("auto", "never"):
-        folder, held = named_folder(RunFolder(Path(resume)), asked), ExitStack()
+        (folder, known), held = named_folder(RunFolder(Path(resume)), asked), ExitStack()
         held.enter_context(folder.lock(told))
-        return Choice(folder, True, [], held)
+        return gone_on_with(folder, held, known)
     where = Path(output)
     if resume == "never":
         earlier = earlier_runs(where, asked.script, asked.config_hash, asked.job)
@@ -424,6 +434,13 @@ def known_folder(output: Path, asked: Asked, told: Callable[[str], None]) -> Cho
     while True:
         earlier = earlier_runs(output, asked.script, asked.config_hash, asked.job, told)
         refuse(earlier, "resume=never runs it again")
+        known = None
+        if not earlier.unfinished:
+            alike = earlier.foreign or begun_alike(output, asked.script, asked.overrides, asked.ignore)
+            older = [(folder, found) for folder in alike if (found := asked.known_to(folder)) is not None and not folder.is_locked()]
+            if older:
+                earlier.unfinished.append(older[0][0])
+                known = older[0][1]
         if not earlier.unfinished and earlier.foreign:
             folder = earlier.foreign[0]
             raise Elsewhere(f"{folder.path} is half done and cannot go on here: {other_place(folder, asked)}; go on with it there, or pass "
@@ -438,8 +455,12 @@ def known_folder(output: Path, asked: Asked, told: Callable[[str], None]) -> Cho
                 raise  # it cannot be written
             continue  # another process was faster: look again
         if folder.known_status().get("status") != "finished":  # since it was looked at
-            return Choice(folder, True, [], held)
+            return gone_on_with(folder, held, known)
         held.close()
+
+
+def gone_on_with(folder: RunFolder, held: ExitStack, known: Known | None) -> Choice:
+    return Choice(folder, True, [] if known is None else [known.line], held, known)
 
 
 def refuse(earlier: Earlier, otherwise: str) -> None:
@@ -459,8 +480,9 @@ def other_place(folder: RunFolder, asked: Asked) -> str:
     return "; ".join(rows) or different(folder, asked)
 
 
-def named_folder(folder: RunFolder, asked: Asked) -> RunFolder:
-    """The folder itself, where it holds a run that these options can go on with. Raises RunFolderError."""
+def named_folder(folder: RunFolder, asked: Asked) -> tuple[RunFolder, Known | None]:
+    """The folder itself, where it holds a run that these options can go on with, and what is to say where it did not know all of them.
+    Raises RunFolderError."""
     status = folder.known_status()
     said = f"resume={folder.path}"
     if not status:
@@ -468,14 +490,18 @@ def named_folder(folder: RunFolder, asked: Asked) -> RunFolder:
     folder.check_format()
     if status.get("script") != asked.script:
         raise RunFolderError(f"{said}: that run is of {status.get('script')}, not of {asked.script}")
+    known = None
     if status.get("config_hash") != asked.config_hash:
-        raise RunFolderError(f"{said}: that run has other options: {different(folder, asked)}")
+        known = asked.known_to(folder)
+        if known is None:
+            written = "" if status.get("written_by") == VERSION else f" ({writer_of(status)} wrote it)"
+            raise RunFolderError(f"{said}: that run has other options: {different(folder, asked)}{written}")
     if status.get("status") == "finished":
         raise RunFolderError(f"{said}: that run is finished; there is nothing to go on with (extend={folder.path} epochs=... makes it "
                              "longer)")
     if not has_checkpoint(folder.checkpoints):
         raise RunFolderError(f"{said}: that run stopped before its first checkpoint")
-    return folder
+    return folder, known
 
 
 def extended_from(folder: RunFolder, script: str, config: Mapping[str, Any], ignore: Collection[str]) -> RunFolder:
