@@ -67,11 +67,13 @@ def earlier_files(output: Path) -> list[str]:
 
 @contextlib.contextmanager
 def beside(output: Path) -> Iterator[Path]:
-    """A new folder next to `output`, for files that are moved when all of them are there; it is gone afterwards. Raises UsageError."""
+    """A new folder next to `output`, or in it where that is a disk of its own, for files that are moved when all of them are there; it is
+    gone afterwards. Raises UsageError."""
     try:
         output = output.resolve()  # `.` has a name too
         output.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
+        within = output.is_dir() and output.stat().st_dev != output.parent.stat().st_dev  # no file can be renamed from disk to disk
+        made = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output if within else output.parent))
     except OSError as error:
         raise UsageError(f"--output {output}: cannot write there ({error.strerror or error})") from error
     try:

@@ -152,7 +152,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, launcher: Launcher, *, retry: Li
                 left = [job for job in left if job not in ended]
                 continue
             tasks = {task_of(job, output, stopping.path): job for job in mine}
-            begun, looked = time.time(), 0.0
+            begun, looked = {job.digest: written_at(job, output) for job in mine}, 0.0
             for found in launcher.ended(work, list(tasks), stopping):
                 if found is not None:
                     job = tasks[found[0]]
@@ -164,7 +164,8 @@ def run_jobs(jobs: Sequence[Job], output: Path, launcher: Launcher, *, retry: Li
                     if max_failures is not None and failures > max_failures:
                         stopping.ask(f"{failures} jobs failed, and max_failures={max_failures} allows no more")
                 if time.monotonic() - looked > LOOK_S:
-                    shown.update([state if state.job in run else starting(state, output, begun) for state in watch.look(jobs)])
+                    shown.update([starting(state, output, begun[state.job.digest]) if state.job.digest in begun and state.job not in run
+                                  else state for state in watch.look(jobs)])
                     looked = time.monotonic()
     states = watch.look(jobs)
     shown.update(states)
@@ -194,15 +195,20 @@ def task_of(job: Job, output: Path, stop: Path) -> Task:
     return Task(job.title, tuple(job.command(output)), os.getcwd(), str(log_of(job, output).absolute()), str(stop.absolute()))
 
 
-def starting(state: State, output: Path, begun: float) -> State:
-    """A job whose process has begun, and has no run yet: it imports, and reads its data."""
-    if state.kind not in ("waiting", "stopped", "failed"):
+def starting(state: State, output: Path, before: int | None) -> State:
+    """A job whose process has begun, and has no run yet: it imports, and reads its data. before: when its log had been written to before.
+    No other clock is compared, for that of the folder may be another machine's."""
+    if state.kind not in ("waiting", "stopped", "failed") or written_at(state.job, output) == before:
         return state
+    return State(state.job, "starting", state.folder, state.epoch, state.best, state.elapsed_s)
+
+
+def written_at(job: Job, output: Path) -> int | None:
+    """When its log was last written to, by the clock of the folder; None where there is none."""
     try:
-        seen = log_of(state.job, output).stat().st_mtime
+        return log_of(job, output).stat().st_mtime_ns
     except OSError:
-        return state
-    return State(state.job, "starting", state.folder, state.epoch, state.best, state.elapsed_s) if seen > begun else state
+        return None
 
 
 class Lines:
