@@ -17,6 +17,7 @@ from supernet.networks.measure import live_tensors, peak_memory
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.softmax import Softmax
 from supernet.runs import checkpoint
+from supernet.runs.checkpoint_writer import Writer
 from supernet.runs.device import precision
 from supernet.runs.dry_run import available_memory, live_bytes, report
 from supernet.spaces import darts, nasbench201
@@ -28,6 +29,21 @@ pytestmark = pytest.mark.cuda
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CPU = torch.device("cpu")
+
+
+def test_a_checkpoint_by_a_thread_is_of_the_moment_at_which_it_was_asked_for(tmp_path):
+    writer, wanted = Writer(tmp_path, keep=100, background=True), []
+    w, turn = torch.randn(500, 500, device=DEVICE), torch.linalg.qr(torch.randn(500, 500, device=DEVICE))[0]
+    for step in range(5):
+        for _ in range(50):  # work that the device has not done when the checkpoint is asked for
+            w.copy_(turn @ w)
+        kept = w.clone()
+        writer.save({"w": w, "again": w}, f"step_{step}")
+        w.mul_(1.5)
+        wanted.append(kept)
+    writer.wait()
+    found = [checkpoint.load_file(path)["w"] for path in checkpoint.all_files(tmp_path)]
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(found, wanted, strict=True))
 
 
 def search(device, *, space=None, relaxation=Softmax, hypergradient=first_order, dtype=torch.float64, amp="none"):

@@ -7,6 +7,7 @@ search: killed in its second epoch; trials: a search by trials, killed after sev
 import hashlib
 import io
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ from supernet.runs.journal import Journal
 from supernet.runs.run import Asked, choose_folder
 from supernet.runs.weights import read_weights
 from supernet.spaces import toy
-from supernet.tables.files import TableError, read_table
+from supernet.tables.files import TableError, read_table, write_table
+from supernet.tables.table import Columns
 from tests.helpers import ROOT, At, run
 from tests.runs import assert_same, finished, folders, outcome
 
@@ -229,11 +231,11 @@ def test_it_does_not_where_they_are_asked_for_or_others_differ(tmp_path, monkeyp
 
 def make(folder: Path) -> None:
     """All that is kept of a format, as the code writes it now."""
-    from tests.test_trial_search import made_table
-
     where = folder / "made"
     where.mkdir(parents=True)
-    made_table(where)
+    texts = [SPACE.text(genotype) for genotype in SPACE.enumerate()]
+    values = {name: [random.Random(f"{name} {text}").uniform(50, 90) for text in texts] for name in ("val", "test", "seconds")}
+    write_table(where / "toy.csv.gz", SPACE, texts, values, {"digits": Columns("val", "test", "seconds")})
     assert run("train_search", *SEARCH, "checkpoint_every_s=0", cwd=where, report=False, at=At(1, "_step_00000007.")).code < 0
     (search,) = folders(where)
     shutil.copy(search.genotype, where / "genotype.json")

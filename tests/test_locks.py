@@ -7,7 +7,10 @@ import fcntl
 import json
 import os
 import random
+import runpy
+import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -17,7 +20,8 @@ from supernet.runs.claim import claim
 from supernet.runs.folder import RunFolder, RunFolderError
 from supernet.runs.journal import Journal, JournalError
 from supernet.runs.locks import FOLDER, Lock, LockError, Place
-from tests.helpers import until
+from tests.helpers import ROOT, contents, until
+from tests.runs import folders
 
 BEAT_S, PATIENCE_S = 0.05, 0.6
 
@@ -232,8 +236,6 @@ def test_a_slow_taker_that_saw_what_others_have_long_dealt_with_gets_nothing(tmp
 
 
 def test_a_copy_of_a_folder_in_which_a_process_is_at_work_is_free(tmp_path):
-    import shutil
-
     (tmp_path / "one").mkdir()
     with lock(tmp_path / "one").held(wait=False):
         shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -369,6 +371,39 @@ def test_a_run_that_was_taken_over_writes_nothing_more(tmp_path):
                 with pytest.raises(RunFolderError, match="stood still .* has taken its place; that one goes on with this run"):
                     write()
         assert folder.run_json.read_bytes() == before and not folder.config.exists()
+
+
+@pytest.mark.slow
+def test_a_search_that_stood_still_and_was_taken_over_ends_with_a_line_and_touches_nothing(tmp_path, monkeypatch, capfd):
+    """The script itself, in a forked process that believes to be on another machine; everybody is impatient."""
+    monkeypatch.setattr(Lock.__init__, "__kwdefaults__", {"beat_s": BEAT_S, "patience_s": PATIENCE_S})
+    options = ("space=toy", "layers=3", "channels=2", "split.max_train=40", "split.max_val=40", "batch_size=8", "epochs=5000",
+               "dataset=digits", "threads=1", "wandb.mode=disabled", "checkpoint_every_s=0", "device=cpu")
+    if (pid := os.fork()) == 0:
+        code = 9
+        try:
+            os.chdir(tmp_path)
+            sys.argv = [str(ROOT / "train_search.py"), *options]
+            with on("a"):
+                runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        finally:
+            os._exit(code)
+    until(lambda: len(list(tmp_path.glob("runs/[!.]*/checkpoints/*.pt"))) == 2, "checkpoints")
+    os.kill(pid, signal.SIGSTOP)
+    (folder,) = folders(tmp_path)
+
+    def seen():
+        return {path: data for path, data in contents(folder.path).items() if not path.startswith(FOLDER)}
+
+    with on("b"), folder.lock():
+        before = seen()
+        os.kill(pid, signal.SIGCONT)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+        assert seen() == before
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and "stood still" in line and "here nothing more is written" in line
 
 
 def test_a_process_of_an_earlier_version_keeps_its_run(tmp_path):

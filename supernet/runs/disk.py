@@ -31,7 +31,7 @@ def checkpoint_bytes(parts: Mapping[str, Stateful], later: int = 0) -> int:
 def of_search(loop: SearchLoop, epochs: int) -> int:
     """Bytes that come to a search's checkpoint with time: the trajectory of its alphas, and what monitors may send it back to."""
     recorded = loop.search.relaxation.recorded()
-    snapshots = epochs * loop.snapshots * sum(2 * 4 * table.numel() + 2 * ENTRY for table in recorded.values())  # alphas, and mean weights
+    snapshots = epochs * loop.snapshots * (10 + sum(2 * 4 * table.numel() for table in recorded.values()))  # alphas, and mean weights
     if not loop.depth:
         return snapshots
     learned = held({name: part.state_dict() for name, part in loop.learned().items()}) + _unstarted(loop.search.w_optimizer)
