@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -244,7 +245,8 @@ def test_a_copy_of_a_folder_in_which_a_process_is_at_work_is_free(tmp_path):
 
 def test_a_forked_process_of_the_owner_neither_gives_it_away_nor_says_that_it_was_lost(tmp_path):
     ours = lock(tmp_path)
-    with ours.held(wait=False):
+    with ours.held(wait=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 says that the owner has a thread
         if (pid := os.fork()) == 0:
             try:
                 time.sleep(2 * PATIENCE_S)
