@@ -29,6 +29,7 @@ from supernet.runs.journal import Journal
 from supernet.runs.progress import Counted
 
 METRICS = ("val_accuracy", "test_accuracy", "seconds")  # of each seed; the table also has their means
+SIZES = ("parameters", "multiply_adds")  # of the architecture
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="tabulate")
@@ -140,9 +141,9 @@ def kept(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[str,
     with journal.held():
         done: dict[tuple[str, int], dict[str, float]] = {}
         for entry in journal.readable(path):
-            with contextlib.suppress(KeyError, TypeError):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
                 if entry["key"] == key:
-                    done[entry["arch"], entry["seed"]] = entry["metrics"]
+                    done[entry["arch"], entry["seed"]] = {name: float(entry["metrics"][name]) for name in (*METRICS, *SIZES)}
 
         def add(job: tuple[str, int], metrics: dict[str, float]) -> None:
             journal.append({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics}, sync=True)
@@ -159,7 +160,7 @@ def write(output: Path, space: Any, texts: list[str], seeds: list[int], done: di
     columns: dict[str, list[float]] = {}
     for name in METRICS:
         columns[name] = [sum(done[text, seed][name] for seed in seeds) / len(seeds) for text in texts]
-    for name in ("parameters", "multiply_adds"):
+    for name in SIZES:
         columns[name] = [done[text, seeds[0]][name] for text in texts]
     for name in METRICS:
         for seed in seeds:
