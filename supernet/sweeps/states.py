@@ -108,7 +108,8 @@ class Watch:
 
 
 def summary_values(run: RunFolder) -> dict[str, Any]:
-    """The values of a finished run, by name."""
+    """The values of a finished run, by name. Raises RunFolderError: they are not what the run wrote."""
+    run.check_unchanged(run.summary.name)
     return json.loads(run.summary.read_text(encoding="utf-8"))["values"]
 
 
