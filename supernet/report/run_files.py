@@ -27,6 +27,7 @@ class RunFiles:
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, RunFolder(path)
+        self.passed_over: list[str] = []  # a line for each checkpoint that a section could not read, and read an older one
 
     # -- files
 
@@ -73,6 +74,11 @@ class RunFiles:
         found = [f"{name} is not what the run wrote (sha256 differs)" for name in self.folder.changed()]
         if self.folder.run_json.exists() and not self.info:
             found.append("run.json is damaged")
+        if not found and self.folder.genotype.exists():  # of a run that goes on it is not sealed yet, and has a digest of its own
+            try:
+                Genotype.load(self.folder.genotype)
+            except UNEXPECTED:
+                found.append("genotype.json cannot be read, or is not what was written")
         for path in (self.folder.metrics, self.folder.genotypes, self.folder.trials):
             try:
                 lines = damaged_lines(read_bytes(path, MAX_BYTES))

@@ -109,14 +109,14 @@ def row(path: Path, name: str) -> Listed:
     records, wrong = _records(folder)
     if changed := folder.changed(("config.yaml", "metrics.jsonl", "genotype.json", "summary.json")):
         wrong = f"not what the run wrote: {', '.join(changed)}"
-    genotype = _genotype(folder)
+    genotype, unread = _genotype(folder)
     chosen, last = _mapping(status.get("choices")), records[-1] if records else {}
     script = _text(status.get("script")).removeprefix("train_")
     values, options = _values(folder) if state == "finished" else {}, _top_options(folder.config)
     key = next((key for key in ("val_accuracy", "train_accuracy") if _number(last.get(key)) is not None), "")
     best = [value for record in records if (value := _number(record.get(key))) is not None]
     epoch = _number(last.get("epoch"))
-    return Listed(path, name, state, "; ".join(filter(None, (note, wrong))), script,
+    return Listed(path, name, state, "; ".join(filter(None, (note, wrong or unread))), script,
                   _method(chosen) if script == "search" else _published(status), genotype.space if genotype else _text(chosen.get("space")),
                   _text(chosen.get("dataset")), _whole(options.get("seed")), 0 if epoch is None else int(epoch) + 1,
                   _whole(options.get("epochs")), max(best, default=None), _number(values.get("test_accuracy")),
@@ -160,11 +160,12 @@ def _values(folder: RunFolder) -> Mapping[str, Any]:
         return {}
 
 
-def _genotype(folder: RunFolder) -> Genotype | None:
+def _genotype(folder: RunFolder) -> tuple[Genotype | None, str]:
+    """None where there is none yet; and why, where there is one that cannot be read."""
     try:
-        return Genotype.load(folder.genotype)
+        return (Genotype.load(folder.genotype), "") if folder.genotype.exists() else (None, "")
     except (OSError, ValueError):
-        return None
+        return None, "genotype.json cannot be read"
 
 
 def _top_options(config: Path) -> dict[str, str]:
