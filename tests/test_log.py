@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import hashlib
 import io
@@ -108,6 +109,19 @@ def test_a_line_with_one_flipped_bit_is_known_by_every_reader(tmp_path):
             Journal.read(journal.path)
         assert damaged_lines(bytes(data))
     assert told > 8 * (end - begin) * 0.9
+
+
+def test_a_record_that_cannot_be_kept_is_one_line(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j")
+    journal.keep({"n": 0})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(JournalError, match="j: cannot write .No space left on device.; what it has is kept") as error:
+        journal.keep({"n": 1})
+    assert "\n" not in str(error.value) and Journal.read(journal.path)[0] == {"n": 0}
 
 
 def test_a_line_of_an_earlier_version_has_no_digest_and_is_read(tmp_path):

@@ -136,7 +136,8 @@ class Last:
 @contextlib.contextmanager
 def kept(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[str, float]], Any]]:
     """What is done already, and a function that adds to it, on the disk before it returns. Lines of other options (another `key`) are
-    left alone; a line that was cut off by a crash is passed over. Raises JournalError: another process works on it."""
+    left alone; a line that was cut off by a crash is passed over. Raises JournalError: another process works on it, or it cannot be
+    written."""
     journal = Journal(path)
     with journal.held():
         done: dict[tuple[str, int], dict[str, float]] = {}
@@ -146,7 +147,7 @@ def kept(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[str,
                     done[entry["arch"], entry["seed"]] = {name: float(entry["metrics"][name]) for name in (*METRICS, *SIZES)}
 
         def add(job: tuple[str, int], metrics: dict[str, float]) -> None:
-            journal.append({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics}, sync=True)
+            journal.keep({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics})
             done[job] = metrics
 
         yield done, add

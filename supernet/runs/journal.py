@@ -51,6 +51,14 @@ class Journal:
             if sync:
                 os.fsync(file.fileno())
 
+    def keep(self, record: Mapping[str, Any]) -> None:
+        """As `append`, on the disk when this returns, for whoever has nothing else to tell of an error: raises JournalError, and what was
+        kept before is still there."""
+        try:
+            self.append(record, sync=True)
+        except OSError as error:
+            raise JournalError(f"{self.path}: cannot write ({error.strerror or error}); what it has is kept") from error
+
     def mark(self) -> Mark:
         """The state now. All of it is on the disk when this returns, so that no checkpoint knows more than the file."""
         with open(self.path, "ab") as file:

@@ -45,8 +45,8 @@ class Ledger:
         self.journal = Journal(self.path)
 
     def add(self, job: Job, kind: Kind, error: str) -> None:
-        self.journal.append({"job": job.digest, "script": job.script, "name": job.name, "seed": job.seed, "options": list(job.options),
-                             "kind": kind, "error": error}, sync=True)
+        self.journal.keep({"job": job.digest, "script": job.script, "name": job.name, "seed": job.seed, "options": list(job.options),
+                           "kind": kind, "error": error})
 
     def last(self) -> dict[str, dict[str, Any]]:
         """The newest line of each job, by its digest; damaged lines are passed over."""
