@@ -10,8 +10,9 @@ exit code is 1 where work was lost or a result was silently wrong.
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,13 +51,12 @@ JUDGED = {"kill": "kill -9 at a random moment, gone on with", "stop": "SIGTERM o
 MEASURED = {"memory": "memory, descriptors and threads over 5,000 steps", "records": "what records of many epochs take"}
 
 
-def measured(part: str, kept: Kept, most: int) -> None:
+def measured(part: str, kept: Kept, most: int, only: str) -> None:
+    found: dict[str, Callable[[], Mapping[str, Any]]] = dict(records.MEASURED)
     if part == "memory":
-        for name, of in list(memory.CONFIGURATIONS.items())[:most]:
-            kept.value(part, name, lambda of=of: memory.measured(of, progress))
-    else:
-        for name, make in list(records.MEASURED.items())[:most]:
-            kept.value(part, name, make)
+        found = {name: lambda of=of: memory.measured(of, progress) for name, of in memory.CONFIGURATIONS.items()}
+    for name, make in [(name, make) for name, make in found.items() if name.startswith(only)][:most]:
+        kept.value(part, name, make)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made = damage.Made(Path(where))
             for part in parts:
                 if part in MEASURED:
-                    measured(part, kept, options.most)
+                    measured(part, kept, options.most, options.only)
                     continue
                 found = [kept.case(part, name, make) for name, make in cases(part, options.most, made) if name.startswith(options.only)]
                 counts = {outcome: sum(case.outcome == outcome for case in found) for outcome in ("survived", "told", "lost", "wrong")}

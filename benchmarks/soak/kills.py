@@ -61,7 +61,8 @@ def killed(name: str, seed: int) -> Case:
 
 
 def asked(name: str, seed: int) -> Case:
-    """SIGTERM or SIGINT at such a moment. A run that has begun saves, and says how to go on; before that it ends, in at most one line."""
+    """SIGTERM or SIGINT at such a moment. A run that has begun saves, and says how to go on; before that it ends, in at most one line (but
+    where Python imports modules and Ctrl-C ends that)."""
     subject, rng = SUBJECTS[name], random.Random(f"stop {name} {seed}")
     number = SIGNALS[seed % 2]
     with tempfile.TemporaryDirectory(prefix="soak_") as folder:
@@ -69,9 +70,12 @@ def asked(name: str, seed: int) -> Case:
         subject.prepare(where)
         ended = disturbed(subject, where, rng, number)
         told = f"{number.name} {standing(where)}"
-        if "Traceback" in ended.err:
-            return Case("lost", f"{told}: {last_line(ended)}")
-        if ended.code not in (-number, 128 + number, 0):  # 0: the signal came when all was done
+        if "Traceback" in ended.err and "importlib._bootstrap" in ended.err and not folders(where):
+            told = f"{number.name} while modules were imported"  # of which Python itself tells, and nothing was begun
+        elif "Traceback" in ended.err:
+            where_from = [line.strip() for line in ended.err.splitlines() if line.strip().startswith("File ")]
+            return Case("lost", f"{told}: {last_line(ended)} ({where_from[-1][:200]})")
+        elif ended.code not in (-number, 128 + number, 0):  # 0: the signal came when all was done
             return Case("lost", f"{told}: exit code {ended.code}, {last_line(ended)}")
         if "; saved." in ended.err and (why := unsaved(where, ended)):
             return Case("lost", f"{told}: {why}")
