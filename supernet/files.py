@@ -4,9 +4,11 @@ the whole new one."""
 
 import contextlib
 import errno
+import hashlib
 import json
 import lzma
 import os
+import re
 import secrets
 import stat
 import zipfile
@@ -21,6 +23,8 @@ KIND = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a devic
 # What the readers of packed files raise where these are damaged, and no OSError. `zipfile` for one that asks for what it cannot do.
 DAMAGED = (EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
 MAX_DEPTH = 50  # of YAML
+SUM = "sum"  # the key of a line's own digest
+_SUMMED = re.compile(rf', "{SUM}": "([0-9a-f]{{12}})"\}}$')
 
 
 class FileError(Mendable, OSError):
@@ -152,14 +156,45 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def with_sum(line: str) -> str:
+    """The text of a JSON object with a digest of itself as its last key, by which `json_line` knows it again; an empty one needs none."""
+    return line if line == "{}" else f'{line[:-1]}, "{SUM}": "{_sum(line)}"}}'
+
+
+def json_line(line: str | bytes) -> Any:
+    """What a line of JSON holds, without its digest; one of an earlier version has none. Raises ValueError: it is no JSON, or not what was
+    written, by one bit or more."""
+    text = line.decode("utf-8") if isinstance(line, bytes) else line
+    try:
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it lies too deep") from error
+    if type(record) is dict and SUM in record:
+        end = _SUMMED.search(text)
+        if end is None or end[1] != _sum(text[:end.start()] + "}"):
+            raise ValueError("it is not what was written (its sum differs)")
+        del record[SUM]
+    return record
+
+
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def json_objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
     """The JSON objects among the lines of a file; what is damaged, was cut off by a crash or is something else is passed over."""
     found = []
     for line in lines:
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = json_line(line)
+        except ValueError:
             continue
         if type(record) is dict:
             found.append(record)
     return found
+
+
+def damaged_lines(data: bytes) -> list[int]:
+    """The numbers, from 1, of the lines that `json_objects` passes over; not of a last one that has no end, which a crash cut off."""
+    lines = data.split(b"\n")[:-1]
+    return [number for number, line in enumerate(lines, start=1) if line.strip() and not json_objects([line])]

@@ -40,8 +40,9 @@ def exactly(value):
 def outcome(folder: RunFolder) -> dict:
     """All that a run computed, by what it is; clocks and paths left out."""
     found = {"metrics": [{k: v for k, v in record.items() if k not in TIME_FIELDS} for record in Journal.read(folder.metrics)],
-             "genotype": folder.genotype.read_text(), "drawing": folder.cell_svg.read_text(),
-             "split": exactly(dict(np.load(folder.split)))}
+             "genotype": folder.genotype.read_text(), "drawing": folder.cell_svg.read_text()}
+    if folder.split.exists():
+        found["split"] = exactly(dict(np.load(folder.split)))
     found |= {f"checkpoint: {name}": exactly(part) for name, part in checkpoint.load(folder.checkpoints).state["parts"].items()}
     if folder.alphas.exists():
         found |= {"alphas": exactly(dict(np.load(folder.alphas))), "genotypes": folder.genotypes.read_text()}

@@ -98,7 +98,7 @@ def test_nothing_of_hydra_is_needed_and_a_target_in_a_folder_is_not_run(trained,
         config = yaml.safe_load((copy / "config.yaml").read_text())
         for node, key in ((config["dataset"], "data"), (config, "relaxation"), (config, "space")):
             node[key] = {"_target_": "os.mkdir", "_args_": [str(tmp_path / "was here")]}
-        (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        RunFolder(copy).write(copy / "config.yaml", yaml.safe_dump(config).encode())  # with its digest, as whoever means harm would
     code = """
 import sys
 class Refused:

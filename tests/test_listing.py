@@ -100,6 +100,8 @@ def test_a_damaged_or_foreign_folder_is_a_row_that_says_so(folder, capsys):
     assert [found[name]["note"] for name in ("a", "b", "c", "photos", "nothing")] == [
         "run.json is damaged", "no run.json", "run.json is damaged", "not a run", "empty"]
     assert found["d"]["best"] is None and found["d"]["epoch"] == 0 and found["e"]["seed"] is None
+    assert found["d"]["note"] == "no checkpoint; metrics.jsonl: line 2 is damaged"
+    assert found["e"]["note"].startswith("not what the run wrote: ")
     assert "photos  (not a run)" in said(capsys, folder)
 
 

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import hashlib
 import io
@@ -9,6 +10,7 @@ import termios
 
 import pytest
 
+from supernet.files import damaged_lines
 from supernet.runs.journal import Journal, JournalError, Mark
 from supernet.runs.log import Progress
 from supernet.runs.progress import Counted, pace, tracked
@@ -28,7 +30,8 @@ def test_records_come_back_with_all_their_digits(tmp_path):
 def test_nan_and_infinities_become_null(tmp_path):
     metrics = Journal(tmp_path / "m")
     metrics.append({"a": math.nan, "b": [math.inf, {"c": -math.inf}]})
-    assert metrics.path.read_text() == '{"a": null, "b": [null, {"c": null}]}\n'
+    assert metrics.path.read_text().startswith('{"a": null, "b": [null, {"c": null}], "sum": ')
+    assert Journal.read(metrics.path) == [{"a": None, "b": [None, {"c": None}]}]
 
 
 def test_cut_goes_back_to_a_position(tmp_path):
@@ -85,9 +88,50 @@ def test_a_journal_is_held_by_one_process_and_its_torn_line_is_ended(tmp_path):
     assert list(journal.readable(journal.path)) == [{"a": 1}, {"a": 2}]
 
 
+def test_a_line_with_one_flipped_bit_is_known_by_every_reader(tmp_path):
+    journal = Journal(tmp_path / "j")
+    for n in range(3):
+        journal.append({"n": n, "value": 0.125, "word": "skip_connect"})
+    whole = journal.path.read_bytes()
+    begin, end = (len(b"".join(whole.splitlines(keepends=True)[:n])) for n in (1, 2))
+    told = 0
+    for bit in range(8 * begin, 8 * end - 8):  # of the second line
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        journal.path.write_bytes(data)
+        found = [{key: record.get(key) for key in ("n", "value", "word")} for record in journal.readable(journal.path)]
+        if len(found) == 3:  # its digest is known by another name now; what it is of is what was written
+            assert found == [{"n": n, "value": 0.125, "word": "skip_connect"} for n in range(3)], data
+            continue
+        told += 1
+        assert [record["n"] for record in found] == [0, 2], data
+        with pytest.raises(JournalError):
+            Journal.read(journal.path)
+        assert damaged_lines(bytes(data))
+    assert told > 8 * (end - begin) * 0.9
+
+
+def test_a_record_that_cannot_be_kept_is_one_line(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j")
+    journal.keep({"n": 0})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(JournalError, match="j: cannot write .No space left on device.; what it has is kept") as error:
+        journal.keep({"n": 1})
+    assert "\n" not in str(error.value) and Journal.read(journal.path)[0] == {"n": 0}
+
+
+def test_a_line_of_an_earlier_version_has_no_digest_and_is_read(tmp_path):
+    (tmp_path / "j").write_text('{"n": 0}\n{"n": 1}\n')
+    assert Journal.read(tmp_path / "j") == list(Journal.readable(tmp_path / "j")) == [{"n": 0}, {"n": 1}]
+
+
 def test_a_broken_line_that_is_not_the_last_is_an_error(tmp_path):
     (tmp_path / "m").write_text('{"a": 1}\n{"a":\n{"a": 3}\n')
-    with pytest.raises(JournalError, match="line 2 is not JSON"):
+    with pytest.raises(JournalError, match="line 2 is damaged"):
         Journal.read(tmp_path / "m")
 
 

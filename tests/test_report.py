@@ -363,8 +363,24 @@ def test_a_page_of_a_search_that_was_killed_has_its_weights_from_the_checkpoint(
     state = {"about": {"tables": tables}, "parts": {"trajectory": record}}
     checkpoint.save(tmp_path / "checkpoints", state, name="epoch_1")
     assert pages.read(write_report(tmp_path).read_text()).data["weights"] == whole
-    checkpoint.save(tmp_path / "checkpoints", {"about": {}, "parts": {}}, name="epoch_2")
+    newer = checkpoint.save(tmp_path / "checkpoints", {"about": {}, "parts": {}}, name="epoch_2")
     assert "its checkpoint does not tell" in write_report(tmp_path).read_text()
+    newer.write_bytes(newer.read_bytes()[:-1] + b"!")
+    html = write_report(tmp_path).read_text()
+    assert pages.read(html).data["weights"] == whole and "is corrupt (sha256 differs); falling back to epoch_1" in html
+
+
+def test_a_page_says_what_is_damaged(tmp_path):
+    write_run(tmp_path)
+    assert "Damaged: " not in write_report(tmp_path).read_text()
+    data = (tmp_path / "metrics.jsonl").read_bytes()
+    (tmp_path / "metrics.jsonl").write_bytes(b"{" + data)
+    assert "Damaged: line 1 of metrics.jsonl is damaged." in write_report(tmp_path).read_text()
+    (tmp_path / "metrics.jsonl").write_bytes(data)
+    text = (tmp_path / "genotype.json").read_text()
+    (tmp_path / "genotype.json").write_text(text.replace("skip_connect", "skip_connecu"))
+    assert (tmp_path / "genotype.json").read_text() != text
+    assert "Damaged: genotype.json cannot be read, or is not what was written." in write_report(tmp_path).read_text()
 
 
 def test_the_colours_of_ops_in_pages_are_those_of_other_drawings():

@@ -11,14 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from supernet.commands import diff
 from supernet.formats import VERSION
+from supernet.report.html import run_page
 from supernet.runs import environment
+from supernet.runs.architectures import named
 from supernet.runs.checkpoint import save
 from supernet.runs.device import resolve_device
 from supernet.runs.environment import describe
-from supernet.runs.folder import RunFolder, RunFolderError, config_hash, differences, earlier_runs, write_json
+from supernet.runs.folder import RunFolder, RunFolderError, check_in_run, config_hash, differences, earlier_runs, write_json
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import to_json
+from supernet.runs.listing import row
+from supernet.runs.results import Finished, LeftOut, read
+from supernet.sweeps.states import summary_values
+from tests.runs import planted_run
 
 # ---- folders
 
@@ -214,6 +221,66 @@ def test_a_final_file_that_changed_is_one_line(tmp_path):
     with pytest.raises(RunFolderError, match="config.yaml: is not what was written .sha256 differs.") as error:
         folder.options()
     assert "\n" not in str(error.value)
+
+
+def test_a_finished_runs_files_are_sealed_and_one_that_changes_is_known(tmp_path):
+    folder = RunFolder(planted_run(tmp_path / "run", job="a", status="running"))
+    folder.metrics.write_text('{"epoch": 0}\n')
+    folder.set_status("finished")
+    assert set(folder.status()["files"]) == {"config.yaml", "environment.json", "metrics.jsonl", "genotype.json", "summary.json"}
+    assert folder.changed() == []
+    for path in (folder.environment, folder.metrics, folder.genotype, folder.summary):
+        whole = path.read_bytes()
+        path.write_bytes(bytes([whole[0] ^ 1, *whole[1:]]))
+        assert folder.changed() == [path.name] and folder.changed(("config.yaml",)) == []
+        with pytest.raises(RunFolderError, match=f"{path.name}: is not what was written .sha256 differs"):
+            check_in_run(path)
+        folder.check_unchanged("config.yaml")
+        path.write_bytes(whole)
+    folder.summary.unlink()
+    assert folder.changed() == []  # one that is gone is the business of whoever needs it
+    folder.run_json.write_text("{")
+    assert folder.changed() == []
+    check_in_run(tmp_path / "elsewhere.json")
+
+
+def test_of_a_run_that_goes_on_only_what_is_final_is_sealed(tmp_path):
+    folder = RunFolder(planted_run(tmp_path / "run", job="a", status="running"))
+    folder.set_status("stopped")
+    assert set(folder.status()["files"]) == {"config.yaml"}
+    folder.metrics.write_text('{"epoch": 1}\n')
+    assert folder.changed() == []
+
+
+def flipped(path):
+    """With one bit of a digit changed, which makes another number of it."""
+    data = path.read_bytes()
+    at = next(n for n, byte in enumerate(data) if byte in b"0123456789")
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+
+
+@pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl", "genotype.json", "environment.json"])
+def test_no_reader_takes_a_damaged_file_of_a_finished_run_for_another_result(tmp_path, capsys, name):
+    for run in ("a", "b"):
+        folder = RunFolder(planted_run(tmp_path / run, job=run, status="running", validation=82.5))
+        write_json(folder.environment, {"git_commit": "2345" * 10, "git_dirty": False})
+        folder.set_status("finished")
+    flipped(tmp_path / "b" / name)
+    told = f"{name}: is not what was written (sha256 differs)"
+    assert diff.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2 and told in capsys.readouterr().err
+    assert f"{name} is not what the run wrote" in run_page(tmp_path / "b")
+    found = row(tmp_path / "b", "b")
+    assert found.state == "finished" and (found.note == f"not what the run wrote: {name}") == (name != "environment.json")
+    assert row(tmp_path / "a", "a").note == ""
+    assert type(read(tmp_path / "a")) is Finished
+    if name != "metrics.jsonl":
+        assert read(tmp_path / "b") == LeftOut(tmp_path / "b", f"{name} is not what the run wrote (sha256 differs)")
+    if name == "summary.json":
+        with pytest.raises(RunFolderError, match="is not what was written"):
+            summary_values(RunFolder(tmp_path / "b"))
+    if name == "genotype.json":
+        with pytest.raises(RunFolderError, match="is not what was written"):
+            named(str(tmp_path / "b"))
 
 
 def test_differences_are_by_full_names():

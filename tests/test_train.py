@@ -2,6 +2,7 @@ import functools
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,12 +16,13 @@ from supernet.data.split import make_split
 from supernet.hypergradients.base import constant
 from supernet.optim.groups import weight_groups
 from supernet.optim.schedules import Constant, Cosine, CosineAfterWarmUp, CosineRestarts, Exponential, Linear
+from supernet.relaxations.softmax import Softmax
 from supernet.spaces import darts
 from supernet.tasks.classification import Classification
 from supernet.training.evaluate import evaluate
 from supernet.training.final import FinalLoop, fit_final
 from supernet.training.guard import Diverged, Guard, first_nonfinite
-from supernet.training.records import Generators, Position, Totals
+from supernet.training.records import Generators, Position, Totals, Trajectory, Verdict, snapshots
 from tests.searches import composed
 
 
@@ -134,6 +136,38 @@ def test_generators_are_independent_of_each_other_and_resume():
     first = draw(one["a"])
     one.load_state_dict(state)
     assert torch.equal(first, draw(one["a"]))
+
+
+def test_a_long_search_has_fewer_snapshots_an_epoch_but_always_one():
+    assert [snapshots(20, epochs) for epochs in (0, 1, 50, 100, 200, 1000, 10**6)] == [20, 20, 20, 20, 10, 2, 1]
+    assert snapshots(3, 200) == 3
+
+
+def test_a_record_of_the_alphas_that_was_saved_and_gone_on_with_is_that_of_an_unbroken_search():
+    relaxation = Softmax(darts.make(nodes=1), torch.Generator().manual_seed(0))
+    whole, broken = Trajectory(), Trajectory()
+    for n in range(6):
+        with torch.no_grad():
+            for p in relaxation.parameters():
+                p += n
+        whole.add(n, relaxation), broken.add(n, relaxation)
+        if n in (1, 3):
+            state, broken = broken.state_dict(), Trajectory()
+            broken.load_state_dict(state)
+            assert all(len(pieces) == 1 for pieces in broken.tables.values()), "one array a table, however many snapshots"
+    assert broken.epochs == whole.epochs and broken.arrays().keys() == whole.arrays().keys()
+    for name, array in whole.arrays().items():
+        assert np.array_equal(array, broken.arrays()[name]), name
+    assert broken.arrays()["alpha.normal"].shape == (6, 2, 8)
+
+
+def test_the_genotype_of_an_epoch_that_is_as_the_one_before_is_kept_once():
+    space, verdict = darts.make(nodes=1), Verdict()
+    one, other = (space.sample(random.Random(seed)) for seed in (0, 1))
+    for genotype in (one, one, other, one):
+        verdict.add(genotype)
+    first, second, third, fourth = verdict.genotypes
+    assert first is second and first == fourth == one.to_json() and third == other.to_json()
 
 
 def test_evaluate_averages_over_images_not_batches():

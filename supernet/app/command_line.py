@@ -66,8 +66,8 @@ def cli(main: Callable[[], Any], *, many: bool = False) -> None:
     """Runs a script's Hydra main. What the user can mend is one line on stderr and exit code 2, anything else a traceback. many: whether
     several processes may do it together."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing several lines of its own
-    register()
     with mendable_errors():
+        register()
         if not many:
             refuse_many(os.path.basename(sys.argv[0]))
         check_flags()

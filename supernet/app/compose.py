@@ -52,7 +52,7 @@ from supernet.training.final import FinalLoop
 from supernet.training.graphed import Capturing, Graphed, check_graphable
 from supernet.training.graphed_images import augment_in_graphs
 from supernet.training.guard import Guard, first_nonfinite
-from supernet.training.records import Generators, Position, SearchRecords, Totals
+from supernet.training.records import Generators, Position, SearchRecords, Totals, snapshots
 from supernet.training.search import SearchLoop, free_values, no_skip_dropout, no_yardstick
 from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 
@@ -315,7 +315,7 @@ def search_loop(cfg: DictConfig, parts: SearchParts, space: Space, records: Sear
         select=lambda weights: widen_genotype(whole, select(space, weights)),
         finish=None if final_select is None else lambda loop: widen_genotype(whole, final_select(loop)),
         generators=parts.generators, guard=search.guard, totals=Totals(parts.device), position=records.position,
-        trajectory=records.trajectory, verdict=records.verdict, snapshots=cfg.alpha_snapshots,
+        trajectory=records.trajectory, verdict=records.verdict, snapshots=snapshots(cfg.alpha_snapshots, cfg.epochs),
         shift=int(cfg.compat.scheduler_step == "start"), yardstick=no_yardstick if parts.table is None else Yardstick(parts.table),
         cost=cost, alpha_begin=cfg.alpha_begin, alpha_every=cfg.alpha_every, drop_path_prob=cfg.drop_path_prob,
         drop_path_rises=cfg.drop_path_rises, monitors=monitors,

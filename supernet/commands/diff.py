@@ -105,19 +105,22 @@ def options(a: Side, b: Side) -> list[Difference]:
 
 def environment(a: Side, b: Side) -> list[Difference]:
     """Raises RunFolderError."""
-    return [Difference(*each) for each in differences(*(_object(side.run.environment) for side in (a, b)))]
+    return [Difference(*each) for each in differences(*(_object(side.run, side.run.environment) for side in (a, b)))]
 
 
 def results(a: Side, b: Side) -> list[Difference]:
     """How far both are, and every number of summary.json, or of the last epoch where one of them is not finished. Raises RunFolderError."""
+    for each in (a, b):
+        each.run.check_unchanged(each.run.metrics.name)
     found = [Difference(name, *(getattr(side.listed, name) for side in (a, b))) for name in ("state", "epoch", "best")]
     finished = all(side.listed.state == "finished" for side in (a, b))
-    values = [_plain(_object(side.run.summary).get("values") if finished else _last(side.run)) for side in (a, b)]
+    values = [_plain(_object(side.run, side.run.summary).get("values") if finished else _last(side.run)) for side in (a, b)]
     found += [Difference(name, *(each.get(name, ABSENT) for each in values)) for name in sorted({*values[0], *values[1]} - {"epoch"})]
     return [each for each in found if each.a != each.b]
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(run: RunFolder, path: Path) -> dict[str, Any]:
+    run.check_unchanged(path.name)
     try:
         found = json.loads(read_text(path, MAX_SUMMARY_BYTES))
     except (OSError, ValueError, RecursionError) as error:

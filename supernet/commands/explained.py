@@ -18,7 +18,7 @@ from supernet.report.explanation import FILE, JUDGES, Explanation, Margin, told
 from supernet.report.names import lowered, op_label
 from supernet.report.run_files import UNEXPECTED, RunFiles
 from supernet.runs.device import resolve_device
-from supernet.runs.folder import RunFolder
+from supernet.runs.folder import RunFolder, check_in_run
 from supernet.runs.log import Progress
 from supernet.runs.results import gather, leaves, run_folders
 from supernet.space import Space
@@ -66,6 +66,7 @@ def run_folder(path: Path) -> RunFolder:
         raise UsageError(f"{path}: expected a search or a final training, got {str(folder.known_status().get('script'))[:40]!r}")
     if not folder.genotype.exists():
         raise UsageError(f"{path}: that run has found no architecture yet (no genotype.json)")
+    folder.check_unchanged(folder.genotype.name)
     return folder
 
 
@@ -73,6 +74,8 @@ def explained(given: argparse.Namespace) -> Explanation:
     """Raises Mendable errors: there is nothing to say, or something that was asked for cannot be said."""
     first, *others = given.runs
     folder = run_folder(first) if first.is_dir() else None
+    if folder is None:
+        check_in_run(first)
     genotype = Genotype.load(folder.genotype) if folder is not None else notation.find(str(first), space_of_table(given.table))
     run = RunFiles(first) if folder is not None else None
     space = space_of(genotype, folder, given)

@@ -30,9 +30,11 @@ def main(cfg: DictConfig) -> None:
     validate(cfg, "train_final")
     from supernet import notation
     from supernet.app.build import space_from
+    from supernet.runs.folder import check_in_run
 
     if cfg.genotype == "latest":
         cfg.genotype = newest_genotype(cfg.output, cfg.dataset.name)
+    check_in_run(Path(cfg.genotype))
     genotype = notation.find(cfg.genotype, None if cfg.space is None else space_from(cfg.space))
 
     from supernet.processes.joined import joined

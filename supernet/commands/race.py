@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> None:
               f"{len(jobs)} of {len(keys) * cfg.seeds} searches left", flush=True)
         with Counted(len(jobs), "searches") as progress:
             for where, seed, steps in results(race, jobs, cfg.processes):
-                journal.append({"key": keys[where], "searcher": where[0], "dataset": where[1], "seed": seed, "steps": steps})
+                journal.keep({"key": keys[where], "searcher": where[0], "dataset": where[1], "seed": seed, "steps": steps})
                 done[where, seed] = steps
                 progress.add(said=f"{where[0]} on {where[1]}")
     for line in write(output, race, cfg, {where: [done[where, seed] for seed in range(cfg.seeds)] for where in keys}):

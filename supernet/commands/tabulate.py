@@ -29,6 +29,7 @@ from supernet.runs.journal import Journal
 from supernet.runs.progress import Counted
 
 METRICS = ("val_accuracy", "test_accuracy", "seconds")  # of each seed; the table also has their means
+SIZES = ("parameters", "multiply_adds")  # of the architecture
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="tabulate")
@@ -135,17 +136,18 @@ class Last:
 @contextlib.contextmanager
 def kept(path: Path, key: str) -> Iterator[tuple[dict[tuple[str, int], dict[str, float]], Any]]:
     """What is done already, and a function that adds to it, on the disk before it returns. Lines of other options (another `key`) are
-    left alone; a line that was cut off by a crash is passed over. Raises JournalError: another process works on it."""
+    left alone; a line that was cut off by a crash is passed over. Raises JournalError: another process works on it, or it cannot be
+    written."""
     journal = Journal(path)
     with journal.held():
         done: dict[tuple[str, int], dict[str, float]] = {}
         for entry in journal.readable(path):
-            with contextlib.suppress(KeyError, TypeError):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
                 if entry["key"] == key:
-                    done[entry["arch"], entry["seed"]] = entry["metrics"]
+                    done[entry["arch"], entry["seed"]] = {name: float(entry["metrics"][name]) for name in (*METRICS, *SIZES)}
 
         def add(job: tuple[str, int], metrics: dict[str, float]) -> None:
-            journal.append({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics}, sync=True)
+            journal.keep({"key": key, "arch": job[0], "seed": job[1], "metrics": metrics})
             done[job] = metrics
 
         yield done, add
@@ -159,7 +161,7 @@ def write(output: Path, space: Any, texts: list[str], seeds: list[int], done: di
     columns: dict[str, list[float]] = {}
     for name in METRICS:
         columns[name] = [sum(done[text, seed][name] for seed in seeds) / len(seeds) for text in texts]
-    for name in ("parameters", "multiply_adds"):
+    for name in SIZES:
         columns[name] = [done[text, seeds[0]][name] for text in texts]
     for name in METRICS:
         for seed in seeds:

@@ -34,7 +34,8 @@ def alpha_tables(run: RunFiles) -> dict[str, AlphaTable]:
             return tables_of({name: arrays[name] for name in arrays.files}, "alphas.npz")
     path = checkpoint.all_files(run.folder.checkpoints)[-1]
     check_zip(path, MAX_CHECKPOINT_BYTES)
-    state = checkpoint.load(run.folder.checkpoints).state
+    loaded = checkpoint.load(run.folder.checkpoints)
+    state, run.passed_over = loaded.state, loaded.skipped
     about, record = state["about"].get("tables"), state["parts"].get("trajectory")
     if record is None or not about:
         raise Missing("the run has no alphas.npz yet, and its checkpoint does not tell")

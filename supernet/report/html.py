@@ -84,7 +84,8 @@ def run_page(path: Path, *, live: bool = False) -> str:
     run = RunFiles(path)
     title, line = headline(run)
     chip = f' <span class="chip {state}">{escape(state)}</span>' if (state := _word(run.state)) else ""
-    head = f"<header><h1>{escape(title)}{chip}</h1>\n{page.paragraph(line, soft=True)}</header>"
+    notes = [line, *([f"Damaged: {'; '.join(run.damaged)}."] if run.damaged else [])]
+    head = f"<header><h1>{escape(title)}{chip}</h1>\n" + "\n".join(page.paragraph(note, soft=True) for note in notes) + "</header>"
     made = (_section(part, run) for part in SECTIONS)
     return document(title, head, [section for section in made if section is not None], live=live)
 

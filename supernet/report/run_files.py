@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import Mendable
-from supernet.files import DAMAGED, check_zip, json_objects, read_bytes, read_text
+from supernet.files import DAMAGED, check_zip, damaged_lines, json_objects, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.report.document import Missing
 from supernet.runs.folder import RunFolder, plain_options
@@ -27,6 +27,7 @@ class RunFiles:
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, RunFolder(path)
+        self.passed_over: list[str] = []  # a line for each checkpoint that a section could not read, and read an older one
 
     # -- files
 
@@ -36,6 +37,8 @@ class RunFiles:
             raise Missing(f"the run has no {name}")
         if path.suffix == ".npz":
             check_zip(path, MAX_BYTES)
+        if name in self.folder.changed((name,)):
+            self.folder.verify(path)
         return path
 
     def text(self, name: str) -> str:
@@ -62,7 +65,28 @@ class RunFiles:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        return self.quietly("run.json")
+        """Empty where run.json is not what was written."""
+        return self.folder.status() or {}
+
+    @cached_property
+    def damaged(self) -> list[str]:
+        """What is known to be damaged, in a few words each: what is not what a run wrote, as its digests say, and lines of journals."""
+        found = [f"{name} is not what the run wrote (sha256 differs)" for name in self.folder.changed()]
+        if self.folder.run_json.exists() and not self.info:
+            found.append("run.json is damaged")
+        if not found and self.folder.genotype.exists():  # of a run that goes on it is not sealed yet, and has a digest of its own
+            try:
+                Genotype.load(self.folder.genotype)
+            except UNEXPECTED:
+                found.append("genotype.json cannot be read, or is not what was written")
+        for path in (self.folder.metrics, self.folder.genotypes, self.folder.trials):
+            try:
+                lines = damaged_lines(read_bytes(path, MAX_BYTES))
+            except OSError:
+                continue
+            if lines:
+                found.append(f"line {lines[0]} of {path.name} is damaged" + (f", and {len(lines) - 1} more" if len(lines) > 1 else ""))
+        return found
 
     @property
     def script(self) -> str:

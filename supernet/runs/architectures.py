@@ -8,7 +8,7 @@ from typing import Any
 
 from supernet import genotype as genotypes
 from supernet.genotype import Genotype, GenotypeError, short
-from supernet.runs.folder import RunFolder
+from supernet.runs.folder import RunFolder, check_in_run
 
 MAX_NODES = 10_000
 
@@ -35,10 +35,12 @@ def named(text: str) -> Named:
         if not run.genotype.exists():
             what = "this run has found nothing yet" if run.run_json.exists() else "expected the folder of a run"
             raise GenotypeError(f"{text}: {what}; no genotype.json there")
+        run.check_unchanged(run.genotype.name)
         return _noted(run.genotype, run)
     if text.lower() in genotypes.published_names():
         return _described(genotypes.find(text), {}, None)
     if is_file:
+        check_in_run(path)
         content = genotypes.read_text(path)
         if content.lstrip()[:1] in ("{", ""):
             return _noted(path, None)

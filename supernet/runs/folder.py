@@ -28,6 +28,9 @@ FORMAT = Format("supernet.run", 2)  # of all that a folder holds; the first one 
 
 
 ABSENT = "nothing"
+# What a finished run's run.json keeps the digest of: all that is read back, but for what has one in itself (checkpoints, weights.pt).
+SEALED = ("config.yaml", "environment.json", "split.npz", "metrics.jsonl", "genotypes.jsonl", "trials.jsonl", "alphas.npz", "genotype.json",
+          "genotype.txt", "summary.json", "predictions.npz", "cell.svg", "cell.png")
 
 
 class RunFolderError(Mendable, RuntimeError):
@@ -98,8 +101,11 @@ class RunFolder:
                             **(identity or {}), "pid": os.getpid(), "files": before.get("files", {})})
 
     def set_status(self, status: Status, error: str | None = None) -> None:
-        """Changes the status of a started run. error: of one that failed, a line."""
+        """Changes the status of a started run. error: of one that failed, a line. Of one that is finished the files are sealed: their
+        digests say later whether they are still what was written."""
         kept = {key: value for key, value in (self.status() or {}).items() if key != "error"}
+        if status == "finished":
+            kept["files"] = kept.get("files", {}) | {name: _sha256(self.path / name) for name in SEALED if (self.path / name).is_file()}
         self._write_status({**kept, "status": status, "updated": _now(), **({} if error is None else {"error": error})})
 
     def status(self) -> dict[str, Any] | None:
@@ -137,18 +143,29 @@ class RunFolder:
     def record(self, path: Path) -> None:
         """Keeps the digest of a file that is final, for `verify`."""
         status = self.status() or {}
-        files = {**status.get("files", {}), path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+        files = {**status.get("files", {}), path.name: _sha256(path)}
         self._write_status({**status, "files": files, "updated": _now()})
 
     def verify(self, path: Path) -> None:
         """Raises RunFolderError: the file is missing, or not what was written; one whose digest nobody kept is taken as it is."""
         known = (self.status() or {}).get("files", {}).get(path.name)
         try:
-            seen = hashlib.sha256(read_bytes(path, MAX_BYTES)).hexdigest()
+            seen = _sha256(path)
         except OSError as error:
             raise RunFolderError(f"{path}: cannot read ({error.strerror or error})") from error
         if known is not None and seen != known:
             raise RunFolderError(f"{path}: is not what was written (sha256 differs): the file was damaged or edited")
+
+    def changed(self, names: Collection[str] = SEALED) -> list[str]:
+        """Those of the files that are no longer what was written; of a run that goes on, few are final. None where run.json, which has
+        their digests, cannot be read. One that is gone, or cannot be read, is the business of whoever needs it."""
+        known = (self.status() or {}).get("files", {})
+        return [name for name in names if name in known and _seen(self.path / name) not in (None, known[name])]
+
+    def check_unchanged(self, *names: str) -> None:
+        """Raises RunFolderError, as `verify`, for the first of the files that is not what was written."""
+        for name in self.changed(names):
+            self.verify(self.path / name)
 
     def options(self) -> dict[str, Any]:
         """The options that the run was started with, as plain data: nothing in them is built or resolved. Raises RunFolderError."""
@@ -283,6 +300,24 @@ def differences(there: Any, here: Any, ignore: Collection[str] = ()) -> list[tup
         rows = differences(there.get(key, ABSENT), here.get(key, ABSENT))
         found += [(f"{key}.{name}".rstrip("."), a, b) for name, a, b in rows]
     return found
+
+
+def check_in_run(path: Path) -> None:
+    """Raises RunFolderError: the file lies in the folder of a run that wrote it, and is no longer what that was."""
+    folder = RunFolder(path.parent)
+    if folder.run_json.exists() and path.exists():
+        folder.check_unchanged(path.name)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(read_bytes(path, MAX_BYTES)).hexdigest()
+
+
+def _seen(path: Path) -> str | None:
+    try:
+        return _sha256(path)
+    except OSError:
+        return None
 
 
 def _digest(status: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supernet.errors import Mendable
-from supernet.files import read_bytes
+from supernet.files import json_line, json_objects, read_bytes, with_sum
 from supernet.runs.locks import FOLDER, Lock, LockError
 
 MAX_BYTES = 2**31  # of metrics.jsonl, which has a line an epoch
@@ -39,19 +39,28 @@ class Journal:
         self._digest = hashlib.sha256()
 
     def append(self, record: Mapping[str, Any], *, sync: bool = False, chained: bool = False) -> None:
-        """Adds one line; NaN and infinities become null, which JSON cannot spell otherwise. sync: it is on the disk when this returns.
-        chained: the line has a digest of all before it, `after`, by which `read_chained` tells an edit. Raises OSError, and
-        LockError: this object held the file (`held`), and another process has taken it over."""
+        """Adds one line, with a digest of itself by which readers know it again (`files.with_sum`); NaN and infinities become null, which
+        JSON cannot spell otherwise. sync: it is on the disk when this returns. chained: the line has a digest of all before it, `after`, by
+        which `read_chained` tells an edit. Raises OSError, and LockError: this object held the file (`held`), and another process has taken
+        it over."""
         self._lock.check()
         with open(self.path, "ab") as file:
             self._catch_up(file.tell())
             link = {AFTER: self._digest.hexdigest()[:LINK]} if chained else {}
-            line = to_json(dict(record) | link).encode() + b"\n"
+            line = with_sum(to_json(dict(record) | link)).encode() + b"\n"
             file.write(line)
             file.flush()
             self._size, _ = file.tell(), self._digest.update(line)
             if sync:
                 os.fsync(file.fileno())
+
+    def keep(self, record: Mapping[str, Any]) -> None:
+        """As `append`, on the disk when this returns, for whoever has nothing else to tell of an error: raises JournalError, and what was
+        kept before is still there."""
+        try:
+            self.append(record, sync=True)
+        except OSError as error:
+            raise JournalError(f"{self.path}: cannot write ({error.strerror or error}); what it has is kept") from error
 
     def mark(self, *, sync: bool = True) -> Mark:
         """The state now. sync: all of it is on the disk when this returns, so that no checkpoint knows more than the file; else whoever
@@ -108,14 +117,14 @@ class Journal:
     def read(path: Path) -> list[dict[str, Any]]:
         """All records. A last line without its end is dropped (a kill in the middle of it).
 
-        Raises JournalError: another line is not JSON."""
+        Raises JournalError: another line is no JSON, or not what was written."""
         *lines, _torn = read_bytes(path, MAX_BYTES).split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(json.loads(line))
+                records.append(json_line(line))
             except ValueError as error:
-                raise JournalError(f"{path}: line {number} is not JSON ({error})") from error
+                raise JournalError(f"{path}: line {number} is damaged ({error})") from error
         return records
 
     def read_chained(self) -> list[dict[str, Any]]:
@@ -128,7 +137,7 @@ class Journal:
         records, digest = [], hashlib.sha256()
         for number, line in enumerate(data[:whole].splitlines(keepends=True), start=1):
             try:
-                record = json.loads(line)
+                record = json_line(line)
                 link = record.pop(AFTER)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 why = " ".join(str(error).split())[:100]
@@ -146,11 +155,7 @@ class Journal:
     @staticmethod
     def readable(path: Path) -> Iterator[dict[str, Any]]:
         """The records that are whole; what is damaged is passed over, for those who do that work again."""
-        for line in read_bytes(path, MAX_BYTES).splitlines() if path.exists() else ():
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                if type(record) is dict:
-                    yield record
+        yield from json_objects(read_bytes(path, MAX_BYTES).splitlines() if path.exists() else ())
 
     def _catch_up(self, size: int) -> None:
         """Reads what the digest does not cover: all of a file that was there before, or what another object appended."""

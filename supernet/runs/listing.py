@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from supernet.files import json_objects, read_bytes, read_text
+from supernet.files import damaged_lines, json_objects, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.runs.checkpoint_files import has_checkpoint
 from supernet.runs.folder import MAX_OPTIONS_BYTES, RunFolder
@@ -107,14 +107,16 @@ def row(path: Path, name: str) -> Listed:
         return Listed(path, name, "damaged", why + (": resume= restores it from its checkpoint" if known else ""))
     state, note = _state(folder, status, known)
     records, wrong = _records(folder)
-    genotype = _genotype(folder)
+    if changed := folder.changed(("config.yaml", "metrics.jsonl", "genotype.json", "summary.json")):
+        wrong = f"not what the run wrote: {', '.join(changed)}"
+    genotype, unread = _genotype(folder)
     chosen, last = _mapping(status.get("choices")), records[-1] if records else {}
     script = _text(status.get("script")).removeprefix("train_")
     values, options = _values(folder) if state == "finished" else {}, _top_options(folder.config)
     key = next((key for key in ("val_accuracy", "train_accuracy") if _number(last.get(key)) is not None), "")
     best = [value for record in records if (value := _number(record.get(key))) is not None]
     epoch = _number(last.get("epoch"))
-    return Listed(path, name, state, note or wrong, script,
+    return Listed(path, name, state, "; ".join(filter(None, (note, wrong or unread))), script,
                   _method(chosen) if script == "search" else _published(status), genotype.space if genotype else _text(chosen.get("space")),
                   _text(chosen.get("dataset")), _whole(options.get("seed")), 0 if epoch is None else int(epoch) + 1,
                   _whole(options.get("epochs")), max(best, default=None), _number(values.get("test_accuracy")),
@@ -142,12 +144,13 @@ def _state(folder: RunFolder, status: Mapping[str, Any], known: bool) -> tuple[S
 def _records(folder: RunFolder) -> tuple[list[dict[str, Any]], str]:
     """The epochs' records; a line that is damaged or was cut off is passed over. And what is wrong with the file."""
     try:
-        lines = read_bytes(folder.metrics, MAX_RECORDS_BYTES).splitlines()
+        data = read_bytes(folder.metrics, MAX_RECORDS_BYTES)
     except FileNotFoundError:
         return [], ""
     except OSError as error:
         return [], f"metrics.jsonl: {error.strerror}"
-    return json_objects(lines), ""
+    wrong = damaged_lines(data)
+    return json_objects(data.splitlines()), f"metrics.jsonl: line {wrong[0]} is damaged" if wrong else ""
 
 
 def _values(folder: RunFolder) -> Mapping[str, Any]:
@@ -157,11 +160,12 @@ def _values(folder: RunFolder) -> Mapping[str, Any]:
         return {}
 
 
-def _genotype(folder: RunFolder) -> Genotype | None:
+def _genotype(folder: RunFolder) -> tuple[Genotype | None, str]:
+    """None where there is none yet; and why, where there is one that cannot be read."""
     try:
-        return Genotype.load(folder.genotype)
+        return (Genotype.load(folder.genotype), "") if folder.genotype.exists() else (None, "")
     except (OSError, ValueError):
-        return None
+        return None, "genotype.json cannot be read"
 
 
 def _top_options(config: Path) -> dict[str, str]:

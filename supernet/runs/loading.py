@@ -16,7 +16,7 @@ from supernet.genotype import Genotype, short
 from supernet.networks.build import initial_weights
 from supernet.runs import checkpoint
 from supernet.runs.device import resolve_device
-from supernet.runs.folder import RunFolder, plain_options
+from supernet.runs.folder import RunFolder
 from supernet.runs.weights import read_weights
 from supernet.space import Space
 from supernet.spaces.named import space_again
@@ -94,6 +94,7 @@ def _search(folder: RunFolder, space: Space | None, device: torch.device) -> Loa
         raise LoadError(f"{path}: does not say which network it is of, so an earlier version wrote it: search again")
     space, net = build_again(about["network"], parts.get("net"), space, path)
     weights = _edge_weights(about["mean"], space, device, path)
+    folder.check_unchanged(folder.genotype.name)
     genotype = Genotype.load(folder.genotype) if folder.genotype.exists() else None
     if genotype is not None:
         space.validate(genotype)
@@ -177,4 +178,4 @@ def _class_names(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _options(folder: RunFolder) -> dict[str, Any] | None:
     """Those of the run; None where it left none."""
-    return plain_options(folder.config) if folder.config.is_file() else None
+    return folder.options() if folder.config.is_file() else None

@@ -62,6 +62,8 @@ def read(path: Path) -> Finished | LeftOut:
         return LeftOut(path, "no readable run.json")
     if status.get("status") != "finished":
         return LeftOut(path, "at work" if folder.is_locked() else "failed" if status.get("status") == "failed" else "not finished")
+    if changed := folder.changed(("summary.json", "genotype.json", "environment.json")):
+        return LeftOut(path, f"{changed[0]} is not what the run wrote (sha256 differs)")
     try:
         summary = json.loads(read_text(folder.summary, MAX_SUMMARY_BYTES))
     except (OSError, ValueError, RecursionError) as error:

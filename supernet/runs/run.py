@@ -26,10 +26,10 @@ from supernet.runs.checkpoint_writer import Writer
 from supernet.runs.claim import claim
 from supernet.runs.earlier_options import Known, begun_alike, known_without, writer_of
 from supernet.runs.environment import describe
-from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs, write_json
+from supernet.runs.folder import FORMAT, Earlier, RunFolder, RunFolderError, Status, differences, earlier_runs
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import TIME_FIELDS as TIME_FIELDS
-from supernet.runs.journal import Journal, JournalError, Mark
+from supernet.runs.journal import Journal, JournalError, Mark, to_json
 from supernet.runs.locks import nobody
 from supernet.runs.log import Progress
 from supernet.runs.tracker import Labels, NoTracker, Tracker, TrackerError, is_preemption, open_tracker, run_id
@@ -137,7 +137,7 @@ class Run:
         environment = describe(device)
         if not self.folder.config.exists():  # a resumed run keeps the record of its start
             self.folder.write(self.folder.config, config_text.encode())
-            write_json(self.folder.environment, environment)
+            self.folder.write(self.folder.environment, (to_json(environment, indent=1) + "\n").encode())
         self.config_text = self.folder.config.read_text(encoding="utf-8")
         started = (self.folder.status() or {}).get("started", "")
         self.tracker, opened = open_tracker(

@@ -92,6 +92,7 @@ def retrainings(searches: Sequence[State], fixed: Mapping[str, Any], axes: Mappi
     with configs():
         spaces = choices("space")
         for state in searches:
+            state.folder.check_unchanged(state.folder.genotype.name)
             options, genotype = state.folder.options(), Genotype.load(state.folder.genotype)
             own = [option for option in state.job.options if option.partition("=")[0].partition(".")[0] in WHERE]
             own += carried(state.job.options, dataset=options["dataset"]["name"], retrain=options["retrain"], task=options["task"],

@@ -3,14 +3,15 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from supernet.files import damaged_lines, read_bytes
 from supernet.runs.checkpoint_files import has_checkpoint
 from supernet.runs.claim import claim
 from supernet.runs.folder import RunFolder
-from supernet.runs.journal import Journal
+from supernet.runs.journal import MAX_BYTES, Journal
 from supernet.sweeps.jobs import Job
 
 Kind = Literal["waiting", "starting", "running", "stopped", "finished", "failed", "elsewhere"]
@@ -19,7 +20,8 @@ BEST = ("val_accuracy", "train_accuracy")  # the first that a run records is the
 
 @dataclass(frozen=True)
 class State:
-    """Of one job. `elsewhere`: half done, and met another device, backend or data there; `stopped`: half done, and goes on."""
+    """Of one job. `elsewhere`: half done, and met another device, backend or data there; `stopped`: half done, and goes on. error: why it
+    failed, or what is wrong with the records of its run."""
 
     job: Job
     kind: Kind
@@ -47,7 +49,7 @@ class Ledger:
         record = {"job": job.digest, "script": job.script, "name": job.name, "seed": job.seed, "options": list(job.options), "kind": kind,
                   "error": error}
         with claim(self.path.parent, self.path.name):  # two machines that append to one file of NFS at once overwrite each other
-            self.journal.append(record, sync=True)
+            self.journal.keep(record)
 
     def last(self) -> dict[str, dict[str, Any]]:
         """The newest line of each job, by its digest; damaged lines are passed over."""
@@ -91,14 +93,15 @@ class Watch:
         return status.get("status") == "finished" and not run.is_locked()
 
     def _with_records(self, state: State) -> State:
-        records = self._cached(state.folder.metrics, lambda: list(Journal.readable(state.folder.metrics))) or []
+        records, wrong = self._cached(state.folder.metrics, lambda: records_of(state.folder)) or ([], "")
+        state = replace(state, error=state.error or wrong)
         if not records:
             return state
         named = next((name for name in BEST if records[-1].get(name) is not None), None)
         values = [record[name] for record in records if (name := named) and type(record.get(name)) in (int, float)]
         last = records[-1]
-        return State(state.job, state.kind, state.folder, int(last.get("epoch", -1)) + 1, max(values, default=None),
-                     float(last.get("elapsed_s") or 0), state.error)
+        return replace(state, epoch=int(last.get("epoch", -1)) + 1, best=max(values, default=None),
+                       elapsed_s=float(last.get("elapsed_s") or 0))
 
     def _cached(self, path: Path, read: Any) -> Any:
         with contextlib.suppress(OSError, ValueError):
@@ -110,8 +113,17 @@ class Watch:
         return None
 
 
+def records_of(run: RunFolder) -> tuple[list[dict[str, Any]], str]:
+    """The records of its epochs that are whole; and what is wrong with the others."""
+    damaged = damaged_lines(read_bytes(run.metrics, MAX_BYTES))
+    wrong = f"{run.metrics.name} is not what the run wrote (sha256 differs)" if run.changed((run.metrics.name,)) else (
+        f"line {damaged[0]} of {run.metrics.name} is damaged" if damaged else "")
+    return list(Journal.readable(run.metrics)), wrong
+
+
 def summary_values(run: RunFolder) -> dict[str, Any]:
-    """The values of a finished run, by name."""
+    """The values of a finished run, by name. Raises RunFolderError: they are not what the run wrote."""
+    run.check_unchanged(run.summary.name)
     return json.loads(run.summary.read_text(encoding="utf-8"))["values"]
 
 

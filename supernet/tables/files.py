@@ -74,12 +74,12 @@ def write_table(path: Path, space: Space, texts: Sequence[str], columns: Mapping
     head = {**FORMAT.stamp(), "space": space.name, "arguments": dict(space.arguments), "fingerprint": space.fingerprint,
             "datasets": {name: vars(where) for name, where in datasets.items()}}
     lines = io.StringIO()
-    lines.write("# " + json.dumps(head, sort_keys=True) + "\n")
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["arch", *columns])
     for text, *values in zip(texts, *columns.values(), strict=True):
         writer.writerow([text, *("" if np.isnan(v) else repr(float(v)) for v in values)])
-    data = lines.getvalue().encode()
+    rows = lines.getvalue()
+    data = f"# {json.dumps(head | {'sha256': _digest(head, rows)}, sort_keys=True)}\n{rows}".encode()
     try:
         write_whole(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     except OSError as error:
@@ -128,10 +128,19 @@ def _own(path: Path, first: str, rest: str, space: Space, files: dict[str, str])
     if (about["space"], about["fingerprint"]) != (space.name, space.fingerprint):
         raise TableError(f"{path}: is of space {short(about['space'])} ({short(about['fingerprint'])}), not of {space.name!r} "
                          f"({space.fingerprint})")
+    known = about.pop("sha256", None)  # a table that was made by hand, or by an earlier version, has none
+    if known is not None and known != _digest(about, rest):
+        raise TableError(f"{path}: is not what was written (sha256 differs): the file was damaged, or edited, and one that is edited on "
+                         "purpose has no sha256 in its first line")
     head, rows = _rows(rest)
     arch = head.index("arch")
     datasets = {name: _columns(where) for name, where in about["datasets"].items()}
     return Table(space, [row[arch] for row in rows], _numbers(head, rows, ["arch"]), datasets, source=str(path), files=files)
+
+
+def _digest(head: Mapping[str, Any], rows: str) -> str:
+    """SHA-256 of a table of our own: what its first line says, but for this, and its rows as text."""
+    return hashlib.sha256(f"{json.dumps(dict(head), sort_keys=True)}\n{rows}".encode()).hexdigest()
 
 
 def _columns(where: Mapping[str, Any]) -> Columns:

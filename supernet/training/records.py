@@ -136,6 +136,11 @@ class Verdict:
         self.stopped: str | None = None
         self.epoch: int | None = None
 
+    def add(self, genotype: Genotype) -> None:
+        """That of an epoch. One that is as that of the epoch before is kept once."""
+        found = genotype.to_json()
+        self.genotypes.append(self.genotypes[-1] if self.genotypes and self.genotypes[-1] == found else found)
+
     def stop(self, why: str, back: int) -> None:
         self.stopped, self.epoch = why, max(0, len(self.genotypes) - 1 - back)
 
@@ -197,13 +202,22 @@ class Generators(dict[str, torch.Generator]):
             generator.set_state(state[name])
 
 
+MAX_SNAPSHOTS = 2000  # of a search's alphas, however long it is: every checkpoint has all of them
+
+
+def snapshots(each_epoch: int, epochs: int) -> int:
+    """How many snapshots an epoch has: as many as are asked for, in a long search fewer, but always one."""
+    return max(1, min(each_epoch, MAX_SNAPSHOTS // max(1, epochs)))
+
+
 class Trajectory:
     """Snapshots of the alphas and of the mean edge weights over a search, for the record. They stay on the device until they are asked
-    for, so that no step waits for one."""
+    for, so that no step waits for one; from then on they are one array a table, for thousands of small tensors take several times as much.
+    """
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
-        self.tables: dict[str, list[Tensor]] = {}
+        self.tables: dict[str, list[Tensor]] = {}  # each is cut along time into pieces
 
     def add(self, epoch: float, relaxation: Relaxation) -> None:
         self.epochs.append(epoch)
@@ -215,7 +229,7 @@ class Trajectory:
             if len(self.epochs) > 1:  # an older version's record, gone on with, has no tables but those that it began with
                 tables = {name: table for name, table in tables.items() if name in self.tables}
             for name, table in tables.items():
-                self.tables.setdefault(name, []).append(table.detach().float().clone())
+                self.tables.setdefault(name, []).append(table.detach().float().clone()[None])
 
     def arrays(self) -> dict[str, Any]:
         """`epoch` (T,) and one (T, E, O) array a table; (T, E) of `edge_weights`, where edges have weights of their own."""
@@ -223,14 +237,14 @@ class Trajectory:
         return {"epoch": epochs} | {name: table.numpy() for name, table in self._on_host().items()}
 
     def _on_host(self) -> dict[str, Tensor]:
-        self.tables = {name: [table.cpu() for table in tables] for name, tables in self.tables.items()}
-        return {name: torch.stack(tables) for name, tables in self.tables.items()}
+        self.tables = {name: [torch.cat([piece.cpu() for piece in pieces])] for name, pieces in self.tables.items()}
+        return {name: table for name, (table,) in self.tables.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": list(self.epochs), "tables": self._on_host()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epochs, self.tables = list(state["epochs"]), {k: list(v) for k, v in state["tables"].items()}
+        self.epochs, self.tables = list(state["epochs"]), {k: [v] for k, v in state["tables"].items()}
 
 
 @dataclass

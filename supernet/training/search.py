@@ -210,7 +210,7 @@ def end_epoch(loop: SearchLoop, epochs: int, rates: Mapping[str, float], speed: 
     loop.totals.reset()
     position.epoch = epoch + 1
     genotype = loop.select(mean)
-    loop.verdict.genotypes.append(genotype.to_json())
+    loop.verdict.add(genotype)
     watched = {f"train_{k}": v for k, v in train.items()} | {f"val_{k}": v for k, v in val.items()}
     watched |= free_values(loop.space, genotype, mean, loop.cost)
     retry: Signal | None = None

@@ -35,7 +35,9 @@ def shown(run: RunFiles) -> Drawn | None:
             "kinds": [_kind(kind, table, keep, found, outputs) for kind, table in tables.items()]}
     note = ("Mean weight of each op on each edge. In the cell, an edge is as thick as its strongest op's weight and has that op's colour; "
             "solid: kept by the genotype of the epoch that was finished last.")
-    return Drawn(page.paragraph(note, soft=True) + drawing("weights", label="weights of the ops, by epoch"), {"weights": data})
+    notes = [note, *(f"Damaged: {line.replace(str(run.path), run.path.name)}." for line in run.passed_over)]
+    said = "".join(page.paragraph(each, soft=True) for each in notes)
+    return Drawn(said + drawing("weights", label="weights of the ops, by epoch"), {"weights": data})
 
 
 def changes(genotypes: Sequence[tuple[int, Genotype]]) -> list[tuple[int, Genotype]]:
