@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from supernet.errors import Mendable
+from supernet.errors import Mendable, printable
 
 KIND = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
 # What the readers of packed files raise where these are damaged, and no OSError. `zipfile` for one that asks for what it cannot do.
@@ -29,7 +29,7 @@ class FileError(Mendable, OSError):
         super().__init__(errno.EINVAL, why, str(path))
 
     def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}"
+        return printable(f"{self.filename}: {self.strerror}")
 
 
 @contextlib.contextmanager
@@ -147,6 +147,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def number(value: Any) -> float | None:
+    """A number from JSON; None for what is none, or not finite (a training that diverged)."""
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None
 
 
 def json_objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:

@@ -64,7 +64,10 @@ class Explanation:
 
 def read(path: Path) -> dict[str, Any]:
     """What `save` wrote. Raises OSError, ValueError: it is something else, or was changed."""
-    data = json.loads(read_text(path, MAX_BYTES))
+    try:
+        data = json.loads(read_text(path, MAX_BYTES))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if type(data) is not dict or data.get("format") != FORMAT:
         raise ValueError(f"expected format {FORMAT}, got {short(data.get('format') if type(data) is dict else data)}")
     if data.pop("sha256", None) != _digest(data):

@@ -93,7 +93,7 @@ class RunFolder:
         before = self.known_status()
         self._write_status({"format": FORMAT, "script": script, "status": status, "command": command,
                             "started": before.get("started", _now()), "updated": _now(), "config_hash": config_hash,
-                            **(identity or {}), "pid": os.getpid(), "files": before.get("files", {})})
+                            **(identity or {}), "pid": os.getpid(), "files": _digests(before)})
 
     def set_status(self, status: Status, error: str | None = None) -> None:
         """Changes the status of a started run. error: of one that failed, a line."""
@@ -133,12 +133,12 @@ class RunFolder:
     def record(self, path: Path) -> None:
         """Keeps the digest of a file that is final, for `verify`."""
         status = self.status() or {}
-        files = {**status.get("files", {}), path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+        files = {**_digests(status), path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
         self._write_status({**status, "files": files, "updated": _now()})
 
     def verify(self, path: Path) -> None:
         """Raises RunFolderError: the file is missing, or not what was written; one whose digest nobody kept is taken as it is."""
-        known = (self.status() or {}).get("files", {}).get(path.name)
+        known = _digests(self.status() or {}).get(path.name)
         try:
             seen = hashlib.sha256(read_bytes(path, MAX_BYTES)).hexdigest()
         except OSError as error:
@@ -243,10 +243,16 @@ def differences(there: Any, here: Any, ignore: Collection[str] = ()) -> list[tup
     if type(there) is not dict or type(here) is not dict:
         return [] if there == here else [("", there, here)]
     found = []
-    for key in sorted({*there, *here} - set(ignore)):
+    for key in sorted({*there, *here} - set(ignore), key=str):  # a stranger's may be numbers
         rows = differences(there.get(key, ABSENT), here.get(key, ABSENT))
         found += [(f"{key}.{name}".rstrip("."), a, b) for name, a, b in rows]
     return found
+
+
+def _digests(status: Mapping[str, Any]) -> dict[str, str]:
+    """Of the files that are final, by name."""
+    found = status.get("files")
+    return dict(found) if type(found) is dict else {}
 
 
 def _digest(status: Mapping[str, Any]) -> str:

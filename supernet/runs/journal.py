@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supernet.errors import Mendable
-from supernet.files import read_bytes
+from supernet.files import json_objects, read_bytes
 
 MAX_BYTES = 2**31  # of metrics.jsonl, which has a line an epoch
 TIME_FIELDS = {"seconds", "items_per_s", "elapsed_s"}  # the fields of a run's record that a repeated run does not reproduce
@@ -105,7 +105,7 @@ class Journal:
         for number, line in enumerate(lines, start=1):
             try:
                 records.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise JournalError(f"{path}: line {number} is not JSON ({error})") from error
         return records
 
@@ -137,11 +137,7 @@ class Journal:
     @staticmethod
     def readable(path: Path) -> Iterator[dict[str, Any]]:
         """The records that are whole; what is damaged is passed over, for those who do that work again."""
-        for line in read_bytes(path, MAX_BYTES).splitlines() if path.exists() else ():
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                if type(record) is dict:
-                    yield record
+        yield from json_objects(read_bytes(path, MAX_BYTES).splitlines() if path.exists() else ())
 
     def _catch_up(self, size: int) -> None:
         """Reads what the digest does not cover: all of a file that was there before, or what another object appended."""
