@@ -131,17 +131,26 @@ def mendable_errors() -> Iterator[None]:
         if speaks():  # what every process of a group would say
             print(f"error: {message(one_line(error))}", file=sys.stderr)
         sys.exit(EXIT_ELSEWHERE if type(error) is Elsewhere else 2)
-    except ValueError as error:  # Hydra's own for `group=null` and `group=1.5`
-        if "Config group override must be" not in str(error):
+    except ValueError as error:
+        if (told := of_hydra(str(error))) is None:
             raise
-        seen = "null" if "NoneType" in str(error) else "no text"
-        print(f"error: a group takes the name of a choice, got {seen} (there is table=none; --help lists the choices)", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of `--help | head` has left; the interpreter must not find that out again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def of_hydra(said: str) -> str | None:
+    """What a ValueError means that Hydra raises, or Python within it, before it has looked at the options; None for any other one."""
+    if "Config group override must be" in said:  # group=null, group=1.5
+        seen = "null" if "NoneType" in said else "a number"
+        return f"a group takes the name of a choice, got {seen} (there is table=none; --help lists the choices)"
+    if "integer string conversion" in said:
+        return "an option has more digits than any number that one takes"
+    return None
 
 
 @contextlib.contextmanager
