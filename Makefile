@@ -10,7 +10,7 @@ PIP = $(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install lock search final test test-slow methods docs pictures lint clean
+.PHONY: install lock search final test test-slow fuzz methods docs pictures lint clean
 install: $(INSTALLED)
 
 # torch comes first and alone, so that nothing installed later can bring in a second one. With a lock, setuptools comes first, checked like the
@@ -53,6 +53,13 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m slow $(ARGS)
+
+# Every reader of what comes from outside, SECONDS each: an hour by default. What is found lies in build/fuzz, and how to see it again is
+# printed. ARGS: names of single readers.
+SECONDS ?= 60
+fuzz: $(INSTALLED)
+	$(PIP) -c constraints.txt -e '.[fuzz]'
+	OMP_NUM_THREADS=1 $(RUN) -m tests.fuzzing.longer --seconds $(SECONDS) $(ARGS)
 
 # The table of methods, from the tests that speak of them: about half an hour on one core.
 methods: $(INSTALLED)

@@ -3,9 +3,21 @@
 import difflib
 from collections.abc import Iterable
 
+MOST = 1000  # characters of a message
+
 
 class Mendable(Exception):  # noqa: N818  (a mark beside the real error type, never raised itself)
-    """Its message is one line that says what was expected and what was seen; scripts show it without a traceback."""
+    """Its message is one line that says what was expected and what was seen; scripts show it without a traceback. What it tells of a file
+    of somebody else can neither break that line nor move a terminal's cursor."""
+
+    def __str__(self) -> str:
+        return message(super().__str__())
+
+
+def message(text: str) -> str:
+    """What is shown of the text of an error: in one line, of a length that can be read."""
+    text = printable(text)
+    return text if len(text) <= MOST else f"{text[:MOST - 300]} ... {text[-290:]}"
 
 
 class UsageError(Mendable):
@@ -18,6 +30,11 @@ class Elsewhere(Mendable):
 
 class LeftAlone(Exception):  # noqa: N818  (nothing went wrong)
     """What was asked for is done already. The message, one line, says where."""
+
+
+def printable(text: str) -> str:
+    """In one line that a terminal shows and does not obey: all else is escaped as in a string of Python."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from supernet.errors import Mendable
+from supernet.errors import Mendable, printable
 
 KIND = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
 # What the readers of packed files raise where these are damaged, and no OSError. `zipfile` for one that asks for what it cannot do.
@@ -34,7 +34,7 @@ class FileError(Mendable, OSError):
         super().__init__(errno.EINVAL, why, str(path))
 
     def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}"
+        return printable(f"{self.filename}: {self.strerror}")
 
 
 @contextlib.contextmanager
@@ -179,6 +179,11 @@ def json_line(line: str | bytes) -> Any:
 
 def _sum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def number(value: Any) -> float | None:
+    """A number from JSON; None for what is none, or not finite (a training that diverged)."""
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None
 
 
 def json_objects(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from supernet.errors import Mendable
 from supernet.formats import Format, FormatError
 
 FORMAT = Format("supernet.genotype")
+_LISTS = re.compile(r'"(?:[^"\\]|\\.)*"|\[(?:[^\[\]{}"]|"(?:[^"\\]|\\.)*")*\]')  # texts, and lists of plain values: an edge a line
+MAX_NODES = 10_000  # of a cell, or layers of a chain; what draws or walks through them makes something for each
 MAX_FILE_BYTES = 1_000_000  # a genotype is a few kB; anything far larger is not one
 
 
@@ -87,7 +89,7 @@ class Genotype:
     def save(self, path: Path, **notes: Any) -> None:
         """Writes the file at once or not at all. `notes` are further keys for readers; they are not part of the value."""
         text = json.dumps(self.to_json() | {"digest": Genotype.from_json(self.to_json()).digest} | FORMAT.stamp() | notes, indent=1) + "\n"
-        text = re.sub(r"\[[^\[\]{}]*\]", lambda flat: json.dumps(json.loads(flat.group())), text)  # an edge a line
+        text = _LISTS.sub(lambda flat: json.dumps(json.loads(flat.group())) if flat.group()[0] == "[" else flat.group(), text)
         files.write_whole(path, text.encode())
 
     @classmethod
@@ -144,6 +146,8 @@ def _edges(rows: Any, where: str) -> list[Edge]:
         if not 0 <= source < destination:
             raise GenotypeError(f"{where}: edges run from an earlier node to a later one, got {source} -> {destination} "
                                 "(a cycle or a negative node)")
+        if destination > MAX_NODES:
+            raise GenotypeError(f"{where}: nodes count to {MAX_NODES:,} at most, got {source} -> {short(destination)}")
         edges.append(Edge(destination, source, op))
     return edges
 

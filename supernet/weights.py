@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from supernet.genotype import Genotype
+from supernet.genotype import Genotype, short
 from supernet.space import Mask, Space
 
 OPEN, PRUNED = -1, -2  # what `decided` says of an edge instead of the column of its op
@@ -117,10 +117,15 @@ def one_hot(space: Space, genotype: Genotype, *, dtype: torch.dtype = torch.floa
 
 
 def check_shapes(space: Space, weights: EdgeWeights) -> None:
-    """Raises ValueError unless every kind of cell has a table of the right shape."""
+    """Raises ValueError unless every kind of cell has tables of the right shapes."""
     for kind, spec in space.cells.items():
         want = (len(spec.edges), len(spec.ops))
         if kind not in weights:
             raise ValueError(f"edge weights must cover cells {sorted(space.cells)}, got {sorted(weights)}")
-        if tuple(weights[kind].ops.shape[-2:]) != want:
-            raise ValueError(f"weights of {kind!r} must be (E, O) = {want}, got {tuple(weights[kind].ops.shape)}")
+        own = weights[kind]
+        if own.ops.dim() not in (2, 3) or tuple(own.ops.shape[-2:]) != want:
+            raise ValueError(f"weights of {kind!r} must be (E, O) = {want}, got {tuple(own.ops.shape)}")
+        if own.edges is not None and tuple(own.edges.shape) != want[:1]:
+            raise ValueError(f"weights of the edges of {kind!r} must be (E) = {want[:1]}, got {tuple(own.edges.shape)}")
+        if own.active is not None and [len(row) for row in own.active] != [want[1]] * want[0]:
+            raise ValueError(f"the active ops of {kind!r} must be (E, O) = {want}, got rows of {short([len(row) for row in own.active])}")

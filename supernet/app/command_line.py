@@ -19,7 +19,7 @@ from supernet.app.hydra_words import lists_groups_without_copies, one_line, unkn
 from supernet.app.options import of_multirun, own_overrides
 from supernet.app.own_folder import choices_on_disk, join_own_folder
 from supernet.app.schema import FinalConfig, RaceConfig, RankConfig, ReproduceConfig, SearchConfig, SweepConfig, TabulateConfig
-from supernet.errors import Elsewhere, LeftAlone, Mendable, UsageError
+from supernet.errors import Elsewhere, LeftAlone, Mendable, UsageError, message
 from supernet.genotype import short
 from supernet.processes.launched import refuse_many, speaks
 
@@ -96,7 +96,7 @@ def shows_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
             job = " ".join(own_overrides())
             if not issubclass(type(error), MENDABLE):
                 traceback.print_exc()
-            failed.append(f"{job}: {one_line(error)}")
+            failed.append(message(f"{job}: {one_line(error)}"))
             print(f"error: {failed[-1]}; the other jobs go on", file=sys.stderr)
             raise
 
@@ -129,18 +129,28 @@ def mendable_errors() -> Iterator[None]:
         yield
     except MENDABLE as error:
         if speaks():  # what every process of a group would say
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {message(one_line(error))}", file=sys.stderr)
         sys.exit(EXIT_ELSEWHERE if type(error) is Elsewhere else 2)
-    except ValueError as error:  # Hydra's own for `group=null`, where the group has a default
-        if "Config group override must be" not in str(error):
+    except ValueError as error:
+        if (told := of_hydra(str(error))) is None:
             raise
-        print("error: a group takes the name of a choice, got null (there is table=none; --help lists the choices)", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of `--help | head` has left; the interpreter must not find that out again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def of_hydra(said: str) -> str | None:
+    """What a ValueError means that Hydra raises, or Python within it, before it has looked at the options; None for any other one."""
+    if "Config group override must be" in said:  # group=null, group=1.5
+        seen = "null" if "NoneType" in said else "a number"
+        return f"a group takes the name of a choice, got {seen} (there is table=none; --help lists the choices)"
+    if "integer string conversion" in said:
+        return "an option has more digits than any number that one takes"
+    return None
 
 
 @contextlib.contextmanager

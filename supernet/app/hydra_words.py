@@ -21,11 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.options import CONF, override
 from supernet.app.own_folder import choices_on_disk
-from supernet.errors import did_you_mean
+from supernet.errors import did_you_mean, nearest
 
 READ = ("1.3.8",)  # the versions whose words these are
 CONFIGS = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate", "sweep.py": "sweep",
            "reproduce.py": "reproduce"}  # by script, else `search`
+MOST = 20  # choices that a message names
 GRAMMAR = r"mismatched |extraneous |missing |no viable alternative|LexerNoViableAlt|token recognition|Error parsing override"
 
 
@@ -71,12 +72,12 @@ def one_line(error: BaseException, config: str | None = None, words: Sequence[st
     group = re.match(r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*)", message)
     if group:
         name, seen, options = group.groups()
-        return f"{name}={seen}: no such choice, there are {', '.join(options.split())}{did_you_mean(seen, options.split())}"
+        return f"{name}={seen}: no such choice, there are {nearest(seen, options.split(), MOST)}{did_you_mean(seen, options.split())}"
     member = re.match(r"Could not load '(\w+)/(\w+)'", message)
     if member:  # of a list, wrapper=[a,b]
         name, seen = member.groups()
         options = choices_on_disk(name)
-        return f"{name}=[{seen}]: no such choice, there are {', '.join(options)}{did_you_mean(seen, options)}"
+        return f"{name}=[{seen}]: no such choice, there are {nearest(seen, options, MOST)}{did_you_mean(seen, options)}"
     spelt = re.match(r"Ambiguous value for argument '(.+?)' 1\. To use it", message)
     if spelt or re.match(GRAMMAR, message):
         return unreadable(spelt.group(1), words) + ", or --multirun for a run of each" if spelt else unreadable(message, words)

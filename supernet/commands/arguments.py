@@ -84,8 +84,3 @@ def writing(path: Path | None, flag: str = "--output") -> Iterator[None]:
         raise
     except OSError as error:
         raise UsageError(f"{flag} {path or error.filename}: cannot write there ({error.strerror or error})") from error
-
-
-def printable(text: str) -> str:
-    """Text from a folder of somebody else, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text)

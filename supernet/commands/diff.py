@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from supernet.commands.arguments import Arguments, exit_code, one_of, printable
-from supernet.errors import UsageError
+from supernet.commands.arguments import Arguments, exit_code, one_of
+from supernet.errors import UsageError, printable
 from supernet.files import read_text
 from supernet.genotype import Genotype
 from supernet.report.names import NAMINGS, Naming

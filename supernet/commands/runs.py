@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from supernet.commands.arguments import Arguments, at_least_one, exit_code, one_of, printable
-from supernet.errors import UsageError, did_you_mean
+from supernet.commands.arguments import Arguments, at_least_one, exit_code, one_of
+from supernet.errors import UsageError, did_you_mean, printable
 from supernet.runs.listing import Listed, listed
 
 Value = str | float | None

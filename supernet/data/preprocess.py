@@ -13,6 +13,7 @@ from supernet.data.augment import Augment
 from supernet.data.base import DataError
 from supernet.data.image_file import MODES, as_8_bits
 from supernet.data.text import UNKNOWN, items_of
+from supernet.genotype import short
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -120,8 +121,8 @@ def preprocessing(facts: Mapping[str, Any], device: torch.device) -> Preprocessi
     """What `Data.facts` describes; None where the data set says nothing. Raises DataError: it is not as it must be."""
     if not facts:
         return None
-    if facts.get("kind") not in _KINDS:
-        raise DataError(f"data must be of kind {' or '.join(_KINDS)}, got {facts.get('kind')!r}")
+    if type(facts) is not dict or type(facts.get("kind")) is not str or facts["kind"] not in _KINDS:
+        raise DataError(f"data must be of kind {' or '.join(_KINDS)}, got {short(facts)}")
     try:
         return _KINDS[facts["kind"]](facts, device)
     except (KeyError, TypeError) as error:

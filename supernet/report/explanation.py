@@ -65,7 +65,10 @@ class Explanation:
 
 def read(path: Path) -> dict[str, Any]:
     """What `save` wrote. Raises OSError, ValueError: it is something else, or was changed."""
-    read = json.loads(read_text(path, MAX_BYTES))
+    try:
+        read = json.loads(read_text(path, MAX_BYTES))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     data = FORMAT.current(read)
     if read.pop("sha256", None) != _digest(read):
         raise ValueError("it is not what was written (sha256 differs)")

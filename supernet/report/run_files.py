@@ -2,14 +2,13 @@
 one that broke."""
 
 import json
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from supernet.errors import Mendable
-from supernet.files import DAMAGED, check_zip, damaged_lines, json_objects, read_bytes, read_text
+from supernet.files import DAMAGED, check_zip, damaged_lines, json_objects, number, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.report.document import Missing
 from supernet.runs.folder import RunFolder, plain_options
@@ -190,7 +189,7 @@ class RunFiles:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return number(value) is not None
 
 
 def field(data: Mapping[str, Any], key: str, file: str) -> Any:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from supernet import genotype as genotypes
-from supernet.genotype import Genotype, GenotypeError, short
+from supernet.genotype import MAX_NODES, Genotype, GenotypeError, short
 from supernet.runs.folder import RunFolder, check_in_run
-
-MAX_NODES = 10_000
 
 
 @dataclass(frozen=True)
@@ -79,4 +77,4 @@ def _described(genotype: Genotype, notes: Mapping[str, Any], run: RunFolder | No
 def _are_tables(value: Any, kind: type) -> bool:
     """Whether it has a node, or a list of nodes, for each kind of cell."""
     return type(value) is dict and all(type(entry) is kind and all(
-        type(node) is int and 0 <= node < MAX_NODES for node in (entry if kind is list else [entry])) for entry in value.values())
+        type(node) is int and 0 <= node <= MAX_NODES for node in (entry if kind is list else [entry])) for entry in value.values())

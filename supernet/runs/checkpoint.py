@@ -3,7 +3,6 @@ holds is described in docs/checkpoints.md."""
 
 import hashlib
 import io
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from supernet.formats import Format, FormatError
 from supernet.runs.checkpoint_files import FILE, MAX_BYTES, CheckpointError, name_of, newest_first
 from supernet.runs.checkpoint_files import all_files as all_files
 from supernet.runs.checkpoint_files import has_checkpoint as has_checkpoint
+from supernet.runs.torch_file import load_plain
 
 # What `torch.load(weights_only=True)` reads back, by exact type: a NumPy float is a float to isinstance, yet is refused at load.
 _LEAVES = {Tensor, nn.Parameter, str, int, float, bool, type(None)}
@@ -117,15 +117,15 @@ def load_file(path: Path) -> dict[str, Any]:
     if hashlib.sha256(data).hexdigest() != match["sha256"]:
         raise CheckpointError(f"{path} is corrupt (sha256 differs)")
     try:
-        found = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        state = FORMAT.current(found).get("state")
+        state = FORMAT.current(load_plain(io.BytesIO(data), len(data))).get("state")
         if type(state) is not dict:
             raise FormatError("it holds no state")
         return state
     except FormatError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise CheckpointError(f"{path}: torch {torch.__version__} cannot read it ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # what a file that torch did not write makes of its reader has many names
+        why = (str(error).splitlines() or [""])[0][:150] or type(error).__name__
+        raise CheckpointError(f"{path}: torch {torch.__version__} cannot read it ({why})") from error
 
 
 def packed(state: Mapping[str, Any]) -> bytes:

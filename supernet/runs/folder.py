@@ -98,14 +98,14 @@ class RunFolder:
         before = self.known_status()
         self._write_status({**FORMAT.stamp(), "script": script, "status": status, "command": command,
                             "started": before.get("started", _now()), "updated": _now(), "config_hash": config_hash,
-                            **(identity or {}), "pid": os.getpid(), "files": before.get("files", {})})
+                            **(identity or {}), "pid": os.getpid(), "files": _digests(before)})
 
     def set_status(self, status: Status, error: str | None = None) -> None:
         """Changes the status of a started run. error: of one that failed, a line. Of one that is finished the files are sealed: their
         digests say later whether they are still what was written."""
         kept = {key: value for key, value in (self.status() or {}).items() if key != "error"}
         if status == "finished":
-            kept["files"] = kept.get("files", {}) | {name: _sha256(self.path / name) for name in SEALED if (self.path / name).is_file()}
+            kept["files"] = _digests(kept) | {name: _sha256(self.path / name) for name in SEALED if (self.path / name).is_file()}
         self._write_status({**kept, "status": status, "updated": _now(), **({} if error is None else {"error": error})})
 
     def status(self) -> dict[str, Any] | None:
@@ -143,12 +143,12 @@ class RunFolder:
     def record(self, path: Path) -> None:
         """Keeps the digest of a file that is final, for `verify`."""
         status = self.status() or {}
-        files = {**status.get("files", {}), path.name: _sha256(path)}
+        files = {**_digests(status), path.name: _sha256(path)}
         self._write_status({**status, "files": files, "updated": _now()})
 
     def verify(self, path: Path) -> None:
         """Raises RunFolderError: the file is missing, or not what was written; one whose digest nobody kept is taken as it is."""
-        known = (self.status() or {}).get("files", {}).get(path.name)
+        known = _digests(self.status() or {}).get(path.name)
         try:
             seen = _sha256(path)
         except OSError as error:
@@ -159,7 +159,7 @@ class RunFolder:
     def changed(self, names: Collection[str] = SEALED) -> list[str]:
         """Those of the files that are no longer what was written; of a run that goes on, few are final. None where run.json, which has
         their digests, cannot be read. One that is gone, or cannot be read, is the business of whoever needs it."""
-        known = (self.status() or {}).get("files", {})
+        known = _digests(self.status() or {})
         return [name for name in names if name in known and _seen(self.path / name) not in (None, known[name])]
 
     def check_unchanged(self, *names: str) -> None:
@@ -296,7 +296,7 @@ def differences(there: Any, here: Any, ignore: Collection[str] = ()) -> list[tup
     if type(there) is not dict or type(here) is not dict:
         return [] if there == here else [("", there, here)]
     found = []
-    for key in sorted({*there, *here} - set(ignore)):
+    for key in sorted({*there, *here} - set(ignore), key=str):  # a stranger's may be numbers
         rows = differences(there.get(key, ABSENT), here.get(key, ABSENT))
         found += [(f"{key}.{name}".rstrip("."), a, b) for name, a, b in rows]
     return found
@@ -318,6 +318,12 @@ def _seen(path: Path) -> str | None:
         return _sha256(path)
     except OSError:
         return None
+
+
+def _digests(status: Mapping[str, Any]) -> dict[str, str]:
+    """Of the files that are final, by name."""
+    found = status.get("files")
+    return dict(found) if type(found) is dict else {}
 
 
 def _digest(status: Mapping[str, Any]) -> str:

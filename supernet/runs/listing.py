@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from supernet.files import damaged_lines, json_objects, read_bytes, read_text
+from supernet.files import damaged_lines, json_objects, number, read_bytes, read_text
 from supernet.genotype import Genotype
 from supernet.runs.checkpoint_files import has_checkpoint
 from supernet.runs.folder import MAX_OPTIONS_BYTES, RunFolder
@@ -113,15 +113,15 @@ def row(path: Path, name: str) -> Listed:
     chosen, last = _mapping(status.get("choices")), records[-1] if records else {}
     script = _text(status.get("script")).removeprefix("train_")
     values, options = _values(folder) if state == "finished" else {}, _top_options(folder.config)
-    key = next((key for key in ("val_accuracy", "train_accuracy") if _number(last.get(key)) is not None), "")
-    best = [value for record in records if (value := _number(record.get(key))) is not None]
-    epoch = _number(last.get("epoch"))
+    key = next((key for key in ("val_accuracy", "train_accuracy") if number(last.get(key)) is not None), "")
+    best = [value for record in records if (value := number(record.get(key))) is not None]
+    epoch = number(last.get("epoch"))
     return Listed(path, name, state, "; ".join(filter(None, (note, wrong or unread))), script,
                   _method(chosen) if script == "search" else _published(status), genotype.space if genotype else _text(chosen.get("space")),
                   _text(chosen.get("dataset")), _whole(options.get("seed")), 0 if epoch is None else int(epoch) + 1,
-                  _whole(options.get("epochs")), max(best, default=None), _number(values.get("test_accuracy")),
+                  _whole(options.get("epochs")), max(best, default=None), number(values.get("test_accuracy")),
                   _text(last.get("genotype")) or (genotype.digest if genotype else ""), _time(status.get("started")),
-                  _number(last.get("elapsed_s")))
+                  number(last.get("elapsed_s")))
 
 
 def _state(folder: RunFolder, status: Mapping[str, Any], known: bool) -> tuple[State, str]:
@@ -199,11 +199,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str:
     return value[:200] if type(value) is str else ""
-
-
-def _number(value: Any) -> float | None:
-    """None for what is no number, or not finite (a training that diverged)."""
-    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None
 
 
 def _whole(text: str | None) -> int | None:

@@ -17,7 +17,7 @@ from supernet.networks.build import initial_weights
 from supernet.runs import checkpoint
 from supernet.runs.device import resolve_device
 from supernet.runs.folder import RunFolder
-from supernet.runs.weights import read_weights
+from supernet.runs.weights import is_whole, read_weights
 from supernet.space import Space
 from supernet.spaces.named import space_again
 from supernet.training.stages import narrowed
@@ -121,7 +121,7 @@ def build_again(network: Mapping[str, Any], state: Any, space: Space | None, ori
         candidates = {str(kind): tuple(tuple(bool(held) for held in row) for row in rows) for kind, rows in network["candidates"].items()}
         sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in network["sizes"].items()}
         norm = network["normalisation"]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise LoadError(f"{origin}: does not describe a network ({type(error).__name__}: {error})") from error
     # Our own networks are laid out without memory, and take the tensors that were read: what a file says of sizes allocates nothing.
     where = "meta" if space is None else "cpu"
@@ -135,11 +135,22 @@ def build_again(network: Mapping[str, Any], state: Any, space: Space | None, ori
             sizes["norm"] = Normalisation(**norm)
         with initial_weights(0), torch.device(where):
             net = space.network(candidates, **sizes)
+        _check_kinds(net, state)
         net.load_state_dict(state, assign=True)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise LoadError(f"{origin}: its weights are not those of the network that it describes "
                         f"({' '.join(str(error).split())[:150]})") from error
     return space, net
+
+
+def _check_kinds(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raises ValueError: a tensor is of another type than the network's own, which taking it over would change."""
+    for name, own in net.state_dict().items():
+        if name not in state:
+            continue  # told by whoever takes them over
+        given = state[name]
+        if not (isinstance(given, Tensor) and is_whole(given) and given.dtype == own.dtype):
+            raise ValueError(f"{name} must be a tensor of {own.dtype}, got {getattr(given, 'dtype', type(given).__name__)}")
 
 
 def _fingerprints(space: Space, candidates: Mapping[str, Any]) -> set[str]:
@@ -161,19 +172,24 @@ def _fit(space: Space, candidates: Mapping[str, Any]) -> bool:
 
 def _edge_weights(mean: Any, space: Space, device: torch.device, origin: Path) -> EdgeWeights:
     def tensor(value: Any) -> Tensor | None:
-        return None if value is None else value.to(device)
+        if value is None:
+            return None
+        if not (isinstance(value, Tensor) and is_whole(value) and value.is_floating_point()):
+            raise ValueError(f"expected tables of numbers, got {getattr(value, 'dtype', type(value).__name__)}")
+        return value.to(device)
 
     try:
         weights = EdgeWeights({kind: Weights(tensor(w["ops"]), tensor(w["edges"]), None if w["active"] is None else tuple(
             tuple(map(bool, row)) for row in w["active"]), tensor(w["skip"])) for kind, w in mean.items()})
         check_shapes(space, weights)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise LoadError(f"{origin}: has no edge weights of space {space.name} ({error})") from error
     return weights
 
 
 def _class_names(data: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(map(str, data.get("class_names", ())))
+    names = data.get("class_names", ())
+    return tuple(map(str, names)) if type(names) in (list, tuple) else ()
 
 
 def _options(folder: RunFolder) -> dict[str, Any] | None:

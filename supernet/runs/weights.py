@@ -30,6 +30,7 @@ from supernet.errors import Mendable
 from supernet.formats import Format, FormatError
 from supernet.genotype import Genotype
 from supernet.runs.checkpoint import save_file
+from supernet.runs.torch_file import load_plain
 from supernet.weights import EdgeWeights
 
 FORMAT = Format("supernet.weights")
@@ -69,10 +70,11 @@ def read_weights(path: Path) -> dict[str, Any]:
     """What `save_weights` wrote, on the CPU; its values are not looked at here. Raises WeightsError: the file is missing, damaged, bare, or
     something else."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        seen = os.stat(path)
+        if not stat.S_ISREG(seen.st_mode):
             raise WeightsError(f"{path}: expected a file of weights, this is no regular file")
         with open(path, "rb") as file:
-            state = torch.load(file, weights_only=True, map_location="cpu")
+            state = load_plain(file, seen.st_size)
     except OSError as error:
         raise WeightsError(f"{path}: cannot read the weights ({error.strerror or error})") from error
     except WeightsError:
@@ -90,11 +92,18 @@ def read_weights(path: Path) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         if not isinstance(state.get(key), kind):
             raise WeightsError(f"{path}: {key!r} must be of type {kind.__name__}, got {type(state.get(key)).__name__}")
-    if not all(isinstance(value, Tensor) for value in state["state_dict"].values()):
-        raise WeightsError(f"{path}: 'state_dict' must hold tensors alone")
+    if not all(isinstance(value, Tensor) and is_whole(value) for value in state["state_dict"].values()):
+        raise WeightsError(f"{path}: 'state_dict' must hold tensors alone, with all their numbers")
     if _digest(read) != read["sha256"]:
         raise WeightsError(f"{path} is damaged (its SHA-256 differs)")
     return state
+
+
+def is_whole(value: Tensor) -> bool:
+    """Whether a tensor from a file has all its numbers there: a few bytes can name one of any size, whose numbers all share a place, or
+    are none."""
+    return (value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            and value.numel() * value.element_size() <= value.untyped_storage().nbytes())
 
 
 def _digest(state: Mapping[str, Any]) -> str:
@@ -107,7 +116,7 @@ def _digest(state: Mapping[str, Any]) -> str:
         return "none: not plain values"
     for name, value in tensors.items():
         sha.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        sha.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from supernet.files import damaged_lines, read_bytes
+from supernet.files import damaged_lines, number, read_bytes
 from supernet.runs.checkpoint_files import has_checkpoint
 from supernet.runs.claim import claim
 from supernet.runs.folder import RunFolder
@@ -83,7 +83,7 @@ class Watch:
             if run := next((run for run in runs if holds(run)), None):
                 return self._with_records(State(job, kind, run))
         half = next((run for run in runs if has_checkpoint(run.checkpoints)), None)
-        kind = {"failed": "failed", "elsewhere": "elsewhere"}.get(last.get("kind", ""), "waiting" if half is None else "stopped")
+        kind = next((kind for kind in ("failed", "elsewhere") if kind == last.get("kind")), "waiting" if half is None else "stopped")
         error = str(last.get("error", "")) if kind in ("failed", "elsewhere") else ""
         state = State(job, kind, half, error=error)
         return state if half is None else self._with_records(state)
@@ -98,10 +98,10 @@ class Watch:
         if not records:
             return state
         named = next((name for name in BEST if records[-1].get(name) is not None), None)
-        values = [record[name] for record in records if (name := named) and type(record.get(name)) in (int, float)]
-        last = records[-1]
-        return replace(state, epoch=int(last.get("epoch", -1)) + 1, best=max(values, default=None),
-                       elapsed_s=float(last.get("elapsed_s") or 0))
+        values = [value for record in records if named and (value := number(record.get(named))) is not None]
+        epoch, elapsed_s = (number(records[-1].get(name)) for name in ("epoch", "elapsed_s"))
+        done = 0 if epoch is None else int(epoch) + 1
+        return State(state.job, state.kind, state.folder, done, max(values, default=None), elapsed_s or 0.0, state.error)
 
     def _cached(self, path: Path, read: Any) -> Any:
         with contextlib.suppress(OSError, ValueError):

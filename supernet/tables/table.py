@@ -54,19 +54,22 @@ class Table:
         if wrong or not self.texts:
             raise TableError(f"{source}: expected {len(self.texts)} rows in every column and at least one, not so in {wrong[:3]}")
         for text in (self.texts[0], self.texts[-1]):  # all of them would take most of the time of loading
-            try:
-                space.parse(text)
-            except ValueError as error:
-                raise TableError(f"{source}: holds architectures of another space than {space.name!r} ({error})") from error
+            self._parsed(text)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def genotype(self, row: int) -> Genotype:
-        """The architecture of a row; rows count from 0 (in NAS-Bench-201 they are the official index)."""
+        """The architecture of a row; rows count from 0 (in NAS-Bench-201 they are the official index). Raises TableError."""
         if not 0 <= row < len(self):
             raise TableError(f"{self.source}: rows are 0 to {len(self) - 1}, got {row}")
-        return self.space.parse(self.texts[row])
+        return self._parsed(self.texts[row])
+
+    def _parsed(self, text: str) -> Genotype:
+        try:
+            return self.space.parse(text)
+        except ValueError as error:
+            raise TableError(f"{self.source}: holds architectures of another space than {self.space.name!r} ({error})") from error
 
     def row(self, genotype: Genotype) -> int:
         """The row of an architecture. Raises TableError for one that is not in the table."""
@@ -118,7 +121,7 @@ class Table:
     def _groups(self) -> np.ndarray:
         """By row, the first row of an architecture that computes the same function."""
         first: dict[Genotype, int] = {}
-        return np.array([first.setdefault(self.space.canonical(self.space.parse(text)), row) for row, text in enumerate(self.texts)])
+        return np.array([first.setdefault(self.space.canonical(self._parsed(text)), row) for row, text in enumerate(self.texts)])
 
     def _own(self, row: int) -> np.ndarray:
         return np.array([row])
