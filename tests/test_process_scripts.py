@@ -15,7 +15,6 @@ from supernet.errors import UsageError
 from supernet.processes.group import ALONE
 from supernet.runs import checkpoint
 from supernet.runs.folder import RunFolder
-from supernet.tasks.classification import Classification
 from tests.helpers import Ended, Process, start, until
 from tests.runs import assert_same, finished, folders, outcome
 
@@ -126,14 +125,16 @@ OPTIONS = {"compile": "none", "graph_augmentation": False, "checkpoint_cells": F
 
 
 @pytest.mark.parametrize("options, what", [
-    ({"compile": "inductor"}, "compile=inductor"), ({"graph_augmentation": True}, "graph_augmentation=true"),
+    ({"compile": "graph"}, "compile=graph"),
+    ({"compile": "inductor", "synchronised_norms": True}, "compile=inductor with synchronised_norms=true"),
+    ({"graph_augmentation": True}, "graph_augmentation=true"),
     ({"checkpoint_cells": True, "synchronised_norms": True}, "checkpoint_cells=true with synchronised_norms=true"),
     ({"teacher": "runs/a", "task": {"class_weights": "balanced"}}, "task.class_weights with a teacher")])
 def test_what_has_no_meaning_over_processes_is_refused_for_several_alone(options, what):
-    cfg, task = OmegaConf.create(OPTIONS | options), Classification()
-    refuse_for_many(cfg, ALONE, task)
+    cfg = OmegaConf.create(OPTIONS | options)
+    refuse_for_many(cfg, ALONE)
     with pytest.raises(UsageError, match=f"^{what} works in one process, got 2: start it without torchrun, or leave it out$"):
-        refuse_for_many(cfg, SimpleNamespace(size=2), task)
+        refuse_for_many(cfg, SimpleNamespace(size=2))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
