@@ -89,7 +89,7 @@ def test_two_processes_with_half_a_batch_each_take_the_steps_of_one_with_the_who
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in ranks.EXACT if case in ranks.HEART])
 def test_so_do_three_processes_of_whose_last_batch_two_have_nothing(three, case):
-    assert_steps_of_one(case, three[0])
+    assert_steps_of_one(case, three[0][case])
     assert digest(three[0][case]) == digest(three[1][case]) == digest(three[2][case])
 
 
