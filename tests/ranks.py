@@ -72,7 +72,7 @@ def loader(group: Group, seed: int, batch_size: int = BATCH, **how: Any) -> Load
 
 def made(group: Group, relaxation_of: Any = Softmax, *, hypergradient: Any = first_order, synchronised: bool = True,
          task: Any = Classification(), penalty: Any = None, w_penalty: Any = None, layers: int = 1, affine: bool = False,  # noqa: B008
-         net: Any = None, **network: Any) -> tuple[Bilevel, Space]:
+         net: Any = None, device: str = "cpu", **network: Any) -> tuple[Bilevel, Space]:
     """net: a space and its network, where they are not those of images."""
     if net is None:
         space = darts.make(nodes=1, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
@@ -81,7 +81,8 @@ def made(group: Group, relaxation_of: Any = Softmax, *, hypergradient: Any = fir
                             norm=Normalisation(affine, True), **network).double()
     else:
         space, net = net
-    relaxation = relaxation_of(space, torch.Generator().manual_seed(0)).double()
+    relaxation = relaxation_of(space, torch.Generator().manual_seed(0)).double().to(device)
+    net = net.to(device)
     search = Bilevel(net, relaxation, hypergradient, task, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3),
                      torch.optim.Adam(relaxation.parameters(), lr=3e-3, weight_decay=1e-3),
                      Generators.from_seed(5, dict.fromkeys(("alpha", "net", "drawn"), torch.device("cpu"))), clip_norm=5.0,
