@@ -3,8 +3,9 @@ leaves what each case came to in the folder. A case is a function of the group, 
 alone: nothing here is about scripts.) With `rest` behind it runs the cases that only the slow tests read."""
 
 import random
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -329,6 +330,36 @@ def traffic(group: Group, **how: Any) -> dict[str, list[int]]:
 
 HEART = {"softmax", "gdas", "dirichlet", "pc_darts", "finite_difference", "unrolled", "class_weights", "evaluation", "final",
          "final_with_a_teacher", "text", "text_final", "local_norms", "final_mixed", "measured_cost"}
+
+
+def found_by(size: int, folder: Path, *words: str) -> list[dict[str, Any]]:
+    """What each of several processes found, started once for many cases."""
+    started = [subprocess.Popen([sys.executable, __file__, str(folder), str(rank), str(size), *words], stderr=subprocess.PIPE,
+                                text=True) for rank in range(size)]
+    try:
+        said = [process.communicate(timeout=500)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * size, "\n".join(said)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+def numbers(value: Any, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor and number of nested data, as float64, by where it stands. What the network would draw is left out: each process makes
+    its own draws of it, so that the source moves where nothing is drawn too."""
+    if torch.is_tensor(value):
+        yield at, value.double()
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            if at.endswith(".generators") and key == "net":
+                continue
+            yield from numbers(part, f"{at}.{key}")
+    elif isinstance(value, list | tuple):
+        for n, part in enumerate(value):
+            yield from numbers(part, f"{at}.{n}")
+    elif isinstance(value, float | int):
+        yield at, torch.tensor(float(value), dtype=torch.float64)
 
 
 def main(folder: Path, rank: int, size: int, rest: bool) -> None:

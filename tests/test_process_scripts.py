@@ -12,9 +12,10 @@ from supernet.app.many import refuse_for_many
 from supernet.commands.arguments import exit_code
 from supernet.errors import UsageError
 from supernet.processes.group import ALONE
+from supernet.runs.journal import Journal
 from tests.helpers import start
 from tests.runs import assert_same, finished, outcome
-from tests.torchrun import at_work, both, has_saved
+from tests.torchrun import at_work, both, has_saved, started
 
 SEARCH = ("split.max_train=41", "split.max_val=16", "space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3",
           "channels=2", "batch_size=8", "epochs=2", "drop_path_prob=0.2")  # 6 steps an epoch, the last one of a single image
@@ -183,3 +184,43 @@ def test_the_recipes_train_a_pupil_by_two_and_go_on_to_the_same_bits(recipe, tmp
     assert first.wait().code == 2
     assert [e.code for e in both("train_final", *options, *taught, "resume=auto", cwd=broken)] == [0, 0]
     assert_same(outcome(finished(broken)), outcome(finished(wholes)))
+
+
+@pytest.mark.slow
+def test_a_compiled_final_network_is_trained_by_two_to_what_an_uncompiled_one_comes_to(unbroken, tmp_path):
+    """What is compiled is the network of each process; gradients meet behind it, as they always do."""
+    losses = []
+    for how in ("none", "inductor"):
+        where = tmp_path / how
+        where.mkdir()
+        shutil.copy(unbroken[0].genotype, where)
+        ended = [process.wait(timeout_s=1200) for process in started("train_final", *FINAL, "drop_path_prob=0", "epochs=1",
+                                                                     f"compile={how}", "backend=plain", cwd=where)]
+        assert [e.code for e in ended] == [0, 0], ended[0].err + ended[1].err
+        (record,) = Journal.read(finished(where).metrics)
+        losses.append(record["train_loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_text_is_searched_by_two_and_gone_on_with_to_the_same_bits(tmp_path):
+    """Each has some of its rows; hidden states are kept of all, so that one process can go on with them too."""
+    options = ("dataset=text", "dataset.path=../text.txt", "dataset.bptt=8", "channels=6", "space.nodes=2", "batch_size=4",
+               "eval_batch_size=4", "epochs=2")
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog, and the dog is quick too. " * 20)
+    wholes, broken, single = (tmp_path / name for name in ("whole", "broken", "single"))
+    for where in (wholes, broken, single):
+        where.mkdir()
+    ended = both("train_search", *options, cwd=wholes)
+    assert [e.code for e in ended] == [0, 0], ended[0].err + ended[1].err
+    first, second = at_work("train_search", *options, cwd=broken)
+    second.send(signal.SIGKILL)
+    assert first.wait().code == 2
+    shutil.copytree(broken, single, dirs_exist_ok=True)
+    assert [e.code for e in both("train_search", *options, "resume=auto", cwd=broken)] == [0, 0]
+    assert_same(outcome(finished(broken)), outcome(finished(wholes)))
+    ended = start("train_search", *options, "resume=auto", cwd=single, report=False).wait()
+    assert ended.code == 0 and "the checkpoint was written by 2 processes, now there is 1 process" in ended.err, ended.err
+    refused = both("train_search", *options, "batch_size=2", cwd=tmp_path)
+    assert [e.code for e in refused] == [2, 2]
+    assert "batch_size=2 for each of 2 processes" in refused[0].err and "pass batch_size=4 or more" in refused[0].err

@@ -1,47 +1,29 @@
 """Several processes take the steps that one would take, and nothing of theirs drifts apart. What the processes run is in `ranks.py`."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from supernet.processes.group import ALONE, digest
 from tests import ranks
 
-HERE = Path(__file__).parent
 # By a central difference of weights' gradients around tiny radii: it divides rounding by them. Without the mean over the processes the
 # differences are as large as the numbers.
 TOLERANCE = {"layer_alignment": 1e-4}
 
 
-def found_by(size, folder, *words):
-    """What each of several processes found, started once for many cases."""
-    started = [subprocess.Popen([sys.executable, str(HERE / "ranks.py"), str(folder), str(rank), str(size), *words], stderr=subprocess.PIPE,
-                                text=True) for rank in range(size)]
-    try:
-        said = [process.communicate(timeout=500)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * size, "\n".join(said)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(size)]
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    return found_by(2, tmp_path_factory.mktemp("ranks"))
+    return ranks.found_by(2, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture(scope="module")
 def rest(tmp_path_factory):
-    return found_by(2, tmp_path_factory.mktemp("rest"), "rest")
+    return ranks.found_by(2, tmp_path_factory.mktemp("rest"), "rest")
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    return found_by(3, tmp_path_factory.mktemp("three"))
+    return ranks.found_by(3, tmp_path_factory.mktemp("three"))
 
 
 @pytest.fixture
@@ -54,26 +36,9 @@ def cases(*groups):
     return [case if case in ranks.HEART else pytest.param(case, marks=pytest.mark.slow) for group in groups for case in group]
 
 
-def numbers(value, at=""):
-    """Every tensor and number of nested data, as float64, by where it stands. What the network would draw is left out: each process makes
-    its own draws of it, so that the source moves where nothing is drawn too."""
-    if torch.is_tensor(value):
-        yield at, value.double()
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            if at.endswith(".generators") and key == "net":
-                continue
-            yield from numbers(part, f"{at}.{key}")
-    elif isinstance(value, list | tuple):
-        for n, part in enumerate(value):
-            yield from numbers(part, f"{at}.{n}")
-    elif isinstance(value, float | int):
-        yield at, torch.tensor(float(value), dtype=torch.float64)
-
-
 def assert_steps_of_one(case, found):
     """That what processes found of a case is what one finds."""
-    one, two = dict(numbers(ranks.EXACT[case](ALONE))), dict(numbers(found))
+    one, two = dict(ranks.numbers(ranks.EXACT[case](ALONE))), dict(ranks.numbers(found))
     assert one.keys() == two.keys() and len(one) > 1
     for at, value in one.items():
         largest = max(1.0, float(value.abs().max())) if value.numel() else 1.0
