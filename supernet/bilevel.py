@@ -105,15 +105,20 @@ class _AtNoise(nn.Module):
 
 class Streams:
     """Where the sequences of batches stand: what the task handed on after the last batch of `train` and of `val`. Tasks with
-    independent batches leave both None."""
+    independent batches leave both None. group: the processes that have a part of each batch; what is kept is of whole batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: Group = ALONE) -> None:
+        self.group = group
         self.states: dict[str, State] = {"train": None, "val": None}
 
     def before(self, stream: str, batch: Batch) -> State:
         """The state that the next `batch` goes on from, where that lies: checkpoints are read on the CPU."""
         state = self.states[stream]
-        return None if state is None else state.to(batch[0].device)
+        return None if state is None else self.group.part(state.to(batch[0].device), batch)
+
+    def after(self, stream: str, batch: Batch, state: State) -> None:
+        """Keeps what a step on `batch` handed on."""
+        self.states[stream] = None if state is None else self.group.whole(state, batch)
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.states)
@@ -174,7 +179,7 @@ class Bilevel:
         self.w = tuple(self.net.parameters())
         self.alpha = tuple(self.relaxation.parameters())
         self.norms = batch_norms(self.net)
-        self.streams = Streams()
+        self.streams = Streams(self.group)
         self.memory = Memory()
         self.progress = 0.0
         self._ahead: dict[str, State] = {}  # where the streams would stand after the batches of the last losses
@@ -277,7 +282,7 @@ class Bilevel:
         grads, norm = self.alpha_gradient(train_batch, val_batch, noise)
         self.guard(ALPHA_NORM, norm, val_batch)
         self.alpha_update(grads)
-        self.streams.states["val"] = self._ahead.get("val")
+        self.streams.after("val", val_batch, self._ahead.get("val"))
 
     def w_loss(self, batch: Batch, weights: EdgeWeights) -> Result:
         """The task's loss of a training batch; running statistics follow it."""
@@ -305,7 +310,7 @@ class Bilevel:
         loss, stats, state = self.w_loss(train_batch, weights)
         self.guard(TRAINING_LOSS, loss, train_batch)
         self.w_update(loss, add)
-        self.streams.states["train"] = state
+        self.streams.after("train", train_batch, state)
         return self.group.settle(stats, train_batch, lambda: running_statistics(self.norms))
 
     def _add_gradient(self, penalty: WeightPenalty, batch: Batch, draw: EdgeWeights, net_state: Tensor) -> None:

@@ -1,10 +1,11 @@
-"""Steps that two processes take together, for `test_processes.py`: `python tests/ranks.py FOLDER RANK` runs all cases as one of them, and
+"""Steps that processes take together, for `test_processes.py`: `python tests/ranks.py FOLDER RANK SIZE` runs all cases as one of SIZE, and
 leaves what each case came to in the folder. A case is a function of the group, which the test calls with `ALONE` as well. (Searches
-alone: nothing here is about scripts.) `python tests/ranks.py FOLDER RANK rest` runs the cases that only the slow tests read."""
+alone: nothing here is about scripts.) With `rest` behind it runs the cases that only the slow tests read."""
 
 import random
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from supernet.costs.agreed import Agreed
 from supernet.data.base import Images
 from supernet.data.crops import ResizedCrop
 from supernet.data.loader import Forever, Loader
+from supernet.data.text import TextLoader
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
@@ -48,16 +50,16 @@ from supernet.relaxations.perturbed import Adversarial
 from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.space import Space
-from supernet.spaces import darts
+from supernet.spaces import darts, darts_rnn
 from supernet.tasks.classification import Classification
+from supernet.tasks.language_model import LanguageModel
 from supernet.tasks.mixing import MixUpOrCutMix
 from supernet.training.evaluate import evaluate
 from supernet.training.final import FinalLoop
 from supernet.training.guard import Diverged, Guard, first_nonfinite
 from supernet.training.records import Generators, Position, Totals
 
-SIZE = 2
-IMAGES, BATCH = 15, 7  # the third batch has one image, and two processes
+IMAGES, BATCH = 15, 7  # the third batch has one image, fewer than there are processes
 
 
 def loader(group: Group, seed: int, batch_size: int = BATCH, **how: Any) -> Loader:
@@ -71,12 +73,17 @@ def loader(group: Group, seed: int, batch_size: int = BATCH, **how: Any) -> Load
 
 def made(group: Group, relaxation_of: Any = Softmax, *, hypergradient: Any = first_order, synchronised: bool = True,
          task: Any = Classification(), penalty: Any = None, w_penalty: Any = None, layers: int = 1, affine: bool = False,  # noqa: B008
-         **network: Any) -> tuple[Bilevel, Space]:
-    space = darts.make(nodes=1, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
-    torch.manual_seed(0)
-    net = space.network(space.candidates(), layers=layers, channels=4, num_classes=3, in_channels=2, image_size=(8, 8),
-                        norm=Normalisation(affine, True), **network).double()
-    relaxation = relaxation_of(space, torch.Generator().manual_seed(0)).double()
+         net: Any = None, device: str = "cpu", **network: Any) -> tuple[Bilevel, Space]:
+    """net: a space and its network, where they are not those of images."""
+    if net is None:
+        space = darts.make(nodes=1, ops=("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
+        torch.manual_seed(0)
+        net = space.network(space.candidates(), layers=layers, channels=4, num_classes=3, in_channels=2, image_size=(8, 8),
+                            norm=Normalisation(affine, True), **network).double()
+    else:
+        space, net = net
+    relaxation = relaxation_of(space, torch.Generator().manual_seed(0)).double().to(device)
+    net = net.to(device)
     search = Bilevel(net, relaxation, hypergradient, task, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3),
                      torch.optim.Adam(relaxation.parameters(), lr=3e-3, weight_decay=1e-3),
                      Generators.from_seed(5, dict.fromkeys(("alpha", "net", "drawn"), torch.device("cpu"))), clip_norm=5.0,
@@ -204,6 +211,50 @@ def trained(task: Classification, synchronised: bool = True) -> Callable[[Group]
     return case
 
 
+def text(group: Group, seed: int, rows: int = 5) -> TextLoader:
+    """A random text in so many rows, read in windows of drawn lengths: by two processes three rows and two."""
+    items = torch.randint(7, (rows * 28 + 3,), generator=torch.Generator().manual_seed(seed))
+    return TextLoader(items, rows, 8, generator=torch.Generator().manual_seed(seed), random_lengths=True, device=torch.device("cpu"),
+                      group=group)
+
+
+def language(space: Space, genotype: Any = None, **how: Any) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return space.network(space.candidates(genotype), layers=1, channels=4, vocabulary=7, norm=Normalisation(False, True), **how).double()
+
+
+LANGUAGE = LanguageModel(item="character", bptt=8, activation=0.3, temporal=0.7)
+
+
+def text_steps(rows: int = 5, synchronised: bool = True, **how: Any) -> Callable[[Group], dict[str, Any]]:
+    """A pass over a text, each step going on from the state of the one before, and an evaluation."""
+
+    def case(group: Group) -> dict[str, Any]:
+        space = darts_rnn.make(nodes=2)
+        net = language(space, batch_norm=True)
+        search, _ = made(group, task=LANGUAGE, synchronised=synchronised, net=(space, net), **how)
+        alpha_batches = Forever(text(group, 2, rows))
+        sums = [search.step(batch, next(alpha_batches)) for batch in text(group, 1, rows)]
+        held_out = evaluate(net, LANGUAGE, text(group, 3, rows), lambda: search.relaxation.mean().detach(), search.generators["net"],
+                            group=group)
+        return states(search) | {"streams": search.streams.state_dict(), "loss": [float(s["loss"]) for s in sums], "val": held_out}
+
+    return case
+
+
+def text_trained(group: Group) -> dict[str, Any]:
+    """A final recurrent network on a text, in one pass."""
+    space = darts_rnn.make(nodes=2)
+    net = language(space, space.sample(random.Random(0)), batch_norm=False)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    loop = FinalLoop(net, LANGUAGE, optimizer, text(group, 1), text(group, 4), None, 0.05, Constant(), 0.0, 0.25,
+                     Generators.from_seed(0, {"net": torch.device("cpu")}), lambda *seen: None, Totals(torch.device("cpu")), Position(),
+                     group=group)
+    stats = [loop.step(batch) for batch in loop.train]
+    return {"net": net.state_dict(), "streams": loop.streams.state_dict(), "loss": [float(s["loss"]) for s in stats],
+            "val": loop.evaluate(loop.val)}
+
+
 def weighing() -> Classification:
     return Classification(class_weights=[0.5, 1.0, 3.0], mixing=MixUpOrCutMix(), label_smoothing=0.1).for_classes(
         [5, 5, 5], torch.device("cpu"))
@@ -216,12 +267,16 @@ EXACT |= {
     "evaluation": evaluated,
     "shared_weights": sampled,
     "final": trained(Classification(auxiliary_weight=0.4, label_smoothing=0.1)),
+    "text": text_steps(hypergradient=finite_difference),
+    "text_in_few_rows": text_steps(rows=2),
+    "text_final": text_trained,
     "final_with_a_teacher": trained(Classification(auxiliary_weight=0.4).taught_by(taught, 2.0, 0.5)),
 }
 DRIFT: dict[str, Callable[[Group], dict[str, Any]]] = {  # equal in all processes, and not what one process computes
     "local_norms": three_steps(synchronised=False, hypergradient=finite_difference),
     "freezing_by_local_norms": watched(lambda space: OpFreezing(space, count=1, threshold=-0.03, agreement="cosine"), synchronised=False),
     "adversary_by_local_norms": three_steps(synchronised=False, relaxation_of=adversarial),
+    "text_by_local_norms": text_steps(synchronised=False),
     "final_mixed": trained(weighing(), synchronised=False),
     "measured_cost": measured,
 }
@@ -274,12 +329,42 @@ def traffic(group: Group, **how: Any) -> dict[str, list[int]]:
 
 
 HEART = {"softmax", "gdas", "dirichlet", "pc_darts", "finite_difference", "unrolled", "class_weights", "evaluation", "final",
-         "final_with_a_teacher", "local_norms", "final_mixed", "measured_cost"}
+         "final_with_a_teacher", "text", "text_final", "local_norms", "final_mixed", "measured_cost"}
 
 
-def main(folder: Path, rank: int, rest: bool) -> None:
+def found_by(size: int, folder: Path, *words: str) -> list[dict[str, Any]]:
+    """What each of several processes found, started once for many cases."""
+    started = [subprocess.Popen([sys.executable, __file__, str(folder), str(rank), str(size), *words], stderr=subprocess.PIPE,
+                                text=True) for rank in range(size)]
+    try:
+        said = [process.communicate(timeout=500)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * size, "\n".join(said)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+def numbers(value: Any, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor and number of nested data, as float64, by where it stands. What the network would draw is left out: each process makes
+    its own draws of it, so that the source moves where nothing is drawn too."""
+    if torch.is_tensor(value):
+        yield at, value.double()
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            if at.endswith(".generators") and key == "net":
+                continue
+            yield from numbers(part, f"{at}.{key}")
+    elif isinstance(value, list | tuple):
+        for n, part in enumerate(value):
+            yield from numbers(part, f"{at}.{n}")
+    elif isinstance(value, float | int):
+        yield at, torch.tensor(float(value), dtype=torch.float64)
+
+
+def main(folder: Path, rank: int, size: int, rest: bool) -> None:
     torch.set_num_threads(1)
-    group = Together(rank, SIZE, dist.FileStore(str(folder / "store"), SIZE), patience_s=120)
+    group = Together(rank, size, dist.FileStore(str(folder / "store"), size), patience_s=120)
     found: dict[str, Any] = {name: case(group) for name, case in (EXACT | DRIFT).items() if (name in HEART) is not rest}
     found |= {} if rest else {
               "diverging": diverging(group), "drifting": drifting(group), "largest": group.largest(3.0 - rank, rank),
@@ -292,4 +377,4 @@ def main(folder: Path, rank: int, rest: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["rest"])
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["rest"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import compare, final, prepared, scaling, search_step, shared_weights, sides, startup
+from benchmarks import compare, final, prepared, processes, scaling, search_step, shared_weights, sides, startup
 from benchmarks.counting import kernels, launches_of
 from ops.kernels import Backend
 from tests import reference
@@ -192,3 +192,24 @@ def test_what_prepared_choices_save_is_written_as_it_is_counted(tmp_path, capsys
 
 def test_a_draw_is_taken_by_a_graph_once_its_ops_were_drawn_often_enough():
     assert prepared.replayed([2], 1.0, 4) == 1 - (prepared.WARM_UP + prepared.EPOCHS - 1) / (prepared.EPOCHS * prepared.STEPS)
+
+
+def test_what_two_processes_came_to_is_told_part_by_part_and_what_was_not_measured_is_left_out(capsys):
+    kill = {"killed": 1, "after_s": 0.5, "ended_s": 0.25, "code": 2, "said": "error: lost", "same_bits": True}
+    result = {"environment": {"device": "cpu", "threads": 1}, "batch": 16, "differences": {"softmax": 2e-15, "gdas": 1e-16},
+              "steps": None, "search": None, "kills": [kill, kill | {"ended_s": 0.75, "same_bits": False}]}
+    (_, largest), (what, came_out) = processes.figures(result)
+    assert largest == "2e-15 (softmax 2e-15, GDAS 1e-16)"
+    assert what == "one of two processes killed, 2 times"
+    assert came_out == "the other has ended within 0.75 s (median 0.50 s); 1 went on to the same bits"
+    assert processes.table(result)[1] == [] and processes.notes(result) == [
+        "Process 1 killed, 2 times; the other ended with 2 and said: error: lost."]
+    with pytest.raises(SystemExit):
+        processes.main(["--only", "stepps"])
+    assert "--only must be some of differences,steps,search,kills, got 'stepps'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_kill_is_measured():
+    (kill,) = processes.kills(1)
+    assert kill["same_bits"] and kill["code"] == 2 and 0 <= kill["ended_s"] < 120

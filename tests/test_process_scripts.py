@@ -6,48 +6,20 @@ import signal
 from types import SimpleNamespace
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from supernet.app.many import refuse_for_many
 from supernet.commands.arguments import exit_code
 from supernet.errors import UsageError
 from supernet.processes.group import ALONE
-from supernet.runs import checkpoint
-from supernet.runs.folder import RunFolder
-from supernet.tasks.classification import Classification
-from tests.helpers import Ended, Process, start, until
-from tests.runs import assert_same, finished, folders, outcome
+from supernet.runs.journal import Journal
+from tests.helpers import start
+from tests.runs import assert_same, finished, outcome
+from tests.torchrun import at_work, both, has_saved, started
 
 SEARCH = ("split.max_train=41", "split.max_val=16", "space.nodes=1", "space.ops=[none,max_pool_3x3,skip_connect,sep_conv_3x3]", "layers=3",
           "channels=2", "batch_size=8", "epochs=2", "drop_path_prob=0.2")  # 6 steps an epoch, the last one of a single image
 FINAL = ("genotype=genotype.json", "split.max_train=44", "layers=3", "channels=4", "batch_size=8", "epochs=2", "drop_path_prob=0.5")
-EVERY_STEP = "checkpoint_every_s=0"
-STORES: list[torch.distributed.Store] = []  # kept until the tests are over
-
-
-def started(script: str, *options: str, cwd, size: int = 2, **env: str) -> list[Process]:
-    """As torchrun starts `size` processes: they meet in a store of the process that starts them."""
-    STORES.append(torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
-    common = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(STORES[-1].port),
-              "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0", **env}
-    return [start(script, *options, cwd=cwd, report=False, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-            for rank in range(size)]
-
-
-def both(script: str, *options: str, cwd) -> list[Ended]:
-    return [process.wait() for process in started(script, *options, cwd=cwd)]
-
-
-def has_saved(where) -> RunFolder | None:
-    return next((folder for folder in folders(where) if checkpoint.has_checkpoint(folder.checkpoints)), None)
-
-
-def at_work(script: str, *options: str, cwd) -> list[Process]:
-    """Two processes that have saved something, and have more to do."""
-    processes = started(script, *options, EVERY_STEP, cwd=cwd)
-    until(lambda: has_saved(cwd) or any(process.has_ended() for process in processes), "a checkpoint")
-    return processes
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +84,6 @@ def test_one_process_goes_on_with_what_two_began_and_says_so(tmp_path):
 def test_what_cannot_be_done_by_many_is_said_once_before_any_work(tmp_path):
     for script, options, why in (
             ("train_search", (*SEARCH, "backend=packed", "synchronised_norms=true"), "synchronised_norms=true works in one process, got 2"),
-            ("train_search", (*SEARCH, "searcher=random", "budget.trials=2"), "searcher=... works in one process, got 2"),
             ("train_final", ("genotype=darts_v2", "split.max_train=41", "layers=3", "batch_size=8"), "one image for each of 2 processes")):
         ended = both(script, *options, cwd=tmp_path)
         assert [e.code for e in ended] == [2, 2], why
@@ -126,14 +97,16 @@ OPTIONS = {"compile": "none", "graph_augmentation": False, "checkpoint_cells": F
 
 
 @pytest.mark.parametrize("options, what", [
-    ({"compile": "inductor"}, "compile=inductor"), ({"graph_augmentation": True}, "graph_augmentation=true"),
+    ({"compile": "graph"}, "compile=graph"),
+    ({"compile": "inductor", "synchronised_norms": True}, "compile=inductor with synchronised_norms=true"),
+    ({"graph_augmentation": True}, "graph_augmentation=true"),
     ({"checkpoint_cells": True, "synchronised_norms": True}, "checkpoint_cells=true with synchronised_norms=true"),
     ({"teacher": "runs/a", "task": {"class_weights": "balanced"}}, "task.class_weights with a teacher")])
 def test_what_has_no_meaning_over_processes_is_refused_for_several_alone(options, what):
-    cfg, task = OmegaConf.create(OPTIONS | options), Classification()
-    refuse_for_many(cfg, ALONE, task)
+    cfg = OmegaConf.create(OPTIONS | options)
+    refuse_for_many(cfg, ALONE)
     with pytest.raises(UsageError, match=f"^{what} works in one process, got 2: start it without torchrun, or leave it out$"):
-        refuse_for_many(cfg, SimpleNamespace(size=2), task)
+        refuse_for_many(cfg, SimpleNamespace(size=2))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -211,3 +184,43 @@ def test_the_recipes_train_a_pupil_by_two_and_go_on_to_the_same_bits(recipe, tmp
     assert first.wait().code == 2
     assert [e.code for e in both("train_final", *options, *taught, "resume=auto", cwd=broken)] == [0, 0]
     assert_same(outcome(finished(broken)), outcome(finished(wholes)))
+
+
+@pytest.mark.slow
+def test_a_compiled_final_network_is_trained_by_two_to_what_an_uncompiled_one_comes_to(unbroken, tmp_path):
+    """What is compiled is the network of each process; gradients meet behind it, as they always do."""
+    losses = []
+    for how in ("none", "inductor"):
+        where = tmp_path / how
+        where.mkdir()
+        shutil.copy(unbroken[0].genotype, where)
+        ended = [process.wait(timeout_s=1200) for process in started("train_final", *FINAL, "drop_path_prob=0", "epochs=1",
+                                                                     f"compile={how}", "backend=plain", cwd=where)]
+        assert [e.code for e in ended] == [0, 0], ended[0].err + ended[1].err
+        (record,) = Journal.read(finished(where).metrics)
+        losses.append(record["train_loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_text_is_searched_by_two_and_gone_on_with_to_the_same_bits(tmp_path):
+    """Each has some of its rows; hidden states are kept of all, so that one process can go on with them too."""
+    options = ("dataset=text", "dataset.path=../text.txt", "dataset.bptt=8", "channels=6", "space.nodes=2", "batch_size=4",
+               "eval_batch_size=4", "epochs=2")
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog, and the dog is quick too. " * 20)
+    wholes, broken, single = (tmp_path / name for name in ("whole", "broken", "single"))
+    for where in (wholes, broken, single):
+        where.mkdir()
+    ended = both("train_search", *options, cwd=wholes)
+    assert [e.code for e in ended] == [0, 0], ended[0].err + ended[1].err
+    first, second = at_work("train_search", *options, cwd=broken)
+    second.send(signal.SIGKILL)
+    assert first.wait().code == 2
+    shutil.copytree(broken, single, dirs_exist_ok=True)
+    assert [e.code for e in both("train_search", *options, "resume=auto", cwd=broken)] == [0, 0]
+    assert_same(outcome(finished(broken)), outcome(finished(wholes)))
+    ended = start("train_search", *options, "resume=auto", cwd=single, report=False).wait()
+    assert ended.code == 0 and "the checkpoint was written by 2 processes, now there is 1 process" in ended.err, ended.err
+    refused = both("train_search", *options, "batch_size=2", cwd=tmp_path)
+    assert [e.code for e in refused] == [2, 2]
+    assert "batch_size=2 for each of 2 processes" in refused[0].err and "pass batch_size=4 or more" in refused[0].err

@@ -1,42 +1,29 @@
 """Several processes take the steps that one would take, and nothing of theirs drifts apart. What the processes run is in `ranks.py`."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from supernet.processes.group import ALONE, digest
 from tests import ranks
 
-HERE = Path(__file__).parent
 # By a central difference of weights' gradients around tiny radii: it divides rounding by them. Without the mean over the processes the
 # differences are as large as the numbers.
 TOLERANCE = {"layer_alignment": 1e-4}
 
 
-def found_by_two(folder, *words):
-    """What each of two processes found, started once for many cases."""
-    started = [subprocess.Popen([sys.executable, str(HERE / "ranks.py"), str(folder), str(rank), *words], stderr=subprocess.PIPE, text=True)
-               for rank in range(ranks.SIZE)]
-    try:
-        said = [process.communicate(timeout=500)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * ranks.SIZE, "\n".join(said)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks.SIZE)]
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    return found_by_two(tmp_path_factory.mktemp("ranks"))
+    return ranks.found_by(2, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture(scope="module")
 def rest(tmp_path_factory):
-    return found_by_two(tmp_path_factory.mktemp("rest"), "rest")
+    return ranks.found_by(2, tmp_path_factory.mktemp("rest"), "rest")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    return ranks.found_by(3, tmp_path_factory.mktemp("three"))
 
 
 @pytest.fixture
@@ -49,31 +36,26 @@ def cases(*groups):
     return [case if case in ranks.HEART else pytest.param(case, marks=pytest.mark.slow) for group in groups for case in group]
 
 
-def numbers(value, at=""):
-    """Every tensor and number of nested data, as float64, by where it stands. What the network would draw is left out: each process makes
-    its own draws of it, so that the source moves where nothing is drawn too."""
-    if torch.is_tensor(value):
-        yield at, value.double()
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            if at.endswith(".generators") and key == "net":
-                continue
-            yield from numbers(part, f"{at}.{key}")
-    elif isinstance(value, list | tuple):
-        for n, part in enumerate(value):
-            yield from numbers(part, f"{at}.{n}")
-    elif isinstance(value, float | int):
-        yield at, torch.tensor(float(value), dtype=torch.float64)
-
-
-@pytest.mark.parametrize("case", cases(ranks.EXACT))
-def test_two_processes_with_half_a_batch_each_take_the_steps_of_one_with_the_whole(of_case, case):
-    one, two = dict(numbers(ranks.EXACT[case](ALONE))), dict(numbers(of_case[0]))
+def assert_steps_of_one(case, found):
+    """That what processes found of a case is what one finds."""
+    one, two = dict(ranks.numbers(ranks.EXACT[case](ALONE))), dict(ranks.numbers(found))
     assert one.keys() == two.keys() and len(one) > 1
     for at, value in one.items():
         largest = max(1.0, float(value.abs().max())) if value.numel() else 1.0
         tolerance = TOLERANCE.get(case, 1e-9) * largest
         torch.testing.assert_close(two[at], value, rtol=0, atol=tolerance, msg=lambda text, at=at: f"{at}: {text}")
+
+
+@pytest.mark.parametrize("case", cases(ranks.EXACT))
+def test_two_processes_with_half_a_batch_each_take_the_steps_of_one_with_the_whole(of_case, case):
+    assert_steps_of_one(case, of_case[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in ranks.EXACT if case in ranks.HEART])
+def test_so_do_three_processes_of_whose_last_batch_two_have_nothing(three, case):
+    assert_steps_of_one(case, three[0][case])
+    assert digest(three[0][case]) == digest(three[1][case]) == digest(three[2][case])
 
 
 @pytest.mark.parametrize("case", cases(ranks.EXACT, ranks.DRIFT))
@@ -94,6 +76,11 @@ def test_freezing_freezes_some_ops_in_the_cases_above(rest):
 def test_a_batch_with_fewer_images_than_processes_is_one_images_alone(both):
     assert both[0]["parts"] == [[4, 7, 4], [4, 7, 4], [1, 1, 1]]
     assert both[1]["parts"] == [[3, 7, 3], [3, 7, 3], [0, 1, 1]]  # its one image stands in, and does not count
+
+
+@pytest.mark.slow
+def test_of_three_processes_all_but_one_stand_in(three):
+    assert [found["parts"] for found in three] == [[[3, 7, 3], [3, 7, 3], [1, 1, 1]]] + [[[2, 7, 2], [2, 7, 2], [0, 1, 1]]] * 2
 
 
 def test_crops_and_alternating_flips_are_those_of_whole_batches(both):

@@ -222,7 +222,7 @@ class Read:
 
 def search_read(cfg: DictConfig, machine: Machine) -> Read:
     data, task = build(cfg.dataset.data), build(cfg.task)
-    refuse_for_many(cfg, machine.group, task)
+    refuse_for_many(cfg, machine.group)
     data.check()
     loaders = data.search(loading(cfg, machine.device, machine.group), split=cfg.split, augment_val=cfg.compat.augment_val,
                           generators=machine.generators)
@@ -437,7 +437,7 @@ class FinalRead:
 def final_read(cfg: DictConfig, device: torch.device, group: Group = ALONE) -> FinalRead:
     """The training part and what is held out of it; the test part is not opened."""
     generators, data, task = FinalRead.streams(cfg.seed, device), build(cfg.dataset.data), build(cfg.task)
-    refuse_for_many(cfg, group, task)
+    refuse_for_many(cfg, group)
     data.check()
     loaders = data.final(loading(cfg, device, group), split=cfg.split, generators=generators)
     if cfg.graph_augmentation:

@@ -27,6 +27,7 @@ from supernet.genotype import Genotype
 from supernet.interfaces import check_interface
 from supernet.networks.build import final_normalisation
 from supernet.objectives import Objective
+from supernet.processes.group import ALONE, Group
 from supernet.relaxations.base import Relaxation
 from supernet.searchers.base import Searcher
 from supernet.searchers.given import Given
@@ -45,10 +46,11 @@ CARRIED = ("device", "threads", "backend", "workers", "channels_last", "determin
 
 class SearchOffer:
     """As `supernet.evaluators.base.Offer`, from the options of a search. words: the overrides that chose it, of which trainings of
-    architectures alone get those of the data; working: what they call now and then."""
+    architectures alone get those of the data; working: what they call now and then; group: of the processes that search together."""
 
-    def __init__(self, cfg: DictConfig, space: Space, words: Sequence[str] = (), working: Callable[[], None] = lambda: None):
-        self.cfg, self.whole, self.words, self.working = cfg, space, words, working
+    def __init__(self, cfg: DictConfig, space: Space, words: Sequence[str] = (), working: Callable[[], None] = lambda: None,
+                 group: Group = ALONE):
+        self.cfg, self.whole, self.words, self.working, self.group = cfg, space, words, working, group
         self.space = compose.without_ops(space, cfg.exclude_ops)
         self.seed, self.folder = cfg.seed, None
         self._met: Met | None = None  # by trainings of architectures alone
@@ -58,7 +60,7 @@ class SearchOffer:
 
     @cached_property
     def machine(self) -> Machine:
-        return compose.search_machine(self.cfg)
+        return compose.search_machine(self.cfg, self.group)
 
     @cached_property
     def read(self) -> Read:
@@ -169,8 +171,11 @@ def content_of(cfg: DictConfig, space: Space) -> dict[str, Any]:
 
 def evaluator_of(cfg: DictConfig, offer: SearchOffer) -> SearchEvaluator:
     """Raises UsageError, InterfaceError: it cannot be had, or is none."""
-    made = build(cfg.evaluator)(offer)
+    with offer.group.apart():  # as it evaluates
+        made = build(cfg.evaluator)(offer)
     check_interface(made, SearchEvaluator, "evaluator")
+    if made.alone and offer.group.size > 1:
+        raise UsageError(f"evaluator {type(made).__name__} works in one process, got {offer.group.size}: {made.alone}")
     return made
 
 

@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, choices, override, own_overrides, plain
-from supernet.processes.launched import refuse_many
 
 if TYPE_CHECKING:
     from supernet.app.compose import SearchParts
@@ -29,14 +28,10 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     # Heavy imports wait until the options are known to be good.
     validate(cfg, "train_search")
-    if cfg.searcher is not None:
-        refuse_many("searcher=...")
-        search_by_trials(cfg)
-        return
     from supernet.processes.joined import joined
 
     with joined(cfg.device) as group:
-        search(cfg, group)
+        (search if cfg.searcher is None else search_by_trials)(cfg, group)
 
 
 def search(cfg: DictConfig, group: "Group") -> None:
@@ -89,16 +84,22 @@ def search(cfg: DictConfig, group: "Group") -> None:
     last_lines(cfg, parts.space, genotype, rows, run)
 
 
-def search_by_trials(cfg: DictConfig) -> None:
+def search_by_trials(cfg: DictConfig, group: "Group") -> None:
     """The same with a searcher, which decides the genotype after the supernet's epochs, of which there may be none."""
     from supernet.commands import trial_search
     from supernet.runs.run import table
 
     with composing():
-        made = trial_search.composed(cfg)
+        made = trial_search.composed(cfg, group)
     offer, described = made.offer, trial_search.described(made.trials)
     if cfg.dry_run:
-        print(table([*(dry_run_rows(cfg, offer.parts, offer.stages) if made.trains else []), *described]))
+        rows = [*(dry_run_rows(cfg, offer.parts, offer.stages) if made.trains else []), *described]
+        if group.leads:
+            print(table(rows))
+        return
+    if not group.leads:
+        with trial_search.followed(cfg, made).begun() as run:
+            trial_search.helped(made, run)
         return
     space = offer.whole
     lines = first_lines(cfg, offer.parts) if made.trains else [f"space {space.name}: {space.count():.3g} architectures, no supernet"]

@@ -16,13 +16,17 @@ from supernet.app.compose import settle_sizes
 from supernet.app.offer import SearchOffer, content_of, evaluator_of, trials_of
 from supernet.app.options import own_overrides, plain
 from supernet.commands import trial_worker
+from supernet.commands.dealt import Dealt
 from supernet.commands.pool import Pool
-from supernet.commands.training import Recorded, job_of
+from supernet.commands.training import Followed, Recorded, job_of
 from supernet.errors import UsageError
 from supernet.genotype import Genotype
+from supernet.processes.group import ALONE, Group
+from supernet.processes.launched import place
 from supernet.report import summary
 from supernet.report.pictures import pictures, save_drawings
 from supernet.runs import disk, dry_run
+from supernet.runs.follower import Follower
 from supernet.runs.run import Run
 from supernet.runs.weights import search_description
 from supernet.searchers.base import Searcher
@@ -45,13 +49,16 @@ class ByTrials(NamedTuple):
     job: str
 
 
-def composed(cfg: DictConfig) -> ByTrials:
-    """Raises UsageError, ValueError: what the options ask for cannot be had."""
+def composed(cfg: DictConfig, group: Group = ALONE) -> ByTrials:
+    """group: the processes that train and evaluate together. Raises UsageError, ValueError: what the options ask for cannot be had."""
+    if group.size > 1 and cfg.processes > 1:
+        raise UsageError(f"processes={cfg.processes} works in one process, which starts the others, got {group.size}: leave it out, since "
+                         "each of these evaluates trials")
     space = space_from(cfg.space)
     settle_sizes(cfg, space)
     content = content_of(cfg, space)
-    job = job_of(cfg, "train_search", space, content=content)
-    offer = SearchOffer(cfg, space, own_overrides())
+    job = job_of(cfg, "train_search", space, content=content, group=group)
+    offer = SearchOffer(cfg, space, own_overrides(), group=group)
     trials = trials_of(cfg, offer, evaluator_of(cfg, offer))
     trains = cfg.epochs > 0 or offer.made("parts")
     if trains:
@@ -63,7 +70,24 @@ def composed(cfg: DictConfig) -> ByTrials:
 def recorded(cfg: DictConfig, made: ByTrials) -> Recorded:
     """The run folder, new or gone on with."""
     what = of_supernet(cfg, made.offer) if made.trains else of_nothing()
-    return Recorded(cfg, "train_search", made.job, made.offer, content=made.content, **what)
+    return Recorded(cfg, "train_search", made.job, made.offer, content=made.content, group=made.offer.group, **what)
+
+
+def followed(cfg: DictConfig, made: ByTrials) -> Followed:
+    """The same in the processes behind the first one."""
+    what = of_supernet(cfg, made.offer) if made.trains else of_nothing()
+    return Followed(made.offer.group, stateful=what["stateful"], before_save=what["before_save"])
+
+
+def helped(made: ByTrials, run: Follower) -> None:
+    """What those processes do of `decided`."""
+    offer = made.offer
+    offer.working = run.working
+    if made.trains:
+        fit_stages(offer.stages, run)
+    run.begun_work()
+    with Dealt(offer.group, made.trials.evaluated, run.interrupt) as dealt:
+        dealt.follow()
 
 
 def decided(cfg: DictConfig, made: ByTrials, run: Run) -> tuple[Genotype, list[tuple[str, str]]]:
@@ -76,9 +100,13 @@ def decided(cfg: DictConfig, made: ByTrials, run: Run) -> tuple[Genotype, list[t
     history = History(run.known_trials(trials.space, trained=run.position.step != before))
     run.begun_work()
     with contextlib.ExitStack() as stack:
-        if cfg.processes > 1:
-            for note in notes_on_processes(cfg.processes, trials.searcher):
+        if max(cfg.processes, offer.group.size) > 1:
+            for note in notes_on_processes(max(cfg.processes, place().beside), trials.searcher):
                 run.line(note)
+        if offer.group.size > 1:
+            dealt = stack.enter_context(Dealt(offer.group, trials.evaluated, run.interrupt))
+            trials = replace(trials, evaluate_all=dealt.evaluations)
+        if cfg.processes > 1:
             arguments = plain(cfg), own_overrides(), str(run.folder.path), torch.get_num_threads()
             pool = stack.enter_context(Pool(cfg.processes, trial_worker.start_worker, arguments, working=run.working))
             trials = replace(trials, evaluate_all=lambda batch: pool.ordered(trial_worker.evaluated, batch))
@@ -190,7 +218,7 @@ def front_of(history: History) -> list[Trial]:
 
 
 def notes_on_processes(processes: int, searcher: Searcher) -> list[str]:
-    """What whoever asks for several processes should know."""
+    """What whoever asks for several processes, so many on this machine, should know."""
     found, threads, cores = [], torch.get_num_threads(), len(os.sched_getaffinity(0))
     if threads > 1 and processes * threads > cores:
         found.append(f"note: {processes} processes of {threads} threads each, and {cores} cores: threads=1 is likely to be faster")

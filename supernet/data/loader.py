@@ -106,6 +106,12 @@ class Loader:
         rest = self.num_items % self.batch_size
         return self.group.least(rest if rest and not self.drop_last else min(self.batch_size, self.num_items))
 
+    def lone_batch(self, option: str) -> tuple[str, str]:
+        """Where the smallest batch has one image: how that comes about, and what helps, `option` being what limits the images."""
+        why = f"batch_size={self.batch_size}" if self.batch_size == 1 else (
+            f"{self.num_items} images in batches of {self.batch_size} leave a last batch of one image")
+        return why, f"pass another batch_size, or {option}={max(1, self.num_items - 1)}"
+
     def __len__(self) -> int:
         """Batches in a whole pass."""
         whole, rest = divmod(self.num_items, self.batch_size)
@@ -126,7 +132,7 @@ class Loader:
             drawn = self.group.own(self.generator, self.position)
             self.position += 1
             turned = self._turned(pixels, cut.items)
-            yield self.group.batch(self.transform(turned, drawn).to(self.dtype), self.labels[cut.items], cut)
+            yield self.group.batch((self.transform(turned, drawn).to(self.dtype), self.labels[cut.items]), cut)
 
     def _turned(self, pixels: Tensor, chosen: Tensor) -> Tensor:
         """`pixels`, with those mirrored whose turn it is in this pass."""

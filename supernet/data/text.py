@@ -15,6 +15,7 @@ from torch import Tensor
 from supernet.data.base import Data, DataError
 from supernet.data.loader import FinalLoaders, Loading, SearchLoaders
 from supernet.files import read_text
+from supernet.processes.group import ALONE, Group
 from supernet.ranges import MANY, Portion, Range, ranged
 
 PARTS = ("train", "valid", "test")
@@ -126,13 +127,15 @@ class Text(Data):
         if len(items) // batch_size < self.bptt + 1:
             raise DataError(f"batch_size {batch_size} leaves {len(items) // batch_size} {self.item}s a row of the {part} text; at least "
                             f"bptt + 1 = {self.bptt + 1} are needed")
-        return TextLoader(items, batch_size, self.bptt, generator=generator, random_lengths=random, device=loading.device)
+        return TextLoader(items, batch_size, self.bptt, generator=generator, random_lengths=random, device=loading.device,
+                          group=loading.group)
 
     def _eval_loader(self, items: Tensor, loading: Loading) -> "TextLoader":
         # as many rows as eval_batch_size, fewer where the text is short: every row needs a context to be predicted from (and statistics of
-        # a batch need two rows)
-        rows = max(2, min(loading.eval_batch_size, len(items) // (4 * self.bptt)))
-        return TextLoader(items, rows, self.bptt, generator=torch.Generator(loading.device), random_lengths=False, device=loading.device)
+        # a process's part of a batch need two rows)
+        rows = max(2 * loading.group.size, min(loading.eval_batch_size, len(items) // (4 * self.bptt)))
+        return TextLoader(items, rows, self.bptt, generator=torch.Generator(loading.device), random_lengths=False, device=loading.device,
+                          group=loading.group)
 
     @cached_property
     def _vocabulary(self) -> dict[str, int]:
@@ -164,15 +167,28 @@ class TextLoader:
     Windows have `bptt` items, or lengths drawn for each pass: around bptt, around its half one time in twenty (standard deviation 5,
     from 5 up to bptt + 20), as many as bptt would give; what they do not reach of the text is left out of this pass. A position
     in the stream can be saved; the loader otherwise behaves as `loader.Loader` does.
+
+    group: of the processes that share the batches, each of which has some of the rows all along.
     """
 
-    def __init__(self, items: Tensor, rows: int, bptt: int, *, generator: torch.Generator, random_lengths: bool, device: torch.device):
+    def __init__(self, items: Tensor, rows: int, bptt: int, *, generator: torch.Generator, random_lengths: bool, device: torch.device,
+                 group: Group = ALONE):
         columns = len(items) // rows
         if columns < 2:
             raise DataError(f"text of {len(items)} items is too short for {rows} rows of at least 2")
         self.items = items[: columns * rows].view(rows, columns).T.contiguous().to(device)  # (N / rows, rows)
         self.bptt, self.generator, self.random_lengths, self.device = bptt, generator, random_lengths, device
+        self.group = group
         self.position, self._lengths = 0, []
+
+    @property
+    def smallest_batch(self) -> int:
+        """Rows of the smallest part of a batch that a process of the group has."""
+        return self.group.least(self.items.shape[1])
+
+    def lone_batch(self, option: str) -> tuple[str, str]:
+        """As `loader.Loader.lone_batch`."""
+        return f"batch_size={self.items.shape[1]}", f"pass batch_size={2 * self.group.size} or more"
 
     @property
     def num_items(self) -> int:
@@ -188,16 +204,18 @@ class TextLoader:
             self.restart()
             self._lengths = self._draw() if self.random_lengths else self._fixed()
         start = sum(self._lengths[: self.position])
+        cut = self.group.cut(self.items.T)
+        own = cut.items.T
         for length in self._lengths[self.position:]:
             self.position += 1
-            yield TextBatch(self.items[start: start + length], self.items[start + 1: start + 1 + length], fresh=start == 0)
+            yield self.group.batch(TextBatch(own[start: start + length], own[start + 1: start + 1 + length], fresh=start == 0), cut)
             start += length
 
     def apart(self, batch_size: int | None, generator: torch.Generator) -> "TextLoader":
         """As `loader.Loader.apart`, in `batch_size` rows."""
         rows = self.items.shape[1] if batch_size is None else batch_size
         return TextLoader(self.items.T.reshape(-1), rows, self.bptt, generator=generator, random_lengths=self.random_lengths,
-                          device=self.device)
+                          device=self.device, group=self.group)
 
     def restart(self) -> None:
         """Give up the rest of this pass: the next iteration starts a new one."""

@@ -38,7 +38,8 @@ class SearchEvaluator:
 
     gives: the metrics of every evaluation. shortens: whether `fidelity` may be below 1; shortest: the least that it may be. costs: what it
     knows of an architecture before an evaluation, by the metric's name. images_before: what it sees before the first evaluation, of no
-    architecture's own. Equal calls give equal metrics, in this process and in another that was offered the same.
+    architecture's own. alone: why it is for one process and not for several that torchrun starts together; empty where each of them may
+    evaluate some architectures. Equal calls give equal metrics, in this process and in another that was offered the same.
     """
 
     gives: frozenset[str] = frozenset()
@@ -46,6 +47,7 @@ class SearchEvaluator:
     shortest = 0.0
     costs: Mapping[str, Known] = {}
     images_before = 0
+    alone = ""
 
     def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
         raise NotImplementedError

@@ -44,6 +44,7 @@ class FromScratch(SearchEvaluator):
     """
 
     shortens = True
+    alone = "a training takes longer than those that were started together may wait for each other; pass processes=N without torchrun"
 
     def __init__(self, offer: Offer, *, epochs: Count = 2, patience: Count | None = None, kept_mb: NonNegative = 1000.0,
                  options: Mapping[str, Any] | None = None):

@@ -54,6 +54,8 @@ class OfTable(SearchEvaluator):
     column or data set.
     """
 
+    alone = "a table is read faster than several can agree on what to read; start it without torchrun"
+
     def __init__(self, offer: Offer, *, table: Callable[[Space], Table | None], dataset: str | None = None,
                  columns: Mapping[str, str] | None = None, missing: IfMissing = "nan", isomorphic: Isomorphic = "own"):
         space, found = offer.whole, table(offer.whole)

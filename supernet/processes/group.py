@@ -1,4 +1,4 @@
-"""Processes that take the steps of one training together, each with its part of every batch: `Group`, and `ALONE`, the group of one.
+"""Processes that take the steps of one training together, each with its part of every batch: a `Group`, and `ALONE`, the group of one.
 
 Two things are kept. What a checkpoint holds is the same in all of them, bit for bit, at every moment: weights, alphas, optimizers,
 statistics, where the batches stand, all sources of randomness. And every process calls the same methods of its group in the same order;
@@ -19,6 +19,7 @@ from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
 Stats = dict[str, Tensor]
+Batch = tuple[Any, ...]  # inputs, targets, and what a data set adds
 
 
 class Cut(NamedTuple):
@@ -32,17 +33,28 @@ class Cut(NamedTuple):
 
 
 class Slice(tuple):
-    """One process's part of a batch, (inputs, targets); `own` and `total` as of its `Cut`."""
+    """One process's part of a batch, (inputs, targets, ...), of the items that `cut` says. each: targets of an item."""
 
-    own: int
-    total: int
+    cut: Cut
+    each: int
+
+    @property
+    def own(self) -> int:
+        return self.cut.own
+
+    @property
+    def total(self) -> int:
+        return self.cut.total
 
 
 class Group:
-    """An interface. rank: of this process, from 0, of `size`; leads: it is the first, which alone writes and speaks."""
+    """What a process does with the others of its group; here, what that comes to where there are none: everything is as it is.
+    `supernet.processes.together.Together` is the group of several, whose meaning the docstrings give.
 
-    rank: int
-    size: int
+    rank: of this process, from 0, of `size`; leads: it is the first, which alone writes and speaks.
+    """
+
+    rank, size = 0, 1
 
     @property
     def leads(self) -> bool:
@@ -51,30 +63,38 @@ class Group:
     # ---- batches
 
     def cut(self, items: Tensor) -> Cut:
-        """This process's part of a batch's items: neighbours, as many as those of the others, or one more or less."""
-        raise NotImplementedError
+        """This process's part of a batch's items, rows of `items`: neighbours, as many as those of the others, or one more or less."""
+        return Cut(items, 0, len(items), len(items))
 
     def least(self, items: int) -> int:
         """Items of the smallest part of a batch of so many."""
-        raise NotImplementedError
+        return items
 
-    def batch(self, inputs: Tensor, targets: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-        """That part as a batch."""
-        raise NotImplementedError
+    def batch(self, batch: Batch, cut: Cut) -> Batch:
+        """`batch`, (inputs, targets, ...) of that part alone, as what losses of it are weighed by."""
+        return batch
 
-    def items(self, batch: Any) -> int:
+    def items(self, batch: Batch) -> int:
         """Targets of the whole batch, of which `batch` may be a part."""
-        raise NotImplementedError
+        return batch[1].numel()
 
-    def counting(self, batch: Any) -> AbstractContextManager[Any]:
+    def part(self, rows: Tensor, batch: Batch) -> Tensor:
+        """Of rows, one for each item of a whole batch, those of this process's part of it, which `batch` is."""
+        return rows
+
+    def whole(self, rows: Tensor, batch: Batch) -> Tensor:
+        """The other way round: those of the whole batch, from the processes' own. No gradients flow."""
+        return rows
+
+    def counting(self, batch: Batch) -> AbstractContextManager[Any]:
         """Around a network's forward pass: statistics that are shared leave out what only stands in."""
-        raise NotImplementedError
+        return _NOTHING
 
-    def weighed(self, loss: Tensor, stats: Stats, batch: Any) -> tuple[Tensor, Stats]:
+    def weighed(self, loss: Tensor, stats: Stats, batch: Batch) -> tuple[Tensor, Stats]:
         """A part's mean loss, times its share of the batch and the number of processes, so that the mean over these is the whole batch's
         mean; and its sums, zeros where it only stands in. `stats` has a `weight` where the loss is a weighted mean. A batch that was not
         cut is taken to be the same one everywhere."""
-        raise NotImplementedError
+        return loss, stats
 
     # ---- randomness
 
@@ -82,161 +102,89 @@ class Group:
         """What this process draws from where others are to draw otherwise, made from a source that is the same in all and stays so.
         position: of what is drawn, among all that is drawn while the source stands still; without one the source moves on. None stays
         None."""
-        raise NotImplementedError
+        return generator
 
     # ---- tensors
 
     def mean(self, tensors: Tensors) -> Tensors:
         """Over the processes, of each. No gradients flow."""
-        raise NotImplementedError
+        return tensors
 
     def mean_(self, tensors: Sequence[Tensor]) -> None:
         """The same in place."""
-        raise NotImplementedError
 
-    def settle(self, stats: Stats, batch: Any, statistics: Callable[[], Sequence[Tensor]] = tuple) -> Stats:
+    def settle(self, stats: Stats, batch: Batch, statistics: Callable[[], Sequence[Tensor]] = tuple) -> Stats:
         """After a step of the weights: the sums `stats` of the whole batch; running `statistics` become their mean over the processes,
         each by its share of the batch, in place."""
-        raise NotImplementedError
+        return stats
 
     def sum_(self, tensor: Tensor) -> None:
         """Over the processes, in place."""
-        raise NotImplementedError
 
     def gathered(self, x: Tensor) -> Tensor:
         """(P, ...) from each process's x, zeros from one whose batch only stands in; differentiable any number of times."""
-        raise NotImplementedError
+        return x[None]
 
     @property
     def shares(self) -> bool:
-        """Whether `gathered` may be called: not within `apart`, where this process may compute what the others do not."""
-        raise NotImplementedError
+        """Whether `gathered` may be called: of several processes, not within `apart`."""
+        return False
 
     def apart(self) -> AbstractContextManager[Any]:
-        raise NotImplementedError
+        """Within, this process does what the others may not do: everything here is as in the group of one, batches are whole, and no
+        process is waited for."""
+        return _NOTHING
 
     def shared(self, x: Tensor) -> Tensor:
         """x, the same everywhere, as what all processes' losses depend on: its gradient is the mean of theirs."""
-        raise NotImplementedError
+        return x
 
     def loss(self, own: Tensor) -> Tensor:
         """The mean of the processes' losses; the gradient of each flows to its own, and meets the others' at `shared`."""
-        raise NotImplementedError
+        return own
 
     # ---- what is decided together
 
     def largest(self, *numbers: float) -> tuple[float, ...]:
         """Of each number, over the processes."""
-        raise NotImplementedError
+        return numbers
 
     def texts(self, own: str) -> list[str]:
         """Each process's, in their order."""
-        raise NotImplementedError
+        return [own]
 
     def first(self, make: Callable[[], Any]) -> Any:
         """What the first process makes, plain JSON data, for all; only there is it made. What it raises ends all."""
-        raise NotImplementedError
+        return make()
 
     def hand_out(self, make: Callable[[], bytes]) -> None:
         """The first process gives bytes to those that `take` them meanwhile."""
-        raise NotImplementedError
 
     def wait(self) -> None:
         """Until all have come here."""
-        raise NotImplementedError
 
     def check_same(self, digests: Callable[[], Mapping[str, str]]) -> None:
         """Raises `Drifted` where not all processes have the same. digests: by what is told apart."""
-        raise NotImplementedError
 
     # ---- what people read
 
     def line(self) -> str | None:
         """What a run says of its processes; None where there is nothing to say."""
-        raise NotImplementedError
+        return None
 
     @property
     def each(self) -> str:
         """Behind what is of one process: ` for each of 2 processes`."""
-        raise NotImplementedError
+        return ""
 
     @property
     def traffic(self) -> tuple[int, int]:
         """Bytes of all that was summed up over the processes until now, and in how many messages."""
-        raise NotImplementedError
-
-
-class Alone(Group):
-    """The group of one: everything is as it is."""
-
-    rank, size, shares, each, traffic = 0, 1, False, "", (0, 0)
-
-    def cut(self, items: Tensor) -> Cut:
-        return Cut(items, 0, len(items), len(items))
-
-    def least(self, items: int) -> int:
-        return items
-
-    def batch(self, inputs: Tensor, targets: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-        return inputs, targets
-
-    def items(self, batch: Any) -> int:
-        return batch[1].numel()
-
-    def counting(self, batch: Any) -> AbstractContextManager[Any]:
-        return _NOTHING
-
-    def weighed(self, loss: Tensor, stats: Stats, batch: Any) -> tuple[Tensor, Stats]:
-        return loss, stats
-
-    def own(self, generator: torch.Generator | None, position: int | None = None) -> torch.Generator | None:
-        return generator
-
-    def mean(self, tensors: Tensors) -> Tensors:
-        return tensors
-
-    def mean_(self, tensors: Sequence[Tensor]) -> None:
-        pass
-
-    def settle(self, stats: Stats, batch: Any, statistics: Callable[[], Sequence[Tensor]] = tuple) -> Stats:
-        return stats
-
-    def sum_(self, tensor: Tensor) -> None:
-        pass
-
-    def apart(self) -> AbstractContextManager[Any]:
-        return _NOTHING
-
-    def shared(self, x: Tensor) -> Tensor:
-        return x
-
-    def loss(self, own: Tensor) -> Tensor:
-        return own
-
-    def largest(self, *numbers: float) -> tuple[float, ...]:
-        return numbers
-
-    def texts(self, own: str) -> list[str]:
-        return [own]
-
-    def first(self, make: Callable[[], Any]) -> Any:
-        return make()
-
-    def hand_out(self, make: Callable[[], bytes]) -> None:
-        pass
-
-    def wait(self) -> None:
-        pass
-
-    def check_same(self, digests: Callable[[], Mapping[str, str]]) -> None:
-        pass
-
-    def line(self) -> str | None:
-        return None
+        return 0, 0
 
 
 _NOTHING = nullcontext()
-ALONE = Alone()
+ALONE = Group()
 
 
 def digest(value: Any) -> str:

@@ -3,6 +3,7 @@ module and `joined` import that."""
 
 import contextlib
 import datetime
+import functools
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ import torch.distributed.nn.functional  # now: imported within a group, its func
 from torch import Tensor
 
 from supernet.errors import Elsewhere, LeftAlone, Mendable
-from supernet.processes.group import Cut, Group, Slice, Stats, Tensors, seed_of
+from supernet.processes.group import Batch, Cut, Group, Slice, Stats, Tensors, seed_of
 
 PATIENCE_S = 1800.0  # for a process that has not ended and does not come: the first one may draw a report meanwhile
 HEARD_S = 3.0  # for the first process to say what this one would say
@@ -36,6 +37,17 @@ class Told(Mendable, RuntimeError):
 
 ENDINGS: Mapping[str, type[Exception]] = {"Elsewhere": Elsewhere, "LeftAlone": LeftAlone, "Told": Told}
 EXIT_CODES: Mapping[type[BaseException], int] = {LeftAlone: 0, Elsewhere: 75}  # of the others, as of the first; else 2
+
+
+def with_others(method: Callable[..., Any]) -> Callable[..., Any]:
+    """What a process does with the others; within `apart` it does what it would do alone."""
+    alone = getattr(Group, method.__name__)
+
+    @functools.wraps(method)
+    def chosen(self: "Together", *args: Any, **how: Any) -> Any:
+        return (alone if self._apart else method)(self, *args, **how)
+
+    return chosen
 
 
 class Together(Group):
@@ -58,32 +70,51 @@ class Together(Group):
 
     # ---- batches
 
+    @with_others
     def cut(self, items: Tensor) -> Cut:
         base, rest = divmod(len(items), self.size)
         begin = self.rank * base + min(self.rank, rest)
         own = base + (self.rank < rest)
         return Cut(items[begin: begin + own], begin, own, len(items)) if own else Cut(items[:1], 0, 0, len(items))
 
+    @with_others
     def least(self, items: int) -> int:
         return max(1, items // self.size)
 
-    def batch(self, inputs: Tensor, targets: Tensor, cut: Cut) -> Slice:
-        made = Slice((inputs, targets))
-        made.own, made.total = cut.own, cut.total
+    @with_others
+    def batch(self, batch: Batch, cut: Cut) -> Slice:
+        made = Slice(batch)
+        made.cut, made.each = cut, batch[1].numel() // len(cut.items)
         return made
 
-    def items(self, batch: Any) -> int:
-        return batch.total if type(batch) is Slice else batch[1].numel()
+    def items(self, batch: Batch) -> int:
+        return batch.total * batch.each if type(batch) is Slice else batch[1].numel()
+
+    def part(self, rows: Tensor, batch: Batch) -> Tensor:
+        if type(batch) is not Slice:
+            return rows
+        _, begin, own, _ = batch.cut
+        return rows[begin: begin + own] if own else rows[:1]
+
+    @with_others
+    def whole(self, rows: Tensor, batch: Batch) -> Tensor:
+        if type(batch) is not Slice:
+            return rows
+        _, begin, own, total = batch.cut
+        every = rows.new_zeros(total, *rows.shape[1:])
+        every[begin: begin + own] = rows[:own].detach()
+        return self._all_reduce(every)
 
     @contextmanager
-    def counting(self, batch: Any) -> Iterator[None]:
+    def counting(self, batch: Batch) -> Iterator[None]:
         before, self._counts = self._counts, type(batch) is not Slice or batch.own > 0
         try:
             yield
         finally:
             self._counts = before
 
-    def weighed(self, loss: Tensor, stats: Stats, batch: Any) -> tuple[Tensor, Stats]:
+    @with_others
+    def weighed(self, loss: Tensor, stats: Stats, batch: Batch) -> tuple[Tensor, Stats]:
         if type(batch) is not Slice:
             return loss, stats
         if "weight" in stats:
@@ -96,11 +127,12 @@ class Together(Group):
             loss = loss * share
         return loss, stats if batch.own else {name: torch.zeros_like(value) for name, value in stats.items()}
 
-    def _share(self, batch: Any) -> float:
+    def _share(self, batch: Batch) -> float:
         return self.size * batch.own / batch.total if type(batch) is Slice else 1.0
 
     # ---- randomness
 
+    @with_others
     def own(self, generator: torch.Generator | None, position: int | None = None) -> torch.Generator | None:
         if generator is None:
             return None
@@ -119,6 +151,7 @@ class Together(Group):
             dist.all_reduce(tensor)
         return tensor
 
+    @with_others
     def mean(self, tensors: Tensors) -> Tensors:
         found: list[Tensor] = [t.detach() for t in tensors]
         for dtype in dict.fromkeys(t.dtype for t in found):  # one message for all of a type
@@ -128,12 +161,14 @@ class Together(Group):
                 found[n] = part.view(found[n].shape)
         return tuple(found)
 
+    @with_others
     def mean_(self, tensors: Sequence[Tensor]) -> None:
         if tensors:
             with torch.no_grad():
                 torch._foreach_copy_(list(tensors), list(self.mean(tuple(tensors))))
 
-    def settle(self, stats: Stats, batch: Any, statistics: Callable[[], Sequence[Tensor]] = tuple) -> Stats:
+    @with_others
+    def settle(self, stats: Stats, batch: Batch, statistics: Callable[[], Sequence[Tensor]] = tuple) -> Stats:
         if running := list(statistics()):
             with torch.no_grad():
                 torch._foreach_mul_(running, self._share(batch))
@@ -142,6 +177,7 @@ class Together(Group):
         self.sum_(flat)
         return {name: total.to(stats[name].dtype) for name, total in zip(stats, flat.unbind())}
 
+    @with_others
     def sum_(self, tensor: Tensor) -> None:
         self._all_reduce(tensor)
 
@@ -162,20 +198,24 @@ class Together(Group):
         finally:
             self._apart = before
 
+    @with_others
     def shared(self, x: Tensor) -> Tensor:
         return _Shared.apply(x, self)
 
+    @with_others
     def loss(self, own: Tensor) -> Tensor:
         return _Mean.apply(own, self)
 
     # ---- what is decided together
 
+    @with_others
     def largest(self, *numbers: float) -> tuple[float, ...]:
         found = torch.tensor(numbers, dtype=torch.float64)
         with self._lost():
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return tuple(found.tolist())
 
+    @with_others
     def texts(self, own: str) -> list[str]:
         return [self._bytes_of(rank, own.encode()).decode() for rank in range(self.size)]
 
@@ -190,6 +230,7 @@ class Together(Group):
                 dist.broadcast(data, rank)
         return data.numpy().tobytes()
 
+    @with_others
     def first(self, make: Callable[[], Any]) -> Any:
         if self.leads:
             try:
@@ -205,6 +246,7 @@ class Together(Group):
             raise ENDINGS[ending](value)
         return value
 
+    @with_others
     def hand_out(self, make: Callable[[], bytes]) -> None:
         self._bytes_of(0, make())
 
@@ -212,9 +254,11 @@ class Together(Group):
         """What the first process hands out."""
         return self._bytes_of(0, b"")
 
+    @with_others
     def wait(self) -> None:
         self.largest(0.0)
 
+    @with_others
     def check_same(self, digests: Callable[[], Mapping[str, str]]) -> None:
         every = [json.loads(text) for text in self.texts(json.dumps(dict(digests())))]
         for name, own in every[0].items():

@@ -230,11 +230,11 @@ class Run:
             record = {"number": trial.number, "score": trial.scores[0], **trial.metrics}
             self.tracker.log(self.position.step + self._trials, {f"trial/{name}": value for name, value in record.items()})
         if self.interrupt.signal is not None:
-            self.save()
+            self._write()
             self.writer.wait()
             raise Interrupted
         if time.perf_counter() - self._saved_at > self.checkpoint_every_s:
-            self.save()
+            self._write()
 
     def standing(self) -> str:
         """Where the run stands, in words."""
@@ -294,6 +294,10 @@ class Run:
     def save(self) -> None:
         """Writes a checkpoint of every part, and of how far the records go; in the background, the next step need not wait for it."""
         self.before_save()
+        self._write()
+
+    def _write(self) -> None:
+        """The same, where nothing has moved since the parts were looked at."""
         now = not self.background
         state = {"config_hash": self.config_hash, "threads": torch.get_num_threads(), "elapsed_s": self.elapsed(),
                  "processes": self.group.size, "synchronised_norms": self.synchronised_norms,

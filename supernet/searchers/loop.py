@@ -160,9 +160,13 @@ class Trials:
             yield from self.evaluate_all(batch)
             return
         for genotype, fidelity in batch:
-            started = time.perf_counter()
-            found = self.evaluator(genotype, fidelity)
-            yield found, time.perf_counter() - started
+            yield self.evaluated(genotype, fidelity)
+
+    def evaluated(self, genotype: Genotype, fidelity: float) -> tuple[Evaluation, float]:
+        """What the evaluator finds, and the seconds that it takes. Raises InterfaceError."""
+        started = time.perf_counter()
+        found = self._checked(self.evaluator(genotype, fidelity))
+        return found, time.perf_counter() - started
 
     def _checked(self, found: Evaluation) -> Evaluation:
         """Raises InterfaceError: the evaluator, which may be a user's own, gives something else than it should."""

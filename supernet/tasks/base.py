@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from supernet.weights import EdgeWeights
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, and what a data set adds
-State = Tensor | None  # what the next batch of the same stream goes on from; None at its start
+State = Tensor | None  # what the next batch of the same stream goes on from, a row for each item of the batch; None at its start
 
 
 class Result(NamedTuple):

@@ -35,13 +35,14 @@ class LanguageModel(Task):
 
     def __call__(self, net: nn.Module, batch: TextBatch, weights: EdgeWeights | None = None, *, state: State = None,
                  generator: torch.Generator | None = None) -> Result:
-        out = net(batch.inputs, weights, state=None if batch.fresh else state, generator=generator)
-        loss = reported = F.cross_entropy(single(out.logits).flatten(0, 1), batch.targets.flatten())
+        inputs, targets, fresh = batch
+        out = net(inputs, weights, state=None if fresh else state, generator=generator)
+        loss = reported = F.cross_entropy(single(out.logits).flatten(0, 1), targets.flatten())
         if net.training and self.activation:
             loss = loss + self.activation * out.dropped.square().mean()
         if net.training and self.temporal and len(out.raw) > 1:
             loss = loss + self.temporal * out.raw.diff(dim=0).square().mean()
-        return Result(loss, counted(reported, out.logits, batch.targets), out.state)
+        return Result(loss, counted(reported, out.logits, targets), out.state)
 
     def for_classes(self, counts: Sequence[int], device: torch.device) -> "LanguageModel":
         return self
@@ -58,4 +59,4 @@ class LanguageModel(Task):
         return [(name.replace("_", " "), f"{metrics[name]:.3f}") for name in names]
 
     def lr_factor(self, batch: TextBatch) -> float:
-        return len(batch.inputs) / self.bptt
+        return len(batch[0]) / self.bptt

@@ -44,7 +44,6 @@ class FinalLoop:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     call: nn.Module | None = None  # the compiled network, where it is not `net` itself
     shift: int = 0
-    streams: Streams = field(default_factory=Streams)
     average: Average = field(default_factory=NoAverage)
     descend: Descent = descend  # how the weights take their step
     group: Group = ALONE
@@ -54,6 +53,7 @@ class FinalLoop:
 
     def __post_init__(self) -> None:
         self.norms = batch_norms(self.net)
+        self.streams = Streams(self.group)
 
     def stateful(self) -> dict[str, Stateful]:
         """All that moves, by the name it has in a checkpoint."""
@@ -97,7 +97,7 @@ class FinalLoop:
         self.descend(self.optimizer, w, self.clip_norm)
         stats = self.group.settle(stats, batch, lambda: running_statistics(self.norms))
         self.average.after_step(self.averaged)
-        self.streams.states["train"] = found.state
+        self.streams.after("train", batch, found.state)
         return stats
 
 
