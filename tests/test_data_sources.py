@@ -25,7 +25,8 @@ from supernet.data.cifar10 import CIFAR10
 from supernet.data.cifar100 import CIFAR100
 from supernet.data.digits import Digits
 from supernet.data.fashion_mnist import FashionMNIST
-from supernet.data.folder import Folder, decode
+from supernet.data.folder import Folder
+from supernet.data.image_file import decode
 from supernet.data.loader import search_loaders
 from supernet.data.npz import Npz
 from supernet.data.random import Random

@@ -75,7 +75,7 @@ def test_a_box_is_cut_from_the_file_before_it_is_resized(root):
     drawn = of_batch(crop, seed=5, batch=2, size=4)
     got = part.crops(torch.tensor([0, 13, 20, 35]), crop, drawn, 32)
     for image, index, row in zip(got, (0, 13, 20, 35), drawn):
-        with Image.open(part.paths[index]) as file:
+        with Image.open(part.files.open(index)) as file:
             top, left, high, wide = crop.box(row, file.height, file.width)
             want = file.crop((left, top, left + wide, top + high)).resize((32, 32), Image.Resampling.BILINEAR)
         assert torch.equal(image, torch.from_numpy(np.asarray(want).copy()).permute(2, 0, 1))
