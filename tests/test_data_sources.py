@@ -509,7 +509,7 @@ def test_unknown_keys_fail(path, node):
 
 
 def test_there_is_a_config_for_every_source():
-    sources = {"digits", "cifar10", "cifar100", "fashion_mnist", "folder", "npz", "random", "text", "ptb"}
+    sources = {"digits", "cifar10", "cifar100", "fashion_mnist", "folder", "npz", "random", "shards", "text", "ptb"}
     assert {path.stem for path in CONFIGS} >= sources
     for path in CONFIGS:
         assert re.match(r"# \S", path.read_text())

@@ -2,7 +2,6 @@
 
 import colorsys
 import math
-import random
 
 import numpy as np
 import pytest
@@ -22,25 +21,12 @@ from supernet.data.jitter import ColorJitter, turn_hue
 from supernet.data.loader import Loading
 from supernet.optim.schedules import Cosine, LinearWithTail, Rising, Step
 from tests.helpers import At, run
+from tests.photographs import photographs
 from tests.runs import assert_same, finished, go_on, outcome
 
 CPU = torch.device("cpu")
 SMALL = ("genotype=darts_v2", "dataset=imagenet", "recipe=imagenet", "dataset.image_size=40", "dataset.augment.crop=32", "layers=2",
          "channels=2", "batch_size=8", "eval_batch_size=16", "epochs=2", "w_optimizer.lr=0.05", "threads=1")
-
-
-def photographs(root, per_class=12, test=3, sizes=((60, 44), (50, 70), (48, 48))):
-    """JPEGs of several sizes, classes told apart by colour and stripes."""
-    rng, drawn = np.random.default_rng(0), random.Random(0)
-    for n, name in enumerate(("ant", "bee", "cat")):
-        for part, count in (("train", per_class), ("val", test)):
-            (root / part / name).mkdir(parents=True)
-            for k in range(count):
-                width, height = drawn.choice(sizes)
-                stripes = 30 * np.sin(np.arange(width) / (n + 2))[None, :, None]
-                pixels = rng.normal(100, 30, (height, width, 3)) + 60 * np.eye(3)[n] + stripes
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / part / name / f"{k:03}.jpg", quality=92)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 
 from supernet.data.base import DataError, Part
-from supernet.data.image_files import SUFFIXES, Decoding, read_part
+from supernet.data.image_files import SUFFIXES, Decoding, check_parts, others_note, read_part
 from supernet.ranges import Channels, Finite, NonNegative, Positive, Range, Side, ranged
 
 
@@ -46,10 +46,7 @@ class Folder:
         white: Positive | None = None,
     ) -> None:
         self.decoding = Decoding(image_size, in_channels, background, white)
-        if val in ("train", test, ""):
-            raise DataError(f"val must name a directory of its own beside train and {test}, or be null, got {val!r}")
-        if test in ("train", ""):
-            raise DataError(f"test must name a directory of its own beside train, got {test!r}")
+        check_parts(val, test)
         self.root, self.name = Path(root), name
         self.image_size = (image_size, image_size)
         self.in_channels = in_channels
@@ -117,10 +114,7 @@ class Folder:
     def _other_files(self, parts: Sequence[str]) -> tuple[str, ...]:
         kinds = Counter(_suffix(file.name) or file.name for part in parts for name in self.class_names
                         for file in files_in(self.root / part / name) if _suffix(file.name) not in SUFFIXES)
-        if not kinds:
-            return ()
-        shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
-        return (f"note: {kinds.total()} files among the classes are not read ({shown}); images are {', '.join(SUFFIXES)}",)
+        return others_note(kinds)
 
 
 @dataclass(frozen=True)

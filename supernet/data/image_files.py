@@ -1,6 +1,7 @@
 """One part of a data set as encoded images, wherever they lie: decoded once where they fit in memory, and else when they are read."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,22 @@ class Files(Protocol):
     def name(self, position: int) -> str: ...  # for messages
 
     def open(self, position: int) -> Path | BinaryIO: ...  # raises DataError, OSError
+
+
+def check_parts(val: str | None, test: str) -> None:
+    """Raises DataError unless the validation part (None: there is none) and the test part have folders of their own."""
+    if val in ("train", test, ""):
+        raise DataError(f"val must name a directory of its own beside train and {test}, or be null, got {val!r}")
+    if test in ("train", ""):
+        raise DataError(f"test must name a directory of its own beside train, got {test!r}")
+
+
+def others_note(others: Mapping[str, int]) -> tuple[str, ...]:
+    """What is said of files among the images that are none, by their suffix."""
+    if not others:
+        return ()
+    shown = ", ".join(f"{count} {kind}" for kind, count in Counter(others).most_common(3))
+    return (f"note: {sum(others.values())} files among the classes are not read ({shown}); images are {', '.join(SUFFIXES)}",)
 
 
 @dataclass(frozen=True)
