@@ -95,7 +95,8 @@ def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
                           item=parts.data.item, batch_size=cfg.batch_size, steps_per_epoch=len(loop.train), epochs=cfg.epochs,
                           device=parts.device, remedies=dry_run.smaller(batch_size=cfg.batch_size, channels=cfg.channels),
                           group=loop.group)
-    return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"), *rows]
+    return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"),
+            *([("sizes", parts.fitted)] if parts.fitted else []), *rows]
 
 
 def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
