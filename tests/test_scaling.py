@@ -89,7 +89,7 @@ def test_costs_of_a_network_without_memory_are_those_of_a_real_one(name):
     assert cost_of(space, genotype, "parameters", asked, **options) == parameters(net)
 
 
-@pytest.mark.parametrize("dataset, crop, asked", [("folder", None, "scale=1.5"), ("imagenet", 28, "scale=-0.5"),
+@pytest.mark.parametrize("dataset, crop, asked", [("folder", None, "doublings=1.5"), ("imagenet", 28, "doublings=0.5"),
                                                   ("imagenet", 28, "fit=multiply_adds:1.5e6")])
 def test_the_resolution_takes_part_where_files_are_read(dataset, crop, asked, tmp_path):
     """Costs are those of the network that is built, on the images that are read."""
@@ -116,8 +116,8 @@ def test_the_resolution_takes_part_where_files_are_read(dataset, crop, asked, tm
     (high, wide), cost = data.sizes["image_size"], products_of(cfg)
     assert high == wide and f"{cfg.layers} layers with C={cfg.channels} at {high}x{wide} pixels, {cost:,} multiply-adds" in line
     assert cfg.dataset.image_size == round(32 * high / before) and (crop is None or cfg.dataset.augment.crop == high)
-    if asked.startswith("scale"):
-        phi = float(asked[6:])
+    if asked.startswith("doublings"):
+        phi = float(asked.partition("=")[2])
         assert (cfg.layers, high) == (round(6 * 1.2**phi), round(before * 1.15**phi)) and cfg.channels == round(8 * 1.1**phi)
         assert math.log2(cost / base) == pytest.approx(phi, abs=0.4)  # sizes are whole numbers
         return
@@ -133,7 +133,7 @@ def test_the_resolution_takes_part_where_files_are_read(dataset, crop, asked, tm
 def test_a_scaled_training_reads_its_images_in_the_size_that_was_chosen(tmp_path):
     photographs(tmp_path / "images", per_class=4, test=1)
     options = ("genotype=darts_v2", "dataset=imagenet", "dataset.root=images", "dataset.image_size=20", "dataset.augment.crop=16",
-               "layers=2", "channels=2", "scale=2", "free_resolution=true", "batch_size=4", "epochs=1", "recipe=darts")
+               "layers=2", "channels=2", "doublings=2", "free_resolution=true", "batch_size=4", "epochs=1", "recipe=darts")
     done = run("train_final", *options, cwd=tmp_path, report=False)
     assert done.code == 0, done.err
     side = round(16 * (1.2 * 1.1**2 * 1.15**2) ** 1.0)  # two doublings, which the side alone takes part in, squared
@@ -164,12 +164,12 @@ def test_a_training_takes_the_sizes_that_meet_its_budget_and_is_known_again(tmp_
     (("fit=parameters:-1",), "got 'parameters:-1'"), (("fit=600e6",), "got '600"),
     (("fit=parameters:1e4", "layers=3", "channels=4"), "fit has nothing to choose: layers and channels are both given"),
     (("fit=parameters:5", "layers=3"), "fit=parameters:5: a budget of 5 is too small: 3 layers with C="),
-    (("scale=13",), "scale must be at least -12 and at most 12, or null, got 13"), (("scale=x",), "scale"),
-    (("scale=1", "layers=3", "channels=4"), "scale has nothing to choose: layers and channels are both given"),
-    (("scale=1", "fit=parameters:1e4"), "scale=1 and fit=parameters:1e4 both choose layers and channels: pass one of them"),
-    (("free_resolution=true",), "free_resolution=true says what fit and scale may change, and neither is given"),
+    (("doublings=13",), "doublings must be at least 0 and at most 12, or null, got 13"), (("doublings=x",), "doublings"),
+    (("doublings=1", "layers=3", "channels=4"), "doublings has nothing to choose: layers and channels are both given"),
+    (("doublings=1", "fit=parameters:1e4"), "doublings=1 and fit=parameters:1e4 both choose layers and channels: pass one of them"),
+    (("free_resolution=true",), "free_resolution=true says what fit and doublings may change, and neither is given"),
     (("free_resolution=true", "fit=parameters:1e4"), "free_resolution=true needs fit=multiply_adds:NUMBER"),
-    (("free_resolution=true", "scale=1"), "free_resolution=true is for data sets of files, which are read in the size of "
+    (("free_resolution=true", "doublings=1"), "free_resolution=true is for data sets of files, which are read in the size of "
      "dataset.image_size, and images of digits have one size"),
 ])
 def test_a_wrong_budget_is_said_in_one_line_before_anything_is_made(options, message, tmp_path):

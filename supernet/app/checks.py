@@ -55,7 +55,7 @@ OPTIONS: Mapping[str, Any] = {
     "stage.inherit": Literal["weights", "none"],
     "stage.schedules": Literal["stage", "search"],
     "drop_path_prob": Fraction,
-    "scale": Annotated[float, Range(-12, 12)] | None,
+    "doublings": Annotated[float, Range(0, 12)] | None,
     "distillation.temperature": Positive,
     "distillation.weight": Share,
     "lr_every": Literal["epoch", "step"],
@@ -128,10 +128,10 @@ def validate(cfg: DictConfig, script: str) -> None:
 
 def _check_sizes(cfg: DictConfig) -> None:
     quantity = "" if cfg.fit is None else budget_of(cfg.fit)[0]
-    if cfg.fit is not None and cfg.scale is not None:
-        raise UsageError(f"scale={cfg.scale:g} and fit={cfg.fit} both choose layers and channels: pass one of them")
-    if cfg.free_resolution and cfg.fit is None and cfg.scale is None:
-        raise UsageError("free_resolution=true says what fit and scale may change, and neither is given")
+    if cfg.fit is not None and cfg.doublings is not None:
+        raise UsageError(f"doublings={cfg.doublings:g} and fit={cfg.fit} both choose layers and channels: pass one of them")
+    if cfg.free_resolution and cfg.fit is None and cfg.doublings is None:
+        raise UsageError("free_resolution=true says what fit and doublings may change, and neither is given")
     if cfg.free_resolution and quantity == "parameters":
         raise UsageError("free_resolution=true needs fit=multiply_adds:NUMBER: a network has as many parameters at any size of images")
 

@@ -406,7 +406,7 @@ class FinalParts:
     loop: FinalLoop
     test: Loader
     backend: Backend
-    fitted: str | None = None  # what `fit` or `scale` has found, in words
+    fitted: str | None = None  # what `fit` or `doublings` has found, in words
 
     @property
     def met(self) -> Met:
@@ -464,7 +464,7 @@ def final_parts(cfg: DictConfig, space: Space, genotype: Genotype, group: Group 
     device, backend = final_machine(cfg, group)
     settle_sizes(cfg, space)
     data, fitted = None, None
-    if cfg.fit is not None or cfg.scale is not None:
+    if cfg.fit is not None or cfg.doublings is not None:
         fitted, data = choose_sizes(cfg, space, genotype, final_data, {"norm": final_norm(cfg), **network_options(cfg)})
     read = final_read(cfg, device, group, data)
     test = read.data.test(loading(cfg, device))  # opened now, so that a bad one fails now; read at the end, by the first process alone

@@ -1,4 +1,4 @@
-"""`fit=multiply_adds:600e6`, `scale=1`: layers, channels and the side of images of a final network that meet a budget, or grow together."""
+"""`fit=multiply_adds:600e6`, `doublings=1`: layers, channels and the side of images of a final network, by a budget or in a compound."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,12 +17,12 @@ from supernet.space import Space
 def choose_sizes(cfg: DictConfig, space: Space, genotype: Genotype, data_of: Callable[[DictConfig], Data], options: Mapping[str, Any],
                  named: Callable[[str], bool] = named_on_command_line) -> tuple[str, Data]:
     """Gives `layers` and `channels`, and with `free_resolution` the sizes of the data set's images, the largest values that meet the budget
-    of `fit`, or those of `scale`, from those of the protocol along EfficientNet's rule. Layers and channels that the command line names,
-    or the space itself decides, stay. Returns a line that says so, and the data in these sizes. data_of: makes them from the options;
-    options: what else the network is built with. Raises UsageError."""
+    of `fit`, or those after so many `doublings`, from those of the protocol along EfficientNet's rule. Layers and channels that the command
+    line names, or the space itself decides, stay. Returns a line that says so, and the data in these sizes. data_of: makes them from the
+    options; options: what else the network is built with. Raises UsageError."""
     layers, channels = (name not in space.sizes and not named(name) for name in ("layers", "channels"))
     free = (layers, channels, bool(cfg.free_resolution))
-    asked = f"scale={cfg.scale:g}" if cfg.fit is None else f"fit={cfg.fit}"
+    asked = f"doublings={cfg.doublings:g}" if cfg.fit is None else f"fit={cfg.fit}"
     if not any(free):
         raise UsageError(f"{asked.partition('=')[0]} has nothing to choose: layers and channels are both given")
     data = data_of(cfg)
@@ -36,7 +36,7 @@ def choose_sizes(cfg: DictConfig, space: Space, genotype: Genotype, data_of: Cal
         return cost_of(space, genotype, quantity, of, **{**sizes, **options, **seen})
 
     try:
-        found = Compound()(base, cfg.scale, free=free) if cfg.fit is None else fit(cost, base, budget, free=free)
+        found = Compound()(base, cfg.doublings, free=free) if cfg.fit is None else fit(cost, base, budget, free=free)
         least = cost(found)
     except (UsageError, ValueError) as error:  # the budget is too small, or there is no network of such sizes
         raise UsageError(f"{asked}: {error}") from error
@@ -47,8 +47,8 @@ def choose_sizes(cfg: DictConfig, space: Space, genotype: Genotype, data_of: Cal
         if data.sizes["image_size"] != (found.side, found.side):
             raise UsageError("free_resolution=true sets dataset.image_size, and images are "
                              f"{data.sizes['image_size'][0]} pixels whatever it says: leave other options of their size as they are")
-    what = f"{told(found, resolution=free[2])}, {least:,} {quantity.replace('_', '-')}"
-    return (f"scaled by {cfg.scale:g} doublings: {what}" if cfg.fit is None else f"fit {quantity} of at most {budget:,.6g}: {what}"), data
+    how = f"scaled by {cfg.doublings:g} doublings" if cfg.fit is None else f"fit {quantity} of at most {budget:,.6g}"
+    return f"{how}: {told(found, resolution=free[2])}, {least:,} {quantity.replace('_', '-')}", data
 
 
 def side_of(cfg: DictConfig, sizes: Mapping[str, Any]) -> int:
