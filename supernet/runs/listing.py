@@ -116,7 +116,8 @@ def row(path: Path, name: str) -> Listed:
     values, options = _values(folder) if state == "finished" else {}, _top_options(folder.config)
     key = next((key for key in ("val_accuracy", "train_accuracy") if _number(last.get(key)) is not None), "")
     best = [value for record in records if (value := _number(record.get(key))) is not None]
-    epoch, by_trials = _number(last.get("epoch")), _best_trial(folder)
+    epoch, by_trials = _number(last.get("epoch")), _number(values.get("found/accuracy"))  # which one that has ended says itself
+    by_trials = _best_trial(folder) if by_trials is None else by_trials
     return Listed(path, name, state, note or wrong, script,
                   _method(chosen) if script == "search" else _published(status), genotype.space if genotype else _text(chosen.get("space")),
                   _text(status.get("data")) or _text(chosen.get("dataset")), _whole(options.get("seed")),
