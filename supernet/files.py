@@ -38,7 +38,7 @@ class FileError(Mendable, OSError):
 
 
 @contextlib.contextmanager
-def _regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # does not wait until somebody writes into a pipe
     try:
         mode = os.fstat(descriptor).st_mode
@@ -53,7 +53,7 @@ def _regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
     """What a regular file of at most `limit` bytes holds. Raises FileError where it is none or holds more, else OSError. Never waits for a
     pipe."""
-    with _regular(path) as file:
+    with regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise FileError(path, f"it has {size:,} bytes, and at most {limit:,} are read")
@@ -120,7 +120,7 @@ def check_zip(path: str | os.PathLike, limit: int) -> None:
     """Raises FileError where a zip file (an .npz file is one) is none, or unpacks to more than `limit` bytes; `zipfile` reads no more of an
     entry than it says here. Else OSError."""
     try:
-        with _regular(path) as file:
+        with regular(path) as file:
             with zipfile.ZipFile(file) as packed:
                 size = sum(entry.file_size for entry in packed.infolist())
     except DAMAGED as error:

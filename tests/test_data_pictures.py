@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from supernet.data import folder
+from supernet.data import image_files
 from supernet.data.augment import Augment
 from supernet.data.base import DataError
 from supernet.data.describe import described
@@ -138,7 +138,7 @@ def test_a_set_that_shows_nothing_is_refused_by_name_and_single_ones_are_said(tm
     white = Image.new("L", (SIDE, SIDE), 255)
     with pytest.raises(DataError, match=r"every pixel of 4 images is 255 of 255, .* the first is .*ant/000.png"):
         folder_of(tmp_path / "white", [white] * 4).train()
-    monkeypatch.setattr(folder, "SAMPLE", 3)
+    monkeypatch.setattr(image_files, "SAMPLE", 3)
     with pytest.raises(DataError, match="every pixel of 3 images that were looked at, of 4"):
         Folder(str(tmp_path / "white"), image_size=SIDE, in_channels=1, resident_mb=0).train()
     notes = folder_of(tmp_path / "some", [*(of_kind("plain", grey(n)) for n in range(3)), white]).train().notes

@@ -25,7 +25,8 @@ from supernet.data.cifar10 import CIFAR10
 from supernet.data.cifar100 import CIFAR100
 from supernet.data.digits import Digits
 from supernet.data.fashion_mnist import FashionMNIST
-from supernet.data.folder import Folder, decode
+from supernet.data.folder import Folder
+from supernet.data.image_file import decode
 from supernet.data.loader import search_loaders
 from supernet.data.npz import Npz
 from supernet.data.random import Random
@@ -508,7 +509,7 @@ def test_unknown_keys_fail(path, node):
 
 
 def test_there_is_a_config_for_every_source():
-    sources = {"digits", "cifar10", "cifar100", "fashion_mnist", "folder", "npz", "random", "text", "ptb"}
+    sources = {"digits", "cifar10", "cifar100", "fashion_mnist", "folder", "npz", "random", "shards", "text", "ptb"}
     assert {path.stem for path in CONFIGS} >= sources
     for path in CONFIGS:
         assert re.match(r"# \S", path.read_text())

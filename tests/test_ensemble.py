@@ -60,7 +60,8 @@ def test_what_cannot_be_asked_together_is_one_line(tmp_path, capsys):
     p, true = drawn(0)
     first, other = planted(tmp_path / "a", p, true), planted(tmp_path / "b", p[:50], true[:50])
     (tmp_path / "empty").mkdir()
-    for runs, told in (([first], "at least two runs, got 1"), ([first, first], "at least two runs, got 1"), ([first, other], "other items"),
+    for runs, told in (([first], "at least two runs, got 1"), ([first, first], f"at least two runs, got {first} 2 times"),
+                       ([first, other], "other items"),
                        ([first, planted(tmp_path / "c", p, true, ("x", "y", "z"))], "other items"),
                        ([first, tmp_path / "empty"], "there is no predictions.npz"), ([first, tmp_path / "nowhere"], "predictions.npz"),
                        ([first, planted(tmp_path / "d", p[:, :0], true)], "keeps no probabilities")):

@@ -26,6 +26,8 @@ from benchmarks.gpu import (
     compiling,
     conductor,
     determinism,
+    fast,
+    final,
     graphs,
     kernels,
     loading,
@@ -142,7 +144,7 @@ def test_limits_are_shares_of_the_minutes_and_of_what_is_left():
     assert by_name["kernels"].limit(480, 480) == by_name["kernels"].limit_s
     assert by_name["kernels"].limit(240, 240) == by_name["kernels"].limit_s / 2 and by_name["kernels"].limit(480, 7) == 7
     assert by_name["nasbench201"].limit(480, 100) == 60 and by_name["cifar10"].limit(480, 40) == 40
-    assert len(PARTS) <= 12 and sum(part.limit_s for part in PARTS) <= 480
+    assert len(PARTS) <= 13 and sum(part.limit_s for part in PARTS) <= 480
 
 
 def test_a_line_that_a_kill_cut_off_stands_alone(tmp_path):
@@ -335,7 +337,40 @@ def test_presets(bench):
     assert all(len(v["losses"]) == 3 and v["moved"] > 0 for v in values)
 
 
-@pytest.mark.parametrize("part", ["presets", "nasbench201", "cifar10"])
+def test_the_published_training_is_paced_in_every_way(bench):
+    pytest.importorskip("hydra")
+    report = Report(bench, "final", [])
+    report.each(list(final.checks(bench, report)))
+    found = {r["check"]: r for r in records(bench) if r["kind"] == "check"}
+    assert list(found) == [*final.OF_A_STAND_IN, final.WHOLE] and {r["verdict"] for r in found.values()} == {"passed"}, found
+    for name in final.OF_A_STAND_IN:
+        v = found[name]["values"]
+        assert v["steps"] >= 6 and v["epoch_s"] == pytest.approx(v["flowing_s"] * 3125) and v["images_per_s"] > 0 and v["peak_bytes"] > 0
+    whole = found[final.WHOLE]["values"]
+    assert whole["way"] == final.fastest(records(bench)) and whole["images"] == 64 and whole["steps"] == 4
+    assert "### Final training: DARTS_V2 as published" in page.block(records(bench)) and "64 images: " in page.block(records(bench))
+    published = final.options(dataclasses.replace(bench, toy=False), "compiled_bf16")
+    assert {"compile=inductor", "amp=bf16", "channels_last=true"} <= set(published) and "compile=none" not in published
+
+
+def test_fast_is_trained_to_the_mark_and_told_either_way(bench, monkeypatch):
+    pytest.importorskip("hydra")
+    report = Report(bench, "fast", [])
+    reached, missed = list(fast.checks(bench, report))
+    monkeypatch.setattr(fast, "MARK", 0.0)
+    report.one(reached)
+    monkeypatch.setattr(fast, "MARK", 101.0)
+    report.one(missed)
+    one, other = (r["values"] for r in records(bench) if r["kind"] == "check")
+    assert one["reached"]["epoch"] == 1 and other["reached"] is None and one["epochs"] == other["epochs"] == fast.LEAST
+    assert one["held_out"] > 0 and one["complete"] and one["reached"]["seconds"] <= one["training_s"]
+    text = page.block(records(bench))
+    assert "not reached" in text and "epoch 1 |" in text
+    with pytest.raises(Skipped, match="4 epochs of .* do not fit into"):
+        fast.to_the_mark(bench, report, "x", fast.OPTIONS, time.monotonic())
+
+
+@pytest.mark.parametrize("part", ["presets", "nasbench201", "cifar10", "final", "fast"])
 def test_what_needs_hydra_says_so_without_it(bench, part, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Skipped, match="hydra-core is not installed"):

@@ -2,7 +2,6 @@
 
 import colorsys
 import math
-import random
 
 import numpy as np
 import pytest
@@ -22,25 +21,12 @@ from supernet.data.jitter import ColorJitter, turn_hue
 from supernet.data.loader import Loading
 from supernet.optim.schedules import Cosine, LinearWithTail, Rising, Step
 from tests.helpers import At, run
+from tests.photographs import photographs
 from tests.runs import assert_same, finished, go_on, outcome
 
 CPU = torch.device("cpu")
 SMALL = ("genotype=darts_v2", "dataset=imagenet", "recipe=imagenet", "dataset.image_size=40", "dataset.augment.crop=32", "layers=2",
          "channels=2", "batch_size=8", "eval_batch_size=16", "epochs=2", "w_optimizer.lr=0.05", "threads=1")
-
-
-def photographs(root, per_class=12, test=3, sizes=((60, 44), (50, 70), (48, 48))):
-    """JPEGs of several sizes, classes told apart by colour and stripes."""
-    rng, drawn = np.random.default_rng(0), random.Random(0)
-    for n, name in enumerate(("ant", "bee", "cat")):
-        for part, count in (("train", per_class), ("val", test)):
-            (root / part / name).mkdir(parents=True)
-            for k in range(count):
-                width, height = drawn.choice(sizes)
-                stripes = 30 * np.sin(np.arange(width) / (n + 2))[None, :, None]
-                pixels = rng.normal(100, 30, (height, width, 3)) + 60 * np.eye(3)[n] + stripes
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / part / name / f"{k:03}.jpg", quality=92)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +61,7 @@ def test_a_box_is_cut_from_the_file_before_it_is_resized(root):
     drawn = of_batch(crop, seed=5, batch=2, size=4)
     got = part.crops(torch.tensor([0, 13, 20, 35]), crop, drawn, 32)
     for image, index, row in zip(got, (0, 13, 20, 35), drawn):
-        with Image.open(part.paths[index]) as file:
+        with Image.open(part.files.open(index)) as file:
             top, left, high, wide = crop.box(row, file.height, file.width)
             want = file.crop((left, top, left + wide, top + high)).resize((32, 32), Image.Resampling.BILINEAR)
         assert torch.equal(image, torch.from_numpy(np.asarray(want).copy()).permute(2, 0, 1))

@@ -79,6 +79,24 @@ def test_the_method_is_the_preset_or_what_was_chosen_in_its_place(tmp_path, caps
     assert (found["parts"]["space"], found["parts"]["data"], found["odd"]["data"]) == ("s4", "cifar10", "")
 
 
+def test_the_best_of_a_search_by_trials_is_what_its_trials_tell(tmp_path, capsys):
+    """Not what breaks a limit, was refused or was trained for a shorter time; and the data are those that it was on."""
+    trials = [{"number": 0, "scores": [70.0], "metrics": {"accuracy": 70.0}, "fidelity": 0.5},
+              {"number": 1, "scores": ["-inf"], "metrics": {"accuracy": 95.0}},
+              {"number": 2, "scores": [80.5], "metrics": {"accuracy": 80.5}},
+              {"number": 3, "scores": ["-inf"], "refused": "size"}, {"number": 4, "scores": [80.0, 3.0], "metrics": {"accuracy": 80.0}},
+              {"number": 5, "scores": [], "metrics": 7}]
+    for name, lines in (("some", trials), ("other", [{"number": 0, "scores": [1.0], "metrics": {"bits": 1.0}}]), ("none", [])):
+        folder = RunFolder(tmp_path / name)
+        folder.path.mkdir()
+        folder.start(script="train_search", command="", config_hash="", identity={
+            "data": "cifar10", "choices": {"searcher": "genetic", "evaluator": "tabular", "dataset": "digits"}})
+        folder.trials.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"number": 6, "sco')
+    found = rows(capsys, tmp_path)
+    assert {name: row["best"] for name, row in found.items()} == {"some": 80.5, "other": None, "none": None}
+    assert {row["data"] for row in found.values()} == {"cifar10"}
+
+
 def test_a_damaged_or_foreign_folder_is_a_row_that_says_so(folder, capsys):
     (folder / "a" / "run.json").write_text("{")
     (folder / "b" / "run.json").unlink()

@@ -54,4 +54,6 @@ def test_photographs_go_on_to_the_same_bits_and_are_counted_by_the_second(tmp_pa
                  "batch_size=16", "dataset.image_size=64", "dataset.augment.crop=56", "--real", "batch_size=2", "layers=3",
                  "channels=4"]) == 0
     said = capsys.readouterr().out
-    assert "the same bits" in said and "with 2 workers" in said and "time of the run: " in said
+    assert said.count("the same bits") == 2 and "OTHER BITS" not in said and "time of the run: " in said
+    for kind in ("files", "tar files"):
+        assert f"images a second from {kind}: " in said and "with 2 workers" in said.split(f"from {kind}: ")[1].splitlines()[0]

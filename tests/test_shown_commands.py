@@ -134,7 +134,8 @@ NOT_RUN = {
     "python -m benchmarks.soak": "half an hour; tests/test_soak.py runs some of its cases",
     "python -m benchmarks.collapse --draw": "it writes into docs/; tests/test_collapse.py draws elsewhere",
     **{f"python -m benchmarks.gpu{words}": "it needs CUDA; tests/test_gpu_benchmark.py runs it on a stand-in" for words in (
-        "", " --parts kernels,speed --minutes 3", " --resume", " --page runs/gpu/gpu.jsonl", " --pack 1,2", " --out OUT --minutes 8")},
+        "", " --parts kernels,speed --minutes 3", " --resume", " --page runs/gpu/gpu.jsonl", " --pack 1,2", " --out OUT --minutes 8",
+        " --parts final,nasbench201,fast,cifar10 --minutes 5 --resume FILE --out OUT")},
     "python -m supernet.report RUN_OR_FOLDER...": "it says what its arguments are; tests/test_pages.py runs it",
     "python -m supernet.report runs --serve": "it serves until it is stopped; tests/test_served.py starts it",
     "python train_final.py genotype=darts_v2 dataset=digits name=exported": "a training; tests/test_export.py exports a short one",

@@ -17,6 +17,7 @@ import supernet
 from supernet.app.build import space_from
 from supernet.app.checks import validate
 from supernet.app.command_line import one_line
+from supernet.app.searched_on import data_name
 from supernet.commands import trial_search
 from supernet.commands.training import job_of
 from supernet.errors import Mendable
@@ -89,14 +90,39 @@ def checked(*options) -> DictConfig:
     return cfg
 
 
+def test_a_budget_that_ends_within_the_first_population_is_said_to_be_random_search(where):
+    table = (*TABLE, f"table.path={where}/toy.csv.gz", "searcher=genetic")
+    for population, count, said in ((5, 4, True), (5, 5, True), (5, 6, False)):
+        made = prepared(*table, f"searcher.population={population}", f"budget.trials={count}")
+        assert bool(trial_search.notes(made.trials)) == said
+    assert "5 random architectures" in "".join(trial_search.notes(prepared(*table, "searcher.population=5", "budget.trials=2").trials))
+    assert trial_search.notes(prepared(*table[:-1], "searcher=random", "budget.trials=2").trials) == []
+
+
+@pytest.mark.parametrize("options, name", [
+    ({"searcher": None, "epochs": 0, "evaluator": {"dataset": "x"}}, "digits"),
+    ({"searcher": {}, "epochs": 3, "evaluator": {"dataset": "x"}}, "digits"),
+    ({"searcher": {}, "epochs": 0, "evaluator": {"dataset": None}}, "digits"), ({"searcher": {}, "epochs": 0, "evaluator": {}}, "digits"),
+    ({"searcher": {}, "epochs": 0, "evaluator": {"dataset": "a/b"}}, "a-b"), ({}, "digits")])
+def test_the_data_of_a_search_that_asks_a_table_alone_are_the_tables(options, name):
+    assert data_name({"dataset": {"name": "digits"}, **options}) == name
+
+
 # ---- what a search leaves
 
 
 def test_a_search_of_a_table_reads_no_data_and_builds_no_network(where):
     made = prepared(*TABLE, "searcher=random", "budget.trials=4", f"table.path={where}/toy.csv.gz")
     assert not made.trains and not any(made.offer.made(what) for what in ("read", "data", "parts", "stages"))
-    searched(*TABLE, *GENETIC, "budget.trials=12", "dataset=cifar10", "evaluator.dataset=digits", cwd=where)  # whose files are not here
+    ended = run("train_search", *TABLE, *GENETIC, "budget.trials=12", "dataset=cifar10", "evaluator.dataset=digits", cwd=where,
+                report=False)  # whose files are not here
+    assert ended.code == 0, ended.err
     folder = finished(where)
+    # what was not read is named nowhere
+    assert "dataset=digits" in ended.out and "cifar10" not in ended.out and "are random" not in ended.err
+    assert "_search_digits_" in folder.path.name and "cifar10" not in folder.path.name
+    assert "Search by trials on digits" in folder.summary.read_text()
+    assert json.loads(folder.run_json.read_text())["data"] == "digits"
     table, trials = read_table(where / "toy.csv.gz", SPACE), trials_of(folder)
     assert not folder.split.exists() and len(trials) == 12 and {trial.change for trial in trials[:5]} == {"random"}
     for trial in trials:

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.fast import MARK, SIZES
+from benchmarks.gpu.final import EPOCHS, WAYS, WHOLE
+from benchmarks.gpu.finals import IMAGES
 from benchmarks.gpu.parts import PARTS, WHOLE_S
 from benchmarks.gpu.searches import CASES
 from benchmarks.gpu.speed import PUBLISHED
@@ -44,8 +47,7 @@ def block(records: Records) -> str:
     if not records:
         return "\n".join([*lines, NOTHING])
     sections = [machine(records), failures(records), exactness(records), speed(records), where(records), memory(records), loading(records),
-                searches(records)]
-    sections.append(checkpoints(records))
+                finals(records), fast(records), searches(records), checkpoints(records)]
     return "\n".join([*lines, *("\n".join(section) + "\n" for section in sections if section)]).rstrip()
 
 
@@ -177,6 +179,34 @@ def checkpoints(records: Records) -> list[str]:
     head = ("", "step without, ms", "with, in their midst", "with, in the background", "a checkpoint in their midst, ms",
             "in the background, ms", "MiB")
     return ["### Checkpoints", "", *markdown_table([head, *rows])] if rows else []
+
+
+def finals(records: Records) -> list[str]:
+    """The published training of DARTS_V2 under every way to compute it."""
+    rows = []
+    for name in WAYS:
+        if v := values(records, "final", name):
+            rows.append((f"`{name}`", f"{v['step_s'] * 1e3:.1f}", f"{v['flowing_s'] * 1e3:.1f}", f"{v['images_per_s']:,.0f}",
+                         f"{v['epoch_s']:.1f}", f"{v['epoch_s'] * EPOCHS / 3600:.1f}", f"{v['peak_bytes'] / MIB:.0f}",
+                         f"{v['warm_s']:.0f}"))
+    if not rows:
+        return []
+    head = ("", "a step, ms", "steps in a row, ms", "images a second", "s an epoch", f"h for {EPOCHS} epochs", "MiB", "to begin, s")
+    whole = values(records, "final", WHOLE)
+    said = f"A whole epoch of `{whole['way']}`, {whole['images']:,} images: {whole['seconds']:.1f} s." if whole else ""
+    return ["### Final training: DARTS_V2 as published", "", f"20 cells, C=36, batch 96, auxiliary head, Cutout, drop path; an epoch of "
+            f"{IMAGES:,} images at the pace of some seconds.", "", *markdown_table([head, *rows]), *(["", said] if said else [])]
+
+
+def fast(records: Records) -> list[str]:
+    rows = []
+    for name in SIZES:
+        if v := values(records, "fast", name):
+            reached = v["reached"]
+            rows.append((name, f"{v['images']:,} + {v['held_out']:,}", f"{v['epochs']} of {v['of_epochs']}", f"{v['epoch_s']:.1f}",
+                         percent(v["best"]), f"after {reached['seconds']:.0f} s, epoch {reached['epoch']}" if reached else "not reached"))
+    head = ("network", "images, trained on + held out", "epochs", "s an epoch", "best %", f"{MARK:g} %")
+    return [f"### recipe=fast to {MARK:g} %", "", *markdown_table([head, *rows])] if rows else []
 
 
 def searches(records: Records) -> list[str]:

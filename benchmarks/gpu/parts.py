@@ -45,8 +45,11 @@ PARTS = (
     Part("determinism", "determinism", "deterministic=true: two runs, and a kill and resume, to the same bits", limit_s=60,
          stall_s=200, env=REPEATABLE),
     Part("presets", "presets", "every preset, shrunk, three steps", limit_s=50),
+    Part("final", "final", "DARTS_V2 by the published recipe: seconds an epoch in float32, TF32, bf16, NCHW, with kernels, compiled",
+         rest=0.4, least_s=20, stall_s=240),
     Part("nasbench201", "nasbench201", "DARTS, GDAS and DrNAS on NAS-Bench-201, published schedules: true accuracy and regret an epoch",
          rest=0.6, least_s=15, stall_s=150),
+    Part("fast", "fast", "`recipe=fast` from scratch to 96 %: time", rest=0.6, least_s=30, stall_s=150),
     Part("cifar10", "cifar10", "DARTS, first order, on CIFAR-10: seconds an epoch, all 50 if they fit, the genotype kept",
          rest=1.0, least_s=15, stall_s=150),
 )

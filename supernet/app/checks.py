@@ -55,6 +55,7 @@ OPTIONS: Mapping[str, Any] = {
     "stage.inherit": Literal["weights", "none"],
     "stage.schedules": Literal["stage", "search"],
     "drop_path_prob": Fraction,
+    "doublings": Annotated[float, Range(0, 12)] | None,
     "distillation.temperature": Positive,
     "distillation.weight": Share,
     "lr_every": Literal["epoch", "step"],
@@ -122,8 +123,17 @@ def validate(cfg: DictConfig, script: str) -> None:
     if script == "train_final":
         if cfg.epochs < 1:
             raise UsageError(f"epochs must be at least 1, got {cfg.epochs}")
-        if cfg.fit is not None:
-            budget_of(cfg.fit)
+        _check_sizes(cfg)
+
+
+def _check_sizes(cfg: DictConfig) -> None:
+    quantity = "" if cfg.fit is None else budget_of(cfg.fit)[0]
+    if cfg.fit is not None and cfg.doublings is not None:
+        raise UsageError(f"doublings={cfg.doublings:g} and fit={cfg.fit} both choose layers and channels: pass one of them")
+    if cfg.free_resolution and cfg.fit is None and cfg.doublings is None:
+        raise UsageError("free_resolution=true says what fit and doublings may change, and neither is given")
+    if cfg.free_resolution and quantity == "parameters":
+        raise UsageError("free_resolution=true needs fit=multiply_adds:NUMBER: a network has as many parameters at any size of images")
 
 
 BUDGETS = ("multiply_adds", "parameters")  # what `fit` counts

@@ -17,7 +17,7 @@ from ops.op import Normalisation
 from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
 from supernet.app.earlier import teacher_from, warm_start
-from supernet.app.fitting import fit_sizes
+from supernet.app.fitting import choose_sizes
 from supernet.app.lone_images import refuse_lone_images
 from supernet.app.many import refuse_for_many
 from supernet.app.options import named_on_command_line
@@ -406,7 +406,7 @@ class FinalParts:
     loop: FinalLoop
     test: Loader
     backend: Backend
-    fitted: str | None = None  # what `fit` has found, in words
+    fitted: str | None = None  # what `fit` or `doublings` has found, in words
 
     @property
     def met(self) -> Met:
@@ -434,11 +434,18 @@ class FinalRead:
         self.loaders.train.restart()
 
 
-def final_read(cfg: DictConfig, device: torch.device, group: Group = ALONE) -> FinalRead:
-    """The training part and what is held out of it; the test part is not opened."""
-    generators, data, task = FinalRead.streams(cfg.seed, device), build(cfg.dataset.data), build(cfg.task)
-    refuse_for_many(cfg, group)
+def final_data(cfg: DictConfig) -> Data:
+    """The data set, which has what it needs."""
+    data = build(cfg.dataset.data)
     data.check()
+    return data
+
+
+def final_read(cfg: DictConfig, device: torch.device, group: Group = ALONE, data: Data | None = None) -> FinalRead:
+    """The training part and what is held out of it; the test part is not opened. data: where it was made before."""
+    generators, task = FinalRead.streams(cfg.seed, device), build(cfg.task)
+    refuse_for_many(cfg, group, task)
+    data = data or final_data(cfg)
     loaders = data.final(loading(cfg, device, group), split=cfg.split, generators=generators)
     if cfg.graph_augmentation:
         augment_in_graphs(Capturing(device), data, loaders.train)
@@ -456,11 +463,12 @@ def final_machine(cfg: DictConfig, group: Group = ALONE) -> tuple[torch.device, 
 def final_parts(cfg: DictConfig, space: Space, genotype: Genotype, group: Group = ALONE) -> FinalParts:
     device, backend = final_machine(cfg, group)
     settle_sizes(cfg, space)
-    read = final_read(cfg, device, group)
+    data, fitted = None, None
+    if cfg.fit is not None or cfg.doublings is not None:
+        fitted, data = choose_sizes(cfg, space, genotype, final_data, {"norm": final_norm(cfg), **network_options(cfg)})
+    read = final_read(cfg, device, group, data)
     test = read.data.test(loading(cfg, device))  # opened now, so that a bad one fails now; read at the end, by the first process alone
     every_epoch = test if group.size == 1 else read.data.test(loading(cfg, device, group))
-    sizes = {"norm": final_norm(cfg), **read.data.sizes, **network_options(cfg)}
-    fitted = None if cfg.fit is None else fit_sizes(cfg, space, genotype, sizes)
     loop = final_loop(cfg, space, genotype, read, device, test=every_epoch if cfg.report_test_every_epoch else None)
     return FinalParts(device, read.data, read.loaders, read.task, loop.net, loop, test, backend, fitted)
 

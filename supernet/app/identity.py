@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from supernet.app.hydra_words import flags_and_overrides
 from supernet.app.not_computed import NOT_COMPUTED, OF_SEARCHERS
 from supernet.app.options import named_on_command_line, of_multirun, own_overrides, plain
+from supernet.app.searched_on import data_name
 from supernet.app.signatures import LISTS
 from supernet.genotype import Genotype
 from supernet.runs.folder import config_hash
@@ -86,11 +87,12 @@ def stem(cfg: DictConfig, script: str, genotype: Genotype | None = None) -> str:
     if cfg.name:
         return f"{what}_{cfg.name}{end}"
     given = dict(word.lstrip("+").partition("=")[::2] for word in own_overrides())
-    dataset, preset = str(cfg.dataset.name), given.get("experiment", "null")
+    dataset, preset = data_name(cfg), given.get("experiment", "null")
     named = dataset if preset in ("null", "") else preset if preset.endswith(dataset) else f"{preset}_{dataset}"
     cell = [] if genotype is None else [told_genotype(str(cfg.genotype), genotype)]
     unsaid = {*NOT_COMPUTED, "experiment", "seed", "dataset", "genotype"}
-    told = [told_option(key, value) for key, value in given.items() if key.partition(".")[0].lstrip("~") not in unsaid
+    told = [told_option(key, value) for key, value in given.items()
+            if key.partition(".")[0].lstrip("~") not in unsaid and (key, value) != ("evaluator.dataset", dataset)
             or key.startswith("dataset.") and key.partition(".")[2] not in ("root", "path", "download", "name")]
     return "_".join([what, named, *cell, *fitting(told, MAX_TOLD)]) + end
 
@@ -112,6 +114,7 @@ def told_genotype(given: str, genotype: Genotype) -> str:
     return given if re.fullmatch(r"[A-Za-z0-9_]{1,40}", given) and given != "latest" else genotype.digest
 
 
-def identity(job: str, here: Mapping[str, str]) -> dict[str, Any]:
-    """What run.json keeps of it: `job`, the device, backend and split that it met (`here`), its own overrides and group choices."""
-    return {"job": job, "here": dict(here), "overrides": own_overrides(), "choices": own_choices()}
+def identity(job: str, here: Mapping[str, str], data: str) -> dict[str, Any]:
+    """What run.json keeps of it: `job`, the device, backend and split that it met (`here`), on what `data` it is, its own overrides and
+    group choices."""
+    return {"job": job, "here": dict(here), "data": data, "overrides": own_overrides(), "choices": own_choices()}

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from supernet.app.identity import own_choices, told_genotype
 from supernet.app.not_computed import NOT_COMPUTED
 from supernet.app.options import choices, own_overrides
+from supernet.app.searched_on import data_name
 from supernet.app.signatures import LISTS
 from supernet.genotype import Genotype
 from supernet.runs.tracker import MAX_NAME, MAX_TAG, Labels, shortened, without_secrets
@@ -24,8 +25,8 @@ def labels_of(cfg: DictConfig, overrides: Sequence[str], chosen: Mapping[str, st
     """The group begins with what is trained (preset, or space and data set; genotype and data set), then has what the command line chose
     and set besides, so that runs which differ by their seeds alone share one; the name adds the seed. `name` stands for all but the seed,
     `wandb.group` for the group."""
-    head = ([genotype, cfg.dataset.name] if genotype is not None else
-            [chosen["experiment"]] if "experiment" in chosen else [chosen["space"], cfg.dataset.name])
+    data = data_name(cfg)
+    head = [genotype, data] if genotype is not None else [chosen["experiment"]] if "experiment" in chosen else [chosen["space"], data]
     picked, settings = [], []
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
@@ -39,6 +40,6 @@ def labels_of(cfg: DictConfig, overrides: Sequence[str], chosen: Mapping[str, st
     what = cfg.name or " ".join([*head, *picked, *sorted(settings)])
     methods = [chosen[part] for part in METHOD if part in chosen] if genotype is None else []
     parts = [member for part in LISTS for member in (cfg.get(part) or {})]
-    tags = dict.fromkeys([*cfg.wandb.tags, *head, cfg.dataset.name, *methods, *parts])
+    tags = dict.fromkeys([*cfg.wandb.tags, *head, data, *methods, *parts])
     return Labels(name=f"{shortened(what, MAX_NAME - 20)} seed {cfg.seed:02}", group=cfg.wandb.group or shortened(what),
                   version=f"seed-{cfg.seed:02}", kind=cfg.script, tags=tuple(shortened(tag, MAX_TAG) for tag in tags))

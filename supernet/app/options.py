@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from supernet.app.searched_on import data_name
 from supernet.errors import UsageError
 from supernet.files import FileError, read_text, yaml_text
 
@@ -102,8 +103,8 @@ def newest_genotype(output: str, dataset: str) -> str:
         genotype, config = path.with_name("genotype.json"), path.with_name("config.yaml")
         try:
             status = json.loads(read_text(path, MAX_OPTIONS_BYTES))
-            of = OmegaConf.select(read_options(config), "dataset.name")
-        except (OSError, ValueError, RecursionError, OmegaConfBaseException):
+            of = data_name(read_options(config))
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError, OmegaConfBaseException):
             continue  # not a run of ours, or a damaged one
         if type(status) is not dict:
             continue

@@ -38,12 +38,14 @@ def retraining_note(genotype: str, protocol: str, recipe: str = PUBLISHED) -> li
 
 
 def carried(own: Sequence[str], *, dataset: str, retrain: str | None, task: Mapping[str, Any], space: str,
-            spaces: Collection[str]) -> list[str]:
+            spaces: Collection[str], searched_on: str | None = None) -> list[str]:
     """Of the overrides that chose a search, those that its retraining needs too: what they say of the data, of the protocol, and of a
     space of the user's own, which the genotype alone does not lead to. retrain: the protocol that its authors train such cells by; task:
     its options, of which the weights of the classes are the data's; space: the name of the one that was searched; spaces: those that the
-    project has."""
-    found = [option for option in own if option.startswith(("dataset", "protocol"))]
+    project has; searched_on: the name of the data that the search is on, where that is another than `dataset`, which was not read."""
+    unread = searched_on is not None and searched_on != dataset
+    dataset = searched_on if searched_on is not None else dataset
+    found = [option for option in own if option.startswith("protocol" if unread else ("dataset", "protocol"))]
     if not any(option.startswith("dataset=") for option in found):
         found.insert(0, override("dataset", dataset))
     if retrain is not None and not any(option.startswith("protocol") for option in found):

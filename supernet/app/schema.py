@@ -169,6 +169,8 @@ class FinalConfig(Common):
     space: Any = None  # null: the space that the genotype names
     split: FinalSplit = field(default_factory=FinalSplit)
     fit: str | None = None  # multiply_adds:600e6 or parameters:3e6: layers and channels that meet it, where the command line names none
+    doublings: float | None = None  # so many doublings of multiply-adds from the protocol's sizes, by EfficientNet's rule; null: none
+    free_resolution: bool = False  # whether `fit` and `doublings` may change the size of a data set's images, where these are files
     recipe: str = MISSING  # its name, for the record: chosen as recipe=...
     drop_path_prob: float = MISSING
     average: Any = MISSING  # of the weights over training

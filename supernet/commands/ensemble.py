@@ -51,7 +51,8 @@ def asked_together(runs: Sequence[Path]) -> dict[str, Any]:
     two runs that were tested on the same items, or one that kept no probabilities."""
     folders = list(dict.fromkeys(run.resolve() for run in runs))
     if len(folders) < 2:
-        raise UsageError(f"an ensemble needs at least two runs, got {len(folders)}")
+        got = "1" if len(runs) == 1 else f"{runs[0]} {len(runs)} times"
+        raise UsageError(f"an ensemble needs at least two runs, got {got}")
     kept = [_predictions(run) for run in folders]
     first = kept[0]
     for run, one in zip(folders[1:], kept[1:]):

@@ -102,7 +102,8 @@ def dry_run_rows(cfg: DictConfig, parts: "FinalParts") -> list[tuple[str, str]]:
                           group=loop.group)
     size = disk.checkpoint_bytes(loop.stateful(), disk.of_final(loop))
     rows.append(("disk", disk.told(size, cfg.keep_checkpoints, Path(cfg.output))))
-    return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"), *rows]
+    return [("final network", f"{cfg.genotype}, {size_text(cfg.layers, cfg.channels)} (auxiliary head not counted)"),
+            *([("sizes", parts.fitted)] if parts.fitted else []), *rows]
 
 
 def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:

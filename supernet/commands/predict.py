@@ -114,7 +114,8 @@ def _whole(text: str, what: str) -> int:
 def found(given: Sequence[Path]) -> tuple[list[Path], Counter[str]]:
     """The pictures: files as they were named, and of folders all that a data set of files would read, by name; and what else these hold, by
     suffix. Raises UsageError: a path leads nowhere, or there is no picture."""
-    from supernet.data.folder import SUFFIXES, files_in
+    from supernet.data.folder import files_in
+    from supernet.data.image_files import SUFFIXES
 
     paths: dict[Path, None] = {}
     others: Counter[str] = Counter()

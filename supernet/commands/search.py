@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
 from supernet.app.options import CONF, choices, override, own_overrides, plain
+from supernet.app.searched_on import data_name
 
 if TYPE_CHECKING:
     from supernet.app.compose import SearchParts
@@ -95,7 +96,7 @@ def search_by_trials(cfg: DictConfig, group: "Group") -> None:
     if cfg.dry_run:
         rows = [*(dry_run_rows(cfg, offer.parts, offer.stages) if made.trains else []), *described]
         if group.leads:
-            print(table(rows))
+            print("\n".join([*trial_search.notes(made.trials), table(rows)]))
         return
     if not group.leads:
         with trial_search.followed(cfg, made).begun() as run:
@@ -103,7 +104,8 @@ def search_by_trials(cfg: DictConfig, group: "Group") -> None:
         return
     space = offer.whole
     lines = first_lines(cfg, offer.parts) if made.trains else [f"space {space.name}: {space.count():.3g} architectures, no supernet"]
-    with trial_search.recorded(cfg, made).begun([*lines, *(f"{name} {text}" for name, text in described)]) as run:
+    lines += [*(f"{name} {text}" for name, text in described), *trial_search.notes(made.trials)]
+    with trial_search.recorded(cfg, made).begun(lines) as run:
         genotype, rows = trial_search.decided(cfg, made, run)
     last_lines(cfg, space, genotype, rows, run)
 
@@ -195,8 +197,10 @@ def last_lines(cfg: DictConfig, space: "Space", genotype: "Genotype", rows: list
     from supernet.runs.run import table
 
     kept = carried(own_overrides(), dataset=cfg.dataset.name, retrain=cfg.retrain, task=plain(cfg.task),
-                   space=space.name, spaces=choices("space"))
+                   space=space.name, spaces=choices("space"), searched_on=(data := data_name(cfg)))
     retrain = command_beside("train_final", [override("genotype", str(run.folder.genotype)), *kept])
+    if data != cfg.dataset.name and data not in choices("dataset"):  # a table's name for its data
+        retrain += f"\n          (there is no dataset={data} here: pass the one that it is)"
     print(f"\n{cell_text(genotype, space)}\n\n{table(rows)}\n\n"
           f"drawing   {run.folder.cell_png}\nreport    {run.folder.report}\nretrain   {retrain}")
 

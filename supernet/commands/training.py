@@ -15,6 +15,7 @@ from supernet.app.compose import Met, settle_sizes
 from supernet.app.identity import asked_resume, identity, job_digest, not_computed, own_words, stem
 from supernet.app.labels import labels
 from supernet.app.options import own_overrides, plain, text
+from supernet.app.searched_on import data_name
 from supernet.genotype import Genotype
 from supernet.processes.group import ALONE, Group
 from supernet.runs import disk
@@ -89,7 +90,7 @@ class Recorded:
         beside = dict(here)
         if self.source is not None:
             beside["extends"] = self.source.known_status()["config_hash"]
-        digest, known, command = config_hash(self.options | beside, idle), identity(job, here), command_line(own_words())
+        digest, known, command = config_hash(self.options | beside, idle), identity(job, here, data_name(cfg)), command_line(own_words())
         asked = Asked(script, job, digest, self.options, ignored, here, start=lambda folder: folder.start(
             script=script, command=command, config_hash=digest, identity=known, status="stopped"),
             digest=lambda options: config_hash({**options, **beside}, idle), overrides=own_overrides())

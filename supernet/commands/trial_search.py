@@ -15,6 +15,7 @@ from supernet.app.build import space_from
 from supernet.app.compose import settle_sizes
 from supernet.app.offer import SearchOffer, content_of, evaluator_of, trials_of
 from supernet.app.options import own_overrides, plain
+from supernet.app.searched_on import data_name
 from supernet.commands import trial_worker
 from supernet.commands.dealt import Dealt
 from supernet.commands.pool import Pool
@@ -139,6 +140,15 @@ def described(trials: Trials) -> list[tuple[str, str]]:
             ("objective", "; ".join([", ".join(objective.names), *limits]))]
 
 
+def notes(trials: Trials) -> list[str]:
+    """What whoever searches should know before it begins."""
+    searcher, most = trials.searcher, trials.budget.trials
+    if most is None or not 0 < most <= searcher.population:
+        return []
+    return [f"note: {type(searcher).__name__} begins with {searcher.population:,} random architectures (searcher.population), and the "
+            f"budget is over after {most:,} trials: all of them are random"]
+
+
 SEEN_AHEAD = 1000  # trials among which one would be asked for together with the next
 QUIET_S = 30.0  # without anything better, after which a line says how far the search is
 UNITS = {"trials": "trials", "images": "images", "wall_s": "seconds", "simulated_s": "simulated seconds"}
@@ -202,7 +212,7 @@ def found(cfg: DictConfig, offer: SearchOffer, trials: Trials, history: History,
         "genotype": genotype.to_json(), "elapsed_s": run.elapsed(), "trial": top.number, "objective": list(trials.objective.names),
         "scores": list(top.scores), **{f"searcher/{name}": value for name, value in vars(cost).items()},
         **summary.spent(cost.trials, run.position.images + cost.images, run.elapsed(), cost.simulated_s)}
-    summary.save_summary(run.folder, f"Search by trials on {cfg.dataset.name}", rows, values)
+    summary.save_summary(run.folder, f"Search by trials on {data_name(cfg)}", rows, values)
     from supernet.report.html import write_report  # Matplotlib waits until there is something to draw
 
     write_report(run.folder.path)

@@ -17,7 +17,7 @@ class DataError(Mendable, ValueError):
 
 
 class Part(Protocol):
-    """Images with labels, read by position. `Images` holds them; `folder.ImageFiles` decodes them when they are read."""
+    """Images with labels, read by position. `Images` holds them; `image_files.ImageFiles` decodes them when they are read."""
 
     @property
     def labels(self) -> Tensor: ...  # int64 (N,)

@@ -4,24 +4,16 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
-from supernet.data.base import DataError, Images, Part
-from supernet.data.crops import ResizedCrop
-from supernet.data.image_file import MODES, Seen, decode, decode_box, look
-from supernet.data.pixels import blank, blank_channels
+from supernet.data.base import DataError, Part
+from supernet.data.image_files import SUFFIXES, Decoding, check_parts, others_note, read_part
 from supernet.ranges import Channels, Finite, NonNegative, Positive, Range, Side, ranged
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-IMAGENET = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}  # mean, std; grey: the mean over channels
-SAMPLE = 256  # files that are looked at before a part is read from its files again and again
-COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 @ranged
@@ -53,21 +45,14 @@ class Folder:
         background: Annotated[int, Range(0, 255)] = 255,
         white: Positive | None = None,
     ) -> None:
-        if in_channels not in MODES:
-            raise DataError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}")
-        if val in ("train", test, ""):
-            raise DataError(f"val must name a directory of its own beside train and {test}, or be null, got {val!r}")
-        if test in ("train", ""):
-            raise DataError(f"test must name a directory of its own beside train, got {test!r}")
+        self.decoding = Decoding(image_size, in_channels, background, white)
+        check_parts(val, test)
         self.root, self.name = Path(root), name
         self.image_size = (image_size, image_size)
         self.in_channels = in_channels
         self.resident_mb = resident_mb
         self.val, self.test_name, self.background, self.white = val, test, background, white
-        self.mean = tuple(mean or IMAGENET[in_channels][0])
-        self.std = tuple(std or IMAGENET[in_channels][1])
-        if not len(self.mean) == len(self.std) == in_channels:
-            raise DataError(f"mean and std must have one number a channel, {in_channels}, got {self.mean} and {self.std}")
+        self.mean, self.std = self.decoding.moments(mean, std)
 
     def check(self) -> None:
         self._check_images("train")
@@ -123,90 +108,29 @@ class Folder:
         found = [sorted(self._images(each, name)) for each in (part, *behind) for name in self.class_names]
         counts = torch.tensor([len(paths) for paths in found])
         labels = torch.arange(self.num_classes).repeat(1 + len(behind)).repeat_interleave(counts)
-        files = ImageFiles(tuple(chain.from_iterable(found)), labels, self.image_size[0], self.in_channels, self.background, self.white,
-                           own_val=int(counts[self.num_classes:].sum()))
-        fits = len(files) * self.in_channels * self.image_size[0] * self.image_size[1] <= self.resident_mb * 2**20
-        looked = torch.arange(len(files)) if fits else torch.linspace(0, len(files) - 1, min(SAMPLE, len(files))).long()
-        pixels, seen = files.look(looked)
-        stored = ", ".join(sorted({s.stored for s in seen}))
-        notes = (*self._other_files((part, *behind)), *self._notes(files, looked, pixels, seen))
-        if fits:
-            return Images(pixels, labels, own_val=files.own_val, stored=stored, notes=notes)
-        return ImageFiles(files.paths, labels, files.side, files.channels, files.background, files.white, files.own_val, stored, notes)
+        return read_part(Paths(tuple(chain.from_iterable(found))), labels, self.decoding, own_val=int(counts[self.num_classes:].sum()),
+                         resident_mb=self.resident_mb, where=self.root, notes=self._other_files((part, *behind)))
 
     def _other_files(self, parts: Sequence[str]) -> tuple[str, ...]:
         kinds = Counter(_suffix(file.name) or file.name for part in parts for name in self.class_names
                         for file in files_in(self.root / part / name) if _suffix(file.name) not in SUFFIXES)
-        if not kinds:
-            return ()
-        shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
-        return (f"note: {kinds.total()} files among the classes are not read ({shown}); images are {', '.join(SUFFIXES)}",)
-
-    def _notes(self, files: "ImageFiles", looked: Tensor, pixels: Tensor, seen: list[Seen]) -> tuple[str, ...]:
-        """What is to be said of the pictures. Raises DataError: all are one and the same colour."""
-        whole = len(looked) == len(files)
-        of = f"{len(looked)} images" if whole else f"{len(looked)} images that were looked at, of {len(files)}"
-
-        def first(flags: list[bool]) -> str:
-            return f"{sum(flags)} of {of}, the first {files.paths[looked[flags.index(True)]]},"
-
-        notes = []
-        sizes = sorted({(s.width, s.height) for s in seen}, key=lambda size: (min(size), size))
-        if len(sizes) > 1 or min(sizes[0]) != files.side:
-            shown = " to ".join(f"{height}x{width}" for width, height in (sizes[0], sizes[-1])[: len(sizes)])
-            notes.append(f"note: files of {shown} pixels are resized to the image size, {files.side}x{files.side}")
-        if any(transparent := [s.transparent for s in seen]):
-            notes.append(f"note: {first(transparent)} are transparent in parts: laid over grey {files.background} of 255 "
-                         "(dataset.source.background)")
-        deep = [s.largest for s in seen if s.stored == "16 bits" and s.largest is not None]
-        if deep and files.white is None and max(deep) < 2**14:
-            notes.append(f"note: the largest value in files of 16 bits is {max(deep):g} of 65535, so that images are dark: pass "
-                         "dataset.source.white=VALUE if white is less")
-        flat = blank_channels(pixels)
-        if len(flat) == files.channels and len(set(flat.values())) == 1 and len(seen) > 1:
-            raise DataError(f"{self.root}: every pixel of {of} is {next(iter(flat.values()))} of 255, there is nothing to tell them apart "
-                            f"by; the first is {files.paths[looked[0]]}")
-        for channel, value in flat.items():
-            notes.append(f"note: channel {channel} ({COLOURS[files.channels][channel]}) is {value} of 255 in all of {of}")
-        if any(plain := blank(pixels).tolist()):
-            notes.append(f"note: {first(plain)} are one colour throughout")
-        return tuple(notes)
+        return others_note(kinds)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """One part of a data set, as files that are decoded when they are read: `side` pixels square, `channels` 1 or 3."""
+@dataclass(frozen=True)
+class Paths:
+    """Files on the disk, as `image_files.Files`."""
 
     paths: tuple[Path, ...]
-    labels: Tensor  # int64 (N,), on the host
-    side: int
-    channels: int
-    background: int = 255
-    white: float | None = None
-    own_val: int = 0
-    stored: str = "8 bits"
-    notes: tuple[str, ...] = ()
-    resident = False
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices: Tensor) -> Tensor:
-        return torch.stack([decode(self.paths[i], self.side, self.channels, background=self.background, white=self.white)
-                            for i in indices.tolist()])
+    def name(self, position: int) -> str:
+        return str(self.paths[position])
 
-    def crops(self, indices: Tensor, crop: ResizedCrop, numbers: Tensor, side: int) -> Tensor:
-        return torch.stack([decode_box(self.paths[i], side, self.channels, partial(crop.box, row), background=self.background,
-                                       white=self.white) for i, row in zip(indices.tolist(), numbers)])
-
-    def look(self, indices: Tensor) -> tuple[Tensor, list[Seen]]:
-        """As `read`, with what each file held."""
-        pixels, seen = zip(*(look(self.paths[i], self.side, self.channels, background=self.background, white=self.white)
-                             for i in indices.tolist()))
-        return torch.stack(pixels), list(seen)
-
-    def to(self, device: torch.device) -> "ImageFiles":
-        return self
+    def open(self, position: int) -> Path:
+        return self.paths[position]
 
 
 def files_in(folder: Path) -> Iterator[os.DirEntry]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -28,42 +28,46 @@ class Seen(NamedTuple):
     largest: float | None
 
 
-def decode(path: Path, side: int, channels: int, *, background: int = 255, white: float | None = None) -> Tensor:
-    """The image at `path` as uint8 (channels, side, side): short side resized to `side` (bilinear), then the centre square.
+def decode(file: Path | BinaryIO, side: int, channels: int, *, name: str | None = None, background: int = 255,
+           white: float | None = None) -> Tensor:
+    """The image in `file` as uint8 (channels, side, side): short side resized to `side` (bilinear), then the centre square.
 
-    What is transparent is laid over a grey of `background`, 0..255. 16 bits and floats are scaled as `to_8_bits` says (`white`).
+    name: the file's in messages, by default its path. What is transparent is laid over a grey of `background`, 0..255. 16 bits and floats
+    are scaled as `to_8_bits` says (`white`).
     """
-    return look(path, side, channels, background=background, white=white)[0]
+    return look(file, side, channels, name=name, background=background, white=white)[0]
 
 
-def decode_box(path: Path, side: int, channels: int, box_in: Callable[[int, int], tuple[int, int, int, int]], *, background: int = 255,
-               white: float | None = None) -> Tensor:
-    """A box of the image at `path`, resized (bilinear) to uint8 (channels, side, side). box_in(height, width): its top, left, height and
+def decode_box(file: Path | BinaryIO, side: int, channels: int, box_in: Callable[[int, int], tuple[int, int, int, int]], *,
+               name: str | None = None, background: int = 255, white: float | None = None) -> Tensor:
+    """A box of the image in `file`, resized (bilinear) to uint8 (channels, side, side). box_in(height, width): its top, left, height and
     width in an image of that size. The rest as `decode`."""
     def square(image: Image.Image) -> np.ndarray:
         top, left, high, wide = box_in(image.height, image.width)
         part = image.crop((left, top, left + wide, top + high))
         return np.asarray(part.resize((side, side), Image.Resampling.BILINEAR))
 
-    return _read(path, channels, square, background, white)[0]
+    return _read(file, name, channels, square, background, white)[0]
 
 
-def look(path: Path, side: int, channels: int, *, background: int = 255, white: float | None = None) -> tuple[Tensor, Seen]:
+def look(file: Path | BinaryIO, side: int, channels: int, *, name: str | None = None, background: int = 255,
+         white: float | None = None) -> tuple[Tensor, Seen]:
     """As `decode`, with what the file held. Raises DataError naming the file."""
-    return _read(path, channels, lambda image: _centre(image, side), background, white)
+    return _read(file, name, channels, lambda image: _centre(image, side), background, white)
 
 
-def _read(path: Path, channels: int, square: Callable[[Image.Image], np.ndarray], background: int,
+def _read(file: Path | BinaryIO, name: str | None, channels: int, square: Callable[[Image.Image], np.ndarray], background: int,
           white: float | None) -> tuple[Tensor, Seen]:
-    """What `square` makes of the image at `path`, a square of pixels, as uint8 (channels, side, side). Raises DataError naming the file."""
+    """What `square` makes of the image in `file`, a square of pixels, as uint8 (channels, side, side). Raises DataError naming the file."""
+    name = str(file) if name is None else name
     try:
-        with Image.open(path) as file:
-            image, seen = as_8_bits(file, path, background, white)
+        with Image.open(file) as opened:
+            image, seen = as_8_bits(opened, name, background, white)
             pixels = square(image.convert(MODES[channels]))
     except DataError:
         raise
     except Exception as error:  # of a damaged file PIL raises almost anything
-        raise DataError(f"{path} must be an image that can be decoded: {' '.join(str(error).split())}") from error
+        raise DataError(f"{name} must be an image that can be decoded: {' '.join(str(error).split())}") from error
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1).copy()), seen
 
 

@@ -18,7 +18,7 @@ from supernet.networks.measure import parameters
 from supernet.ranges import Finite, Positive, Range, ranged
 from supernet.space import Space
 
-MAX_CHANNELS, MAX_LAYERS = 4096, 1000
+MAX_CHANNELS, MAX_LAYERS, MAX_SIDE = 4096, 1000, 4096
 STEPS = 12  # of a bisection over phi; the width is fitted to the channel afterwards
 PHI = 12.0  # at most so many doublings, up or down
 Factor = Annotated[float, Range(1, 4)]
@@ -80,7 +80,7 @@ def fit(cost: Callable[[Sizes], float], base: Sizes, budget: Positive, *, free: 
 
     def at(phi: float) -> Sizes:
         found = rule(base, phi, free=free)
-        return Sizes(min(found.layers, MAX_LAYERS), min(max(found.channels, 2), MAX_CHANNELS), found.side)
+        return Sizes(min(found.layers, MAX_LAYERS), min(max(found.channels, 2), MAX_CHANNELS), min(found.side, MAX_SIDE))
 
     def meets(sizes: Sizes) -> bool:
         if sizes not in known:
@@ -96,7 +96,7 @@ def fit(cost: Callable[[Sizes], float], base: Sizes, budget: Positive, *, free: 
         except ValueError as error:
             why = f", and smaller ones are not built: {error}"
         if why or smaller == at(low):
-            raise UsageError(f"a budget of {budget:,.6g} is too small: {told(at(low))} cost {known[at(low)]:,.6g}{why}")
+            raise UsageError(f"a budget of {budget:,.6g} is too small: {told(at(low), resolution=free[2])} cost {known[at(low)]:,.6g}{why}")
         low, high = low - 1.0, low
     if low == high:
         while low < PHI and meets(at(low + 1.0)):
@@ -117,5 +117,7 @@ def fit(cost: Callable[[Sizes], float], base: Sizes, budget: Positive, *, free: 
     return found._replace(channels=small)
 
 
-def told(sizes: Sizes) -> str:
-    return f"{sizes.layers} layer{'s' if sizes.layers != 1 else ''} with C={sizes.channels}"
+def told(sizes: Sizes, *, resolution: bool = False) -> str:
+    """In words; resolution: whether the side of the images is one of them."""
+    found = f"{sizes.layers} layer{'s' if sizes.layers != 1 else ''} with C={sizes.channels}"
+    return f"{found} at {sizes.side}x{sizes.side} pixels" if resolution else found

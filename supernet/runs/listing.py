@@ -1,6 +1,7 @@
 """The runs under a folder, a row each, from what they leave behind: quickly, for many, whatever lies there. No PyTorch, no YAML."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ State = Literal["running", "finished", "stopped", "failed", "died", "damaged", "
 MAX_DEPTH = 6  # folders below the one that is looked at
 MAX_RECORDS_BYTES = 50_000_000  # of metrics.jsonl; 600 epochs have 300 kB
 MAX_SUMMARY_BYTES = 10_000_000
+MAX_TRIALS_BYTES = 200_000_000  # of trials.jsonl; 100,000 trials have 50 MB
 OF_RUNS = ("run.json", "config.yaml", "metrics.jsonl", "checkpoints", "genotypes.jsonl")  # a folder that holds one of these is a run's
 # What the method of a search without a preset is called by. conf/experiment/*.yaml are named <method>_<data set>.
 METHOD = ("relaxation", "hypergradient", "final_select", "stage")
@@ -43,7 +45,8 @@ class Listed:
     seed: int | None = None
     epoch: int | None = None  # how many are done
     epochs: int | None = None  # how many are wanted
-    best: float | None = None  # the best accuracy of an epoch, percent: on validation items, else on those trained on
+    best: float | None = None  # accuracy, percent: of a search by trials that of its best trial, else the best of an epoch, on validation
+    # items, else on those trained on
     test: float | None = None  # percent
     digest: str = ""  # of the genotype: what was found last, or what is trained
     started: datetime | None = None
@@ -115,11 +118,13 @@ def row(path: Path, name: str) -> Listed:
     values, options = _values(folder) if state == "finished" else {}, _top_options(folder.config)
     key = next((key for key in ("val_accuracy", "train_accuracy") if number(last.get(key)) is not None), "")
     best = [value for record in records if (value := number(record.get(key))) is not None]
-    epoch = number(last.get("epoch"))
+    epoch, by_trials = number(last.get("epoch")), number(values.get("found/accuracy"))  # which one that has ended says itself
+    by_trials = _best_trial(folder) if by_trials is None else by_trials
     return Listed(path, name, state, "; ".join(filter(None, (note, wrong or unread))), script,
                   _method(chosen) if script == "search" else _published(status), genotype.space if genotype else _text(chosen.get("space")),
-                  _text(chosen.get("dataset")), _whole(options.get("seed")), 0 if epoch is None else int(epoch) + 1,
-                  _whole(options.get("epochs")), max(best, default=None), number(values.get("test_accuracy")),
+                  _text(status.get("data")) or _text(chosen.get("dataset")), _whole(options.get("seed")),
+                  0 if epoch is None else int(epoch) + 1, _whole(options.get("epochs")),
+                  max(best, default=None) if by_trials is None else by_trials, number(values.get("test_accuracy")),
                   _text(last.get("genotype")) or (genotype.digest if genotype else ""), _time(status.get("started")),
                   number(last.get("elapsed_s")))
 
@@ -151,6 +156,26 @@ def _records(folder: RunFolder) -> tuple[list[dict[str, Any]], str]:
         return [], f"metrics.jsonl: {error.strerror}"
     wrong = damaged_lines(data)
     return json_objects(data.splitlines()), f"metrics.jsonl: line {wrong[0]} is damaged" if wrong else ""
+
+
+def _best_trial(folder: RunFolder) -> float | None:
+    """Of a search by trials, the accuracy of what `supernet.trials.best` would choose; None where there are none, or they tell none."""
+    try:
+        trials = json_objects(read_bytes(folder.trials, MAX_TRIALS_BYTES).splitlines())
+    except OSError:
+        return None
+    found, top = None, (-math.inf, -math.inf)
+    for trial in trials:
+        scores, fidelity = trial.get("scores"), number(trial.get("fidelity", 1.0))
+        score = _spelt(scores[0]) if type(scores) is list and scores else None
+        if trial.get("refused") is None and score is not None and fidelity is not None and (found is None or (fidelity, score) > top):
+            found, top = trial, (fidelity, score)
+    return None if found is None else number(_mapping(found.get("metrics")).get("accuracy"))
+
+
+def _spelt(score: Any) -> float | None:
+    """A score as it is kept: a number, or the word for one that JSON cannot spell."""
+    return {"inf": math.inf, "-inf": -math.inf}.get(score) if type(score) is str else number(score)
 
 
 def _values(folder: RunFolder) -> Mapping[str, Any]:
