@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.checks import validate
 from supernet.app.command_line import cli, composing, shows_errors
+from supernet.app.hydra_words import flags_and_overrides
 from supernet.app.options import CONF, override
 from supernet.compression.methods import EXTRA, METHODS, Steps, packages, steps_of, trains
 from supernet.errors import UsageError
@@ -62,8 +63,9 @@ def chosen_methods(cfg: DictConfig) -> list[Steps]:
 
 def words(arguments: Sequence[str]) -> list[str]:
     """The words of the command line as Hydra takes them: the run's folder, which stands by itself, as an option."""
-    alone = next((n for n, word in enumerate(arguments) if "=" not in word and not word.startswith("-")), None)
-    return [override("run", word) if n == alone else word for n, word in enumerate(arguments)]
+    _, options = flags_and_overrides(arguments)
+    alone = next((word for word in options if "=" not in word), None)
+    return [override("run", word) if word == alone else word for word in arguments]
 
 
 def command() -> None:

@@ -24,8 +24,8 @@ from supernet.compression.measuring import (
     side_by_side,
     sizes,
 )
-from supernet.compression.methods import METHODS, ONNX, Settings, Steps, ends, name_of, read_by, told, trains, with_prefixes
-from supernet.compression.networks import AsNetwork, NotPractical, block_of, module_of, resized
+from supernet.compression.methods import METHODS, ONNX, Settings, Steps, ends, name_of, narrows, read_by, told, trains, with_prefixes
+from supernet.compression.networks import AsNetwork, NotPractical, block_of, module_of, refilled, resized
 from supernet.compression.results import JOURNAL, Result, digests, free_name, key_of, read_results
 from supernet.errors import UsageError
 from supernet.exports.comparison import apart
@@ -36,6 +36,7 @@ from supernet.exports.readers import Images
 from supernet.exports.writing import TOLERANCE
 from supernet.files import read_text, write_whole
 from supernet.genotype import Genotype
+from supernet.networks.written import Block
 from supernet.report.statistics import Interval, Paired, paired_shares, share_interval
 from supernet.runs import dry_run
 from supernet.runs.environment import describe
@@ -179,7 +180,7 @@ class Work:
                 write_use(part, made.loaded, shown)
                 net, runs = OnnxNetwork(part / ONNX_FILE), ONNX_FILE
             else:
-                self._write_float(part, module)
+                self._write_float(part, module, (block_of if narrows(steps) else refilled)(made.block, module))
                 net, runs = AsNetwork(module).to(made.device), WEIGHTS
             values = {**result.values, **self._judged(net, part), **sizes(module.cpu(), made.x), **self._sizes(part, runs, module)}
             if made.last is not None:
@@ -202,15 +203,20 @@ class Work:
         """The plain module of a result: the network's, with the tensors of the file."""
         try:
             state = torch.load(self.output / result.name / WEIGHTS, weights_only=True, map_location="cpu")
-            return resized(module_of(self.made.block), state).to(memory_format=torch.channels_last).eval()
+            module = module_of(self.made.block)
+            if narrows(tuple(result.steps)):
+                resized(module, state)
+            else:
+                module.load_state_dict(state)
+            return module.to(memory_format=torch.channels_last).eval()
         except (ValueError, RuntimeError) as error:
             raise UsageError(f"{self.output / result.name / WEIGHTS}: is not of this network ({' '.join(str(error).split())[:150]}): "
                              "remove the folder, and it is made again") from error
 
-    def _write_float(self, part: Path, module: nn.Module) -> None:
+    def _write_float(self, part: Path, module: nn.Module, block: Block) -> None:
         """The plain file, held against the module; and ONNX where its packages are."""
         made = self.made
-        write_plain(part, block_of(made.block, module), made.loaded, Images())
+        write_plain(part, block, made.loaded, Images())
         few = made.x.double()
         with torch.no_grad():
             far = apart((module.double()(few),), (plain_module(part, torch.float64)(few),)).of

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernet.compression import growth
 from supernet.compression.networks import AsNetwork, parameter_count
 from supernet.exports.formats import FORMATS
 from supernet.networks.measure import multiply_adds_of, peak_memory
@@ -21,6 +20,7 @@ from supernet.tasks.base import Batch, Task
 from supernet.training.evaluate import summed
 
 BATCHES = (1, 32)  # that latency is measured at
+GROWTH = Path(__file__).with_name("growth.py")
 ROUNDS, ROUND_S, MOST = 9, 0.1, 40  # of the clock: times that all take their turn, seconds and calls of a turn
 
 
@@ -67,7 +67,7 @@ def grown(path: Path, shape: Iterable[int]) -> int | None:
     tell (only Linux does)."""
     if not Path("/proc/self/clear_refs").exists():
         return None
-    done = subprocess.run([sys.executable, growth.__file__, str(path), *map(str, shape)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", str(GROWTH), str(path), *map(str, shape)], capture_output=True, text=True)
     return int(done.stdout) if done.returncode == 0 else None
 
 

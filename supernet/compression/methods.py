@@ -49,11 +49,13 @@ class Bench(Protocol):
 class Method:
     """apply: (module, bench, path) changes the module in place; where `ends` it leaves it, and writes the network in 8 bits to `path`.
     packages: by the names that they are imported as. reads: the settings that its result depends on. trains: whether it is followed by
-    training, so that it can learn of a teacher. after: methods that may stand before it."""
+    training, so that it can learn of a teacher. narrows: whether layers have other widths afterwards. after: methods that may stand before
+    it."""
 
     packages: Sequence[str]
     reads: Sequence[str]
     trains: bool
+    narrows: bool
     ends: bool
     after: Sequence[str]
     told: Callable[[Settings], str]
@@ -91,11 +93,13 @@ def _qat(module: "nn.Module", bench: Bench, path: Path) -> None:
 
 
 METHODS: dict[str, Method] = {
-    "prune": Method(("torch_pruning",), ["share"], True, False, (), lambda s: f"{100 * s.share:g} % of the channels taken out", _prune),
-    "magnitude": Method((), ["sparsity"], True, False, ("prune",), lambda s: f"{100 * s.sparsity:g} % of the weights zero", _magnitude),
-    "int8": Method(ONNX, ["calibration", "calibrate"], False, True, ("prune", "magnitude"),
+    "prune": Method(("torch_pruning",), ["share"], True, True, False, (),
+                    lambda s: f"{100 * s.share:g} % of the channels taken out", _prune),
+    "magnitude": Method((), ["sparsity"], True, False, False, ("prune",),
+                        lambda s: f"{100 * s.sparsity:g} % of the weights zero", _magnitude),
+    "int8": Method(ONNX, ["calibration", "calibrate"], False, False, True, ("prune", "magnitude"),
                    lambda s: f"8 bits, ranges from {s.calibration} training images", _int8),
-    "qat": Method((*ONNX, "torchao"), ["qat_minutes"], True, True, ("prune",), lambda s: "8 bits, trained so", _qat),
+    "qat": Method((*ONNX, "torchao"), ["qat_minutes"], True, False, True, ("prune",), lambda s: "8 bits, trained so", _qat),
 }
 SHOWN = {"share", "sparsity"}  # settings that stand in a result's name
 
@@ -120,6 +124,10 @@ def with_prefixes(chosen: Iterable[Steps]) -> list[Steps]:
 
 def trains(steps: Steps) -> bool:
     return any(METHODS[name].trains for name in steps)
+
+
+def narrows(steps: Steps) -> bool:
+    return any(METHODS[name].narrows for name in steps)
 
 
 def ends(steps: Steps) -> bool:

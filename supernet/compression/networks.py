@@ -70,6 +70,16 @@ def block_of(block: Block, module: nn.Module) -> Block:
     return replace(block, parts=parts, widths={"channels": _width(module)} if block.widths else {})
 
 
+def refilled(block: Block, module: nn.Module) -> Block:
+    """The block of `module`, which was made from `block` and has the same widths: the same parts with its values."""
+    parts: dict[str, Any] = {}
+    for name, part in block.parts.items():
+        inner = getattr(module, name)
+        state = inner.state_dict()
+        parts[name] = refilled(part, inner) if type(part) is Block else replace(part, tensors={key: state[key] for key in part.tensors})
+    return replace(block, parts=parts)
+
+
 def _width(module: nn.Module) -> int:
     """What most of its layers put out."""
     outs = Counter(layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d))

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from supernet.files import read_bytes
+from supernet.exports.folder import MAX_RECORD_BYTES, RECORD
+from supernet.files import read_bytes, read_text
 from supernet.runs.journal import Journal
 
 JOURNAL = "results.jsonl"
@@ -74,4 +75,12 @@ def _is_sound(record: Mapping[str, Any]) -> bool:
 def free_name(name: str, key: str, known: Iterable[Result], output: Path) -> str:
     """`name`, or with the beginning of `key` where a result of other options has it, or somebody's folder stands there."""
     taken = any(result.name == name and result.key != key for result in known)
-    return f"{name}_{key[:6]}" if taken or ((output / name).exists() and not any(r.key == key for r in known)) else name
+    return f"{name}_{key[:6]}" if taken or ((output / name).exists() and _key_in(output / name) != key) else name
+
+
+def _key_in(folder: Path) -> str | None:
+    """That of the result that a folder is of, also where its files are damaged."""
+    try:
+        return json.loads(read_text(folder / RECORD, MAX_RECORD_BYTES))["key"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
