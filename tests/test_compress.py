@@ -99,11 +99,12 @@ def test_the_smallest_weights_are_zero_and_stay_so_while_they_are_trained():
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
     before = {name: value.clone() for name, value in module.state_dict().items()}
     mask_smallest(module, 0.7)
-    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
     for _ in range(3):
-        optimizer.zero_grad()
-        module(torch.randn(8, 1, 8, 8)).square().sum().backward()
-        optimizer.step()
+        module.zero_grad()
+        module(torch.randn(8, 1, 8, 8)).square().mean().backward()
+        with torch.no_grad():
+            for p in module.parameters():
+                p -= 0.1 * (p.grad + 0.1 * p)
     unmask(module)
     after = module.state_dict()
     assert list(after) == list(before)
@@ -169,7 +170,7 @@ def test_a_network_is_made_again_from_its_tensors_alone(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(made(x), small(x), rtol=0, atol=1e-12)
     again = block_of(block, made)
-    assert "NormalCell(4)" in (text := source_of(again)) and "nn.Conv2d(channels, channels, 1, bias=False)" in text
+    assert "nn.BatchNorm2d(4)" in (text := source_of(again)) and "class SeparableConv" not in text
     with torch.no_grad():
         torch.testing.assert_close(module_of(again).double()(x), small(x), rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="expected .* tensors, got 1"):

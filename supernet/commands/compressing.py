@@ -1,6 +1,7 @@
 """What `python -m supernet.compress` does: one method after the other, each finished and kept before the next, and then their table."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,7 @@ from supernet.genotype import Genotype
 from supernet.networks.written import Block
 from supernet.report.statistics import Interval, Paired, paired_shares, share_interval
 from supernet.runs import dry_run
+from supernet.runs.device import usable_cores
 from supernet.runs.environment import describe
 from supernet.runs.interrupt import Interrupt
 from supernet.runs.journal import Journal
@@ -253,7 +255,7 @@ class Work:
         results = [r for r in self.known.values() if r.values.get("network") == self.base]
         order = {self.key(steps): n for n, steps in enumerate(self.chosen)}
         whole = sorted((r for r in results if r.failed is None or r.key in order), key=lambda r: order.get(r.key, -0.5 if r.steps else -1))
-        measured, times = self._times([r for r in whole if r.failed is None])
+        measured, times, load = self._times([r for r in whole if r.failed is None])
         first = next(r for r in whole if not r.steps)
         reference = Predictions.load(self.output / first.name / PREDICTIONS)
         rows = [self._row(r, reference, times.get(r.key, {})) for r in [first, *(r for r in whole if r is not first)]]
@@ -262,9 +264,11 @@ class Work:
                  "data": made.read.data.name, "split": made.read.loaders.split.digest, "network": self.base,
                  "epochs": made.cfg.epochs, "lr": made.cfg.w_optimizer.lr, "seed": made.seed,
                  "distillation": None if made.teacher is None else trained_by(replace(made, distilled=True)),
-                 "measured_on": measured, "times": {key: value for key, value in times.items()}}
+                 "measured_on": measured, "load": load, "times": times}
+        cores = usable_cores()
+        busy = f" There was other work (a load of {load:.0f} on {cores} cores), so that times say little." if load > cores + 1 else ""
         said = (f"Times are medians, warm, with {measured['threads']} thread{'s' if measured['threads'] > 1 else ''} of "
-                f"{measured['cpu']}, all in turn; kB are thousands of bytes.")
+                f"{measured['cpu']}, all in turn; kB are thousands of bytes.{busy}")
         title = f"{made.read.data.name}, {made.loaded.space.name} {made.loaded.genotype.digest}: made smaller"
         return Compression(title, rows, made.test.num_items, BATCHES, said, about)
 
@@ -284,15 +288,15 @@ class Work:
                    values.get("val_accuracy"), values["parameters"], values["nonzero"], values["multiply_adds"], values["disk"],
                    values["packed"], ms.get("torch"), ms.get("onnx"), values.get("live"), values.get("grown"), values["seconds"])
 
-    def _times(self, results: Sequence[Result]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """On what machine, and by key and engine the time of each at each batch size: all measured together, or read back where nothing is
-        new."""
+    def _times(self, results: Sequence[Result]) -> tuple[dict[str, Any], dict[str, Any], float]:
+        """On what machine, by key and engine the time of each at each batch size, and the machine's load meanwhile: all measured together,
+        or read back where nothing is new."""
         machine = describe(CPU)
         here = {"cpu": machine["cpu"], "threads": torch.get_num_threads(), "torch": machine["torch"], "onnx": not missing(ONNX)}
         try:
             known = json.loads(read_text(self.output / "compression.json", MAX_TABLE_BYTES))
             if known["measured_on"] == here and known["times"].keys() == {r.key for r in results}:
-                return here, known["times"]
+                return here, known["times"], float(known["load"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # there is none, or none of ours: it is written anew
         print("measuring times", flush=True)
@@ -309,7 +313,7 @@ class Work:
         times: dict[str, Any] = {result.key: {} for result in results}
         for (key, engine, batch), ms in side_by_side(calls).items():
             times[key].setdefault(engine, {})[str(batch)] = ms
-        return here, times
+        return here, times, os.getloadavg()[0]
 
 
 class Told:

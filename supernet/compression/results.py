@@ -74,7 +74,7 @@ def _is_sound(record: Mapping[str, Any]) -> bool:
 
 def free_name(name: str, key: str, known: Iterable[Result], output: Path) -> str:
     """`name`, or with the beginning of `key` where a result of other options has it, or somebody's folder stands there."""
-    taken = any(result.name == name and result.key != key for result in known)
+    taken = any(result.name == name and result.key != key and result.failed is None for result in known)
     return f"{name}_{key[:6]}" if taken or ((output / name).exists() and _key_in(output / name) != key) else name
 
 
