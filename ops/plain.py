@@ -43,10 +43,11 @@ class DilatedConv(nn.Module):
 class HalvedSkip(nn.Module):
     """Half the height and width: two 1x1 convolutions of stride 2, the second of the image shifted by one pixel. Odd sides are padded."""
 
-    def __init__(self, channels_in: int, channels_out: int):
+    def __init__(self, channels_in: int, channels_out: int, even: int | None = None):
         super().__init__()
-        self.even = nn.Conv2d(channels_in, channels_out // 2, 1, 2, bias=False)
-        self.odd = nn.Conv2d(channels_in, channels_out - channels_out // 2, 1, 2, bias=False)
+        even = channels_out // 2 if even is None else even
+        self.even = nn.Conv2d(channels_in, even, 1, 2, bias=False)
+        self.odd = nn.Conv2d(channels_in, channels_out - even, 1, 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
@@ -56,11 +57,12 @@ class HalvedSkip(nn.Module):
 class HalvingBlock(nn.Module):
     """Half the height and width: two 3x3 convolutions, each after a ReLU, beside average pooling and a 1x1 convolution."""
 
-    def __init__(self, channels_in: int, channels_out: int):
+    def __init__(self, channels_in: int, channels_out: int, inner: int | None = None):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, 2, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        inner = channels_out if inner is None else inner
+        self.conv1 = nn.Conv2d(channels_in, inner, 3, 2, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, channels_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
 

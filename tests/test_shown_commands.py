@@ -24,7 +24,7 @@ from PIL import Image
 from supernet.app.checks import validate
 from supernet.app.command_line import register
 from supernet.app.options import CONF
-from supernet.commands import compare, diff, draw, explain, export, predict, reproduce, runs
+from supernet.commands import compare, compress, diff, draw, explain, export, predict, reproduce, runs
 from supernet.spaces import nasbench201, nasbench_macro
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns
@@ -109,6 +109,7 @@ RUN = {
     "python -m supernet.predict runs/<a final training> folder --top 5": "",
     "python -m supernet.predict weights.pt folder --json --top all > found.jsonl": "",
     "python -m supernet.export runs/<a final training> -o net": "",
+    "python -m supernet.compress runs/<a final training>": "method=magnitude epochs=1 threads=1 output=smaller",
     "python -m supernet.explain runs/<search>": "--images 16",
     "python -m supernet.explain runs/<a final training>": "--images 16",
     "python -m supernet.explain cell.txt --table nasbench201.csv.gz --dataset cifar10": "--table nb201.csv.gz",
@@ -232,7 +233,8 @@ ARGPARSE = {"supernet.compare": compare.parser, "supernet.predict": predict.pars
             "supernet.explain": explain.parser,
             "supernet.runs": runs.parser, "supernet.draw": draw.parser, "supernet.diff": diff.parser}
 HYDRA = {"train_search.py": ("search", "train_search"), "train_final.py": ("final", "train_final"), "supernet.rank": ("rank", "rank"),
-         "supernet.race": ("race", "race"), "supernet.tabulate": ("tabulate", "tabulate"), "supernet.reproduce": ("reproduce", "reproduce")}
+         "supernet.race": ("race", "race"), "supernet.compress": ("compress", "compress"),
+         "supernet.tabulate": ("tabulate", "tabulate"), "supernet.reproduce": ("reproduce", "reproduce")}
 
 
 @pytest.mark.parametrize("key", [key for key in RUN if key.startswith("python")])
@@ -247,6 +249,7 @@ def test_the_words_of_a_command_are_known(key, configs, monkeypatch):
         config, script = HYDRA[program]
         if config == "reproduce":
             words = [reproduce.renamed(word, reproduce.SAID, reproduce.OPTION) for word in words]
+        words = compress.words(words) if config == "compress" else words
         validate(compose(config, overrides=words), script)
     else:
         assert program == "supernet.sweep"

@@ -16,7 +16,7 @@ from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Posit
 # What options may be that no constructor takes by itself: those of the schemas. A part's own are in its signature.
 OPTIONS: Mapping[str, Any] = {
     "seed": Seed,
-    "epochs": Whole,
+    "epochs": Whole | None,  # null: of `compress`
     "batch_size": Count,
     "eval_batch_size": Count,
     "layers": Layers,
@@ -59,6 +59,13 @@ OPTIONS: Mapping[str, Any] = {
     "distillation.temperature": Positive,
     "distillation.weight": Share,
     "lr_every": Literal["epoch", "step"],
+    # of `supernet.compress`
+    "share": Portion,
+    "sparsity": Portion,
+    "calibration": Whole,
+    "calibrate": Literal["minmax", "entropy", "percentile"],
+    "qat_minutes": Positive,
+    "lr": Positive | None,
     # of `supernet.rank` and `supernet.tabulate`
     "seeds": list[Seed] | Count,  # which ones, or how many
     "processes": Annotated[int, Range(1, 1024)],

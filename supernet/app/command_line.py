@@ -18,7 +18,16 @@ from omegaconf.errors import OmegaConfBaseException
 from supernet.app.hydra_words import lists_groups_without_copies, one_line, unknown_words
 from supernet.app.options import of_multirun, own_overrides
 from supernet.app.own_folder import choices_on_disk, join_own_folder
-from supernet.app.schema import FinalConfig, RaceConfig, RankConfig, ReproduceConfig, SearchConfig, SweepConfig, TabulateConfig
+from supernet.app.schema import (
+    CompressConfig,
+    FinalConfig,
+    RaceConfig,
+    RankConfig,
+    ReproduceConfig,
+    SearchConfig,
+    SweepConfig,
+    TabulateConfig,
+)
 from supernet.errors import Elsewhere, LeftAlone, Mendable, UsageError, message
 from supernet.genotype import short
 from supernet.processes.launched import refuse_many, speaks
@@ -33,6 +42,7 @@ def register() -> None:
     lists_groups_without_copies()
     store.store("search_schema", SearchConfig)
     store.store("final_schema", FinalConfig)
+    store.store("compress_schema", CompressConfig)
     store.store("rank_schema", RankConfig)
     store.store("race_schema", RaceConfig)
     store.store("tabulate_schema", TabulateConfig)

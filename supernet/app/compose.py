@@ -16,7 +16,7 @@ from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet.app.build import build, space_from
 from supernet.app.checks import stage_options
-from supernet.app.earlier import teacher_from, warm_start
+from supernet.app.earlier import TeacherOf, teacher_from, warm_start
 from supernet.app.fitting import choose_sizes
 from supernet.app.lone_images import refuse_lone_images
 from supernet.app.many import refuse_for_many
@@ -480,10 +480,10 @@ def final_norm(cfg: DictConfig) -> Normalisation:
 def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRead, device: torch.device, *,
                test: Loader | None = None) -> FinalLoop:
     """What trains the network of one architecture, from the seed. test: what is evaluated after every epoch."""
-    data, task, loaders = read.data, read.task, read.loaders
-    net = network(cfg, space, space.candidates(genotype), data, final_norm(cfg), device, **task.network_options())
+    data, loaders = read.data, read.loaders
+    net = network(cfg, space, space.candidates(genotype), data, final_norm(cfg), device, **read.task.network_options())
     normalise_together(cfg, net, read.group)
-    refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **task.network_options()),
+    refuse_lone_images(net, lambda net, x: net(x, None, generator=torch.Generator(device), **read.task.network_options()),
                        {"split.max_train": loaders.train}, data.example(device))
     if cfg.whiten_first:
         if loaders.sample is None:
@@ -492,9 +492,16 @@ def final_loop(cfg: DictConfig, space: Space, genotype: Genotype, read: FinalRea
     own = None if cfg.space is None else space
     notes = [] if cfg.init is None else warm_start(net, data, genotype, cfg.init, own)
     teacher = None if cfg.teacher is None else teacher_from(cfg.teacher, data, device, own)
+    return training_of(cfg, net, read, device, teacher=teacher, test=test, notes=notes)
+
+
+def training_of(cfg: DictConfig, net: nn.Module, read: FinalRead, device: torch.device, *, teacher: TeacherOf | None = None,
+                test: Loader | None = None, notes: Sequence[str] = ()) -> FinalLoop:
+    """What trains `net`, a final network as it stands, as the options say. teacher: of which it learns beside the labels."""
+    task, loaders, notes = read.task, read.loaders, list(notes)
     if teacher is not None:
         task = task.taught_by(teacher, cfg.distillation.temperature, cfg.distillation.weight)
-        notes.append(f"teacher: {parameters(teacher.network) / 1e6:.3f} M parameters from {cfg.teacher}, which counts "
+        notes.append(f"teacher: {parameters(teacher.network) / 1e6:.3f} M parameters from {teacher.path}, which counts "
                      f"{cfg.distillation.weight:g}")
     position = Position()
 

@@ -183,6 +183,28 @@ class FinalConfig(Common):
 
 
 @dataclass
+class CompressConfig:
+    run: str | None = None  # the folder of a final training; may stand alone, without `run=`
+    trust: list[str] = field(default_factory=list)  # what the run's options may name beside what conf/ names, `my_space.make`
+    method: Any = field(default_factory=lambda: ["prune", "magnitude", "int8"])  # some of prune, magnitude, int8, qat, and prune+int8 ...
+    share: float = 0.5  # of prune: of the channels that are taken out
+    sparsity: float = 0.8  # of magnitude: of the weights that become zero
+    calibration: int = 256  # of int8: training images on which the ranges of activations are found
+    calibrate: str = "minmax"  # of int8, how: minmax, entropy, percentile
+    qat_minutes: float = 10.0  # that a training in 8 bits may take
+    epochs: int | None = None  # of training further; null: a fifth of the run's
+    lr: float | None = None  # that it begins with; null: a tenth of the run's
+    distil: bool = False  # what is trained further learns of a teacher too
+    teacher: str | None = None  # a run's folder or weights.pt; null: the network itself as it was trained
+    distillation: Distilled = field(default_factory=Distilled)
+    seed: int = 0
+    device: str = "auto"  # of training further; sizes and times are the CPU's
+    threads: int | None = None  # null: the run's
+    output: str | None = None  # null: compressed, in the run's folder
+    dry_run: bool = False
+
+
+@dataclass
 class RankConfig:
     run: str | None = None  # the folder of a search
     trust: list[str] = field(default_factory=list)  # what the run's options may name beside what conf/ names, `my_space.make`

@@ -65,7 +65,7 @@ def _search(folder: RunFolder, cfg: DictConfig, loaded: Loaded, images: int | No
     machine = search_machine(cfg)
     read = search_read(cfg, machine)
     _check_task(read.task)
-    _check_split(folder, read.loaders.split)
+    check_split(folder, read.loaders.split)
     batches, generator = some(read.loaders.val_eval, images, seed), _generator(machine.device, seed)
     calibration = list(itertools.islice(read.loaders.train.apart(None, generator), CALIBRATION))
     shared = SharedWeights(loaded.network, loaded.space, read.task, batches, generator, calibration=calibration)
@@ -82,7 +82,7 @@ def _final(folder: RunFolder, cfg: DictConfig, loaded: Loaded, images: int | Non
     device, _ = final_machine(cfg)
     read = final_read(cfg, device)
     _check_task(read.task)
-    _check_split(folder, read.loaders.split)
+    check_split(folder, read.loaders.split)
     if read.loaders.val is not None:
         source, part = read.loaders.val, "the validation part that was held out, which it was not trained on"
     else:
@@ -121,7 +121,7 @@ def _check_task(task: Task) -> None:
         raise UsageError("items of a stream of text depend on each other, so that no standard error is known of what an edge carries there")
 
 
-def _check_split(folder: RunFolder, split: Split) -> None:
+def check_split(folder: RunFolder, split: Split) -> None:
     """Raises UsageError: the data are not those of the run."""
     if folder.split.exists() and (known := Split.load(folder.split).digest) != split.digest:
         raise UsageError(f"{folder.path}: its images were split as {known}, and those here as {split.digest}: other data")

@@ -50,6 +50,27 @@ for path in sys.argv[1:]:
     print(f"{path}  {facts['class_names'][chances.argmax()]}  {100 * chances.max():.1f} %")
 '''
 
+CLASSIFY_ONNX = '''"""Classifies image files: python classify.py IMAGE... Needs onnxruntime, torch, NumPy and Pillow."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+from preprocess import preprocessed
+
+here = Path(__file__).resolve().parent
+facts = json.loads((here / "preprocessing.json").read_text(encoding="utf-8"))
+net = onnxruntime.InferenceSession(str(here / "network.onnx"), providers=["CPUExecutionProvider"])
+for path in sys.argv[1:]:
+    logits = net.run(["logits"], {"x": preprocessed(Image.open(path), facts).numpy()})[0][0]
+    chances = np.exp(logits - logits.max())
+    chances /= chances.sum()
+    print(f"{path}  {facts['class_names'][chances.argmax()]}  {100 * chances.max():.1f} %")
+'''
+
 CONTINUE = '''"""Goes on with a text: python continue.py TEXT [ITEMS]. Needs torch alone."""
 
 import json

@@ -84,12 +84,16 @@ def beside(output: Path) -> Iterator[Path]:
 
 def write_plain(folder: Path, block: Block, loaded: Loaded, reader: Reader) -> None:
     """All but `RECORD` and the files of other programs. Raises OSError, NoPlainForm."""
+    write_use(folder, loaded, {SOURCE: source_of(block), **reader.files(loaded.preprocess)})
+    save_file(folder / WEIGHTS, _contiguous(block))
+
+
+def write_use(folder: Path, loaded: Loaded, texts: Mapping[str, str]) -> None:
+    """What is read and said, and `texts` by the name of their file. Raises OSError."""
     said = to_json(facts(loaded.preprocess, loaded.class_names), indent=1)
     said = re.sub(r"\[[-+.,\w\s]*\]", lambda numbers: " ".join(numbers.group().split()), said)  # a row a line
-    texts = {SOURCE: source_of(block), FACTS: said + "\n", **reader.files(loaded.preprocess)}
-    for name, text in texts.items():
+    for name, text in {FACTS: said + "\n", **texts}.items():
         write_whole(folder / name, text.encode())
-    save_file(folder / WEIGHTS, _contiguous(block))
 
 
 def _contiguous(block: Block) -> dict[str, torch.Tensor]:
@@ -119,14 +123,14 @@ class _Uncached(SourceFileLoader):
         pass
 
 
-def plain_module(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The network of a folder, made by its file, which is run: it must be one that was written here."""
+def plain_module(folder: Path, dtype: torch.dtype = torch.float32, classes: Mapping[str, type[nn.Module]] | None = None) -> nn.Module:
+    """The network of a folder, made by its file, which is run: it must be one that was written here. classes: that are used in place of
+    those of the file, by name."""
     loader = _Uncached("plain_network", str(folder / SOURCE))
     made = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(made)
+    vars(made).update(classes or {})
     with torch.random.fork_rng(devices=[]):
         net = made.Network()
     net.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
     return net.to(dtype, memory_format=torch.channels_last).eval()  # as `load` lays ours out: depthwise convolutions are faster
-
-

@@ -33,12 +33,12 @@ class Format:
 
 def write_pt2(module: nn.Module, examples: tuple[Tensor, ...], inputs: Mapping[str, int], outputs: Mapping[str, int], dynamic: bool,
               path: Path) -> None:
-    with _quiet():
+    with quiet():
         torch.export.save(torch.export.export(module, examples, dynamic_shapes=_shapes(inputs, dynamic)), path)
 
 
 def read_pt2(path: Path, threads: int) -> Call:
-    with _quiet():
+    with quiet():
         return _tuples(torch.export.load(path).module())
 
 
@@ -47,7 +47,7 @@ def write_onnx(module: nn.Module, examples: tuple[Tensor, ...], inputs: Mapping[
     """One file, checked by ONNX itself."""
     import onnx
 
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(module, examples, dynamo=True, dynamic_shapes=_shapes(inputs, dynamic), input_names=list(inputs),
                                     output_names=list(outputs), external_data=False, verbose=False)
         program.save(path, external_data=False)
@@ -71,10 +71,18 @@ FORMATS = {"pt2": Format("network.pt2", (), write_pt2, read_pt2),
 def check_packages(formats: Sequence[str]) -> None:
     """Raises UsageError: a format needs packages that are not here."""
     for name in formats:
-        missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
-        if missing:
-            raise UsageError(f"format {name} needs {', '.join(missing)}, not installed here: pip install {' '.join(missing)}, or the "
-                             "extra 'export' of this package")
+        need(f"format {name}", FORMATS[name].packages, "export")
+
+
+def need(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raises UsageError: `what` needs packages, by the names that they are imported as, that are not here and that `extra` brings."""
+    if absent := missing(packages):
+        raise UsageError(f"{what} needs {', '.join(absent)}, not installed here: pip install "
+                         f"{' '.join(package.replace('_', '-') for package in absent)}, or the extra {extra!r} of this package")
+
+
+def missing(packages: Sequence[str]) -> list[str]:
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def _shapes(inputs: Mapping[str, int], dynamic: bool) -> tuple[dict[int, torch.export.Dim], ...] | None:
@@ -91,7 +99,7 @@ def _tuples(call: Callable[..., Tensor | tuple[Tensor, ...]]) -> Call:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """What exporters say of their own insides is nothing that the user can act on."""
     level = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -17,6 +17,7 @@ from ops.forms import VARIADIC, Form
 from supernet.networks.written import Block
 
 LONGEST_LINE = 120
+MOST_PARAMETERS = 3  # of a class of blocks: where more numbers differ, as in a network that was pruned, each block says its own
 POSITIONAL = 4  # arguments without their names, as `nn.Conv2d(3, 16, 3, 1, padding=1)`: more cannot be told apart
 
 
@@ -84,13 +85,20 @@ def _classes(blocks: Sequence[Block]) -> list[Written]:
     names: dict[str, int] = {}
     written = []
     for members in groups.values():
-        first = members[0]
-        names[first.name] = names.get(first.name, 0) + 1
-        name = first.name if names[first.name] == 1 else f"{first.name}{names[first.name]}"
-        parameters: dict[str, tuple[int, ...]] = {}
-        parts = {key: _common([member.parts[key] for member in members], members, parameters, key) for key in first.parts}
-        written.append(Written(name, first, parts, parameters, tuple(members)))
+        merged = _merged(members)
+        too_many = len(merged[1]) > MOST_PARAMETERS
+        for some, (parts, parameters) in [([member], _merged([member])) for member in members] if too_many else [(members, merged)]:
+            first = some[0]
+            names[first.name] = names.get(first.name, 0) + 1
+            name = first.name if names[first.name] == 1 else f"{first.name}{names[first.name]}"
+            written.append(Written(name, first, parts, parameters, tuple(some)))
     return written
+
+
+def _merged(members: Sequence[Block]) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """The parts of blocks that are one class, and its parameters."""
+    parameters: dict[str, tuple[int, ...]] = {}
+    return {key: _common([member.parts[key] for member in members], members, parameters, key) for key in members[0].parts}, parameters
 
 
 def _shape(value: Any) -> Any:
