@@ -15,7 +15,9 @@ from benchmarks.mutation.operators import Mutant
 # by which pytest chooses some of its tests (-k).
 TESTS = {"relaxations": "", "hypergradients": "", "implicit": "", "penalties": "", "select": "", "selections": "not after_a_resume",
          "space": "", "cell": "", "partial": "", "genotype": "", "train": "not compiled", "traits": "", "oracles": "", "oracles_gdas": "",
-         "oracles_oles": "", "oracles_darts_pt_schedule": "", "searchers": "recurrent_policy"}
+         "oracles_oles": "", "oracles_darts_pt_schedule": "", "searchers": "recurrent_policy",
+         "trial_evaluators": "relaxation_learned", "composition": "wrappers_compose", "monitors": "layered or guard or oles or freez",
+         "export": "line_a_node or reaches_no_output or two_ops or plain_form"}
 SLOWEST_S = 3.0  # of a test: processor time
 ALL_S = 15.0  # of the tests that a mutant meets, together
 
@@ -43,7 +45,7 @@ class Touched(NamedTuple):
                 by_file[self.tests[test].partition("::")[0]].append(test)
         names = set(mutant.module.split("."))
 
-        def rank(file: str, word: str) -> tuple[bool, float]:
+        def rank(file: str) -> tuple[bool, float]:
             return Path(file).stem.removeprefix("test_") not in names, sum(self.cpu_s[t] for t in by_file[file])
 
         found, left = [], ALL_S
