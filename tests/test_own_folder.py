@@ -1,9 +1,7 @@
 """Configs and modules of the folder that a command is started from."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -23,7 +21,7 @@ from supernet.errors import UsageError
 from supernet.spaces import toy
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns
-from tests.helpers import ROOT, only_error, run
+from tests.helpers import ROOT, only_error, python, run
 
 SHARP = '''
 from supernet.relaxations.softmax import Softmax
@@ -165,9 +163,8 @@ def test_a_search_with_own_parts_is_ranked_by_an_own_proxy(folder):
     truth = {"good": [float(sum("conv" in edge.op for edge in g["cell"])) for g in genotypes]}
     write_table(folder / "toy.csv", space, [space.text(g) for g in genotypes], truth, {"digits": Columns("good", "good")})
 
-    command = [sys.executable, "-m", "supernet.rank", f"run={found}", "table.path=toy.csv", "n=6", "proxy_batch=8", "threads=1",
-               "by=[shared_weights,edges,parameters]", "calibration_batches=1", "resamples=10"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = python("-m", "supernet.rank", f"run={found}", "table.path=toy.csv", "n=6", "proxy_batch=8", "threads=1",
+                  "by=[shared_weights,edges,parameters]", "calibration_batches=1", "resamples=10", cwd=folder)
     assert done.returncode == 0, done.stderr
     scores = json.loads((found / "rank.json").read_text())["scores"]
     assert scores["edges"]["kendall_tau"] == scores["parameters"]["kendall_tau"] == 1

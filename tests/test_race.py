@@ -21,7 +21,7 @@ from supernet.runs.journal import Journal
 from supernet.spaces import toy
 from supernet.tables.files import read_table, write_table
 from supernet.tables.table import Columns
-from tests.helpers import until
+from tests.helpers import python, until
 from tests.searches import configs
 
 ROOT = Path(__file__).parents[1]
@@ -40,8 +40,7 @@ def folder(tmp_path_factory):
 
 
 def race(*options, cwd, check=True):
-    words = [sys.executable, "-m", "supernet.race", "space=toy", "table.path=toy.csv.gz", *options]
-    done = subprocess.run(words, cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    done = python("-m", "supernet.race", "space=toy", "table.path=toy.csv.gz", *options, cwd=cwd)
     assert not check or done.returncode == 0, done.stderr
     return done
 

@@ -35,11 +35,11 @@ from tests import helpers
 
 SPACE = toy.make()
 SEARCH = ["space=toy", "layers=3", "channels=2", "epochs=2", "split.max_train=64", "split.max_val=64", "keep_checkpoints=9", "name=toy"]
-RANK = [sys.executable, "-m", "supernet.rank", "table.path=toy.csv", "threads=1", "calibration_batches=2", "resamples=50"]
+RANK = ["-m", "supernet.rank", "table.path=toy.csv", "threads=1", "calibration_batches=2", "resamples=50"]
 
 
 def command(*options, cwd):
-    return {"args": [*RANK, *options], "cwd": cwd, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
+    return {"args": [sys.executable, *RANK, *options], "cwd": cwd, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def run(folder):
 
 
 def test_the_command(folder, run):
-    done = subprocess.run(**command(f"run={run}", "n=12", "by=[shared_weights,parameters,synflow]", "checkpoints=all", "proxy_batch=16",
-                                    cwd=folder), capture_output=True, check=False, timeout=120)
+    done = helpers.python(*RANK, f"run={run}", "n=12", "by=[shared_weights,parameters,synflow]", "checkpoints=all", "proxy_batch=16",
+                          cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "12 of 27 architectures of toy against good of toy.csv" in done.stdout  # the truth is that of the run's data set
     result = json.loads((run / "rank.json").read_text())
@@ -113,7 +113,7 @@ def test_an_interrupted_ranking_keeps_what_it_has(folder, tmp_path):
 
 
 def test_what_cannot_be_written_is_one_line(folder, run):
-    done = subprocess.run(**command(f"run={run}", "n=5", "output=toy.csv", cwd=folder), capture_output=True, check=False, timeout=120)
+    done = helpers.python(*RANK, f"run={run}", "n=5", "output=toy.csv", cwd=folder)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "output=toy.csv: cannot make" in done.stderr, done.stderr
 
 

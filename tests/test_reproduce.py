@@ -27,6 +27,7 @@ from supernet.sweeps.states import State, Watch
 from supernet.tables.files import read_table as read_lookup
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns
+from tests.helpers import python
 from tests.runs import planted_run
 
 SPACE = toy.make()
@@ -209,8 +210,7 @@ REPRODUCE = [sys.executable, "-m", "supernet.reproduce"]
 
 
 def command(*options, cwd, code=0):
-    done = subprocess.run([*REPRODUCE, *options], cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-                          timeout=600)
+    done = python("-m", "supernet.reproduce", *options, cwd=cwd, timeout_s=600)
     assert done.returncode == code, done.stderr
     return done
 

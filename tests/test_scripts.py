@@ -18,6 +18,7 @@ from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal
 from tests import backends, groups
 from tests.groups import LISTS, NEEDS
+from tests.helpers import python
 
 ROOT = Path(__file__).parent.parent
 TINY = ["layers=2", "channels=2", "threads=1", "wandb.mode=disabled"]
@@ -25,7 +26,7 @@ SEARCH = [*TINY, "split.max_train=64", "split.max_val=64", "epochs=2", "space.no
 
 
 def run(script, *options, cwd, check=True):
-    done = subprocess.run([sys.executable, str(ROOT / script), *options], cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = python(str(ROOT / script), *options, cwd=cwd)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -41,7 +42,8 @@ def composer():
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("search")
-    done = run("train_search.py", *SEARCH, cwd=cwd)
+    done = subprocess.run([sys.executable, str(ROOT / "train_search.py"), *SEARCH], cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr  # as a user starts it; the others are forked
     return done, next(cwd.glob("runs/*_search_*"))
 
 

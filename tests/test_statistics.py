@@ -19,6 +19,7 @@ from supernet.report.statistics import (
     precision_at,
     ranks,
     sample,
+    share_interval,
     sign_flip,
     spearman,
     spread,
@@ -151,6 +152,16 @@ def test_the_interval_of_a_difference_is_welchs():
     assert (low + high) / 2 == pytest.approx(np.mean(a) - np.mean(b)) and (high - low) / 2 == pytest.approx(error * t_quantile(0.975, df))
     assert df == pytest.approx(27.8, abs=0.2)
     assert all(map(math.isnan, difference_interval(Sample(1, math.nan, 3), Sample(1, 1, 3))))
+
+
+def test_the_interval_of_a_share_is_wilsons_and_stays_within_nothing_and_all():
+    """Newcombe 1998, Table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for hits, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
+        assert share_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
+        assert share_interval(n - hits, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
+    assert share_interval(9, 10, level=0.5).low > share_interval(9, 10).low
+    with pytest.raises(ValueError, match="hits must be at most n, got 3 of 2"):
+        share_interval(3, 2)
 
 
 def test_flipped_signs_are_counted():

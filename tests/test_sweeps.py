@@ -23,7 +23,7 @@ from supernet.sweeps.plan import planned, points, retrainings, selected
 from supernet.sweeps.running import Lines, Stopping, run_jobs
 from supernet.sweeps.states import Watch, summary_values
 from supernet.sweeps.table import Table, duration, headline, table
-from tests.helpers import ROOT, At, start, until
+from tests.helpers import ROOT, At, python, start, until
 from tests.runs import assert_same, outcome
 
 SEARCH = {"layers": 3, "channels": 2, "space.nodes": 1, "batch_size": 8, "split.max_train": 16, "split.max_val": 8, "epochs": 1,
@@ -303,8 +303,7 @@ def test_the_code_that_the_page_shows_runs(here):
 
 
 def sweep(*arguments, cwd):
-    command = [sys.executable, "-m", "supernet.sweep", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return python("-m", "supernet.sweep", *arguments, cwd=cwd)
 
 
 def test_what_a_file_holds_comes_before_the_command_line(tmp_path):

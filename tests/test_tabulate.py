@@ -15,7 +15,7 @@ import pytest
 from supernet.runs.journal import Journal
 from supernet.spaces import nasbench201, toy
 from supernet.tables.files import read_table
-from tests.helpers import until
+from tests.helpers import python, until
 
 SPACE = toy.make()
 TRAINING = "options={layers:3,channels:2,epochs:1,split.max_train:48,batch_size:16,threads:1}"
@@ -26,7 +26,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def command(*options, cwd, check=True):
-    done = subprocess.run([sys.executable, *options], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = python(*options, cwd=cwd)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -65,8 +65,8 @@ def test_the_table_of_a_resumed_run_is_complete_and_the_same_as_of_an_unbroken_o
 
 
 def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_path):
-    command("-c", f"import runpy,sys; sys.argv=['train_search.py',*{SEARCH!r},'table.path=toy.csv.gz']; "
-            f"runpy.run_path({str(Path(__file__).parents[1] / 'train_search.py')!r}, run_name='__main__')", cwd=folder)
+    script = str(Path(__file__).parents[1] / "train_search.py")
+    command(script, *SEARCH, "table.path=toy.csv.gz", cwd=folder)
     (run,) = folder.glob("runs/*_search_*")
     records = Journal.read(run / "metrics.jsonl")
     table = read_table(folder / "toy.csv.gz", SPACE)
@@ -81,7 +81,6 @@ def test_a_search_is_measured_with_the_table_and_never_led_by_it(folder, tmp_pat
     place = lines[1].split(",").index("test_accuracy")
     turned = lambda row: [repr(100 - float(v)) if i == place else v for i, v in enumerate(row)]
     (tmp_path / "toy.csv").write_text("\n".join(lines[:2] + [",".join(turned(line.split(","))) for line in lines[2:]]) + "\n")
-    script = str(Path(__file__).parents[1] / "train_search.py")
     command(script, *SEARCH, "table.path=toy.csv", cwd=tmp_path)
     (other,) = tmp_path.glob("runs/*_search_*")
     strip = lambda r: {k: v for k, v in r.items() if not k.startswith("table/") and k not in ("seconds", "items_per_s", "elapsed_s")}

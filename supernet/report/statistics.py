@@ -117,6 +117,17 @@ def difference_interval(a: Sample, b: Sample, *, level: Portion = 0.95) -> Inter
     return Interval(a.mean - b.mean - half, a.mean - b.mean + half)
 
 
+@ranged
+def share_interval(hits: Whole, n: Count, *, level: Portion = 0.95) -> Interval:
+    """Of a share, of which `hits` of `n` independent trials were seen (Wilson 1927). Raises ValueError: more hits than trials."""
+    if hits > n:
+        raise ValueError(f"hits must be at most n, got {hits} of {n}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, wide = hits / n, z * z / n
+    middle, half = share + wide / 2, z * math.sqrt(share * (1 - share) / n + wide / n / 4)
+    return Interval(max(0.0, (middle - half) / (1 + wide)), min(1.0, (middle + half) / (1 + wide)))
+
+
 class Paired(NamedTuple):
     """A difference of two shares of the same items, its standard error and interval, all as shares."""
 
