@@ -699,9 +699,12 @@ INLINE void add_parts(const T* const* from, const Int* stride, const V* mean, co
     }
 }
 
+constexpr Int GROUP = 4;  // parts that are added up at once
+
+// Adds parts [begin, end) to `out`, or begins it with them.
 template <class V>
-void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* parts, T* out, Int threads) {
-    constexpr Int L = sizeof(V) / sizeof(T), group = 4;
+void mix_forward(Int images, Int pixels, Int channels, Int begin, Int end, const Part* parts, T* out, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T), group = GROUP;
     const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -710,9 +713,9 @@ void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* pa
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
-                for (Int i = 0; i < count; i += group)
+                for (Int i = begin; i < end; i += group)
                     for (Int b = 0; b < blocks(channels, L); b++) {
-                        const Int lanes = std::min(L, channels - b * L), g = std::min(group, count - i);
+                        const Int lanes = std::min(L, channels - b * L), g = std::min(group, end - i);
                         const T* from[group];
                         Int stride[group];
                         V mean[group], scale[group], shift = {};
@@ -737,14 +740,11 @@ void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* pa
     }
 }
 
-// Of every part: the coefficients of its gradient (`Arriving`), and the gradients of scale, weight and bias. flags: 1 where the norm is of the
-// batch's own moments, 2 where sums over g are needed.
+// Sums of g over each image, (images, channels).
 template <class V>
-void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* parts, const int64_t* flags, const T* g, Int g_stride,
-                  T* coef, T* dscale, T* dweight, T* dbias, Int threads) {
+void gradient_sums(Int images, Int pixels, Int channels, const T* g, Int g_stride, double* of_images, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int b_count = blocks(channels, L), chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels)), width = (count + 1) * channels;
-    std::vector<double> of_images(images * width);  // of each image: sum of g, then of g * (p - mean) of every part
+    const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -752,8 +752,7 @@ void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* p
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
-                double* to = of_images.data() + n * width;
-                for (Int b = 0; b < b_count; b++) {
+                for (Int b = 0; b < blocks(channels, L); b++) {
                     const Int lanes = std::min(L, channels - b * L);
                     const T* from = g + at * g_stride + b * L;
                     V sum[4] = {};
@@ -762,46 +761,60 @@ void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* p
 #pragma GCC unroll 4
                         for (int u = 0; u < 4; u++) sum[u] += load<V>(from + (p + u) * g_stride, lanes);
                     for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes);
-                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), to + b * L, lanes);
-                }
-                for (Int i = 0; i < count; i++) {
-                    const Part& q = parts[i];
-                    if (!(flags[i] & 2)) continue;
-                    for (Int b = 0; b < b_count; b++) {
-                        const Int lanes = std::min(L, channels - b * L);
-                        const T *from = g + at * g_stride + b * L, *value = q.p + at * q.stride + b * L;
-                        V mean = {};
-                        if (q.mean) mean = load<V>(q.mean + b * L, lanes);
-                        V sum[4] = {};
-                        Int p = 0;
-                        for (; p + 4 <= here; p += 4)
-#pragma GCC unroll 4
-                            for (int u = 0; u < 4; u++)
-                                sum[u] += load<V>(from + (p + u) * g_stride, lanes) * (load<V>(value + (p + u) * q.stride, lanes) - mean);
-                        for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes) * (load<V>(value + p * q.stride, lanes) - mean);
-                        flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), to + (i + 1) * channels + b * L, lanes);
-                    }
+                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), of_images + n * channels + b * L, lanes);
                 }
             }
     }
-    std::vector<double> sums(2 * channels);
-    const std::vector<T> ones(channels, T(1));
-    for (Int i = 0; i < count; i++) {
-        const Part& q = parts[i];
-        std::fill(sums.begin(), sums.end(), 0.0);
-        for (Int n = 0; n < images; n++) {
-            const double factor = q.factor ? q.factor[n] : 1.0, *of = of_images.data() + n * width;
-            for (Int c = 0; c < channels; c++)
-                sums[c] += factor * of[c], sums[channels + c] += factor * of[(i + 1) * channels + c];
-        }
-        const T* rstd = q.rstd ? q.rstd : ones.data();
-        double total = 0;
-        for (Int c = 0; c < channels; c++)
-            total += double(rstd[c]) * (q.weight ? q.weight[c] : 1.0) * sums[channels + c] + (q.bias ? q.bias[c] * sums[c] : 0.0);
-        dscale[i] = T(total);
-        norm_backward(channels, double(images) * double(pixels), sums.data(), rstd, q.weight, flags[i] & 1, q.scale ? double(*q.scale) : 1.0,
-                      coef + 3 * i * channels, dweight + i * channels, dbias + i * channels);
+}
+
+// Sums of g * (p - mean) of one part over each image, (images, channels).
+template <class V>
+void part_sums(Int images, Int pixels, Int channels, const Part& q, const T* g, Int g_stride, double* of_images, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
+    threads = std::max<Int>(1, std::min(threads, images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = own_share(images);
+        for (Int n = own.first; n < own.last; n++)
+            for (Int start = 0; start < pixels; start += chunk) {
+                const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
+                for (Int b = 0; b < blocks(channels, L); b++) {
+                    const Int lanes = std::min(L, channels - b * L);
+                    const T *from = g + at * g_stride + b * L, *value = q.p + at * q.stride + b * L;
+                    V mean = {};
+                    if (q.mean) mean = load<V>(q.mean + b * L, lanes);
+                    V sum[4] = {};
+                    Int p = 0;
+                    for (; p + 4 <= here; p += 4)
+#pragma GCC unroll 4
+                        for (int u = 0; u < 4; u++)
+                            sum[u] += load<V>(from + (p + u) * g_stride, lanes) * (load<V>(value + (p + u) * q.stride, lanes) - mean);
+                    for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes) * (load<V>(value + p * q.stride, lanes) - mean);
+                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), of_images + n * channels + b * L, lanes);
+                }
+            }
     }
+}
+
+// Of one part, from its sums and those of g: the coefficients of its gradient (`Arriving`), and the gradients of scale, weight and bias.
+// flags: 1 where the norm is of the batch's own moments, 2 where sums over g are needed.
+void part_coefficients(Int images, Int pixels, Int channels, const Part& q, int64_t flags, const double* of_g, const double* of_part, T* coef,
+                       T* dscale, T* dweight, T* dbias) {
+    std::vector<double> sums(2 * channels);
+    for (Int n = 0; n < images; n++) {
+        const double factor = q.factor ? q.factor[n] : 1.0;
+        for (Int c = 0; c < channels; c++)
+            sums[c] += factor * of_g[n * channels + c], sums[channels + c] += factor * of_part[n * channels + c];
+    }
+    const std::vector<T> ones(q.rstd ? 0 : channels, T(1));
+    const T* rstd = q.rstd ? q.rstd : ones.data();
+    double total = 0;
+    for (Int c = 0; c < channels; c++)
+        total += double(rstd[c]) * (q.weight ? q.weight[c] : 1.0) * sums[channels + c] + (q.bias ? q.bias[c] * sums[c] : 0.0);
+    *dscale = T(total);
+    norm_backward(channels, double(images) * double(pixels), sums.data(), rstd, q.weight, flags & 1, q.scale ? double(*q.scale) : 1.0, coef,
+                  dweight, dbias);
 }
 
 // to (+)= the gradient that arrives at a part.
@@ -1021,59 +1034,78 @@ bool narrow(Int channels) {
     return L >= 8 && blocks(channels, L / 2) * (L / 2) < blocks(channels, L) * L && channels < L;
 }
 
-}  // namespace
-
 // Arguments come as one array of 64-bit numbers, pointers among them.
 #define POINTER(type, at) reinterpret_cast<type*>(a[at])
+
+// Numbers that describe a stage, on the way there and back.
+constexpr Int ROW = 23, BACKWARD_ROW = 31;
+
+void forward_row(const int64_t* a, const double* rules, Int threads) {
+    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+    const Follow follow{POINTER(T, 19), POINTER(T, 20), rules + a[21]};
+    auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
+    run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, threads);
+}
+
+void backward_row(const int64_t* a, Int threads) {
+    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+    const Arriving in{POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0};
+    if (s.out == 0) {
+        auto run = narrow(s.in) ? part_backward<Half> : part_backward<Full>;
+        run(s.images, s.height * s.width, s.in, in, a[9], POINTER(T, 24), a[25] != 0, threads);
+        return;
+    }
+    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+    T *coef = POINTER(T, 28), *small = POINTER(T, 29);
+    std::vector<double> sums(norm.mean && coef ? 2 * s.in : 0);
+    auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
+    run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0,
+        sums.empty() ? nullptr : sums.data(), POINTER(T, 26), POINTER(T, 27), threads);
+    if (!sums.empty())
+        norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), norm.rstd, norm.weight, a[14] != 0, 1.0, coef, small,
+                      small + s.in);
+    else if (coef)  // no norm: the gradient goes on as it is
+        std::fill(coef, coef + s.in, T(1));
+}
+
+}  // namespace
 
 extern "C" {
 
 int supernet_real_bytes() { return sizeof(T); }
 int supernet_vector_bytes() { return WIDE; }
 
-// A sum: the stages of all its terms, in order, then the mix of their values. Rows of 22 numbers, see native.py.
+// A sum: the stages of its terms in order, and the mix of their values, a few terms at a time, while these values are in the caches. Rows of
+// 23 numbers, see native.py; the last one says to which term, and so to which part of the mix, a stage belongs.
 void supernet_sum(const int64_t* call) {
-    for (Int i = 0; i < call[0]; i++) {
-        const int64_t* a = reinterpret_cast<const int64_t*>(call[1]) + 22 * i;
-        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
-        const Follow follow{POINTER(T, 19), POINTER(T, 20), reinterpret_cast<const double*>(call[2]) + a[21]};
-        auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
-        run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, call[9]);
+    const int64_t *a = call + 3, *rows = reinterpret_cast<const int64_t*>(call[1]), *const end = rows + ROW * call[0];
+    const Int parts = a[3];
+    auto mix = narrow(a[2]) ? mix_forward<Half> : mix_forward<Full>;
+    for (Int begin = 0; begin < parts; begin += GROUP) {
+        const Int after = std::min(begin + GROUP, parts);
+        for (; rows < end && rows[ROW - 1] < after; rows += ROW) forward_row(rows, reinterpret_cast<const double*>(call[2]), call[9]);
+        mix(a[0], a[1], a[2], begin, after, POINTER(const Part, 4), POINTER(T, 5), a[6]);
     }
-    const int64_t* a = call + 3;
-    auto run = narrow(a[2]) ? mix_forward<Half> : mix_forward<Full>;
-    run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(T, 5), a[6]);
 }
 
-// The way back: rows of 30 numbers, which are stages, or (no outputs) a term's value that is an input.
+// The way back, term by term: what arrives at a value, and how it goes on, are computed while the value is in the caches. Rows of 31 numbers,
+// which are stages, or (no outputs) a term's value that is an input; the last one says to which term a row belongs.
 void supernet_sum_backward(const int64_t* call) {
-    {
-        const int64_t* a = call;
-        auto run = narrow(a[2]) ? mix_backward<Half> : mix_backward<Full>;
-        run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(const int64_t, 5), POINTER(T, 6), a[7], POINTER(T, 8), POINTER(T, 9),
-            POINTER(T, 10), POINTER(T, 11), a[14]);
-    }
-    for (Int i = 0; i < call[12]; i++) {
-        const int64_t* a = reinterpret_cast<const int64_t*>(call[13]) + 30 * i;
-        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-        const Arriving in{POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0};
-        if (s.out == 0) {
-            auto run = narrow(s.in) ? part_backward<Half> : part_backward<Full>;
-            run(s.images, s.height * s.width, s.in, in, a[9], POINTER(T, 24), a[25] != 0, call[14]);
-            continue;
-        }
-        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
-        T *coef = POINTER(T, 28), *small = POINTER(T, 29);
-        std::vector<double> sums(norm.mean && coef ? 2 * s.in : 0);
-        auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
-        run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0,
-            sums.empty() ? nullptr : sums.data(), POINTER(T, 26), POINTER(T, 27), call[14]);
-        if (!sums.empty())
-            norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), norm.rstd, norm.weight, a[14] != 0, 1.0, coef,
-                          small, small + s.in);
-        else if (coef)  // no norm: the gradient goes on as it is
-            std::fill(coef, coef + s.in, T(1));
+    const int64_t *a = call, *rows = reinterpret_cast<const int64_t*>(call[13]), *const end = rows + BACKWARD_ROW * call[12];
+    const Int images = a[0], pixels = a[1], channels = a[2], parts = a[3], threads = a[14];
+    const Part* part = POINTER(const Part, 4);
+    const int64_t* flags = POINTER(const int64_t, 5);
+    const bool half = narrow(channels);
+    std::vector<double> of_g(images * channels), of_part(images * channels);
+    (half ? gradient_sums<Half> : gradient_sums<Full>)(images, pixels, channels, POINTER(T, 6), a[7], of_g.data(), threads);
+    for (Int i = 0; i < parts; i++) {
+        std::fill(of_part.begin(), of_part.end(), 0.0);
+        if (flags[i] & 2)
+            (half ? part_sums<Half> : part_sums<Full>)(images, pixels, channels, part[i], POINTER(T, 6), a[7], of_part.data(), threads);
+        part_coefficients(images, pixels, channels, part[i], flags[i], of_g.data(), of_part.data(), POINTER(T, 8) + 3 * i * channels,
+                          POINTER(T, 9) + i, POINTER(T, 10) + i * channels, POINTER(T, 11) + i * channels);
+        for (; rows < end && rows[BACKWARD_ROW - 1] == i; rows += BACKWARD_ROW) backward_row(rows, threads);
     }
 }
 
