@@ -19,7 +19,7 @@ from ops import kernels
 from ops.conv import sep_conv
 from ops.kernels import build, differentiable_twice, native, on_plain_path, plain
 from ops.kernels.plain import Norm
-from ops.kernels.terms import Flow, Source, Stage, Term
+from ops.kernels.terms import Flow, Settled, Source, Stage, Term
 from ops.op import BatchNorm, Normalisation, Op
 from ops.simple import Skip
 from supernet.bilevel import Bilevel
@@ -88,6 +88,37 @@ def test_separable(channels, out, size, stride, dilation, dtype):
     single = dtype == torch.float32
     agree(lambda module, t: module.separable(*t, **options), [x, depthwise, pointwise], *((1e-5, 1e-4) if single else ()),
           exact=torch.float64 if single else None)
+
+
+def dense(module, x, weight, norm, dilation=1):
+    if module is native:
+        return native.mix_terms([(Term(Flow(x), (Stage(None, weight, 1, dilation, norm and Settled(norm)),)), None, None)])
+    return F.conv2d(F.relu(x if norm is None else plain.normalised(x, norm)), weight, None, 1, dilation * (weight.shape[-1] // 2), dilation)
+
+
+@pytest.mark.parametrize("channels, out", [(1, 1), (3, 8), (8, 8), (16, 16), (20, 36), (32, 32), (64, 16)])
+@pytest.mark.parametrize("size, dilation", [(3, 1), (5, 1), (3, 2), (7, 1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_dense_convolutions(channels, out, size, dilation, dtype):
+    single = dtype == torch.float32
+    weight = image(out, channels, size, size, seed=2, dtype=dtype)
+    agree(lambda module, t: dense(module, *t, None, dilation), [image(2, channels, 9, 13, dtype=dtype), weight],
+          *((1e-5, 1e-4) if single else ()), exact=torch.float64 if single else None)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_a_dense_convolution_of_a_normalised_input_by_a_weight_in_either_layout_and_two_threads(by_batch, affine):
+    x, before = image(3, 20, 5, 7), torch.get_num_threads()
+    norm, own = norm_for(20, affine, by_batch, x)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            try:
+                agree(lambda module, t: dense(module, *t[:2], norm._replace(**dict(zip(("weight", "bias"), t[2:])))),
+                      [x, image(12, 20, 3, 3, seed=1).contiguous(memory_format=layout), *own])
+            finally:
+                torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("affine", [False, True])

@@ -238,6 +238,44 @@ template <class V> void pointwise_row(const V* in, Int plane, const V* weight, I
     for (; p < count; p++) pointwise_block<1>(in + p, plane, weight, channels, out + p);
 }
 
+// ---- dense convolution on padded planes: out[o][p] = sum over taps and c of in[c][p + tap] * weight[o][tap][c]
+
+// weight: [tap][input, whole blocks] of one block of outputs. row, column: between taps.
+template <int P, class V>
+INLINE void dense_block(const V* in, Int plane, const V* weight, Int channels, Int size, Int row, Int column, V* out) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(channels, L);
+    V sum[P] = {};
+    for (Int i = 0; i < size; i++)
+        for (Int j = 0; j < size; j++)
+            for (Int b = 0; b < bi; b++) {
+                const Int lanes = std::min(L, channels - b * L);
+                const T* at = reinterpret_cast<const T*>(in + b * plane + i * row + j * column);
+                const V* w = weight + ((i * size + j) * bi + b) * L;
+                if (lanes == L) {
+#pragma GCC unroll 16
+                    for (Int l = 0; l < L; l++)
+#pragma GCC unroll 8
+                        for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+                } else {
+                    for (Int l = 0; l < lanes; l++)
+#pragma GCC unroll 8
+                        for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+                }
+            }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) out[p] = sum[p];
+}
+
+// One row of outputs; in: at the row's first tap. The weight of a tap holds whole blocks of inputs.
+template <class V>
+void dense_row(const V* in, Int plane, const V* weight, Int channels, Int size, Int row, Int column, V* out, Int count) {
+    Int p = 0;
+    for (; p + 8 <= count; p += 8) dense_block<8>(in + p, plane, weight, channels, size, row, column, out + p);
+    for (; p + 4 <= count; p += 4) dense_block<4>(in + p, plane, weight, channels, size, row, column, out + p);
+    for (; p < count; p++) dense_block<1>(in + p, plane, weight, channels, size, row, column, out + p);
+}
+
 // ---- sums over an image that keep their precision
 
 // Adds sum and sum of squares of `count` pixels, each less `centre`.
@@ -305,16 +343,18 @@ void image_moments(const T* x, Int stride, Int rows, Int columns, Int lanes, dou
     }
 }
 
-// ---- one stage: pointwise(depthwise(relu((x - mean) * scale + shift)))
+// ---- one stage: pointwise(depthwise(relu((x - mean) * scale + shift))), or a dense convolution of the same
 
 struct Shape {
     // size: of the depthwise convolution; 0: there is none. HALVES: neither, and outputs read two pixels, (2i, 2j) and (2i + 1, 2j + 1),
-    // whose channels stand one after the other in the pointwise weight.
+    // whose channels stand one after the other in the pointwise weight. Below: there is no depthwise convolution, and the other one is of size
+    // -size, odd; its weight is (out, size, size, in) in memory, and its stride 1.
     Int images, height, width, in, out, size, stride, dilation;
     static constexpr Int HALVES = -2;
-    Int pad() const { return size > 0 ? dilation * (size - 1) / 2 : size == HALVES ? 1 : 0; }
+    Int dense() const { return size < HALVES ? -size : 0; }
+    Int pad() const { return size == HALVES ? 1 : size ? dilation * ((size > 0 ? size : -size) - 1) / 2 : 0; }
     Int taps() const { return size > 0 ? size * size : 0; }
-    Int groups() const { return size == HALVES ? 2 : 1; }
+    Int groups() const { return size == HALVES ? 2 : dense() ? size * size : 1; }  // pixels that an output is a product of
     Int out_height() const { return (height - 1) / stride + 1; }
     Int out_width() const { return (width - 1) / stride + 1; }
 };
@@ -354,23 +394,39 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             t[((c / L) * taps + k) * L + c % L] = value;
             if (backward) f[((c / L) * taps + taps - 1 - k) * L + c % L] = value;
         }
+    // product: [block of outputs][group][input, padded]; transposed: [group][block of inputs][output]. A dense convolution's groups are its
+    // taps; transposed they are turned, and stand behind the block of inputs.
     T *p = reinterpret_cast<T*>(w.product), *r = reinterpret_cast<T*>(w.transposed);
-    const auto at = [&](Int o, Int k) {  // k: among the contracted inputs, padded
-        const Int group = k / (bi * L), c = k % (bi * L);
-        return o < s.out && c < s.in ? pointwise[(o * s.groups() + group) * s.in + c] : T(0);
-    };
-    if (!backward)
-        for (Int o = 0; o < bo * L; o++)
-            for (Int k = 0; k < count; k++) p[((o / L) * count + k) * L + o % L] = at(o, k);
-    else
-        for (Int k = 0; k < s.groups() * bi * L; k++)
-            for (Int o = 0; o < s.out; o++) r[((k / L) * s.out + o) * L + k % L] = at(o, k);
+    const Int groups = s.groups(), padded = groups == 1 ? s.in : bi * L;
+    if (!backward) {
+        if (s.out % L || groups > 1) std::memset(p, 0, sizeof(T) * bo * L * count);
+        for (Int o = 0; o < s.out; o++) {
+            T* to = p + o / L * count * L + o % L;
+            const T* from = pointwise + o * groups * s.in;
+            for (Int g = 0; g < groups; g++)
+                for (Int c = 0; c < s.in; c++) to[(g * padded + c) * L] = from[g * s.in + c];
+        }
+        return;
+    }
+    const Int outs = s.dense() ? bo * L : s.out;
+    const Int step = s.dense() ? outs * L : bi * outs * L, apart = s.dense() ? groups * outs * L : outs * L;  // of groups, of blocks
+    if (s.in % L) std::memset(r, 0, sizeof(T) * groups * bi * L * outs);
+    for (Int g = 0; g < groups; g++) {
+        T* to = r + (s.dense() ? groups - 1 - g : g) * step;
+        for (Int b = 0; b < bi; b++) {
+            const Int lanes = std::min(L, s.in - b * L);
+            for (Int o = 0; o < s.out; o++) {
+                const T* from = pointwise + (o * groups + g) * s.in + b * L;
+                for (Int l = 0; l < lanes; l++) to[b * apart + o * L + l] = from[l];
+            }
+        }
+    }
 }
 
 template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps();
-    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * s.out)};
+    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * (s.dense() ? bo * L : s.out))};
 }
 
 // Fills the inner part of the padded planes of one image.
@@ -414,7 +470,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
                    T* mean, T* rstd, const Follow& follow, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
-    const Int plane = (s.height + 2 * pad) * (s.width + 2 * pad), vi = s.groups() * bi, contraction = contracted<V>(s);
+    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, vi = s.groups() * bi, contraction = contracted<V>(s);
     std::vector<double> of_images(mean ? 2 * s.images * s.out : 0);
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -434,16 +490,19 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
             fill(s, x + n * s.height * s.width * stride, stride, norm, planes);
             T* to = out + n * rows * columns * s.out;
             for (Int r = 0; r < rows; r++) {
-                depthwise_rows(s, planes, w.taps, r, between, columns);
+                if (!s.dense()) depthwise_rows(s, planes, w.taps, r, between, columns);
                 for (Int b = 0; b < bo; b++) {
                     const Int lanes = std::min(L, s.out - b * L);
                     T* at = to + r * columns * s.out + b * L;
-                    if (bo == 1 && lanes == L) {
-                        pointwise_row(between, columns, w.product + b * contraction, contraction, reinterpret_cast<V*>(at), columns);
-                        continue;
-                    }
-                    pointwise_row(between, columns, w.product + b * contraction, contraction, result, columns);
-                    for (Int i = 0; i < columns; i++) store<V>(at + i * s.out, result[i], lanes);
+                    const bool whole = bo == 1 && lanes == L;
+                    V* row = whole ? reinterpret_cast<V*>(at) : result;
+                    if (s.dense())
+                        dense_row(planes + r * width, plane, w.product + b * contraction, s.in, s.dense(), s.dilation * width, s.dilation, row,
+                                  columns);
+                    else
+                        pointwise_row(between, columns, w.product + b * contraction, contraction, row, columns);
+                    if (!whole)
+                        for (Int i = 0; i < columns; i++) store<V>(at + i * s.out, result[i], lanes);
                 }
             }
             if (mean)
@@ -521,6 +580,26 @@ INLINE void outer(const T* g, const V* d, Int count, V* to, Int apart) {
     for (int o = 0; o < O; o++) to[o * apart] += sum[o];
 }
 
+// to[o][tap][block] += sum over pixels of g[o] * x[block] of one image, both on padded planes. Between two rows of g stand zeros.
+template <class V> void dense_weight(const Shape& s, const V* planes, const V* g, V* to) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(s.in, L), pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, vi = s.groups() * bi;
+    const Int chunk = std::max<Int>(1, 128 / width);  // rows at a time
+    for (Int r = 0; r < s.height; r += chunk) {
+        const Int count = (std::min(chunk, s.height - r) - 1) * width + s.width;
+        for (Int tap = 0; tap < s.groups(); tap++)
+            for (Int b = 0; b < bi; b++) {
+                const V* e = planes + b * plane + (r + tap / s.dense() * s.dilation) * width + tap % s.dense() * s.dilation;
+                const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane + (r + pad) * width + pad) + o % L; };
+                V* at = to + tap * bi + b;
+                Int o = 0;
+                if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, count, at + o * vi, vi);
+                if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4>(from(o), e, count, at + o * vi, vi);
+                for (; o < s.out; o++) outer<1>(from(o), e, count, at + o * vi, vi);
+            }
+    }
+}
+
 template <class V>
 void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, const Arriving& in, const T* depthwise, const T* pointwise,
                     T* dx, bool accumulate, double* sums, T* ddepthwise, T* dpointwise, Int threads) {
@@ -529,8 +608,10 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
     const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, taps = s.taps(), vi = s.groups() * bi;
     const bool weights = ddepthwise || dpointwise, same = s.stride == 1;
     const Int d_pad = same ? pad : 0, d_width = columns + 2 * d_pad, d_plane = (rows + 2 * d_pad) * d_width;
-    const Int chunk = std::max<Int>(1, std::min(rows, 64 / std::max<Int>(1, columns)));  // rows at a time
-    const bool inner = ddepthwise || dx;
+    // rows at a time; of a dense convolution what arrives stands on padded planes, as its input does
+    const Int chunk = s.dense() ? 1 : std::max<Int>(1, std::min(rows, 64 / std::max<Int>(1, columns)));
+    const Int arrived_plane = s.dense() ? plane : chunk * columns, inner_plane = s.dense() ? 0 : d_plane;
+    const bool inner = !s.dense() && (ddepthwise || dx);
     threads = std::max<Int>(1, std::min(threads, s.images));
     std::vector<double> of_images(sums ? 2 * s.images * s.in : 0);
     const Int sizes[2] = {ddepthwise ? taps * bi * L : 0, dpointwise ? s.out * vi * L : 0};
@@ -543,13 +624,14 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
         for (Cutter* c : {&count, &cut}) {
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
             w = packed_at<V>(*c, s);
-            planes = c->template take<V>(bi * plane), d = c->template take<V>(vi * d_plane);
-            arrived = c->template take<V>(bo * chunk * columns), between = c->template take<V>(vi * chunk * columns);
+            planes = c->template take<V>(bi * plane), d = c->template take<V>(vi * inner_plane);
+            arrived = c->template take<V>(bo * arrived_plane), between = c->template take<V>(s.dense() ? 0 : vi * chunk * columns);
             line = c->template take<V>(std::max(s.width, columns));
             dtaps = c->template take<V>(bi * taps), dproduct = c->template take<V>(bo * L * vi);
         }
         pack(s, depthwise, pointwise, w, true);
-        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * vi * d_plane);
+        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * vi * inner_plane);
+        std::memset(arrived, 0, sizeof(V) * bo * arrived_plane);
         std::memset(dtaps, 0, sizeof(V) * bi * taps), std::memset(dproduct, 0, sizeof(V) * bo * L * vi);
         const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++) {
@@ -562,7 +644,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                 for (Int b = 0; b < bo; b++) {
                     const Int lanes = std::min(L, s.out - b * L);
                     const T *g = in.g + at * in.g_stride + b * L;
-                    V* to = arrived + b * chunk * columns;
+                    V* to = arrived + b * arrived_plane + (s.dense() ? (r + pad) * width + pad : 0);
                     const V first = load<V>(in.coef + b * L, lanes) * factor;
                     if (in.normed) {
                         const T* p = in.p + at * s.out + b * L;
@@ -579,7 +661,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                         for (Int k = 0; k < here; k++)
                             pointwise_row(arrived + k * columns, chunk * columns, w.transposed + b * s.out, s.out,
                                           d + b * d_plane + (r + k + d_pad) * d_width + d_pad, columns);
-                if (dpointwise) {
+                if (dpointwise && !s.dense()) {
                     for (Int k = 0; k < here; k++) depthwise_rows(s, planes, w.taps, r + k, between + k * columns, chunk * columns);
                     for (Int b = 0; b < vi; b++) {
                         const V* e = between + b * chunk * columns;
@@ -591,6 +673,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                     }
                 }
             }
+            if (dpointwise && s.dense()) dense_weight(s, planes, arrived, dproduct);
             if (ddepthwise)
                 for (Int b = 0; b < bi; b++) {
                     const V* e = d + b * d_plane + d_pad * d_width + d_pad;
@@ -629,7 +712,10 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                 double total[2][L] = {};
                 for (Int h = 0; h < s.height; h++) {
                     const V* got = line;
-                    if (!same) got = plane_b + (h + pad) * width + pad;
+                    if (s.dense())
+                        dense_row(arrived + h * width, plane, w.transposed + b * s.groups() * bo * L, s.out, s.dense(), s.dilation * width,
+                                  s.dilation, line, s.width);
+                    else if (!same) got = plane_b + (h + pad) * width + pad;
                     else if (s.size > 0)
                         depthwise_row(e + h * d_width, w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), line, s.width);
                     else got = e + h * d_width;

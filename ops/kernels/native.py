@@ -79,15 +79,19 @@ def check_factor(factor: Tensor, images: int, dtype: torch.dtype) -> None:
         raise ValueError(f"a factor must be contiguous, ({images}, 1, 1, 1) of {dtype} on the CPU, got {described(factor)}")
 
 
-def check_weights(channels: int, depthwise: Sequence[int] | None, pointwise: Sequence[int], halves: bool) -> None:
-    """Raises ValueError where a stage's weights, of these shapes, do not fit its input's channels."""
+def check_weights(channels: int, depthwise: Sequence[int] | None, pointwise: Sequence[int], halves: bool, stride: int) -> None:
+    """Raises ValueError where a stage's weights, of these shapes, do not fit its input's channels, or each other."""
     if depthwise is not None:
         size = depthwise[-1]
         if tuple(depthwise) != (channels, 1, size, size) or size % 2 == 0:
             raise ValueError(f"a depthwise weight for {channels} channels must be ({channels}, 1, k, k), k odd: {tuple(depthwise)}")
     contracted = 2 * channels if halves else channels
-    if tuple(pointwise[1:]) != (contracted, 1, 1):
-        raise ValueError(f"a pointwise weight for {channels} channels must be (C', {contracted}, 1, 1), got {tuple(pointwise)}")
+    size = 1 if len(pointwise) != 4 or halves or depthwise is not None else pointwise[-1]
+    if tuple(pointwise[1:]) != (contracted, size, size) or size % 2 == 0:
+        raise ValueError(f"a pointwise weight for {channels} channels must be (C', {contracted}, 1, 1), or a dense one (C', {contracted}, "
+                         f"k, k), k odd: {tuple(pointwise)}")
+    if size > 1 and stride != 1:
+        raise ValueError(f"a dense convolution has stride 1 here, got {stride}")
 
 
 def rows(x: Tensor) -> tuple[Tensor, int]:
@@ -101,8 +105,13 @@ def rows(x: Tensor) -> tuple[Tensor, int]:
 
 
 def dense(weight: Tensor) -> Tensor:
-    """A depthwise (C, 1, k, k) or pointwise (C', C, 1, 1) weight in the order of its indices; both memory formats have it."""
-    return weight if weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last) else weight.contiguous()
+    """A weight as the library reads it: a depthwise (C, 1, k, k) or pointwise (C', C, 1, 1) one in the order of its indices, which both
+    memory formats have; one of a dense convolution in channels_last."""
+    if weight.is_contiguous(memory_format=torch.channels_last):
+        return weight
+    if weight.is_contiguous() and (weight.dim() < 4 or 1 in (weight.shape[1], weight.shape[-1])):
+        return weight
+    return in_channels_last(weight) if weight.dim() == 4 else weight.contiguous()
 
 
 def in_channels_last(x: Tensor) -> Tensor:
@@ -139,7 +148,9 @@ class _StageKind(NamedTuple):
 
     def size(self) -> int:
         """As `Shape::size` of the library."""
-        return self.depthwise[-1] if self.depthwise is not None else HALVES if self.halves else 0
+        if self.depthwise is not None:
+            return self.depthwise[-1]
+        return HALVES if self.halves else -self.pointwise[-1] if self.pointwise[-1] > 1 else 0
 
 
 class _TermKind(NamedTuple):
@@ -387,7 +398,7 @@ class _Recipe:
         value, reads, stages = _Spot(1 + term.image), term.image, []
         for stage in term.stages:
             depthwise, pointwise = self._next(stage.depthwise is not None), self._next()
-            check_weights(c, stage.depthwise, stage.pointwise, stage.halves)
+            check_weights(c, stage.depthwise, stage.pointwise, stage.halves, stage.stride)
             before, shape, from_step = norm, (n, c, h, w), step
             row = [n, h, w, c, stage.pointwise[0], stage.size(), stage.stride, stage.dilation, value, from_step, *norm[:4],
                    _Spot(1 + depthwise) if depthwise >= 0 else NOWHERE, _Spot(1 + pointwise)]
