@@ -454,7 +454,7 @@ def _norm_vectors(kind: _NormKind | None) -> int:
 
 
 _recipes: dict[_Kind, _Recipe] = {}
-RECIPES = 4096  # that are kept, and of each ways back; GDAS draws sums of many kinds
+RECIPES = 512  # that are kept, some ten KiB each: softmax needs dozens, GDAS draws sums of ever new kinds
 
 
 def _recipe(kind: _Kind) -> _Recipe:
