@@ -10,7 +10,7 @@ PIP = $(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install lock search final test test-slow fuzz coverage mutation methods docs pictures lint clean
+.PHONY: install lock search final test test-slow fuzz coverage mutation bench-check methods docs pictures lint clean
 install: $(INSTALLED)
 
 # torch comes first and alone, so that nothing installed later can bring in a second one. With a lock, setuptools comes first, checked like the
@@ -78,6 +78,11 @@ coverage: $(INSTALLED)
 mutation: $(INSTALLED)
 	$(PIP) -c constraints.txt -e '.[coverage]'
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.mutation $(ARGS)
+
+# Whether a change made a step slower, in minutes: against where the branch left main, the commit before, or ARGS=COMMIT. Not in CI: it is a
+# measurement, which a busy machine makes longer.
+bench-check: $(INSTALLED)
+	$(RUN) -m benchmarks.check $(ARGS)
 
 # The table of methods, from the tests that speak of them: about half an hour on one core.
 methods: $(INSTALLED)

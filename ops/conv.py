@@ -60,7 +60,7 @@ class DilatedBody(nn.Module):
         return Form(plain.DilatedConv, {"channels": first.in_channels, "size": first.kernel_size[0], **_stride(first)}, held(self))
 
 
-def pointwise_stage(conv: nn.Conv2d) -> tuple[Stage, ...]:
+def convolution_stage(conv: nn.Conv2d) -> tuple[Stage, ...]:
     return (Stage(None, conv.weight),)
 
 
@@ -122,8 +122,8 @@ def _stride(conv: nn.Conv2d) -> dict[str, int]:
 
 def relu_conv_bn(channels_in: int, channels_out: int, norm: Normalisation, size: int = 1, stride: int = 1) -> Op:
     conv = _conv(channels_in, channels_out, size, stride)
-    if size == stride == 1:
-        return SeparableOp(conv, norm(channels_out), pointwise_stage)
+    if stride == 1 and size % 2:
+        return SeparableOp(conv, norm(channels_out), convolution_stage)
     return Op(conv, prefix=ReLU(), norm=norm(channels_out), layers=dense_layer)
 
 

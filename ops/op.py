@@ -282,8 +282,8 @@ def _of_op(op: Op) -> Form:
 
 
 class SeparableOp(Op):
-    """An op that begins with a ReLU and whose body is separable convolutions: `stages(body)` gives their weights, for kernels that compute
-    them together. They then call no module of the body. layers: as for `Op`, where they are not the stages themselves."""
+    """An op that begins with a ReLU and whose body is separable or dense convolutions: `stages(body)` gives their weights, for kernels
+    that compute them together. They then call no module of the body. layers: as for `Op`, where they are not the stages themselves."""
 
     def __init__(self, body: nn.Module, norm: BatchNorm, stages: Callable[[Any], tuple[Stage, ...]], family: Family | None = None,
                  layers: Callable[[Any], tuple[Stage, ...]] | None = None):

@@ -19,8 +19,8 @@ from ops import kernels
 from ops.conv import sep_conv
 from ops.kernels import build, differentiable_twice, native, on_plain_path, plain
 from ops.kernels.plain import Norm
-from ops.kernels.terms import Flow, Source, Stage, Term
-from ops.op import BatchNorm, Normalisation, Op
+from ops.kernels.terms import Flow, Settled, Source, Stage, Term
+from ops.op import BatchNorm, Normalisation, Op, SeparableOp
 from ops.simple import Skip
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
@@ -28,8 +28,9 @@ from supernet.hypergradients.first_order import first_order
 from supernet.hypergradients.implicit import conjugate_gradient, neumann
 from supernet.hypergradients.unrolled import unrolled
 from supernet.monitors.eigenvalue import dominant_eigenvalue
+from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.softmax import Softmax
-from supernet.spaces import darts
+from supernet.spaces import darts, nasbench201
 from supernet.tasks.classification import Classification
 from supernet.weights import EdgeWeights, Weights
 from tests import backends, reference
@@ -88,6 +89,37 @@ def test_separable(channels, out, size, stride, dilation, dtype):
     single = dtype == torch.float32
     agree(lambda module, t: module.separable(*t, **options), [x, depthwise, pointwise], *((1e-5, 1e-4) if single else ()),
           exact=torch.float64 if single else None)
+
+
+def dense(module, x, weight, norm, dilation=1):
+    if module is native:
+        return native.mix_terms([(Term(Flow(x), (Stage(None, weight, 1, dilation, norm and Settled(norm)),)), None, None)])
+    return F.conv2d(F.relu(x if norm is None else plain.normalised(x, norm)), weight, None, 1, dilation * (weight.shape[-1] // 2), dilation)
+
+
+@pytest.mark.parametrize("channels, out", [(1, 1), (3, 8), (8, 8), (16, 16), (20, 36), (32, 32), (64, 16)])
+@pytest.mark.parametrize("size, dilation", [(3, 1), (5, 1), (3, 2), (7, 1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_dense_convolutions(channels, out, size, dilation, dtype):
+    single = dtype == torch.float32
+    weight = image(out, channels, size, size, seed=2, dtype=dtype)
+    agree(lambda module, t: dense(module, *t, None, dilation), [image(2, channels, 9, 13, dtype=dtype), weight],
+          *((1e-5, 1e-4) if single else ()), exact=torch.float64 if single else None)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_a_dense_convolution_of_a_normalised_input_by_a_weight_in_either_layout_and_two_threads(by_batch, affine):
+    x, before = image(3, 20, 5, 7), torch.get_num_threads()
+    norm, own = norm_for(20, affine, by_batch, x)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            try:
+                agree(lambda module, t: dense(module, *t[:2], norm._replace(**dict(zip(("weight", "bias"), t[2:])))),
+                      [x, image(12, 20, 3, 3, seed=1).contiguous(memory_format=layout), *own])
+            finally:
+                torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -387,9 +419,9 @@ def pruned(space):
     return {kind: tuple(tuple(rng.random() < 0.6 for _ in spec.ops) for _ in spec.edges) for kind, spec in space.cells.items()}
 
 
-@pytest.mark.parametrize("case", ["softmax", "sampled", "partial", "pruned", "final"])
+@pytest.mark.parametrize("case", ["softmax", "sampled", "partial", "pruned", "final", "dense"])
 def test_three_steps_equal_the_plain_path(case):
-    space = darts.make(nodes=3)
+    space = nasbench201.make() if case == "dense" else darts.make(nodes=3)
     candidates = pruned(space) if case == "pruned" else space.candidates(space.sample(random.Random(1)) if case == "final" else None)
     weights = None if case == "final" else random_weights(space, active=case == "sampled")
     results = [steps(space, candidates, weights, backend, partial=2 if case == "partial" else 1, norm=FINAL if case == "final" else SEARCH)
@@ -397,6 +429,40 @@ def test_three_steps_equal_the_plain_path(case):
     for a, b in zip(*results, strict=True):
         # a running mean may be 0 but for rounding
         assert (a - b).abs().max() <= 1e-9 * max(b.abs().max().item(), 1e-6)
+
+
+@pytest.mark.parametrize("make", [darts.make, nasbench201.make])
+def test_undrawn_ops_have_no_gradient_and_frozen_ones_keep_their_bits(make):
+    """Draws as GDAS makes them, one op an edge, another set at every step, and ops that are frozen in the middle (OLES), under momentum and
+    weight decay: what has no gradient must not move by a bit, and what the others do must not depend on it."""
+    space, found = make(), {}
+    for freezes in (False, True):
+        net = build_net(space, layers=3, channels=4, norm=SEARCH, seed=0).to(torch.float32).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=3e-4)
+        relaxation = GumbelHard(space, torch.Generator().manual_seed(1))
+        generator, frozen, kept = torch.Generator().manual_seed(2), {}, {}
+        for step in range(6):
+            if step == 3 and freezes:
+                for name, op in net.named_modules():
+                    if type(op) is SeparableOp and "edges" in name and "0-" in name:
+                        op.requires_grad_(False)
+                        frozen |= {f"{name}.{own}": p for own, p in op.named_parameters()}
+                kept = {name: p.detach().clone() for name, p in frozen.items()}
+                assert kept
+            weights = relaxation.weights(relaxation.noise(generator))
+            before = {name: p.detach().clone() for name, p in net.named_parameters()}
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(image(4, 3, 8, 8, seed=step, dtype=torch.float32), weights), torch.arange(4) % 5)
+            loss.backward()
+            optimizer.step()
+            still = {name for name, p in net.named_parameters() if p.grad is None}
+            assert still and set(frozen) <= still
+            assert all(torch.equal(before[name], p.detach()) for name, p in net.named_parameters() if name in still)
+            found.setdefault(step, []).append((loss.detach(), still))
+        assert all(torch.equal(kept[name], p.detach()) for name, p in frozen.items())
+    for step in range(3):
+        assert torch.equal(found[step][0][0], found[step][1][0]) and found[step][0][1] == found[step][1][1]
+    assert torch.equal(found[3][0][0], found[3][1][0]) and found[3][0][1] < found[3][1][1]
 
 
 @pytest.mark.parametrize("drop", ["path", "skips"])
@@ -496,13 +562,20 @@ from ops import kernels
 from ops.kernels import build, native, plain
 build.TRIES = (tuple(sys.argv[1:]),)
 kernels.use("native")
+from ops.kernels.terms import Flow, Stage, Term
+def dense(module, x, weight):
+    if module is plain:
+        return torch.nn.functional.conv2d(x.relu(), weight, None, 1, 1)
+    return native.mix_terms([(Term(Flow(x), (Stage(None, weight),)), None, None)])
 for channels in (1, 4, 5, 16, 20, 33):
     draw = lambda *shape: torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
-    inputs = draw(3, channels, 6, 5), draw(channels, 1, 5, 5), draw(channels, channels, 1, 1)
+    inputs = draw(3, channels, 6, 5), draw(channels, 1, 5, 5), draw(channels, channels, 1, 1), draw(channels, channels, 3, 3)
     found = []
     for module, dtype in ((plain, torch.float64), (native, torch.float64), (native, torch.float32)):
         of = [t.detach().to(dtype).requires_grad_() for t in inputs]
-        y = module.separable(*of)
+        y = module.separable(*of[:3]) + dense(module, of[0], of[3])
+        mean, variance = module.moments(y)
+        y = module.mix([y, of[0]], [plain.Norm(mean, (variance + 1e-5).rsqrt()), None], [None, None]) + y
         pooled = module.max_pool(of[0], 3, 1) + module.avg_pool(of[0], 3, 1)
         found.append((y, pooled, *torch.autograd.grad(y.square().sum() + pooled.square().sum(), of)))
     for exact, same, low in zip(*found, strict=True):

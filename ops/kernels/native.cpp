@@ -238,6 +238,44 @@ template <class V> void pointwise_row(const V* in, Int plane, const V* weight, I
     for (; p < count; p++) pointwise_block<1>(in + p, plane, weight, channels, out + p);
 }
 
+// ---- dense convolution on padded planes: out[o][p] = sum over taps and c of in[c][p + tap] * weight[o][tap][c]
+
+// weight: [tap][input, whole blocks] of one block of outputs. row, column: between taps.
+template <int P, class V>
+INLINE void dense_block(const V* in, Int plane, const V* weight, Int channels, Int size, Int row, Int column, V* out) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(channels, L);
+    V sum[P] = {};
+    for (Int i = 0; i < size; i++)
+        for (Int j = 0; j < size; j++)
+            for (Int b = 0; b < bi; b++) {
+                const Int lanes = std::min(L, channels - b * L);
+                const T* at = reinterpret_cast<const T*>(in + b * plane + i * row + j * column);
+                const V* w = weight + ((i * size + j) * bi + b) * L;
+                if (lanes == L) {
+#pragma GCC unroll 16
+                    for (Int l = 0; l < L; l++)
+#pragma GCC unroll 8
+                        for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+                } else {
+                    for (Int l = 0; l < lanes; l++)
+#pragma GCC unroll 8
+                        for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+                }
+            }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) out[p] = sum[p];
+}
+
+// One row of outputs; in: at the row's first tap. The weight of a tap holds whole blocks of inputs.
+template <class V>
+void dense_row(const V* in, Int plane, const V* weight, Int channels, Int size, Int row, Int column, V* out, Int count) {
+    Int p = 0;
+    for (; p + 8 <= count; p += 8) dense_block<8>(in + p, plane, weight, channels, size, row, column, out + p);
+    for (; p + 4 <= count; p += 4) dense_block<4>(in + p, plane, weight, channels, size, row, column, out + p);
+    for (; p < count; p++) dense_block<1>(in + p, plane, weight, channels, size, row, column, out + p);
+}
+
 // ---- sums over an image that keep their precision
 
 // Adds sum and sum of squares of `count` pixels, each less `centre`.
@@ -305,16 +343,18 @@ void image_moments(const T* x, Int stride, Int rows, Int columns, Int lanes, dou
     }
 }
 
-// ---- one stage: pointwise(depthwise(relu((x - mean) * scale + shift)))
+// ---- one stage: pointwise(depthwise(relu((x - mean) * scale + shift))), or a dense convolution of the same
 
 struct Shape {
     // size: of the depthwise convolution; 0: there is none. HALVES: neither, and outputs read two pixels, (2i, 2j) and (2i + 1, 2j + 1),
-    // whose channels stand one after the other in the pointwise weight.
+    // whose channels stand one after the other in the pointwise weight. Below: there is no depthwise convolution, and the other one is of size
+    // -size, odd; its weight is (out, size, size, in) in memory, and its stride 1.
     Int images, height, width, in, out, size, stride, dilation;
     static constexpr Int HALVES = -2;
-    Int pad() const { return size > 0 ? dilation * (size - 1) / 2 : size == HALVES ? 1 : 0; }
+    Int dense() const { return size < HALVES ? -size : 0; }
+    Int pad() const { return size == HALVES ? 1 : size ? dilation * ((size > 0 ? size : -size) - 1) / 2 : 0; }
     Int taps() const { return size > 0 ? size * size : 0; }
-    Int groups() const { return size == HALVES ? 2 : 1; }
+    Int groups() const { return size == HALVES ? 2 : dense() ? size * size : 1; }  // pixels that an output is a product of
     Int out_height() const { return (height - 1) / stride + 1; }
     Int out_width() const { return (width - 1) / stride + 1; }
 };
@@ -354,23 +394,39 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             t[((c / L) * taps + k) * L + c % L] = value;
             if (backward) f[((c / L) * taps + taps - 1 - k) * L + c % L] = value;
         }
+    // product: [block of outputs][group][input, padded]; transposed: [group][block of inputs][output]. A dense convolution's groups are its
+    // taps; transposed they are turned, and stand behind the block of inputs.
     T *p = reinterpret_cast<T*>(w.product), *r = reinterpret_cast<T*>(w.transposed);
-    const auto at = [&](Int o, Int k) {  // k: among the contracted inputs, padded
-        const Int group = k / (bi * L), c = k % (bi * L);
-        return o < s.out && c < s.in ? pointwise[(o * s.groups() + group) * s.in + c] : T(0);
-    };
-    if (!backward)
-        for (Int o = 0; o < bo * L; o++)
-            for (Int k = 0; k < count; k++) p[((o / L) * count + k) * L + o % L] = at(o, k);
-    else
-        for (Int k = 0; k < s.groups() * bi * L; k++)
-            for (Int o = 0; o < s.out; o++) r[((k / L) * s.out + o) * L + k % L] = at(o, k);
+    const Int groups = s.groups(), padded = groups == 1 ? s.in : bi * L;
+    if (!backward) {
+        if (s.out % L || groups > 1) std::memset(p, 0, sizeof(T) * bo * L * count);
+        for (Int o = 0; o < s.out; o++) {
+            T* to = p + o / L * count * L + o % L;
+            const T* from = pointwise + o * groups * s.in;
+            for (Int g = 0; g < groups; g++)
+                for (Int c = 0; c < s.in; c++) to[(g * padded + c) * L] = from[g * s.in + c];
+        }
+        return;
+    }
+    const Int outs = s.dense() ? bo * L : s.out;
+    const Int step = s.dense() ? outs * L : bi * outs * L, apart = s.dense() ? groups * outs * L : outs * L;  // of groups, of blocks
+    if (s.in % L) std::memset(r, 0, sizeof(T) * groups * bi * L * outs);
+    for (Int g = 0; g < groups; g++) {
+        T* to = r + (s.dense() ? groups - 1 - g : g) * step;
+        for (Int b = 0; b < bi; b++) {
+            const Int lanes = std::min(L, s.in - b * L);
+            for (Int o = 0; o < s.out; o++) {
+                const T* from = pointwise + (o * groups + g) * s.in + b * L;
+                for (Int l = 0; l < lanes; l++) to[b * apart + o * L + l] = from[l];
+            }
+        }
+    }
 }
 
 template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps();
-    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * s.out)};
+    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * (s.dense() ? bo * L : s.out))};
 }
 
 // Fills the inner part of the padded planes of one image.
@@ -414,7 +470,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
                    T* mean, T* rstd, const Follow& follow, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
-    const Int plane = (s.height + 2 * pad) * (s.width + 2 * pad), vi = s.groups() * bi, contraction = contracted<V>(s);
+    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, vi = s.groups() * bi, contraction = contracted<V>(s);
     std::vector<double> of_images(mean ? 2 * s.images * s.out : 0);
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -434,16 +490,19 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
             fill(s, x + n * s.height * s.width * stride, stride, norm, planes);
             T* to = out + n * rows * columns * s.out;
             for (Int r = 0; r < rows; r++) {
-                depthwise_rows(s, planes, w.taps, r, between, columns);
+                if (!s.dense()) depthwise_rows(s, planes, w.taps, r, between, columns);
                 for (Int b = 0; b < bo; b++) {
                     const Int lanes = std::min(L, s.out - b * L);
                     T* at = to + r * columns * s.out + b * L;
-                    if (bo == 1 && lanes == L) {
-                        pointwise_row(between, columns, w.product + b * contraction, contraction, reinterpret_cast<V*>(at), columns);
-                        continue;
-                    }
-                    pointwise_row(between, columns, w.product + b * contraction, contraction, result, columns);
-                    for (Int i = 0; i < columns; i++) store<V>(at + i * s.out, result[i], lanes);
+                    const bool whole = bo == 1 && lanes == L;
+                    V* row = whole ? reinterpret_cast<V*>(at) : result;
+                    if (s.dense())
+                        dense_row(planes + r * width, plane, w.product + b * contraction, s.in, s.dense(), s.dilation * width, s.dilation, row,
+                                  columns);
+                    else
+                        pointwise_row(between, columns, w.product + b * contraction, contraction, row, columns);
+                    if (!whole)
+                        for (Int i = 0; i < columns; i++) store<V>(at + i * s.out, result[i], lanes);
                 }
             }
             if (mean)
@@ -521,6 +580,26 @@ INLINE void outer(const T* g, const V* d, Int count, V* to, Int apart) {
     for (int o = 0; o < O; o++) to[o * apart] += sum[o];
 }
 
+// to[o][tap][block] += sum over pixels of g[o] * x[block] of one image, both on padded planes. Between two rows of g stand zeros.
+template <class V> void dense_weight(const Shape& s, const V* planes, const V* g, V* to) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int bi = blocks(s.in, L), pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, vi = s.groups() * bi;
+    const Int chunk = std::max<Int>(1, 128 / width);  // rows at a time
+    for (Int r = 0; r < s.height; r += chunk) {
+        const Int count = (std::min(chunk, s.height - r) - 1) * width + s.width;
+        for (Int tap = 0; tap < s.groups(); tap++)
+            for (Int b = 0; b < bi; b++) {
+                const V* e = planes + b * plane + (r + tap / s.dense() * s.dilation) * width + tap % s.dense() * s.dilation;
+                const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane + (r + pad) * width + pad) + o % L; };
+                V* at = to + tap * bi + b;
+                Int o = 0;
+                if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, count, at + o * vi, vi);
+                if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4>(from(o), e, count, at + o * vi, vi);
+                for (; o < s.out; o++) outer<1>(from(o), e, count, at + o * vi, vi);
+            }
+    }
+}
+
 template <class V>
 void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, const Arriving& in, const T* depthwise, const T* pointwise,
                     T* dx, bool accumulate, double* sums, T* ddepthwise, T* dpointwise, Int threads) {
@@ -529,8 +608,10 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
     const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, taps = s.taps(), vi = s.groups() * bi;
     const bool weights = ddepthwise || dpointwise, same = s.stride == 1;
     const Int d_pad = same ? pad : 0, d_width = columns + 2 * d_pad, d_plane = (rows + 2 * d_pad) * d_width;
-    const Int chunk = std::max<Int>(1, std::min(rows, 64 / std::max<Int>(1, columns)));  // rows at a time
-    const bool inner = ddepthwise || dx;
+    // rows at a time; of a dense convolution what arrives stands on padded planes, as its input does
+    const Int chunk = s.dense() ? 1 : std::max<Int>(1, std::min(rows, 64 / std::max<Int>(1, columns)));
+    const Int arrived_plane = s.dense() ? plane : chunk * columns, inner_plane = s.dense() ? 0 : d_plane;
+    const bool inner = !s.dense() && (ddepthwise || dx);
     threads = std::max<Int>(1, std::min(threads, s.images));
     std::vector<double> of_images(sums ? 2 * s.images * s.in : 0);
     const Int sizes[2] = {ddepthwise ? taps * bi * L : 0, dpointwise ? s.out * vi * L : 0};
@@ -543,13 +624,14 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
         for (Cutter* c : {&count, &cut}) {
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
             w = packed_at<V>(*c, s);
-            planes = c->template take<V>(bi * plane), d = c->template take<V>(vi * d_plane);
-            arrived = c->template take<V>(bo * chunk * columns), between = c->template take<V>(vi * chunk * columns);
+            planes = c->template take<V>(bi * plane), d = c->template take<V>(vi * inner_plane);
+            arrived = c->template take<V>(bo * arrived_plane), between = c->template take<V>(s.dense() ? 0 : vi * chunk * columns);
             line = c->template take<V>(std::max(s.width, columns));
             dtaps = c->template take<V>(bi * taps), dproduct = c->template take<V>(bo * L * vi);
         }
         pack(s, depthwise, pointwise, w, true);
-        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * vi * d_plane);
+        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * vi * inner_plane);
+        std::memset(arrived, 0, sizeof(V) * bo * arrived_plane);
         std::memset(dtaps, 0, sizeof(V) * bi * taps), std::memset(dproduct, 0, sizeof(V) * bo * L * vi);
         const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++) {
@@ -562,7 +644,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                 for (Int b = 0; b < bo; b++) {
                     const Int lanes = std::min(L, s.out - b * L);
                     const T *g = in.g + at * in.g_stride + b * L;
-                    V* to = arrived + b * chunk * columns;
+                    V* to = arrived + b * arrived_plane + (s.dense() ? (r + pad) * width + pad : 0);
                     const V first = load<V>(in.coef + b * L, lanes) * factor;
                     if (in.normed) {
                         const T* p = in.p + at * s.out + b * L;
@@ -579,7 +661,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                         for (Int k = 0; k < here; k++)
                             pointwise_row(arrived + k * columns, chunk * columns, w.transposed + b * s.out, s.out,
                                           d + b * d_plane + (r + k + d_pad) * d_width + d_pad, columns);
-                if (dpointwise) {
+                if (dpointwise && !s.dense()) {
                     for (Int k = 0; k < here; k++) depthwise_rows(s, planes, w.taps, r + k, between + k * columns, chunk * columns);
                     for (Int b = 0; b < vi; b++) {
                         const V* e = between + b * chunk * columns;
@@ -591,6 +673,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                     }
                 }
             }
+            if (dpointwise && s.dense()) dense_weight(s, planes, arrived, dproduct);
             if (ddepthwise)
                 for (Int b = 0; b < bi; b++) {
                     const V* e = d + b * d_plane + d_pad * d_width + d_pad;
@@ -629,7 +712,10 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                 double total[2][L] = {};
                 for (Int h = 0; h < s.height; h++) {
                     const V* got = line;
-                    if (!same) got = plane_b + (h + pad) * width + pad;
+                    if (s.dense())
+                        dense_row(arrived + h * width, plane, w.transposed + b * s.groups() * bo * L, s.out, s.dense(), s.dilation * width,
+                                  s.dilation, line, s.width);
+                    else if (!same) got = plane_b + (h + pad) * width + pad;
                     else if (s.size > 0)
                         depthwise_row(e + h * d_width, w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), line, s.width);
                     else got = e + h * d_width;
@@ -699,9 +785,12 @@ INLINE void add_parts(const T* const* from, const Int* stride, const V* mean, co
     }
 }
 
+constexpr Int GROUP = 4;  // parts that are added up at once
+
+// Adds parts [begin, end) to `out`, or begins it with them.
 template <class V>
-void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* parts, T* out, Int threads) {
-    constexpr Int L = sizeof(V) / sizeof(T), group = 4;
+void mix_forward(Int images, Int pixels, Int channels, Int begin, Int end, const Part* parts, T* out, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T), group = GROUP;
     const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -710,9 +799,9 @@ void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* pa
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
-                for (Int i = 0; i < count; i += group)
+                for (Int i = begin; i < end; i += group)
                     for (Int b = 0; b < blocks(channels, L); b++) {
-                        const Int lanes = std::min(L, channels - b * L), g = std::min(group, count - i);
+                        const Int lanes = std::min(L, channels - b * L), g = std::min(group, end - i);
                         const T* from[group];
                         Int stride[group];
                         V mean[group], scale[group], shift = {};
@@ -737,14 +826,11 @@ void mix_forward(Int images, Int pixels, Int channels, Int count, const Part* pa
     }
 }
 
-// Of every part: the coefficients of its gradient (`Arriving`), and the gradients of scale, weight and bias. flags: 1 where the norm is of the
-// batch's own moments, 2 where sums over g are needed.
+// Sums of g over each image, (images, channels).
 template <class V>
-void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* parts, const int64_t* flags, const T* g, Int g_stride,
-                  T* coef, T* dscale, T* dweight, T* dbias, Int threads) {
+void gradient_sums(Int images, Int pixels, Int channels, const T* g, Int g_stride, double* of_images, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int b_count = blocks(channels, L), chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels)), width = (count + 1) * channels;
-    std::vector<double> of_images(images * width);  // of each image: sum of g, then of g * (p - mean) of every part
+    const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
     threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -752,8 +838,7 @@ void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* p
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
-                double* to = of_images.data() + n * width;
-                for (Int b = 0; b < b_count; b++) {
+                for (Int b = 0; b < blocks(channels, L); b++) {
                     const Int lanes = std::min(L, channels - b * L);
                     const T* from = g + at * g_stride + b * L;
                     V sum[4] = {};
@@ -762,46 +847,60 @@ void mix_backward(Int images, Int pixels, Int channels, Int count, const Part* p
 #pragma GCC unroll 4
                         for (int u = 0; u < 4; u++) sum[u] += load<V>(from + (p + u) * g_stride, lanes);
                     for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes);
-                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), to + b * L, lanes);
-                }
-                for (Int i = 0; i < count; i++) {
-                    const Part& q = parts[i];
-                    if (!(flags[i] & 2)) continue;
-                    for (Int b = 0; b < b_count; b++) {
-                        const Int lanes = std::min(L, channels - b * L);
-                        const T *from = g + at * g_stride + b * L, *value = q.p + at * q.stride + b * L;
-                        V mean = {};
-                        if (q.mean) mean = load<V>(q.mean + b * L, lanes);
-                        V sum[4] = {};
-                        Int p = 0;
-                        for (; p + 4 <= here; p += 4)
-#pragma GCC unroll 4
-                            for (int u = 0; u < 4; u++)
-                                sum[u] += load<V>(from + (p + u) * g_stride, lanes) * (load<V>(value + (p + u) * q.stride, lanes) - mean);
-                        for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes) * (load<V>(value + p * q.stride, lanes) - mean);
-                        flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), to + (i + 1) * channels + b * L, lanes);
-                    }
+                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), of_images + n * channels + b * L, lanes);
                 }
             }
     }
-    std::vector<double> sums(2 * channels);
-    const std::vector<T> ones(channels, T(1));
-    for (Int i = 0; i < count; i++) {
-        const Part& q = parts[i];
-        std::fill(sums.begin(), sums.end(), 0.0);
-        for (Int n = 0; n < images; n++) {
-            const double factor = q.factor ? q.factor[n] : 1.0, *of = of_images.data() + n * width;
-            for (Int c = 0; c < channels; c++)
-                sums[c] += factor * of[c], sums[channels + c] += factor * of[(i + 1) * channels + c];
-        }
-        const T* rstd = q.rstd ? q.rstd : ones.data();
-        double total = 0;
-        for (Int c = 0; c < channels; c++)
-            total += double(rstd[c]) * (q.weight ? q.weight[c] : 1.0) * sums[channels + c] + (q.bias ? q.bias[c] * sums[c] : 0.0);
-        dscale[i] = T(total);
-        norm_backward(channels, double(images) * double(pixels), sums.data(), rstd, q.weight, flags[i] & 1, q.scale ? double(*q.scale) : 1.0,
-                      coef + 3 * i * channels, dweight + i * channels, dbias + i * channels);
+}
+
+// Sums of g * (p - mean) of one part over each image, (images, channels).
+template <class V>
+void part_sums(Int images, Int pixels, Int channels, const Part& q, const T* g, Int g_stride, double* of_images, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
+    threads = std::max<Int>(1, std::min(threads, images));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const Share own = own_share(images);
+        for (Int n = own.first; n < own.last; n++)
+            for (Int start = 0; start < pixels; start += chunk) {
+                const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
+                for (Int b = 0; b < blocks(channels, L); b++) {
+                    const Int lanes = std::min(L, channels - b * L);
+                    const T *from = g + at * g_stride + b * L, *value = q.p + at * q.stride + b * L;
+                    V mean = {};
+                    if (q.mean) mean = load<V>(q.mean + b * L, lanes);
+                    V sum[4] = {};
+                    Int p = 0;
+                    for (; p + 4 <= here; p += 4)
+#pragma GCC unroll 4
+                        for (int u = 0; u < 4; u++)
+                            sum[u] += load<V>(from + (p + u) * g_stride, lanes) * (load<V>(value + (p + u) * q.stride, lanes) - mean);
+                    for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes) * (load<V>(value + p * q.stride, lanes) - mean);
+                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), of_images + n * channels + b * L, lanes);
+                }
+            }
     }
+}
+
+// Of one part, from its sums and those of g: the coefficients of its gradient (`Arriving`), and the gradients of scale, weight and bias.
+// flags: 1 where the norm is of the batch's own moments, 2 where sums over g are needed.
+void part_coefficients(Int images, Int pixels, Int channels, const Part& q, int64_t flags, const double* of_g, const double* of_part, T* coef,
+                       T* dscale, T* dweight, T* dbias) {
+    std::vector<double> sums(2 * channels);
+    for (Int n = 0; n < images; n++) {
+        const double factor = q.factor ? q.factor[n] : 1.0;
+        for (Int c = 0; c < channels; c++)
+            sums[c] += factor * of_g[n * channels + c], sums[channels + c] += factor * of_part[n * channels + c];
+    }
+    const std::vector<T> ones(q.rstd ? 0 : channels, T(1));
+    const T* rstd = q.rstd ? q.rstd : ones.data();
+    double total = 0;
+    for (Int c = 0; c < channels; c++)
+        total += double(rstd[c]) * (q.weight ? q.weight[c] : 1.0) * sums[channels + c] + (q.bias ? q.bias[c] * sums[c] : 0.0);
+    *dscale = T(total);
+    norm_backward(channels, double(images) * double(pixels), sums.data(), rstd, q.weight, flags & 1, q.scale ? double(*q.scale) : 1.0, coef,
+                  dweight, dbias);
 }
 
 // to (+)= the gradient that arrives at a part.
@@ -1021,59 +1120,78 @@ bool narrow(Int channels) {
     return L >= 8 && blocks(channels, L / 2) * (L / 2) < blocks(channels, L) * L && channels < L;
 }
 
-}  // namespace
-
 // Arguments come as one array of 64-bit numbers, pointers among them.
 #define POINTER(type, at) reinterpret_cast<type*>(a[at])
+
+// Numbers that describe a stage, on the way there and back.
+constexpr Int ROW = 23, BACKWARD_ROW = 31;
+
+void forward_row(const int64_t* a, const double* rules, Int threads) {
+    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+    const Follow follow{POINTER(T, 19), POINTER(T, 20), rules + a[21]};
+    auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
+    run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, threads);
+}
+
+void backward_row(const int64_t* a, Int threads) {
+    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
+    const Arriving in{POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0};
+    if (s.out == 0) {
+        auto run = narrow(s.in) ? part_backward<Half> : part_backward<Full>;
+        run(s.images, s.height * s.width, s.in, in, a[9], POINTER(T, 24), a[25] != 0, threads);
+        return;
+    }
+    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
+    T *coef = POINTER(T, 28), *small = POINTER(T, 29);
+    std::vector<double> sums(norm.mean && coef ? 2 * s.in : 0);
+    auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
+    run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0,
+        sums.empty() ? nullptr : sums.data(), POINTER(T, 26), POINTER(T, 27), threads);
+    if (!sums.empty())
+        norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), norm.rstd, norm.weight, a[14] != 0, 1.0, coef, small,
+                      small + s.in);
+    else if (coef)  // no norm: the gradient goes on as it is
+        std::fill(coef, coef + s.in, T(1));
+}
+
+}  // namespace
 
 extern "C" {
 
 int supernet_real_bytes() { return sizeof(T); }
 int supernet_vector_bytes() { return WIDE; }
 
-// A sum: the stages of all its terms, in order, then the mix of their values. Rows of 22 numbers, see native.py.
+// A sum: the stages of its terms in order, and the mix of their values, a few terms at a time, while these values are in the caches. Rows of
+// 23 numbers, see native.py; the last one says to which term, and so to which part of the mix, a stage belongs.
 void supernet_sum(const int64_t* call) {
-    for (Int i = 0; i < call[0]; i++) {
-        const int64_t* a = reinterpret_cast<const int64_t*>(call[1]) + 22 * i;
-        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
-        const Follow follow{POINTER(T, 19), POINTER(T, 20), reinterpret_cast<const double*>(call[2]) + a[21]};
-        auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
-        run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, call[9]);
+    const int64_t *a = call + 3, *rows = reinterpret_cast<const int64_t*>(call[1]), *const end = rows + ROW * call[0];
+    const Int parts = a[3];
+    auto mix = narrow(a[2]) ? mix_forward<Half> : mix_forward<Full>;
+    for (Int begin = 0; begin < parts; begin += GROUP) {
+        const Int after = std::min(begin + GROUP, parts);
+        for (; rows < end && rows[ROW - 1] < after; rows += ROW) forward_row(rows, reinterpret_cast<const double*>(call[2]), call[9]);
+        mix(a[0], a[1], a[2], begin, after, POINTER(const Part, 4), POINTER(T, 5), a[6]);
     }
-    const int64_t* a = call + 3;
-    auto run = narrow(a[2]) ? mix_forward<Half> : mix_forward<Full>;
-    run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(T, 5), a[6]);
 }
 
-// The way back: rows of 30 numbers, which are stages, or (no outputs) a term's value that is an input.
+// The way back, term by term: what arrives at a value, and how it goes on, are computed while the value is in the caches. Rows of 31 numbers,
+// which are stages, or (no outputs) a term's value that is an input; the last one says to which term a row belongs.
 void supernet_sum_backward(const int64_t* call) {
-    {
-        const int64_t* a = call;
-        auto run = narrow(a[2]) ? mix_backward<Half> : mix_backward<Full>;
-        run(a[0], a[1], a[2], a[3], POINTER(const Part, 4), POINTER(const int64_t, 5), POINTER(T, 6), a[7], POINTER(T, 8), POINTER(T, 9),
-            POINTER(T, 10), POINTER(T, 11), a[14]);
-    }
-    for (Int i = 0; i < call[12]; i++) {
-        const int64_t* a = reinterpret_cast<const int64_t*>(call[13]) + 30 * i;
-        const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-        const Arriving in{POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0};
-        if (s.out == 0) {
-            auto run = narrow(s.in) ? part_backward<Half> : part_backward<Full>;
-            run(s.images, s.height * s.width, s.in, in, a[9], POINTER(T, 24), a[25] != 0, call[14]);
-            continue;
-        }
-        const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
-        T *coef = POINTER(T, 28), *small = POINTER(T, 29);
-        std::vector<double> sums(norm.mean && coef ? 2 * s.in : 0);
-        auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
-        run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0,
-            sums.empty() ? nullptr : sums.data(), POINTER(T, 26), POINTER(T, 27), call[14]);
-        if (!sums.empty())
-            norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), norm.rstd, norm.weight, a[14] != 0, 1.0, coef,
-                          small, small + s.in);
-        else if (coef)  // no norm: the gradient goes on as it is
-            std::fill(coef, coef + s.in, T(1));
+    const int64_t *a = call, *rows = reinterpret_cast<const int64_t*>(call[13]), *const end = rows + BACKWARD_ROW * call[12];
+    const Int images = a[0], pixels = a[1], channels = a[2], parts = a[3], threads = a[14];
+    const Part* part = POINTER(const Part, 4);
+    const int64_t* flags = POINTER(const int64_t, 5);
+    const bool half = narrow(channels);
+    std::vector<double> of_g(images * channels), of_part(images * channels);
+    (half ? gradient_sums<Half> : gradient_sums<Full>)(images, pixels, channels, POINTER(T, 6), a[7], of_g.data(), threads);
+    for (Int i = 0; i < parts; i++) {
+        std::fill(of_part.begin(), of_part.end(), 0.0);
+        if (flags[i] & 2)
+            (half ? part_sums<Half> : part_sums<Full>)(images, pixels, channels, part[i], POINTER(T, 6), a[7], of_part.data(), threads);
+        part_coefficients(images, pixels, channels, part[i], flags[i], of_g.data(), of_part.data(), POINTER(T, 8) + 3 * i * channels,
+                          POINTER(T, 9) + i, POINTER(T, 10) + i * channels, POINTER(T, 11) + i * channels);
+        for (; rows < end && rows[BACKWARD_ROW - 1] == i; rows += BACKWARD_ROW) backward_row(rows, threads);
     }
 }
 

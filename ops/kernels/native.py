@@ -10,13 +10,14 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ops.kernels import plain
 from ops.kernels.build import library
-from ops.kernels.plain import NodeSums, Norm, Rounds, same_shape
+from ops.kernels.plain import NodeSums, Norm, Rounds
 from ops.kernels.terms import Flow, Normaliser, Settled, Source, Stage, Term
 
 REAL = {torch.float32: "float", torch.float64: "double"}
@@ -66,13 +67,10 @@ def described(x: Tensor) -> str:
     return f"{tuple(x.shape)} of {x.dtype} on {x.device}"
 
 
-def vector(tensor: Tensor | None, channels: int, dtype: torch.dtype) -> int:
-    """The address of a norm's vector, 0 for None. Raises ValueError."""
-    if tensor is None:
-        return 0
+def check_vector(tensor: Tensor, channels: int, dtype: torch.dtype) -> None:
+    """Of a norm. Raises ValueError."""
     if tensor.shape != (channels,) or tensor.dtype is not dtype or not tensor.is_contiguous() or not tensor.is_cpu:
         raise ValueError(f"a norm of {channels} channels needs contiguous vectors of {dtype} on the CPU, got {described(tensor)}")
-    return tensor.data_ptr()
 
 
 def check_factor(factor: Tensor, images: int, dtype: torch.dtype) -> None:
@@ -81,15 +79,19 @@ def check_factor(factor: Tensor, images: int, dtype: torch.dtype) -> None:
         raise ValueError(f"a factor must be contiguous, ({images}, 1, 1, 1) of {dtype} on the CPU, got {described(factor)}")
 
 
-def check_weights(channels: int, depthwise: Tensor | None, pointwise: Tensor, halves: bool) -> None:
-    """Raises ValueError where a stage's weights do not fit its input's channels."""
+def check_weights(channels: int, depthwise: Sequence[int] | None, pointwise: Sequence[int], halves: bool, stride: int) -> None:
+    """Raises ValueError where a stage's weights, of these shapes, do not fit its input's channels, or each other."""
     if depthwise is not None:
-        size = depthwise.shape[-1]
-        if depthwise.shape != (channels, 1, size, size) or size % 2 == 0:
-            raise ValueError(f"a depthwise weight for {channels} channels must be ({channels}, 1, k, k), k odd: {tuple(depthwise.shape)}")
+        size = depthwise[-1]
+        if tuple(depthwise) != (channels, 1, size, size) or size % 2 == 0:
+            raise ValueError(f"a depthwise weight for {channels} channels must be ({channels}, 1, k, k), k odd: {tuple(depthwise)}")
     contracted = 2 * channels if halves else channels
-    if pointwise.shape[1:] != (contracted, 1, 1):
-        raise ValueError(f"a pointwise weight for {channels} channels must be (C', {contracted}, 1, 1), got {tuple(pointwise.shape)}")
+    size = 1 if len(pointwise) != 4 or halves or depthwise is not None else pointwise[-1]
+    if tuple(pointwise[1:]) != (contracted, size, size) or size % 2 == 0:
+        raise ValueError(f"a pointwise weight for {channels} channels must be (C', {contracted}, 1, 1), or a dense one (C', {contracted}, "
+                         f"k, k), k odd: {tuple(pointwise)}")
+    if size > 1 and stride != 1:
+        raise ValueError(f"a dense convolution has stride 1 here, got {stride}")
 
 
 def rows(x: Tensor) -> tuple[Tensor, int]:
@@ -102,13 +104,22 @@ def rows(x: Tensor) -> tuple[Tensor, int]:
     return torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last).copy_(x), c
 
 
-def weights_of(weight: Tensor) -> Tensor:
-    """A depthwise (C, 1, k, k) or pointwise (C', C, 1, 1) weight in the order of its indices; both memory formats have it."""
-    return weight if weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last) else weight.contiguous()
+def dense(weight: Tensor) -> Tensor:
+    """A weight as the library reads it: a depthwise (C, 1, k, k) or pointwise (C', C, 1, 1) one in the order of its indices, which both
+    memory formats have; one of a dense convolution in channels_last."""
+    if weight.is_contiguous(memory_format=torch.channels_last):
+        return weight
+    if weight.is_contiguous() and (weight.dim() < 4 or 1 in (weight.shape[1], weight.shape[-1])):
+        return weight
+    return in_channels_last(weight) if weight.dim() == 4 else weight.contiguous()
 
 
-def empty(n: int, c: int, h: int, w: int, like: Tensor) -> Tensor:
-    return torch.empty((n, c, h, w), dtype=like.dtype, memory_format=torch.channels_last)
+def in_channels_last(x: Tensor) -> Tensor:
+    return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous(memory_format=torch.channels_last)
+
+
+def empty(n: int, c: int, h: int, w: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty((n, c, h, w), dtype=dtype, memory_format=torch.channels_last)
 
 
 # ---- a node's sum
@@ -116,369 +127,538 @@ def empty(n: int, c: int, h: int, w: int, like: Tensor) -> Tensor:
 Scaled = tuple[Term, Tensor | None, Tensor | None]  # a term, its scale (a scalar tensor) and its factor (N, 1, 1, 1); None for 1
 
 
-class _Inputs:
-    """The distinct tensors that a sum depends on, each once."""
+class _NormKind(NamedTuple):
+    """What a norm is, but for its numbers. given: its mean and 1 / sqrt(variance + eps) are there before the sum; else they are those of
+    what it normalises, and found with it. by_batch: they move with it. follows: running averages follow them."""
 
-    def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
-        self._index: dict[int, int] = {}
-
-    def __call__(self, tensor: Tensor | None) -> int:
-        """Its place; -1 for None."""
-        if tensor is None:
-            return -1
-        place = self._index.setdefault(id(tensor), len(self.tensors))
-        if place == len(self.tensors):
-            self.tensors.append(tensor)
-        return place
-
-    def norm(self, normaliser: Normaliser | None) -> tuple[Normaliser, int, int] | None:
-        return None if normaliser is None else (normaliser, self(normaliser.weight), self(normaliser.bias))
+    given: bool
+    by_batch: bool
+    weight: bool
+    bias: bool
+    follows: bool
 
 
-class _Stage(NamedTuple):
-    """Numbers are places among the inputs, -1 for none."""
-
-    depthwise: int
-    pointwise: int
+class _StageKind(NamedTuple):
+    depthwise: tuple[int, ...] | None  # shapes of the weights
+    pointwise: tuple[int, ...]
     stride: int
     dilation: int
-    norm: tuple[Normaliser, int, int] | None
     halves: bool
+    after: _NormKind | None  # the norm that sees the stage's output
 
-    def size(self, inputs: Sequence[Tensor]) -> int:
+    def size(self) -> int:
         """As `Shape::size` of the library."""
-        return inputs[self.depthwise].shape[-1] if self.depthwise >= 0 else HALVES if self.halves else 0
+        if self.depthwise is not None:
+            return self.depthwise[-1]
+        return HALVES if self.halves else -self.pointwise[-1] if self.pointwise[-1] > 1 else 0
 
 
-class _Plan(NamedTuple):
-    x: int
-    stages: tuple[_Stage, ...]
-    norm: tuple[Normaliser, int, int] | None
+class _TermKind(NamedTuple):
+    image: int
+    before: _NormKind | None  # the norm that sees the term's input
+    stages: tuple[_StageKind, ...]
+    scale: bool
+    factor: bool
+
+
+class _ImageKind(NamedTuple):
+    """step: the distance of two pixels. copied: not of the tensor itself, but of a copy that the library can read."""
+
+    shape: tuple[int, ...]
+    step: int
+    copied: bool
+
+
+class _Kind(NamedTuple):
+    """All of a sum that is not a tensor's address or contents. Sums of one kind share a `_Recipe`."""
+
+    dtype: torch.dtype
+    images: tuple[_ImageKind, ...]
+    terms: tuple[_TermKind, ...]
+
+
+NOT_ONE_TYPE = "native kernels add up tensors of one type on the CPU, got {} and {}"
+
+
+class _Gathered:
+    """The tensors of a sum, in the order that its `_Recipe` knows, and its kind.
+
+    inputs: what it can be differentiated by: images, then of each term, in order: the norm before; of each stage the depthwise and the
+    pointwise weight and the norm after; the scale. vectors: mean and 1 / sqrt(variance + eps) of norms that are given. running: mean and
+    variance that follow. copies: of images.
+    """
+
+    def __init__(self, terms: Sequence[Scaled]):
+        self.flows = list(dict.fromkeys(term.x for term, _, _ in terms))
+        images: dict[int, int] = {}
+        self.inputs: list[Tensor] = []
+        for flow in self.flows:
+            if id(flow.onward) not in images:
+                images[id(flow.onward)] = len(self.inputs)
+                self.inputs.append(flow.onward)
+        self.places = {flow: images[id(flow.onward)] for flow in self.flows}
+        self.num_images = len(self.inputs)
+        self.vectors: list[Tensor] = []
+        self.running: list[Tensor] = []
+        self.factors: list[Tensor] = []
+        self.copies: list[Tensor] = []
+        self.rules = array("d")  # of each norm that is not given: eps and momentum
+        self.dtype = image(self.inputs[0]).dtype
+        self.values, kinds = [], []
+        for x in self.inputs:
+            if x.dtype is not self.dtype:
+                raise ValueError(NOT_ONE_TYPE.format(described(self.inputs[0]), described(x)))
+            value, step = rows(image(x))
+            kinds.append(_ImageKind(tuple(x.shape), step, value is not x))
+            self.values.append(value)
+            if value is not x:
+                self.copies.append(value)
+        self.kind = _Kind(self.dtype, tuple(kinds), tuple([self._term(*scaled) for scaled in terms]))
+
+    def _input(self, tensor: Tensor) -> None:
+        if tensor.dtype is not self.dtype or not tensor.is_cpu:
+            raise ValueError(NOT_ONE_TYPE.format(described(self.values[0]), described(tensor)))
+        self.inputs.append(tensor)
+
+    def _term(self, term: Term, scale: Tensor | None, factor: Tensor | None) -> _TermKind:
+        place = self.places[term.x]
+        stages, value = term.stages, self.values[place]
+        n, channels = value.shape[:2]
+        before = self._norm(stages[0].norm if stages else term.norm, channels, value)
+        kinds = []
+        for k, stage in enumerate(stages):
+            depthwise, pointwise = stage.depthwise, stage.pointwise
+            if depthwise is not None:
+                self._input(depthwise)
+            self._input(pointwise)
+            after = self._norm(stages[k + 1].norm if k + 1 < len(stages) else term.norm, pointwise.shape[0], None)
+            kinds.append(_StageKind(None if depthwise is None else tuple(depthwise.shape), tuple(pointwise.shape), stage.stride,
+                                    stage.dilation, stage.halves, after))
+        if scale is not None:
+            if scale.numel() != 1:
+                raise ValueError(f"a scale must be one number, got {tuple(scale.shape)}")
+            self._input(scale)
+        if factor is not None:
+            check_factor(factor, n, self.dtype)
+            self.factors.append(factor)
+        return _TermKind(place, before, tuple(kinds), scale is not None, factor is not None)
+
+    def _norm(self, normaliser: Normaliser | None, channels: int, value: Tensor | None) -> _NormKind | None:
+        """value: what it normalises, where that is there already."""
+        if normaliser is None:
+            return None
+        norm = normaliser.constant()
+        if norm is None and value is not None:
+            norm = norm_of(normaliser, value)
+        weight, bias = normaliser.weight, normaliser.bias
+        for v in (weight, bias):
+            if v is not None:
+                self._input(v)
+                check_vector(v, channels, self.dtype)
+        if norm is not None:
+            for v in norm[:2]:
+                check_vector(v, channels, self.dtype)
+                self.vectors.append(v)
+            return _NormKind(True, norm.by_batch, weight is not None, bias is not None, False)
+        self.rules.extend((normaliser.eps, normaliser.momentum))
+        follows = normaliser.follows()
+        if follows is not None:
+            for v in follows:
+                check_vector(v, channels, self.dtype)
+                self.running.append(v)
+        return _NormKind(False, True, weight is not None, bias is not None, follows is not None)
+
+
+class _Spot(NamedTuple):
+    """An address before it is known: so many bytes from the beginning of a tensor, by its place in a list of addresses; 0 is nowhere."""
+
+    place: int = 0
+    offset: int = 0
+
+
+class _NormSpots(NamedTuple):
+    mean: _Spot
+    rstd: _Spot
+    weight: _Spot
+    bias: _Spot
+    by_batch: int
+    weight_input: int  # places among the inputs, -1 for none
+    bias_input: int
+
+
+NOWHERE = _Spot()
+NO_NORM = _NormSpots(NOWHERE, NOWHERE, NOWHERE, NOWHERE, 0, -1, -1)
+
+
+class _Rows:
+    """Numbers for the library, of which some are addresses. `at(addresses)` are they, once all addresses are known; the first address is
+    0."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._places: list[int] = []
+
+    def extend(self, values: Sequence["int | _Spot"]) -> None:
+        for value in values:
+            spot = value if type(value) is _Spot else _Spot(0, value)
+            self._places.append(spot.place)
+            self._numbers.append(spot.offset)
+
+    def close(self) -> None:
+        self._numbers, self._places = np.array(self._numbers, np.int64), np.array(self._places, np.int64)
+
+    def at(self, addresses: np.ndarray) -> np.ndarray:
+        return self._numbers + addresses[self._places]
+
+
+class _StageSpots(NamedTuple):
+    """A stage of a recipe: its kind, its place among the outputs, and what it reads: an image (-1: none) or else an output."""
+
+    kind: _StageKind
+    image: int
+    output: int
+    before: _NormSpots
+    depthwise: int  # places among the inputs, -1 for none
+    pointwise: int
+    reads: tuple[int, ...]  # the shape of its input
+    writes: tuple[int, ...]
+
+
+class _TermSpots(NamedTuple):
+    image: int
+    stages: tuple[_StageSpots, ...]
+    norm: _NormSpots
     scale: int
-    factor: Tensor | None
+    factor: int  # its place among the factors, -1 for none
+
+
+class _Recipe:
+    """How sums of one kind are computed: what the library is told, but for addresses.
+
+    Addresses stand in this order: nothing, the inputs (images as the library reads them), vectors, outputs of stages, the room for moments,
+    factors, running averages, the sum. On the way back: those up to the factors, then see `_BackwardRecipe`. Raises ValueError where
+    something does not fit.
+    """
+
+    def __init__(self, kind: _Kind):
+        self.kind, self.size = kind, torch.empty((), dtype=kind.dtype).element_size()
+        self.outputs: list[tuple[int, ...]] = []
+        self.terms: list[_TermSpots] = []
+        self.room = 0  # numbers
+        self._inputs, self._vectors, self._factors, self._running, self._rules = len(kind.images), 0, 0, 0, 0
+        self.num_outputs, self.num_vectors, self.num_inputs = 0, 0, len(kind.images)
+        for term in kind.terms:
+            self.num_outputs += len(term.stages)
+            self.num_inputs += term.scale + _norm_inputs(term.before)
+            self.num_vectors += _norm_vectors(term.before)
+            for stage in term.stages:
+                self.num_inputs += 1 + (stage.depthwise is not None) + _norm_inputs(stage.after)
+                self.num_vectors += _norm_vectors(stage.after)
+        num_factors = sum([term.factor for term in kind.terms])
+        self.first_vector = 1 + self.num_inputs
+        self.first_output = self.first_vector + self.num_vectors
+        self.room_place = self.first_output + self.num_outputs
+        self.first_factor = self.room_place + 1
+        self.first_running = self.first_factor + num_factors
+        self.program, self.parts = _Rows(), _Rows()
+        for number, term in enumerate(kind.terms):
+            self._add(number, term)
+        self.program.close(), self.parts.close()
+        self.num_rows = self.num_outputs
+        self._backwards: dict[Any, _BackwardRecipe] = {}
+
+    def backward(self, key: "_BackwardKey") -> "_BackwardRecipe":
+        found = self._backwards.get(key)
+        if found is None:
+            found = self._backwards[key] = _BackwardRecipe(self, key)
+        return found
+
+    def _next(self, wanted: bool = True) -> int:
+        if not wanted:
+            return -1
+        self._inputs += 1
+        return self._inputs - 1
+
+    def _norm(self, kind: _NormKind | None, channels: int) -> _NormSpots:
+        if kind is None:
+            return NO_NORM
+        weight, bias = self._next(kind.weight), self._next(kind.bias)
+        if kind.given:
+            mean, rstd = (_Spot(self.first_vector + self._vectors + k) for k in range(2))
+            self._vectors += 2
+        else:
+            mean, rstd = (_Spot(self.room_place, (self.room + k * channels) * self.size) for k in range(2))
+            self.room += 2 * channels
+        return _NormSpots(mean, rstd, *[NOWHERE if k < 0 else _Spot(1 + k) for k in (weight, bias)], int(kind.by_batch), weight, bias)
+
+    def _add(self, number: int, term: _TermKind) -> None:
+        at = self.kind.images[term.image]
+        (n, c, h, w), step = at.shape, at.step
+        norm = self._norm(term.before, c)
+        value, reads, stages = _Spot(1 + term.image), term.image, []
+        for stage in term.stages:
+            depthwise, pointwise = self._next(stage.depthwise is not None), self._next()
+            check_weights(c, stage.depthwise, stage.pointwise, stage.halves, stage.stride)
+            before, shape, from_step = norm, (n, c, h, w), step
+            row = [n, h, w, c, stage.pointwise[0], stage.size(), stage.stride, stage.dilation, value, from_step, *norm[:4],
+                   _Spot(1 + depthwise) if depthwise >= 0 else NOWHERE, _Spot(1 + pointwise)]
+            c, h, w = stage.pointwise[0], (h - 1) // stage.stride + 1, (w - 1) // stage.stride + 1
+            step, output = c, len(self.outputs)
+            value = _Spot(self.first_output + output)
+            self.outputs.append((n, c, h, w))
+            norm = self._norm(stage.after, c)
+            row.append(value)
+            if stage.after is None or stage.after.given:
+                row += [0] * 5
+            else:
+                if n * h * w == 1:
+                    raise ValueError("a batch norm needs more than 1 value per channel when training, got 1")
+                row += [norm.mean, norm.rstd, *self._follows(stage.after), self._rules]
+                self._rules += 2
+            self.program.extend([*row, number])
+            stages.append(_StageSpots(stage, reads, output, before, depthwise, pointwise, shape, (n, c, h, w)))
+            reads = -1
+        shape = (n, c, h, w)
+        if not self.terms:
+            self.shape = shape
+        if shape != self.shape:
+            raise ValueError(f"what is added up at a node must have one shape, got {self.shape} and {shape}")
+        scale = self._next(term.scale)
+        factor = self._factors if term.factor else -1
+        self._factors += term.factor
+        found = _TermSpots(term.image, tuple(stages), norm, scale, factor)
+        self.terms.append(found)
+        self.parts.extend(self.part(found, step))
+
+    def _follows(self, kind: _NormKind) -> list[_Spot]:
+        if not kind.follows:
+            return [NOWHERE, NOWHERE]
+        self._running += 2
+        return [_Spot(self.first_running + self._running - 2 + k) for k in range(2)]
+
+    def value(self, term: _TermSpots) -> _Spot:
+        return _Spot(self.first_output + term.stages[-1].output if term.stages else 1 + term.image)
+
+    def part(self, term: _TermSpots, step: int) -> list["int | _Spot"]:
+        """A term of the mix; step: the distance of two pixels of its value."""
+        return [self.value(term), step, *term.norm[:4], NOWHERE if term.scale < 0 else _Spot(1 + term.scale),
+                NOWHERE if term.factor < 0 else _Spot(self.first_factor + term.factor)]
+
+
+def _norm_inputs(kind: _NormKind | None) -> int:
+    return 0 if kind is None else kind.weight + kind.bias
+
+
+def _norm_vectors(kind: _NormKind | None) -> int:
+    return 2 if kind is not None and kind.given else 0
+
+
+_recipes: dict[_Kind, _Recipe] = {}
+RECIPES = 512  # that are kept, some ten KiB each: softmax needs dozens, GDAS draws sums of ever new kinds
+
+
+def _recipe(kind: _Kind) -> _Recipe:
+    found = _recipes.get(kind)
+    if found is None:
+        if len(_recipes) >= RECIPES:
+            _recipes.clear()
+        found = _recipes[kind] = _Recipe(kind)
+    return found
 
 
 def mix_terms(terms: Sequence[Scaled]) -> Tensor:
     """The sum of `scale * factor * term`."""
-    inputs = _Inputs()
-    flows = list(dict.fromkeys(term.x for term, _, _ in terms))
-    for flow in flows:
-        inputs(flow.onward)
-    plans = [_Plan(inputs(term.x.onward), tuple([_Stage(inputs(s.depthwise), inputs(s.pointwise), s.stride, s.dilation, inputs.norm(s.norm),
-                                                        s.halves)
-                                                 for s in term.stages]), inputs.norm(term.norm), inputs(scale), factor)
-             for term, scale, factor in terms]
-    out, *onward = _Sum.apply(plans, len({id(flow.onward) for flow in flows}), *inputs.tensors)
-    for flow in flows:
-        place = inputs(flow.onward)
+    gathered = _Gathered(terms)
+    out, *onward = _Sum.apply(gathered, *gathered.inputs)
+    for flow in gathered.flows:
+        place = gathered.places[flow]
         if onward[place] is not None:
             flow.onward = onward[place]
     return out
 
 
-class _Norm(NamedTuple):
-    """Addresses, 0 for none."""
-
-    mean: int
-    rstd: int
-    weight: int
-    bias: int
-    by_batch: int
-
-
-NO_NORM = _Norm(0, 0, 0, 0, 0)
-
-
-class _Room:
-    """Small vectors, all in one tensor."""
-
-    def __init__(self, size: int, like: Tensor):
-        self.tensor = like.new_empty(size)
-        self._next, self._bytes = self.tensor.data_ptr(), like.element_size()
-
-    def take(self, count: int) -> int:
-        address, self._next = self._next, self._next + count * self._bytes
-        return address
-
-
-class _Rules:
-    """How moments become norms: of each normaliser eps and momentum, and the running averages that follow."""
-
-    def __init__(self) -> None:
-        self.numbers = array("d")
-
-    def __call__(self, normaliser: Normaliser, pixels: int, channels: int, dtype: torch.dtype) -> tuple[int, int, int]:
-        """(running mean, running variance, place of the numbers)."""
-        if pixels == 1:
-            raise ValueError("a batch norm needs more than 1 value per channel when training, got 1")
-        self.numbers.extend((normaliser.eps, normaliser.momentum))
-        mean, variance = normaliser.follows() or (None, None)
-        return vector(mean, channels, dtype), vector(variance, channels, dtype), len(self.numbers) - 2
-
-
-class _Held(NamedTuple):
-    """What a backward needs of a term: places among the saved tensors, for where these lie by then only autograd knows (hooks may have
-    moved them)."""
-
-    chain: list[tuple[int, "_Kept"]]  # of each stage: its input, the norm before
-    value: int
-    norm: "_Kept"
-
-
-class _Kept(NamedTuple):
-    """A norm by places, and the bytes from the beginning of what is there; None for none."""
-
-    vectors: tuple[tuple[int, int] | None, ...]  # mean, rstd, weight, bias
-    by_batch: int
-
-
-def _moments_size(inputs: Sequence[Tensor], plan: _Plan) -> int:
-    return sum(2 * inputs[stage.pointwise].shape[0] for stage in plan.stages)
+def addresses_of(tensors: Sequence[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 class _Sum(torch.autograd.Function):
-    """Returns the sum, and of each of the first `flows` inputs another name, or None where it needs no gradient."""
+    """Returns the sum, and of each image another name, or None where it needs no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, plans: Sequence[_Plan], flows: int, *inputs: Tensor) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, gathered: _Gathered, *inputs: Tensor) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        like, threads = image(inputs[0]), torch.get_num_threads()
-        dtype = like.dtype
-        for tensor in inputs:
-            if tensor.dtype is not dtype or not tensor.is_cpu:
-                raise ValueError(f"native kernels add up tensors of one type on the CPU, got {described(like)} and {described(tensor)}")
-        room, rules = _Room(sum([_moments_size(inputs, plan) for plan in plans]), like), _Rules()
-        images: dict[int, tuple[Tensor, int]] = {}
-        saved, kept, program, parts, alive = [room.tensor], [], array("q"), array("q"), []
-
-        def addresses(norm: Norm, channels: int) -> _Norm:
-            saved.extend((norm.mean, norm.rstd))
-            return _Norm(*[vector(v, channels, dtype) for v in (norm.mean, norm.rstd, norm.weight, norm.bias)], int(norm.by_batch))
-
-        def constant(scaled: tuple[Normaliser, int, int] | None, channels: int) -> _Norm | None:
-            if scaled is None:
-                return NO_NORM
-            norm = scaled[0].constant()
-            return None if norm is None else addresses(norm, channels)
-
-        for plan in plans:
-            if plan.x not in images:
-                images[plan.x] = rows(image(inputs[plan.x]))
-            value, step = images[plan.x]
-            n, c, h, w = value.shape
-            first = plan.stages[0].norm if plan.stages else plan.norm
-            norm = constant(first, c) or addresses(norm_of(first[0], value), c)
-            chain = []
-            for k, stage in enumerate(plan.stages):
-                chain.append((value, step, norm))
-                pointwise, depthwise, size = weights_of(inputs[stage.pointwise]), None, stage.size(inputs)
-                if stage.depthwise >= 0:
-                    depthwise = weights_of(inputs[stage.depthwise])
-                    alive.append(depthwise)
-                alive.append(pointwise)
-                check_weights(c, depthwise, pointwise, stage.halves)
-                after, out_c = plan.norm if k + 1 == len(plan.stages) else plan.stages[k + 1].norm, pointwise.shape[0]
-                row = [n, h, w, c, out_c, size, stage.stride, stage.dilation, value.data_ptr(), step, *norm[:4],
-                       at(depthwise), pointwise.data_ptr()]
-                c, h, w = out_c, (h - 1) // stage.stride + 1, (w - 1) // stage.stride + 1
-                value = torch.empty((n, c, h, w), dtype=like.dtype, memory_format=torch.channels_last)
-                step = c
-                norm = constant(after, c)
-                row.append(value.data_ptr())
-                if norm is None:
-                    mean, rstd = room.take(c), room.take(c)
-                    row += [mean, rstd, *rules(after[0], n * h * w, c, dtype)]
-                    norm = _Norm(mean, rstd, vector(after[0].weight, c, dtype), vector(after[0].bias, c, dtype), 1)
-                else:
-                    row += [0] * 5
-                program.extend(row)
-            kept.append((chain, value, norm))
-            same_shape(value, kept[0][1].shape)
-            if plan.scale >= 0 and inputs[plan.scale].numel() != 1:
-                raise ValueError(f"a scale must be one number, got {tuple(inputs[plan.scale].shape)}")
-            if plan.factor is not None:
-                check_factor(plan.factor, n, dtype)
-            parts.extend((value.data_ptr(), step, *norm[:4], 0 if plan.scale < 0 else inputs[plan.scale].data_ptr(), at(plan.factor)))
-        n, c, h, w = kept[0][1].shape
-        out = torch.empty((n, c, h, w), dtype=like.dtype, memory_format=torch.channels_last)
-        call("supernet_sum", like.dtype, (len(program) // ROW, program.buffer_info()[0], rules.numbers.buffer_info()[0], n, h * w, c,
-                                          len(plans), parts.buffer_info()[0], out.data_ptr(), threads))
-        ctx.plans, ctx.count, ctx.flows = plans, len(inputs), flows
-        count = len(inputs)
-        vectors = {t.data_ptr(): count + k for k, t in enumerate(saved)} | {t.data_ptr(): k for k, t in enumerate(inputs) if t.dim() == 1}
-        base, end = room.tensor.data_ptr(), room.tensor.data_ptr() + room.tensor.nbytes
-        places = {id(t): k for k, t in enumerate(inputs)}
-
-        def place(tensor: Tensor) -> int:
-            if id(tensor) not in places:
-                places[id(tensor)] = count + len(saved)
-                saved.append(tensor)
-            return places[id(tensor)]
-
-        def keep(norm: _Norm) -> _Kept:
-            return _Kept(tuple([None if not v else (count, v - base) if base <= v < end else (vectors[v], 0) for v in norm[:4]]), norm[4])
-
-        ctx.kept = [_Held([(place(x), keep(before)) for x, _, before in chain], place(value), keep(norm)) for chain, value, norm in kept]
-        ctx.save_for_backward(*inputs, *saved)
-        return out, *[x if x.requires_grad else None for x in inputs[:flows]]
+        dtype = gathered.dtype
+        recipe, images = _recipe(gathered.kind), gathered.num_images
+        outputs = [empty(*shape, dtype) for shape in recipe.outputs]
+        room = torch.empty(recipe.room, dtype=dtype)
+        n, c, h, w = recipe.shape
+        out = empty(n, c, h, w, dtype)
+        read = [*gathered.values, *[dense(t) for t in inputs[images:]]]
+        addresses = np.array([0, *addresses_of(read), *addresses_of(gathered.vectors), *addresses_of(outputs), room.data_ptr(),
+                              *addresses_of(gathered.factors), *addresses_of(gathered.running)], np.int64)
+        program, parts = recipe.program.at(addresses), recipe.parts.at(addresses)
+        call("supernet_sum", dtype, (recipe.num_rows, program.ctypes.data, gathered.rules.buffer_info()[0], n, h * w, c, len(recipe.terms),
+                                     parts.ctypes.data, out.data_ptr(), torch.get_num_threads()))
+        ctx.recipe, ctx.factors, ctx.images = recipe, gathered.factors, images
+        ctx.save_for_backward(*inputs, *gathered.vectors, *outputs, room, *gathered.copies)
+        return out, *[x if x.requires_grad else None for x in inputs[:images]]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None, *onward: Tensor | None) -> tuple[Any, ...]:
-        return (None, None, *_Backward(ctx, g, onward).grads)
+        return (None, *_grads(ctx, g, onward))
 
 
-ROW = 22  # numbers that describe a stage to the library
+class _BackwardKey(NamedTuple):
+    needs: tuple[bool, ...]
+    onward: tuple[bool, ...]  # of each image: whether a gradient of it is there, which is added to
+    steps: tuple[int, ...]  # of each image and of the sum's gradient: the distance of two pixels
 
 
-class _Backward:
-    """One backward of a sum: `grads` of its inputs, None for those that are not needed. onward: the gradients that later sums left which
-    read the first inputs (`Flow.onward`), in tensors of their own, which are added to."""
+class _BackwardRecipe:
+    """The way back of sums of one kind. After the factors' addresses stand: the sum's gradient, the norms' coefficients, the scales'
+    gradients, those of the last norms, the inner room, both places between stages, the images' gradients, those of convolutions."""
 
-    def __init__(self, ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]):
-        saved = ctx.saved_tensors
-        self.inputs, self.saved, self.needs = saved[: ctx.count], saved, ctx.needs_input_grad[2:]
-        self.grads: list[Tensor | None] = [*onward, *[None] * (ctx.count - len(onward))]
-        if g is None:
-            return
-        live = [(plan, held) for plan, held in zip(ctx.plans, ctx.kept) if self._needed(plan)]
-        if not live:
-            return
-        self.g, self.step = rows(g)
-        n, c, h, w = g.shape
-        count = len(live)
-        parts, flags = array("q"), array("q")
-        self.alive: list[Tensor] = []  # until the library has been called
-        values = []
-        for plan, held in live:
-            value, norm = self._image(held.value), self._norm(held.norm)
-            values.append((*value, norm))
-            parts.extend((value[0].data_ptr(), value[1], *norm[:4],
-                          0 if plan.scale < 0 else self.inputs[plan.scale].data_ptr(), at(plan.factor)))
-            flags.append(norm.by_batch | 2 * bool(norm.by_batch or norm.weight or self._need(plan.scale)))
-        inner = sum([5 * self.inputs[stage.pointwise].shape[0] + 5 * self.inputs[plan.x].shape[1] for plan, _ in live
-                     for stage in plan.stages])
-        coef, small = g.new_empty(count, 3, c), g.new_empty(2, count, c)
-        dscale, self.room = g.new_empty(count), _Room(inner, g)
-        self.program, self.between, self.again = array("q"), [None, None], []
-        self.norms: list[tuple[tuple[Normaliser, int, int], int, int]] = []
-        first, size = coef.data_ptr(), 3 * c * g.element_size()
-        for i, (plan, held) in enumerate(live):
-            self._chain(plan, held, values[i], first + i * size)
-        call("supernet_sum_backward", g.dtype, (
-            n, h * w, c, count, parts.buffer_info()[0], flags.buffer_info()[0], self.g.data_ptr(), self.step, first, dscale.data_ptr(),
-            small[0].data_ptr(), small[1].data_ptr(), len(self.program) // BACKWARD_ROW, self.program.buffer_info()[0],
-            torch.get_num_threads()))
-        for place, grad in self.again:  # of a weight that stands in several terms
-            self._give(place, grad)
-        scales = dscale.unbind()
-        for i, (plan, _) in enumerate(live):
-            if self._need(plan.scale):
-                self._give(plan.scale, scales[i])
-            self._give_norm(plan.norm, small[0, i], small[1, i])
-        for scaled, offset, channels in self.norms:
-            own = self.room.tensor[offset: offset + 2 * channels]
-            self._give_norm(scaled, own[:channels], own[channels:])
-
-    def _image(self, place: int) -> tuple[Tensor, int]:
-        """A saved image tensor and the distance of two pixels."""
-        image = rows(self.saved[place])
-        self.alive.append(image[0])
-        return image
-
-    def _weight(self, place: int) -> Tensor:
-        weight = weights_of(self.inputs[place])
-        self.alive.append(weight)
-        return weight
-
-    def _norm(self, kept: _Kept) -> _Norm:
-        """Its addresses now."""
-        return _Norm(*[0 if v is None else self.saved[v[0]].data_ptr() + v[1] for v in kept.vectors], kept.by_batch)
+    def __init__(self, recipe: _Recipe, key: _BackwardKey):
+        self.recipe, self.key = recipe, key
+        self.live = [term for term in recipe.terms if self._needed(term)]
+        n, c, h, w = recipe.shape
+        first = recipe.first_running
+        self.g, self.coef, self.dscale, self.small, self.inner = (_Spot(first + k) for k in range(5))
+        self.between, self.first_grad = [_Spot(first + 5 + k) for k in range(2)], first + 7
+        self.first_weight = self.first_grad + len(key.onward)
+        self.room, self.between_size = 0, [0, 0]
+        self.weights: list[int] = []  # places among the inputs of those whose gradients are computed
+        self.scales: list[tuple[int, int]] = []  # place among the inputs, number of the live term
+        self.norms: list[tuple[int, bool, int, int]] = []  # place among the inputs, whether a last norm's, first number, channels
+        self.begun = list(key.onward)
+        self.program, self.parts, self.flags = _Rows(), _Rows(), array("q")
+        size, count = recipe.size, len(self.live)
+        for i, term in enumerate(self.live):
+            step = recipe.shape[1] if term.stages else key.steps[term.image]
+            self.parts.extend(recipe.part(term, step))
+            self.flags.append(term.norm.by_batch | 2 * bool(term.norm.by_batch or term.norm.weight_input >= 0 or self._need(term.scale)))
+            self._chain(i, term, _Spot(self.coef.place, 3 * c * i * size), step)
+            if self._need(term.scale):
+                self.scales.append((term.scale, i))
+            for k, place in enumerate((term.norm.weight_input, term.norm.bias_input)):
+                if self._need(place):
+                    self.norms.append((place, True, (k * count + i) * c, c))
+        self.program.close(), self.parts.close()
 
     def _need(self, place: int) -> bool:
-        return place >= 0 and self.needs[place]
+        return place >= 0 and self.key.needs[place]
 
-    def _needs_norm(self, scaled: tuple[Normaliser, int, int] | None) -> bool:
-        return scaled is not None and (self._need(scaled[1]) or self._need(scaled[2]))
+    def _needs_norm(self, norm: _NormSpots) -> bool:
+        return self._need(norm.weight_input) or self._need(norm.bias_input)
 
-    def _below(self, plan: _Plan, stage: int) -> bool:
+    def _below(self, term: _TermSpots, stage: int) -> bool:
         """Whether the input of a stage, before its norm, needs a gradient."""
-        return self._need(plan.x) or any([self._need(s.depthwise) or self._need(s.pointwise) for s in plan.stages[:stage]]) or any(
-            [self._needs_norm(s.norm) for s in plan.stages[: stage + 1]])
+        return self._need(term.image) or any([self._need(s.depthwise) or self._need(s.pointwise) for s in term.stages[:stage]]) or any(
+            [self._needs_norm(s.before) for s in term.stages[: stage + 1]])
 
-    def _needed(self, plan: _Plan) -> bool:
-        return self._need(plan.x) or self._need(plan.scale) or self._below(plan, len(plan.stages)) or self._needs_norm(plan.norm)
+    def _needed(self, term: _TermSpots) -> bool:
+        return (self._need(term.image) or self._need(term.scale) or self._below(term, len(term.stages))
+                or self._needs_norm(term.norm))
 
-    def _give(self, place: int, grad: Tensor) -> None:
-        self.grads[place] = grad.reshape(self.inputs[place].shape) if self.grads[place] is None else self.grads[place] + grad
+    def _target(self, image: int) -> tuple[_Spot, int]:
+        """Where the gradient of an image goes, and whether it is to be added to."""
+        begun, self.begun[image] = self.begun[image], True
+        return _Spot(self.first_grad + image), int(begun)
 
-    def _give_norm(self, scaled: tuple[Normaliser, int, int] | None, weight: Tensor, bias: Tensor) -> None:
-        if scaled is not None:
-            if self._need(scaled[1]):
-                self._give(scaled[1], weight)
-            if self._need(scaled[2]):
-                self._give(scaled[2], bias)
-
-    def _target(self, place: int) -> tuple[int, int]:
-        """Where the gradient of an input image tensor goes, and whether it is to be added to."""
-        known = self.grads[place]
-        if known is None:
-            known = self.grads[place] = torch.empty(self.inputs[place].shape, dtype=self.g.dtype, memory_format=torch.channels_last)
-            return known.data_ptr(), 0
-        if not known.is_contiguous(memory_format=torch.channels_last):
-            known = self.grads[place] = known.contiguous(memory_format=torch.channels_last)
-        return known.data_ptr(), 1
-
-    def _like(self, place: int) -> int:
-        """A new gradient of a weight; 0 where none is needed."""
+    def _weight(self, place: int) -> _Spot:
+        """Where a weight's gradient goes."""
         if not self._need(place):
-            return 0
-        grad = torch.empty_like(weights_of(self.inputs[place]))
-        if self.grads[place] is None:
-            self.grads[place] = grad
-        else:
-            self.again.append((place, grad))
-        return grad.data_ptr()
+            return NOWHERE
+        self.weights.append(place)
+        return _Spot(self.first_weight + len(self.weights) - 1)
 
-    def _chain(self, plan: _Plan, held: _Held, value: tuple[Tensor, int, _Norm], coef: int) -> None:
+    def _chain(self, number: int, term: _TermSpots, coef: _Spot, value_step: int) -> None:
         """What takes the gradient that arrives at a term's value, `coef` of `g`, back through its stages."""
-        tensor, value_step, norm = value
-        arriving = (self.g.data_ptr(), self.step, at(plan.factor), tensor.data_ptr(), norm.mean, coef, norm.by_batch)
-        for k in reversed(range(len(plan.stages))):
-            stage, (x, step), norm = plan.stages[k], self._image(held.chain[k][0]), self._norm(held.chain[k][1])
-            below = self._below(plan, k)
-            depthwise, pointwise = self._like(stage.depthwise), self._like(stage.pointwise)
-            if not (below or depthwise or pointwise):
+        recipe, key, norm = self.recipe, self.key, term.norm
+        factor = NOWHERE if term.factor < 0 else _Spot(recipe.first_factor + term.factor)
+        arriving = (self.g, key.steps[-1], factor, recipe.value(term), norm.mean, coef, norm.by_batch)
+        for k in reversed(range(len(term.stages))):
+            stage = term.stages[k]
+            n, c, h, w = stage.reads
+            below = self._below(term, k)
+            depthwise, pointwise = self._weight(stage.depthwise), self._weight(stage.pointwise)
+            if not (below or depthwise.place or pointwise.place):
                 return
-            n, c, h, w = x.shape
-            ends = k == 0 and not norm.mean
-            dx, add, onward, small = 0, 0, 0, 0
+            ends = k == 0 and not stage.before.mean.place
+            dx, add, onward, small = NOWHERE, 0, NOWHERE, NOWHERE
             if below and ends:
-                dx, add = self._target(plan.x)
+                dx, add = self._target(term.image)
             elif below:
-                if self.between[k % 2] is None or self.between[k % 2].numel() < x.numel():
-                    self.between[k % 2] = self.g.new_empty(x.numel())
-                    self.alive.append(self.between[k % 2])
-                dx = self.between[k % 2].data_ptr()
-                onward, small = self.room.take(3 * c), self.room.take(2 * c)
-                if self._needs_norm(stage.norm):
-                    self.norms.append((stage.norm, (small - self.room.tensor.data_ptr()) // self.g.element_size(), c))
+                self.between_size[k % 2] = max(self.between_size[k % 2], n * c * h * w)
+                dx = self.between[k % 2]
+                onward, small = (_Spot(self.inner.place, (self.room + 3 * c * j) * recipe.size) for j in range(2))
+                for j, place in enumerate((stage.before.weight_input, stage.before.bias_input)):
+                    if self._need(place):
+                        self.norms.append((place, False, self.room + (3 + j) * c, c))
+                self.room += 5 * c
+            x = _Spot(1 + stage.image) if stage.image >= 0 else _Spot(recipe.first_output + stage.output - 1)
+            step = key.steps[stage.image] if stage.image >= 0 else c
             self.program.extend((
-                n, h, w, c, self.inputs[stage.pointwise].shape[0], stage.size(self.inputs), stage.stride, stage.dilation,
-                x.data_ptr(), step, *norm, *arriving, at(None if stage.depthwise < 0 else self._weight(stage.depthwise)),
-                self._weight(stage.pointwise).data_ptr(), dx, add, depthwise, pointwise, onward, small))
+                n, h, w, c, stage.writes[1], stage.kind.size(), stage.kind.stride, stage.kind.dilation, x, step, *stage.before[:5],
+                *arriving, NOWHERE if stage.depthwise < 0 else _Spot(1 + stage.depthwise), _Spot(1 + stage.pointwise), dx, add, depthwise,
+                pointwise, onward, small, number))
             if ends or not below:
                 return
-            arriving, value_step = (dx, c, 0, x.data_ptr(), norm.mean, onward, norm.by_batch), step
-        if self._need(plan.x):
-            n, c, h, w = self.inputs[plan.x].shape
-            to, add = self._target(plan.x)
+            arriving, value_step = (dx, c, NOWHERE, x, stage.before.mean, onward, stage.before.by_batch), step
+        if self._need(term.image):
+            n, c, h, w = recipe.kind.images[term.image].shape
+            to, add = self._target(term.image)
             row = [n, h, w, c, 0, 0, 0, 0, 0, value_step, 0, 0, 0, 0, 0, *arriving, 0, 0, to, add]
-            self.program.extend(row + [0] * (BACKWARD_ROW - len(row)))
+            self.program.extend(row + [0] * (BACKWARD_ROW - 1 - len(row)) + [number])
 
 
-BACKWARD_ROW = 30
+ROW, BACKWARD_ROW = 23, 31  # numbers that describe a stage to the library
+
+
+def _grads(ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients of a sum's inputs, None for those that are not needed. onward: the gradients that later sums left which read the images
+    (`Flow.onward`), in tensors of their own, which are added to."""
+    recipe: _Recipe = ctx.recipe
+    saved, needs, images = ctx.saved_tensors, ctx.needs_input_grad[1:], ctx.images
+    grads: list[Tensor | None] = [*onward, *[None] * (len(needs) - images)]
+    if g is None:
+        return grads
+    inputs, dtype = saved[: len(needs)], g.dtype
+    g, step = rows(g)
+    copies = iter(saved[recipe.room_place:])
+    values = [rows(next(copies) if kind.copied else x) for kind, x in zip(recipe.kind.images, inputs)]
+    back = recipe.backward(_BackwardKey(needs, tuple([grad is not None for grad in onward]), (*[s for _, s in values], step)))
+    count = len(back.live)
+    if not count:
+        return grads
+    n, c, h, w = recipe.shape
+    outputs = [in_channels_last(t) for t in saved[recipe.first_output - 1: recipe.room_place - 1]]
+    read = [*[value for value, _ in values], *[dense(t) for t in inputs[images:]]]
+    for place in range(images):
+        if back.begun[place]:
+            grad = grads[place]
+            grads[place] = empty(*inputs[place].shape, dtype) if grad is None else in_channels_last(grad)
+    weights = [torch.empty_like(read[place]) for place in back.weights]
+    coef, dscale, small, inner = (g.new_empty(size) for size in (count * 3 * c, count, 2 * count * c, back.room))
+    between = [g.new_empty(size) for size in back.between_size]
+    addresses = np.array([0, *addresses_of(read), *addresses_of(saved[len(needs): recipe.first_output - 1]), *addresses_of(outputs),
+                          saved[recipe.room_place - 1].data_ptr(), *addresses_of(ctx.factors),
+                          *addresses_of((g, coef, dscale, small, inner, *between)),
+                          *[0 if grad is None else grad.data_ptr() for grad in grads[:images]], *addresses_of(weights)], np.int64)
+    program, parts = back.program.at(addresses), back.parts.at(addresses)
+    call("supernet_sum_backward", dtype, (
+        n, h * w, c, count, parts.ctypes.data, back.flags.buffer_info()[0], g.data_ptr(), step, coef.data_ptr(), dscale.data_ptr(),
+        small.data_ptr(), small.data_ptr() + count * c * recipe.size, len(program) // BACKWARD_ROW, program.ctypes.data,
+        torch.get_num_threads()))
+    for place, weight in zip(back.weights, weights):
+        grads[place] = weight
+    scales = dscale.unbind()
+    for place, number in back.scales:
+        grads[place] = scales[number].reshape(inputs[place].shape)
+    for place, last, at, channels in back.norms:
+        grads[place] = (small if last else inner)[at: at + channels]
+    return grads
 
 
 class Sum:
@@ -524,10 +704,14 @@ def norm_of(normaliser: Normaliser, x: Tensor) -> Norm:
         return norm
     x, step = rows(image(x.detach()))
     n, c, h, w = x.shape
-    mean, rstd, rules = x.new_empty(c), x.new_empty(c), _Rules()
-    running = rules(normaliser, n * h * w, c, x.dtype)
-    call("supernet_moments", x.dtype, (n, h, w, c, at(x), step, at(mean), at(rstd), *running[:2], rules.numbers.buffer_info()[0],
-                                       torch.get_num_threads()))
+    if n * h * w == 1:
+        raise ValueError("a batch norm needs more than 1 value per channel when training, got 1")
+    mean, rstd, rule = x.new_empty(c), x.new_empty(c), array("d", (normaliser.eps, normaliser.momentum))
+    follows = normaliser.follows() or ()
+    for running in follows:
+        check_vector(running, c, x.dtype)
+    call("supernet_moments", x.dtype, (n, h, w, c, at(x), step, at(mean), at(rstd), *(addresses_of(follows) or (0, 0)),
+                                       rule.buffer_info()[0], torch.get_num_threads()))
     return Norm(mean, rstd, True, normaliser.weight, normaliser.bias)
 
 
@@ -572,7 +756,7 @@ class _MaxPool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, size: int, stride: int) -> Tensor:
         x, step = rows(image(x))
         n, c, h, w = x.shape
-        out = empty(*_pooled(x, stride), x)
+        out = empty(*_pooled(x, stride), x.dtype)
         index = torch.empty(out.shape, dtype=torch.uint8, memory_format=torch.channels_last) if ctx.needs_input_grad[0] else None
         call("supernet_max_pool", x.dtype, (n, h, w, c, size, stride, at(x), step, at(out), at(index), torch.get_num_threads()))
         ctx.shape, ctx.window = (n, c, h, w), (size, stride)
@@ -585,7 +769,7 @@ class _MaxPool(torch.autograd.Function):
         index = ctx.saved_tensors[0].contiguous(memory_format=torch.channels_last)
         g, step = rows(g)
         n, c, h, w = ctx.shape
-        dx = empty(n, c, h, w, g)
+        dx = empty(n, c, h, w, g.dtype)
         call("supernet_max_pool_backward", g.dtype, (n, h, w, c, *ctx.window, at(g), step, at(dx), at(index), torch.get_num_threads()))
         return dx, None, None
 
@@ -595,7 +779,7 @@ class _AvgPool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, size: int, stride: int) -> Tensor:
         x, step = rows(image(x))
         n, c, h, w = x.shape
-        out = empty(*_pooled(x, stride), x)
+        out = empty(*_pooled(x, stride), x.dtype)
         call("supernet_avg_pool", x.dtype, (n, h, w, c, size, stride, at(x), step, at(out), 0, torch.get_num_threads()))
         ctx.shape, ctx.window = (n, c, h, w), (size, stride)
         return out
@@ -605,6 +789,6 @@ class _AvgPool(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         g, step = rows(g)
         n, c, h, w = ctx.shape
-        dx = empty(n, c, h, w, g)
+        dx = empty(n, c, h, w, g.dtype)
         call("supernet_avg_pool_backward", g.dtype, (n, h, w, c, *ctx.window, at(g), step, at(dx), 0, torch.get_num_threads()))
         return dx, None, None

@@ -62,8 +62,8 @@ class Flow:
 
 
 class Stage(NamedTuple):
-    """`pointwise(depthwise(relu(norm(x))))`, as `plain.separable`; without `depthwise` the product alone. Bare tensors: no module is
-    called.
+    """`pointwise(depthwise(relu(norm(x))))`, as `plain.separable`; without `depthwise` the product alone, or, where `pointwise` is a kernel
+    (C', C, k, k), k odd, a convolution with it, padded by dilation * (k - 1) / 2, of stride 1. Bare tensors: no module is called.
 
     halves: output (i, j) is the product of pointwise, (C', 2C, 1, 1), with the pixels (2i, 2j) and (2i + 1, 2j + 1), zeros beyond the
     border, one after the other (`ops.conv.ReducedSkip`); stride is 2 and there is no `depthwise`.

@@ -20,6 +20,7 @@ from supernet.genotype import Genotype
 from supernet.processes.group import ALONE, Group
 from supernet.runs import disk
 from supernet.runs.checkpoint_files import all_files
+from supernet.runs.collector import lasting_objects_passed_over
 from supernet.runs.folder import RunFolder, config_hash, runs_of
 from supernet.runs.run import Asked, Interrupted, Run, choose_folder, command_line, extended_from, interpreter, refuse, stopped
 from supernet.space import Space
@@ -129,7 +130,8 @@ class Recorded:
                           lines=[*before, *self.choice.lines, *lines, self.composed.backend.line])
                 if (split := self.composed.met.split) is not None:
                     split.save(run.folder.split)
-                yield run
+                with lasting_objects_passed_over():
+                    yield run
             self.group.wait()
         except Interrupted:
             print(stopped(run.standing()), file=sys.stderr)
@@ -155,7 +157,8 @@ class Followed:
                 if self.takes_over:
                     run.resume()
                 run.begin()
-                yield run
+                with lasting_objects_passed_over():
+                    yield run
             self.group.wait()
         except Interrupted:
             self.group.wait()

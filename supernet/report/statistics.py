@@ -104,6 +104,19 @@ def mean_interval(values: Sequence[float], rng: np.random.Generator, *, level: P
 
 
 @ranged
+def median_interval(values: Sequence[float], *, level: Portion = 0.95) -> Interval:
+    """Of the median: two of the values themselves, the k-th from either end, where fewer than k of n values lie on one side of the true
+    median with a chance of at most (1 - level) / 2 (Conover 1999, Sec. 3.2). It asks nothing of how they are distributed. NaN where even
+    the outermost two are too close together, of fewer than 6 values at 95 %."""
+    x, n = np.sort(np.asarray(values, np.float64)), len(values)
+    tail, k = 0.5**n, 0
+    while tail <= (1 - level) / 2:
+        k += 1
+        tail += math.comb(n, k) * 0.5**n
+    return Interval(float(x[k - 1]), float(x[n - k])) if k else NOTHING
+
+
+@ranged
 def difference_interval(a: Sample, b: Sample, *, level: Portion = 0.95) -> Interval:
     """Of the difference of the true means, a - b (Welch 1947). Both have a deviation and n >= 1; one of a single run counts with its
     deviation, which somebody knew from elsewhere, and no degree of freedom of its own. NaN where a deviation is not known."""

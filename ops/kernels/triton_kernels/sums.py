@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.kernels import plain
 from ops.kernels.plain import NodeSums, Norm, Rounds
 from ops.kernels.terms import Normaliser, Source, Stage, Term
 from ops.kernels.triton_kernels.batch_statistics import statistics_of
@@ -74,10 +75,18 @@ def _likeness(stage: Stage, part: Part, shared: bool) -> Hashable:
 def _stage(stages: Sequence[Stage], parts: Sequence[Part]) -> list[Tensor]:
     if stages[0].halves:
         return _halved(stages, parts)
+    if stages[0].pointwise.shape[-1] > 1:
+        return [_dense(stage, part) for stage, part in zip(stages, parts)]
     # A product alone is a separable convolution with a depthwise one of a single 1.
     ones = next((s.pointwise.new_ones(s.pointwise.shape[1], 1, 1, 1) for s in stages if s.depthwise is None), None)
     return separable_of([part.x for part in parts], [ones if s.depthwise is None else s.depthwise for s in stages],
                         [s.pointwise for s in stages], stages[0].stride, [s.dilation for s in stages], [part.norm for part in parts])
+
+
+def _dense(stage: Stage, part: Part) -> Tensor:
+    """By PyTorch, which has kernels for it."""
+    x = F.relu(part.x if part.norm is None else plain.normalised(part.x, part.norm))
+    return F.conv2d(x, stage.pointwise, None, stage.stride, stage.dilation * (stage.pointwise.shape[-1] // 2), stage.dilation)
 
 
 def _halved(stages: Sequence[Stage], parts: Sequence[Part]) -> list[Tensor]:
