@@ -169,8 +169,9 @@ def _times(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 class ElasticStage(nn.Module):
     """Blocks one after the other, of which those behind the least depth are beside their input: each is multiplied by the sum of the
-    factors of the depths that run it. With factors that sum to 1 the output is the weighted sum of what the depths give; a depth that runs alone
-    has a gradient, where its factor on all of the output would be taken away by the next norm. That of the least depth is not read."""
+    factors of the depths that run it. With factors that sum to 1 the output is the weighted sum of what the depths give; a depth that runs
+    alone has a gradient, where its factor on all of the output would be taken away by the next norm. That of the least depth is not
+    read."""
 
     def __init__(self, blocks: Sequence[ElasticBlock], depths: Mapping[str, int]):
         super().__init__()
