@@ -47,8 +47,8 @@ def optimum(space: Space, score: ChainCost, limits: Mapping[str, tuple[ChainCost
 
 
 def additive_score(space: Space, genotypes: Sequence[Genotype], scores: Sequence[float], *, ridge: float = 1.0) -> ChainCost:
-    """The linear model of the choices that fits measured scores best: a number for each choice of each decision, by ridge regression (of the
-    deviation from the mean, with penalty `ridge`). Raises ValueError: nothing to fit."""
+    """The linear model of the choices that fits measured scores best: a number for each choice of each decision, by ridge regression (of
+    the deviation from the mean, with penalty `ridge`). Raises ValueError: nothing to fit."""
     if len(genotypes) != len(scores) or not scores:
         raise ValueError(f"expected a score for each of at least one architecture, got {len(genotypes)} and {len(scores)}")
     places, columns = {}, 0
