@@ -61,7 +61,7 @@ fuzz: $(INSTALLED)
 	$(PIP) -c constraints.txt -e '.[fuzz]'
 	OMP_NUM_THREADS=1 $(RUN) -m tests.fuzzing.longer --seconds $(SECONDS) $(ARGS)
 
-# Which lines and branches no test reaches, and the share that they do, by room: the default suite, in about FACTOR of its time. With ARGS, files of
+# Which lines and branches no test reaches, and the share that they do, by room: the default suite under coverage. With ARGS, files of
 # tests for example, and FLOOR=0, of a part.
 FLOOR ?= 95
 coverage: $(INSTALLED)

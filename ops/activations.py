@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "hard_swish": F.hardswish, "swish": F.silu,
-    "gelu": F.gelu, "identity": lambda x: x,
+    "gelu": F.gelu, "hard_sigmoid": F.hardsigmoid, "identity": lambda x: x,
 }
 AS_MODULES: dict[str, type[nn.Module]] = {  # the same as plain PyTorch has them
     "relu": nn.ReLU, "relu6": nn.ReLU6, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "hard_swish": nn.Hardswish, "swish": nn.SiLU,
-    "gelu": nn.GELU, "identity": nn.Identity,
+    "gelu": nn.GELU, "hard_sigmoid": nn.Hardsigmoid, "identity": nn.Identity,
 }

@@ -67,7 +67,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation whose output can be multiplied by a scalar at no extra pass, and whose statistics can be held still.
 
     Equal to nn.BatchNorm2d (eps 1e-5, momentum 0.1: biased variance normalises, unbiased variance is tracked). With
-    `scale` (a scalar tensor) the result is `scale * norm(x)`: the scale is folded into the per-channel factor. While
+    `scale` (a scalar tensor) the result is `scale * norm(x)`: the scale is folded into the per-channel factor. Where x has fewer channels,
+    the norm is that of the first ones. While
     `updates` is False a training forward leaves the running statistics as they are. While `by_batch` is True the batch's own statistics
     normalise in evaluation too, and none are tracked.
 
@@ -86,23 +87,27 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels) if running_statistics else None)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        weight, bias = self.weight, self.bias
+        channels = x.shape[1]
+        parts = self.weight, self.bias, self.running_mean, self.running_var
+        if channels < self.channels:
+            parts = tuple(None if part is None else part[:channels] for part in parts)
+        weight, bias, mean, var = parts
         if scale is not None:
             # contiguous: torch's CPU kernel for channels_last reads past the one element of an expanded weight
-            weight = scale.expand(self.channels).contiguous() if weight is None else scale * weight
+            weight = scale.expand(channels).contiguous() if weight is None else scale * weight
             bias = None if bias is None else scale * bias
         by_batch = self.asks_moments
         if by_batch and self.across is not None and self.across.shares:
-            return self._by_all(x, weight, bias)
+            return self._by_all(x, weight, bias, mean, var)
         tracked = not by_batch or self._tracks
-        return F.batch_norm(x, self.running_mean if tracked else None, self.running_var if tracked else None,
-                            weight, bias, by_batch, self.momentum, self.eps)
+        return F.batch_norm(x, mean if tracked else None, var if tracked else None, weight, bias, by_batch, self.momentum, self.eps)
 
-    def _by_all(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    def _by_all(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+                running_var: Tensor | None) -> Tensor:
         count, mean, squares = together(self.across.gathered(moments_of(x)))
         if self._tracks:
             with torch.no_grad():
-                for running, now in ((self.running_mean, mean), (self.running_var, squares / (count - 1))):
+                for running, now in ((running_mean, mean), (running_var, squares / (count - 1))):
                     running.lerp_(now.to(running.dtype), self.momentum)
         shape = (1, -1, *(1 for _ in x.shape[2:]))
         scale = (squares / count + self.eps).rsqrt()

@@ -88,6 +88,21 @@ class InvertedBottleneck(nn.Module):
         return self.project(F.relu(self.norm2(self.depthwise(x))))
 
 
+class SqueezeExcitation(nn.Module):
+    """Each channel times a gate that the means of all channels decide, by way of `middle` numbers."""
+
+    def __init__(self, channels: int, middle: int, activation: nn.Module, gate: nn.Module):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, middle, 1)
+        self.activation = activation
+        self.expand = nn.Conv2d(middle, channels, 1)
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.mean((2, 3), keepdim=True)
+        return x * self.gate(self.expand(self.activation(self.reduce(means))))
+
+
 class Residual(nn.Module):
     """The input beside what `body` makes of it."""
 

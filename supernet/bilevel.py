@@ -15,6 +15,7 @@ from supernet.interfaces import InterfaceError, seen
 from supernet.networks.stacked import batch_norms
 from supernet.optim.descent import Descent, descend
 from supernet.optim.optimizers import virtual_step
+from supernet.passes import Passes, Step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
 from supernet.processes.group import ALONE, Group
 from supernet.relaxations.base import Noise, Relaxation
@@ -174,6 +175,7 @@ class Bilevel:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     net_draws: bool = True
     descend: Descent = descend  # how w takes its step
+    passes: Passes | None = None  # which architectures a step of w runs; None: the draw alone
     group: Group = ALONE
 
     def __post_init__(self) -> None:
@@ -197,8 +199,8 @@ class Bilevel:
         return self.generators["net"] if self.net_draws else None
 
     def _result(self, batch: Batch, stream: str, weights: EdgeWeights, generator: torch.Generator | None, *,
-                of_alpha: bool = False) -> Result:
-        task = self.alpha_task if of_alpha and self.alpha_task is not None else self.task
+                of_alpha: bool = False, task: Task | None = None) -> Result:
+        task = self.alpha_task if of_alpha and self.alpha_task is not None else task or self.task
         with self.context(), self.group.counting(batch):
             found = task(self.net, batch, weights, state=self.streams.before(stream, batch), generator=self.group.own(generator))
         return Result(*self.group.weighed(found.loss, found.stats, batch), found.state)
@@ -293,6 +295,9 @@ class Bilevel:
         """One step of the optimizer of w, down `loss`; `add` may change the gradients before they are clipped."""
         self.w_optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._w_descend(add)
+
+    def _w_descend(self, add: Callable[[], None]) -> None:
         add()
         self.group.mean_([p.grad for p in self.w if p.grad is not None])
         self.descend(self.w_optimizer, self.w, self.clip_norm)
@@ -308,11 +313,36 @@ class Bilevel:
             for penalty in self.w_penalties:
                 self._add_gradient(penalty, train_batch, weights, net_state)
 
-        loss, stats, state = self.w_loss(train_batch, weights)
-        self.guard(TRAINING_LOSS, loss, train_batch)
-        self.w_update(loss, add)
+        if self.passes is None:
+            loss, stats, state = self.w_loss(train_batch, weights)
+            self.guard(TRAINING_LOSS, loss, train_batch)
+            self.w_update(loss, add)
+        else:
+            self.w_optimizer.zero_grad(set_to_none=True)
+            found = []
+            for result in self.passes(self._of_step(train_batch, weights)):
+                self.guard(TRAINING_LOSS, result.loss, train_batch)
+                result.loss.backward()
+                found.append(result._replace(loss=None))
+            self._w_descend(add)
+            _, stats, state = found[0]
         self.streams.after("train", train_batch, state)
         return self.group.settle(stats, train_batch, lambda: running_statistics(self.norms))
+
+    def _of_step(self, batch: Batch, draw: EdgeWeights) -> Step:
+        """For `passes`: after the step the network's generator stands where one pass would have left it."""
+        own = self.net_generator
+        start = None if own is None else own.get_state()
+        runs = iter(range(2**31))
+
+        def run(weights: EdgeWeights, task: Task) -> Result:
+            if next(runs) == 0 or own is None:
+                return self._result(batch, "train", weights, own, task=task)
+            with rewound(own) as generator:
+                generator.set_state(start)
+                return self._result(batch, "train", weights, generator, task=task)
+
+        return Step(self.net, self.task, draw, lambda: self.draw_for_w(batch, self.relaxation.noise(self.generators["alpha"])), run)
 
     def _add_gradient(self, penalty: WeightPenalty, batch: Batch, draw: EdgeWeights, net_state: Tensor) -> None:
         """Adds a penalty's gradient to those of the weights that took part in the step; `net_state`: of the generator at its loss."""

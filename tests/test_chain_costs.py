@@ -9,11 +9,12 @@ import torch
 from ops.op import Normalisation
 from supernet.costs.chain import QUANTITIES, chain_costs, layer_costs
 from supernet.networks.measure import multiply_adds, parameters
-from supernet.spaces import layerwise, nasbench201, nasbench_macro
+from supernet.spaces import accel_mnasnet, layerwise, nasbench201, nasbench_macro, ofa_mobilenet
 from supernet.weights import EdgeWeights, Weights, one_hot
 
 FINAL = Normalisation(affine=True, after_pools=False)
 SPACES = {"macro": nasbench_macro.make(), "layerwise": layerwise.make(),
+          "accel": accel_mnasnet.make(), "ofa": ofa_mobilenet.make(depths=(1, 3), sides=(9, 16)),
           "one_width": layerwise.make(stages=[[1, 1], [3, 2]], widths=[100], skippable=False)}
 TINY = layerwise.make(stages=[[1, 1], [2, 1]], kernels=[3, 5], expansions=[1, 2], widths=[50, 100], activations=["relu"], dropouts=[0])
 

@@ -343,7 +343,7 @@ def test_a_space_by_name_is_what_the_scripts_choose():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: supernet.space("dart"), "there is no space 'dart'; did you mean darts\\? \\(there are darts, "),
+    (lambda: supernet.space("dart"), "there is no space 'dart'; did you mean darts\\? \\(there are accel_mnasnet, darts, "),
     (lambda: supernet.space("custom"), "no space 'custom'.* a space of your own is made by calling its function"),
     (lambda: supernet.space(supernet.space), "there is no space <module"),
     (lambda: supernet.space("darts", node=3), "space darts has no argument 'node'; did you mean nodes\\? \\(it takes nodes, ops, "),

@@ -12,7 +12,7 @@ from supernet.genotype import Genotype
 from supernet.networks.stacked import inherit
 from supernet.report.draw import draw_cells
 from supernet.select.argmax import argmax
-from supernet.spaces import darts, darts_rnn, layerwise, listed, nasbench201, nasbench_macro, robust, toy
+from supernet.spaces import accel_mnasnet, darts, darts_rnn, layerwise, listed, nasbench201, nasbench_macro, ofa_mobilenet, robust, toy
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
 from tests.shared import SPACES as SHARED
@@ -24,7 +24,8 @@ LISTED = {"inputs": 2, "cells": {
     "reduce": {"edges": [[0, 2, ["skip_connect", "max_pool_3x3"]], [1, 2, ["skip_connect"]]], "keep": None, "outputs": [2]}}}
 SPACES = {"nasbench201": nasbench201.make(), "toy": toy.make(), "s1": robust.s1(), "s2": robust.s2(), "s3": robust.s3(), "s4": robust.s4(),
           "listed": listed.make(**LISTED), "darts": darts.make(nodes=2), "nasbench_macro": nasbench_macro.make(),
-          "layerwise": layerwise.make(stages=[[1, 1], [2, 2]])}
+          "layerwise": layerwise.make(stages=[[1, 1], [2, 2]]), "accel_mnasnet": accel_mnasnet.make(stem_stride=1),
+          "ofa_mobilenet": ofa_mobilenet.make(strides=(1, 1, 1, 1, 2), stem_stride=1, depths=(1, 2), sides=(8, 9))}
 NORM = Normalisation(affine=False, after_pools=True)
 
 

@@ -39,6 +39,7 @@ from supernet.optim.descent import Descent, descend
 from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
+from supernet.passes import check_passes
 from supernet.processes.group import ALONE, Group
 from supernet.processes.joined import device_of
 from supernet.processes.launched import place
@@ -338,7 +339,8 @@ def bilevel(cfg: DictConfig, parts: SearchParts, space: Space, cost: Cost | None
                     lambda batch, otherwise: where_search_diverged(search, batch, otherwise), parts.group),
         penalties=[build(node)(space, cost) for node in cfg.penalty.values()],
         w_penalties=[build(node)(space) for node in cfg.w_penalty.values()], alpha_clip_norm=cfg.alpha_clip_norm,
-        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent, group=parts.group)
+        alpha_task=alpha_task, context=precision(cfg.amp, parts.device), descend=descent, group=parts.group,
+        passes=None if cfg.passes is None else build(cfg.passes)(space, net))
     return search
 
 
@@ -370,6 +372,7 @@ def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.opti
     the search as it is."""
     search, space = loop.search, loop.space
     check_interfaces(search, loop.monitors, loop.cost)
+    check_passes(search.passes, search.task)
     check_ops(search.net, space)
     check_draws(search.relaxation, space, torch.Generator(loop.generators["alpha"].device))
     with torch.no_grad():

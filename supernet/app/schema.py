@@ -125,6 +125,7 @@ class SearchConfig(Common):
     hypergradient: Any = MISSING
     penalty: dict[str, Any] = field(default_factory=dict)  # on the alpha loss, by name, in this order
     w_penalty: dict[str, Any] = field(default_factory=dict)  # on the loss of the weights' step, by name
+    passes: Any = None  # which architectures a step of the weights runs; null: the one that is drawn
     monitor: dict[str, Any] = field(default_factory=dict)  # by name
     cost: Any = None  # for the penalties and selections that ask for one
     select: Any = MISSING

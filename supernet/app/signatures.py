@@ -16,7 +16,8 @@ from supernet.ranges import expected
 # options alone. docs/extending.md says what must come back.
 HANDED: dict[str, tuple[str, ...]] = {
     "space": (), "relaxation": ("space", "generator"), "wrapper": ("relaxation", "space", "generator"), "hypergradient": ("problem",),
-    "penalty": ("space", "cost"), "w_penalty": ("space",), "monitor": ("space",), "select": ("space", "weights"), "final_select": (),
+    "penalty": ("space", "cost"), "w_penalty": ("space",), "passes": ("space", "net"), "monitor": ("space",),
+    "select": ("space", "weights"), "final_select": (),
     "proxy": ("net", "batch", "task"), "op": ("channels", "stride", "norm"), "table": ("space",), "cost": ("space",), "task": (),
     "searcher": ("space",), "evaluator": ("offer",), "objective": (),
 }

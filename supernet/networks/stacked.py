@@ -188,7 +188,7 @@ class CellNetwork(nn.Module):
 
 def inherit(final: nn.Module, supernet: nn.Module) -> None:
     """Copies into `final` what it shares with `supernet`, by name: its sub-network's weights and running statistics. Of layers that
-    are narrower in `final` the leading channels are taken, as width masks keep them.
+    are narrower in `final` the leading channels are taken, as width masks keep them, and of some what they say themselves (`take`).
 
     Raises ValueError where `final` has an entry that the supernet lacks, or a larger one (built with other sizes or another
     normalisation mode).
@@ -200,6 +200,13 @@ def inherit(final: nn.Module, supernet: nn.Module) -> None:
         raise ValueError(f"cannot inherit {len(wrong)} of {len(want)} entries, the first {wrong[0]!r}: build both networks with the same "
                          "sizes and normalisation")
     final.load_state_dict({name: have[name][tuple(slice(n) for n in value.shape)] for name, value in want.items()})
+    for name, module in final.named_modules():
+        take(module, supernet.get_submodule(name))
+
+
+@functools.singledispatch
+def take(module: nn.Module, other: nn.Module) -> None:
+    """What a module that is made smaller takes from `other` where that is not the leading slices. Raises ValueError."""
 
 
 def widened(value: Tensor, shape: Sequence[int]) -> Tensor:

@@ -32,8 +32,8 @@ class Uniform(Relaxation):
         return {"seed": torch.randint(2**62, (), generator=generator, device=generator.device)}
 
     def weights(self, noise: Noise) -> EdgeWeights:
-        device = next(self.buffers()).device
-        return one_hot(self.space, self.space.sample(random.Random(int(noise["seed"]))), device=device)
+        like = next(self.buffers())
+        return one_hot(self.space, self.space.sample(random.Random(int(noise["seed"]))), dtype=like.dtype, device=like.device)
 
     def mean(self) -> EdgeWeights:
         return EdgeWeights({kind: Weights(self.get_buffer(f"share_{kind}")) for kind in self.space.cells})

@@ -166,18 +166,6 @@ def paired_shares(gained: Whole, lost: Whole, n: Count, *, level: Portion = 0.95
     return Paired(difference, error, max(-1.0, middle - half), min(1.0, middle + half))
 
 
-@ranged
-def share_interval(right: Whole, n: Count, *, level: Portion = 0.95) -> Interval:
-    """Of the true share behind `right` of `n` items, as a share (Wilson 1927): it has a width also where all are right, and stays within 0
-    and 1."""
-    if right > n:
-        raise ValueError(f"of {n} items at most as many can be right, got {right}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (right + z**2 / 2) / (n + z**2)
-    half = z / (n + z**2) * math.sqrt(right * (n - right) / n + z**2 / 4)
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
-
-
 @functools.cache
 def t_quantile(p: float, df: float) -> float:
     """The p-quantile of Student's t with df > 0 degrees of freedom, by bisection."""

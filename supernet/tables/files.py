@@ -17,6 +17,7 @@ from supernet.files import gunzipped, read_bytes, write_whole
 from supernet.formats import Format, FormatError
 from supernet.genotype import Edge, short
 from supernet.space import Space
+from supernet.tables import accel
 from supernet.tables.table import Columns, Table, TableError
 
 FORMAT = Format("supernet.table")
@@ -50,7 +51,11 @@ def read_table(path: str | Path, space: Space) -> Table:
         if text.startswith("{"):
             return _macro(path, text, space, files)
         first, _, rest = text.partition("\n")
-        return _own(path, first, rest, space, files) if first.startswith("#") else _nasbench201(path, text, space, files)
+        if first.startswith("#"):
+            return _own(path, first, rest, space, files)
+        if accel.FIRST in first.split(","):
+            return accel.table(str(path), *_rows(text), space, files)
+        return _nasbench201(path, text, space, files)
 
 
 def space_named_in(path: Path) -> tuple[str, dict[str, Any] | None]:
@@ -61,6 +66,8 @@ def space_named_in(path: Path) -> tuple[str, dict[str, Any] | None]:
             return "nasbench_macro", None
         first = text.partition("\n")[0]
         if not first.startswith("#"):
+            if accel.FIRST in first.split(","):
+                return "accel_mnasnet", None
             if not {"index", "arch"} <= set(first.split(",")):
                 raise ValueError("a header with index and arch, or a first line that begins with # is expected")
             return "nasbench201", None

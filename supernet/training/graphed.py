@@ -277,6 +277,8 @@ def refusals(search: Bilevel, kept: int = 0) -> Iterable[str]:
             yield _line(f"the penalty {type(penalty).__name__}, which copies from the host or keeps a state")
     for added in search.w_penalties:
         yield _line(f"the penalty {type(added).__name__} on the step of w, which adds to its gradients")
+    if search.passes is not None:
+        yield _line(f"{type(search.passes).__name__}, whose steps run several architectures")
     if search.task.streams:
         yield _line("a task whose batches go on from one another")
     for optimizer in (search.w_optimizer, search.alpha_optimizer):

@@ -1,0 +1,97 @@
+"""Which architectures a step of the shared weights runs, and what each of them learns from."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from supernet.costs.additive import counted
+from supernet.costs.base import Cost
+from supernet.errors import UsageError
+from supernet.genotype import Edge, Genotype
+from supernet.ranges import Count, Positive, Share, ranged
+from supernet.space import Space
+from supernet.tasks.base import Result, Task
+from supernet.weights import EdgeWeights, one_hot
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the weights on a batch. draw: the edge weights drawn for it; another(): a further draw. run(weights, task): the training
+    loss under these; running statistics follow it, and all passes of a step see the same noise of the network's and the task's own
+    (dropout, mixing)."""
+
+    net: nn.Module
+    task: Task
+    draw: EdgeWeights
+    another: Callable[[], EdgeWeights]
+    run: Callable[[EdgeWeights, Task], Result]
+
+
+# Each result's gradient is taken before the next one is asked for; gradients add up, and what is reported is the first one's.
+Passes = Callable[[Step], Iterator[Result]]
+
+
+@ranged
+class Sandwich:
+    """The largest architecture learns from the labels; the smallest and the drawn ones learn from its probabilities on the same images
+    (the sandwich rule and in-place distillation: Yu and Huang 2019, Sec. 3.1 and 3.3; BigNAS, Yu et al. 2020, Sec. 3.1).
+
+    draws: architectures drawn for a step, by the relaxation. distillation: how much of what the others learn comes from the largest, the
+    rest from the labels (published: all). temperature: softens both, as in `tasks.distillation`. The sum of the losses is descended on, as
+    published; what an epoch reports of training is the largest's.
+    """
+
+    def __init__(self, space: Space, net: nn.Module, *, draws: Count = 2, distillation: Share = 1.0, temperature: Positive = 1.0):
+        self.draws, self.distillation, self.temperature = draws, distillation, temperature
+        sizes = {name: value for name, value in net.built.sizes.items() if name != "norm"}
+        cost = counted(space, "multiply_adds", **sizes)
+        like = next(net.parameters())
+        self.smallest, self.largest = (one_hot(space, genotype, dtype=like.dtype, device=like.device) for genotype in extremes(space, cost))
+
+    def __call__(self, step: Step) -> Iterator[Result]:
+        logits: list[Tensor] = []
+        hook = step.net.register_forward_hook(lambda module, arguments, output: logits.append(output.detach()))
+        try:
+            first = step.run(self.largest, step.task)
+        finally:
+            hook.remove()
+        yield first
+        taught = step.task.taught_by(lambda images: logits[0], self.temperature, self.distillation)
+        yield step.run(self.smallest, taught)
+        for n in range(self.draws):
+            yield step.run(step.draw if n == 0 else step.another(), taught)
+
+
+def extremes(space: Space, cost: Cost) -> tuple[Genotype, Genotype]:
+    """The architectures of least and of most cost that single changes lead to from the first choices: those of all, where each decision
+    has a cheapest choice whatever the others are. Raises UsageError: decisions are no single rows."""
+    if not all(spec.is_chain for spec in space.cells.values()):
+        raise UsageError(f"the smallest and the largest architecture are those of chains of decisions, space {space.name} is none")
+    found: list[Genotype] = []
+    for sign in (1, -1):
+        chosen: dict[str, list[Edge]] = {
+            kind: [Edge(d, s, next(op for op, may in zip(spec.ops, row) if may)) for (s, d), row in zip(spec.edges, spec.selectable)]
+            for kind, spec in space.cells.items()}
+        best, better = sign * cost(space.genotype(chosen)), True
+        while better:
+            better = False
+            for kind, spec in space.cells.items():
+                for e, row in enumerate(spec.selectable):
+                    for op in (op for op, may in zip(spec.ops, row) if may):
+                        before = chosen[kind][e]
+                        chosen[kind][e] = before._replace(op=op)
+                        value = sign * cost(space.genotype(chosen))
+                        if value < best:
+                            best, better = value, True
+                        else:
+                            chosen[kind][e] = before
+        found.append(space.genotype(chosen))
+    return found[0], found[1]
+
+
+def check_passes(passes: Any, task: Task) -> None:
+    """Raises UsageError: the task has no probabilities to learn from."""
+    if passes is not None and not callable(getattr(task, "taught_by", None)):
+        raise UsageError(f"passes need a task whose networks can learn of one another, {type(task).__name__} has none: pass passes=null")
