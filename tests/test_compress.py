@@ -245,15 +245,6 @@ def test_of_a_layer_the_smallest_channels_are_taken_out():
 # ---- numbers
 
 
-def test_the_interval_of_a_share_is_wilsons():
-    """Brown, Cai and DasGupta 2001 write it out; 8 of 10 by hand: (0.8 + 0.19207 ± 0.31422) / 1.38415."""
-    low, high = share_interval(8, 10)
-    assert (low, high) == pytest.approx((0.49016, 0.94332), abs=1e-4)
-    assert share_interval(10, 10) == pytest.approx((1 / (1 + 1.959964**2 / 10), 1)) and share_interval(0, 10).low == pytest.approx(0)
-    with pytest.raises(ValueError, match="of 3 items"):
-        share_interval(4, 3)
-
-
 def test_times_are_medians_of_calls_in_turn():
     now, order = [0.0], []
 
