@@ -99,9 +99,8 @@ class Work:
         rows = [("network", f"{made.folder.path}, space {made.loaded.space.name}")]
         for steps in self.chosen:
             there = (found := self.known.get(self.key(steps))) is not None and found.failed is None
-            trained = f", {made.cfg.epochs} epochs" if steps and METHODS[steps[-1]].trains else ""
             rows.append((name_of(steps, made.settings, self.distilled(steps)), "there already" if there else
-                         told(steps, made.settings, self.distilled(steps)) + trained))
+                         told(steps, made.settings, self.distilled(steps), made.cfg.epochs)))
         made.distilled = self.cfg.distil
         loop = made.loop(module)
         batch = next(iter(loop.train))
@@ -146,12 +145,12 @@ class Work:
         made, key = self.made, self.key(steps)
         made.distilled, made.last = self.distilled(steps), None
         there = self.known.get(key)
-        words, plain_name = told(steps, made.settings, made.distilled), name_of(steps, made.settings, made.distilled)
+        words = told(steps, made.settings, made.distilled, made.cfg.epochs)
         if there is not None and there.failed is None:
             print(f"{there.name}: there already", flush=True)
             self.finished.append(there.name)
             return
-        name = free_name(plain_name, key, self.known.values(), self.output)
+        name = free_name(name_of(steps, made.settings, made.distilled), key, self.known.values(), self.output)
         print(f"{name}: {words}", flush=True)
         result = Result(key, name, words, steps, made.distilled, {"network": self.base})
         began = time.perf_counter()
