@@ -265,9 +265,9 @@ class Work:
                  "distillation": None if made.teacher is None else trained_by(replace(made, distilled=True)),
                  "measured_on": measured, "load": load, "times": times}
         cores = usable_cores()
-        busy = f" There was other work (a load of {load:.0f} on {cores} cores), so that times say little." if load > cores + 1 else ""
-        said = (f"Times are medians, warm, with {measured['threads']} thread{'s' if measured['threads'] > 1 else ''} of "
-                f"{measured['cpu']}, all in turn; kB are thousands of bytes.{busy}")
+        busy = f" There was other work (a load of {load:.0f} on {cores} cores), which lengthens them." if load > cores + 1 else ""
+        how = {"processor": "of one thread's processor time", "wall": f"of wall time with {measured['threads']} threads"}[measured["clock"]]
+        said = f"Times are medians {how}, warm, on {measured['cpu']}, all in turn; kB are thousands of bytes.{busy}"
         title = f"{made.read.data.name}, {made.loaded.space.name} {made.loaded.genotype.digest}: made smaller"
         return Compression(title, rows, made.test.num_items, BATCHES, said, about)
 
@@ -291,7 +291,8 @@ class Work:
         """On what machine, by key and engine the time of each at each batch size, and the machine's load meanwhile: all measured together,
         or read back where nothing is new."""
         machine = describe(CPU)
-        here = {"cpu": machine["cpu"], "threads": torch.get_num_threads(), "torch": machine["torch"], "onnx": not missing(ONNX)}
+        here = {"cpu": machine["cpu"], "threads": torch.get_num_threads(), "torch": machine["torch"], "onnx": not missing(ONNX),
+                "clock": "processor" if torch.get_num_threads() == 1 else "wall"}  # other work does not lengthen the first much
         try:
             known = json.loads(read_text(self.output / "compression.json", MAX_TABLE_BYTES))
             if known["measured_on"] == here and known["times"].keys() == {r.key for r in results}:
@@ -310,7 +311,8 @@ class Work:
                 call = FORMATS["onnx"].read(self.output / result.name / ONNX_FILE, here["threads"])
                 calls |= {(result.key, "onnx", batch): partial(call, row) for batch, row in rows.items()}
         times: dict[str, Any] = {result.key: {} for result in results}
-        for (key, engine, batch), ms in side_by_side(calls).items():
+        clock = {"processor": time.thread_time, "wall": time.perf_counter}[here["clock"]]
+        for (key, engine, batch), ms in side_by_side(calls, clock=clock).items():
             times[key].setdefault(engine, {})[str(batch)] = ms
         return here, times, os.getloadavg()[0]
 
