@@ -88,7 +88,8 @@ def test_names_say_what_was_asked_for_and_whether_a_teacher_taught():
     assert name_of((), asked, True) == "float32"
     assert name_of(("prune", "int8"), asked, True) == "prune_0.25_int8_distilled"
     assert name_of(("int8",), asked, True) == "int8"  # nothing is trained, so nobody is taught
-    assert told(("prune", "magnitude"), asked, False) == "25 % of the channels taken out, then 90 % of the weights zero"
+    assert told(("prune", "magnitude"), asked, False, 1) == (
+        "25 % of the channels taken out, 1 epoch further, then 90 % of the weights zero, 1 epoch further")
 
 
 # ---- single weights
@@ -438,7 +439,8 @@ def test_other_options_make_another_folder_and_a_damaged_one_is_made_again(train
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(trained, tmp_path):
     said = work(trained, "method=[magnitude]", "epochs=3", "threads=1", f"output={tmp_path / 'out'}", "dry_run=true").rehearsed()
-    assert re.search(r"magnitude_0.8 +80 % of the weights zero, 3 epochs", said) and "peak memory" in said and "for 3 epochs" in said
+    assert re.search(r"magnitude_0.8 +80 % of the weights zero, 3 epochs further", said)
+    assert "peak memory" in said and "for 3 epochs" in said
     assert not (tmp_path / "out").exists()
 
 

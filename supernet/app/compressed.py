@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,7 @@ def compressible(cfg: DictConfig, settings: Settings, recorder: Callable[[FinalL
     if cfg.distil:
         teacher = teacher_from(cfg.teacher or str(folder.path), read.data, device, space)
     test = read.data.test(loading(own, device))
+    settings = replace(settings, calibration=min(settings.calibration, read.loaders.sample.num_items))  # as many as there are
     return Compressible(folder, own, loaded, block, read, test, device, settings, cfg.seed, teacher, recorder)
 
 

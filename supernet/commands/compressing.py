@@ -99,9 +99,8 @@ class Work:
         rows = [("network", f"{made.folder.path}, space {made.loaded.space.name}")]
         for steps in self.chosen:
             there = (found := self.known.get(self.key(steps))) is not None and found.failed is None
-            trained = f", {made.cfg.epochs} epochs" if steps and METHODS[steps[-1]].trains else ""
             rows.append((name_of(steps, made.settings, self.distilled(steps)), "there already" if there else
-                         told(steps, made.settings, self.distilled(steps)) + trained))
+                         told(steps, made.settings, self.distilled(steps), made.cfg.epochs)))
         made.distilled = self.cfg.distil
         loop = made.loop(module)
         batch = next(iter(loop.train))
@@ -146,12 +145,12 @@ class Work:
         made, key = self.made, self.key(steps)
         made.distilled, made.last = self.distilled(steps), None
         there = self.known.get(key)
-        words, plain_name = told(steps, made.settings, made.distilled), name_of(steps, made.settings, made.distilled)
+        words = told(steps, made.settings, made.distilled, made.cfg.epochs)
         if there is not None and there.failed is None:
             print(f"{there.name}: there already", flush=True)
             self.finished.append(there.name)
             return
-        name = free_name(plain_name, key, self.known.values(), self.output)
+        name = free_name(name_of(steps, made.settings, made.distilled), key, self.known.values(), self.output)
         print(f"{name}: {words}", flush=True)
         result = Result(key, name, words, steps, made.distilled, {"network": self.base})
         began = time.perf_counter()
@@ -266,9 +265,9 @@ class Work:
                  "distillation": None if made.teacher is None else trained_by(replace(made, distilled=True)),
                  "measured_on": measured, "load": load, "times": times}
         cores = usable_cores()
-        busy = f" There was other work (a load of {load:.0f} on {cores} cores), so that times say little." if load > cores + 1 else ""
-        said = (f"Times are medians, warm, with {measured['threads']} thread{'s' if measured['threads'] > 1 else ''} of "
-                f"{measured['cpu']}, all in turn; kB are thousands of bytes.{busy}")
+        busy = f" There was other work (a load of {load:.0f} on {cores} cores), which lengthens them." if load > cores + 1 else ""
+        how = {"processor": "of one thread's processor time", "wall": f"of wall time with {measured['threads']} threads"}[measured["clock"]]
+        said = f"Times are medians {how}, warm, on {measured['cpu']}, all in turn; kB are thousands of bytes.{busy}"
         title = f"{made.read.data.name}, {made.loaded.space.name} {made.loaded.genotype.digest}: made smaller"
         return Compression(title, rows, made.test.num_items, BATCHES, said, about)
 
@@ -292,7 +291,8 @@ class Work:
         """On what machine, by key and engine the time of each at each batch size, and the machine's load meanwhile: all measured together,
         or read back where nothing is new."""
         machine = describe(CPU)
-        here = {"cpu": machine["cpu"], "threads": torch.get_num_threads(), "torch": machine["torch"], "onnx": not missing(ONNX)}
+        here = {"cpu": machine["cpu"], "threads": torch.get_num_threads(), "torch": machine["torch"], "onnx": not missing(ONNX),
+                "clock": "processor" if torch.get_num_threads() == 1 else "wall"}  # other work does not lengthen the first much
         try:
             known = json.loads(read_text(self.output / "compression.json", MAX_TABLE_BYTES))
             if known["measured_on"] == here and known["times"].keys() == {r.key for r in results}:
@@ -311,7 +311,8 @@ class Work:
                 call = FORMATS["onnx"].read(self.output / result.name / ONNX_FILE, here["threads"])
                 calls |= {(result.key, "onnx", batch): partial(call, row) for batch, row in rows.items()}
         times: dict[str, Any] = {result.key: {} for result in results}
-        for (key, engine, batch), ms in side_by_side(calls).items():
+        clock = {"processor": time.thread_time, "wall": time.perf_counter}[here["clock"]]
+        for (key, engine, batch), ms in side_by_side(calls, clock=clock).items():
             times[key].setdefault(engine, {})[str(batch)] = ms
         return here, times, os.getloadavg()[0]
 

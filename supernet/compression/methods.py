@@ -141,9 +141,10 @@ def name_of(steps: Steps, settings: Settings, distilled: bool) -> str:
     return "_".join([*words, *(["distilled"] if distilled and trains(steps) else [])]) or FLOAT
 
 
-def told(steps: Steps, settings: Settings, distilled: bool) -> str:
-    """What was done, in words."""
-    words = [METHODS[name].told(settings) for name in steps] or ["as it was trained"]
+def told(steps: Steps, settings: Settings, distilled: bool, epochs: int) -> str:
+    """What was done, in words. epochs: of each training."""
+    further = f", {epochs} epoch{'s' if epochs != 1 else ''} further"
+    words = [METHODS[name].told(settings) + (further if METHODS[name].trains else "") for name in steps] or ["as it was trained"]
     return ", then ".join(words) + (", taught by the teacher" if distilled and trains(steps) else "")
 
 
