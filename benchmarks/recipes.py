@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         own.error(f"--set and --real take OPTION=VALUE, got {wrong[0]}")
     more, real = (dict(word.split("=", 1) for word in words) for words in (given.set, given.real))
     sizes = {part: {**SIZES[part], **more} for part in PARTS}
-    how = {"sizes": sizes, "budget_s": given.budget, "per_class": given.per_class, "real": real}
+    how = {"sizes": dict(sizes), "budget_s": given.budget, "per_class": given.per_class, "real": real}
     try:
         kept = Kept(given.out, how)
     except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from benchmarks import recipes
 from benchmarks.recipes import main
 from supernet.spaces import nasbench201
 from supernet.tables.files import write_table
@@ -46,6 +47,15 @@ def test_the_rank_correlation_of_a_proxy_is_told_with_an_interval(tmp_path, caps
     assert main(words) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "Kendall tau" in line]
     assert len(lines) == 2 and all("over 3 cells" in line for line in lines)
+
+
+def test_the_same_command_goes_on_wherever_the_images_lie(tmp_path, monkeypatch):
+    """Where they lie is no setting, and once was told as one in the file alone."""
+    done = []
+    monkeypatch.setattr(recipes, "equal_time", lambda kept, sizes, seeds, budget: [kept.once("it", lambda: done.append(sizes) or 1)] and [])
+    for root in ("one", "one", "other"):
+        assert main(["--parts", "equal_time", "--root", root, "--out", str(tmp_path / "r.json")]) == 0
+    assert len(done) == 1 and done[0]["dataset.root"] == "one" and '"one"' not in (tmp_path / "r.json").read_text()
 
 
 @pytest.mark.slow
