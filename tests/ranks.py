@@ -190,8 +190,8 @@ def taught(x: torch.Tensor) -> torch.Tensor:
 
 
 def trained(task: Classification, synchronised: bool = True, compiled: bool = False) -> Callable[[Group], dict[str, Any]]:
-    """Three steps of a final network, and the evaluation of its average. compiled: traced as for compile=inductor, but computed by PyTorch as it
-    is, for a compiler of C++ takes minutes."""
+    """Three steps of a final network, and the evaluation of its average. compiled: traced as for compile=inductor, but computed by PyTorch
+    without a compiler of C++, which takes minutes."""
 
     def case(group: Group) -> dict[str, Any]:
         space = darts.make(nodes=1)
