@@ -205,8 +205,8 @@ def test_a_compiled_final_network_is_trained_by_two_to_what_an_uncompiled_one_co
 @pytest.mark.slow
 def test_a_text_is_searched_by_two_and_gone_on_with_to_the_same_bits(tmp_path):
     """Each has some of its rows; hidden states are kept of all, so that one process can go on with them too."""
-    options = ("dataset=text", "dataset.path=../text.txt", "dataset.bptt=8", "channels=6", "space.nodes=2", "batch_size=4",
-               "eval_batch_size=4", "epochs=2")
+    options = ("dataset=text", "dataset.path=../text.txt", "dataset.bptt=8", "space=darts_rnn", "channels=6", "space.nodes=2",
+               "batch_size=4", "eval_batch_size=4", "epochs=2")
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog, and the dog is quick too. " * 20)
     wholes, broken, single = (tmp_path / name for name in ("whole", "broken", "single"))
     for where in (wholes, broken, single):
@@ -221,6 +221,6 @@ def test_a_text_is_searched_by_two_and_gone_on_with_to_the_same_bits(tmp_path):
     assert_same(outcome(finished(broken)), outcome(finished(wholes)))
     ended = start("train_search", *options, "resume=auto", cwd=single, report=False).wait()
     assert ended.code == 0 and "the checkpoint was written by 2 processes, now there is 1 process" in ended.err, ended.err
-    refused = both("train_search", *options, "batch_size=2", cwd=tmp_path)
+    refused = both("train_search", *options, "batch_size=2", cwd=single)
     assert [e.code for e in refused] == [2, 2]
     assert "batch_size=2 for each of 2 processes" in refused[0].err and "pass batch_size=4 or more" in refused[0].err
