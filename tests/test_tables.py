@@ -126,6 +126,23 @@ def test_own_tables_round_trip_to_the_same_bytes(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_digit_of_a_table_of_ours_that_changed_is_told(tmp_path):
+    path = tmp_path / "toy.csv"
+    write_table(path, TOY, TEXTS, {"val": np.arange(27.0), "test": np.ones(27), "seconds": np.full(27, 1234.0)}, COLUMNS)
+    assert read_table(path, TOY).value(TOY.parse(TEXTS[3]), "val") == 3.0
+    text = path.read_text()
+    for there, here in ((",3.0,", ",7.0,"), ("1234.0", "1235.0"), ('"seconds_factor": 0.5', '"seconds_factor": 0.4')):
+        path.write_text(text.replace(there, here, 1))
+        assert path.read_text() != text
+        with pytest.raises(TableError, match="toy.csv: is not what was written .sha256 differs."):
+            read_table(path, TOY)
+    first, _, rest = text.partition("\n")
+    head = json.loads(first.removeprefix("#"))
+    del head["sha256"]
+    path.write_text(f"# {json.dumps(head)}\n{rest.replace(',3.0,', ',7.0,', 1)}")
+    assert read_table(path, TOY).value(TOY.parse(TEXTS[3]), "val") == 7.0, "one that is edited on purpose has none"
+
+
 def test_a_table_is_found_by_the_name_of_its_space(tmp_path):
     assert open_table(TOY, folder=str(tmp_path)) is None and open_table(TOY, path=None) is None
     write_table(tmp_path / "toy.csv", TOY, TEXTS, {"val": np.ones(27), "test": np.ones(27), "seconds": np.ones(27)}, COLUMNS)

@@ -305,8 +305,9 @@ def differences(there: Any, here: Any, ignore: Collection[str] = ()) -> list[tup
 def check_in_run(path: Path) -> None:
     """Raises RunFolderError: the file lies in the folder of a run that wrote it, and is no longer what that was."""
     folder = RunFolder(path.parent)
-    if folder.run_json.exists() and path.exists():
-        folder.check_unchanged(path.name)
+    if folder.run_json.exists() and folder.changed((path.name,)):
+        raise RunFolderError(f"{path}: is not what was written (sha256 differs): the file was damaged or edited; one that is edited on "
+                             "purpose may lie elsewhere than in the folder of a run")
 
 
 def _sha256(path: Path) -> str:
