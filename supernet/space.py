@@ -47,6 +47,8 @@ class CellSpec:
             raise ValueError(f"edges must be ordered by destination, then source, got {short(list(self.edges))}")
         if len(set(self.ops)) != len(self.ops):
             raise ValueError(f"op names must be unique, got {short(list(self.ops))}")
+        if odd := [op for op in self.ops if not op.isprintable() or set(op) & set("|+;")]:
+            raise ValueError(f"op names must be printable and without | + ;, which divide the text of a genotype, got {short(odd[0])}")
         for name, table in (("present", self.present), ("selectable", self.selectable)):
             if [len(row) for row in table] != [len(self.ops)] * len(self.edges):
                 raise ValueError(f"{name} must have {len(self.edges)} rows, one an edge, of {len(self.ops)} truth values, one an op; "

@@ -100,6 +100,8 @@ FOUND = {
     "an op whose name has brackets and quotes": ("genotype", changed(json.dumps(FAIR).encode(), "cells", "cell", to=[['"[\\', 0, 1]]),
                                                  True),
     "a node beyond all cells": ("drawing of a genotype", changed(json.dumps(FAIR).encode(), "cells", "cell", to=[["a", 0, 10**12]]), False),
+    "an op whose name divides the text of a genotype": ("genotype in words", seeds.notations()[0].replace(b"sep_conv_3x3", b";a|b"), False),
+    "an op whose name has a line end": ("genotype in words", seeds.notations()[0].replace(b"sep_conv_3x3", b"a\\nb"), False),
     "what NATS-Bench knows is a text": ("import of NATS-Bench", changed(seeds.nats_answers()[0], 1, "cost", "params", to="many"), False),
     "what NATS-Bench knows is missing": ("import of NATS-Bench", changed(seeds.nats_answers()[0], 0, "info", to={}), False),
     "what NATS-Bench knows is a list": ("import of NATS-Bench", changed(seeds.nats_answers()[0], 0, "cost", to=[1]), False),

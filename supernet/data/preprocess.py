@@ -121,7 +121,7 @@ def preprocessing(facts: Mapping[str, Any], device: torch.device) -> Preprocessi
     """What `Data.facts` describes; None where the data set says nothing. Raises DataError: it is not as it must be."""
     if not facts:
         return None
-    if type(facts) is not dict or type(facts.get("kind")) is not str or facts["kind"] not in _KINDS:
+    if not isinstance(facts, Mapping) or type(facts.get("kind")) is not str or facts["kind"] not in _KINDS:
         raise DataError(f"data must be of kind {' or '.join(_KINDS)}, got {short(facts)}")
     try:
         return _KINDS[facts["kind"]](facts, device)

@@ -8,16 +8,21 @@ process of its own. build/fuzz/<target>/ holds its corpus, with which the next r
 
 import argparse
 import contextlib
+import io
 import json
+import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.fuzzing.oracle import Target
 
 LONGEST = 300_000  # bytes of an input
 OUT = Path("build/fuzz")
@@ -29,30 +34,25 @@ def slug(text: str) -> str:
 
 def main() -> int:
     given = parser().parse_args()
-    if given.one is not None:
-        return one(given.one, given.seconds, given.seed, given.out)
-    from tests.fuzzing.targets import BY_NAME
-
     if given.again is not None:
         return again(given.again)
+    try:
+        import atheris
+    except ImportError:
+        print("error: the extra fuzz is needed: pip install -e '.[fuzz]'", file=sys.stderr)
+        return 2
+    with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["supernet"], enable_loader_override=False):
+        from tests.fuzzing.targets import BY_NAME
     names = given.targets or list(BY_NAME)
     if unknown := [name for name in names if name not in BY_NAME]:
         print(f"error: there is no target {unknown[0]!r}, there are {', '.join(BY_NAME)}", file=sys.stderr)
-        return 2
-    try:
-        import atheris as atheris
-    except ImportError:
-        print("error: the extra fuzz is needed: pip install -e '.[fuzz]'", file=sys.stderr)
         return 2
     found = []
     for name in names:
         where = given.out / slug(name)
         where.mkdir(parents=True, exist_ok=True)
         (where / "result.json").unlink(missing_ok=True)
-        with open(where / "log.txt", "wb") as log:
-            code = subprocess.run([sys.executable, "-m", "tests.fuzzing.longer", "--one", name, "--seconds", str(given.seconds), "--seed",
-                                   str(given.seed),
-                                   "--out", str(given.out)], stdout=log, stderr=log).returncode
+        code = forked(lambda: one(BY_NAME[name], given.seconds, given.seed, where), where / "log.txt")
         try:
             result = json.loads((where / "result.json").read_text())
         except OSError:
@@ -73,11 +73,10 @@ def main() -> int:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m tests.fuzzing.longer", allow_abbrev=False)
     made.add_argument("targets", nargs="*", help="which readers; default: all")
-    made.add_argument("--seconds", type=int, default=60, help="for each (default 60)")
+    made.add_argument("--seconds", type=int, default=60, help="of processor time for each (default 60)")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--out", type=Path, default=OUT, help=f"default {OUT}")
     made.add_argument("--again", type=Path, metavar="FILE", help="tries one input again, and shows where it fails")
-    made.add_argument("--one", help=argparse.SUPPRESS)
     return made
 
 
@@ -102,23 +101,37 @@ def again(path: Path) -> int:
     return 0
 
 
-def one(name: str, seconds: int, seed: int, out: Path) -> int:
-    """All inputs of one target, in this process, which libFuzzer ends."""
+def forked(act: Callable[[], None], log: Path) -> int:
+    """The exit code of a process of its own that does it, with all that is imported here; what it prints is in `log`."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        with open(log, "wb") as file:
+            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        try:
+            act()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def one(target: "Target", seconds: int, seed: int, where: Path) -> None:
+    """All inputs of one target, until so much processor time has passed."""
     import atheris
 
-    with atheris.instrument_imports(include=["supernet"], enable_loader_override=False):
-        from tests.fuzzing.mutations import mutated
-        from tests.fuzzing.oracle import Finding, held
-        from tests.fuzzing.targets import BY_NAME
-    target, where = BY_NAME[name], out / slug(name)
+    from tests.fuzzing.mutations import mutated
+    from tests.fuzzing.oracle import Finding, held
+
     corpus, findings = where / "corpus", where / "findings"
     for folder in (corpus, findings):
         folder.mkdir(parents=True, exist_ok=True)
     seeds = target.seeds()
     for n, data in enumerate(seeds):
         (corpus / f"seed-{n}").write_bytes(data)
-    result: dict[str, Any] = {"target": name, "inputs": 0, "accepted": 0, "findings": {}, "cpu_s": 0.0}
-    written = 0.0
+    result: dict[str, Any] = {"target": target.name, "inputs": 0, "accepted": 0, "findings": {}, "cpu_s": 0.0}
+    begun, written = time.process_time(), 0.0
 
     def tried(data: bytes) -> None:
         nonlocal written
@@ -133,9 +146,13 @@ def one(name: str, seconds: int, seed: int, out: Path) -> int:
                 path = Path(known["file"])
                 if known["times"] == 1 or path.stat().st_size > len(data):  # the smallest one
                     path.write_bytes(data)
-        if (now := time.monotonic()) - written > 1:
-            result["cpu_s"], written = time.process_time(), now
+        now = time.process_time() - begun
+        if now - written > 0.2 or now > seconds:
+            result["cpu_s"], written = round(now, 1), now
             (where / "result.json").write_text(json.dumps(result))
+        if now > seconds:
+            sys.stderr.flush()
+            os._exit(0)  # libFuzzer's own limit is of time on the clock
 
     def mutate(data: bytes, most: int, number: int) -> bytes:
         rng = Random(number)
@@ -144,12 +161,9 @@ def one(name: str, seconds: int, seed: int, out: Path) -> int:
         made = mutated(target.of, rng.choice(seeds) if rng.random() < 0.4 else data, rng)
         return made if len(made) <= most else data
 
-    limits = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={LONGEST}", "-timeout=120", "-rss_limit_mb=6000", "-len_control=0",
-              "-reduce_inputs=0", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={findings}/", str(corpus)], tried, custom_mutator=mutate)
-    with contextlib.suppress(SystemExit):
-        atheris.Fuzz()
-    return 0
+    limits = [f"-seed={seed}", f"-max_len={LONGEST}", "-timeout=300", "-rss_limit_mb=6000", "-len_control=0", "-reduce_inputs=0"]
+    atheris.Setup(["fuzz", *limits, f"-artifact_prefix={findings}/", str(corpus)], tried, custom_mutator=mutate)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

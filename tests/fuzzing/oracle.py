@@ -81,7 +81,8 @@ def _audited(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _changes(what: str, path: str) -> None:
-    harmless = path == os.devnull or "__pycache__" in path or "/.cache/" in path  # a module, fonts: the first time only
+    of_libraries = ("__pycache__", "/.cache/", "/torchinductor")  # modules, fonts: the first time only
+    harmless = path == os.devnull or any(part in path for part in of_libraries)
     if not harmless and not (_watch.below is not None and os.path.abspath(path).startswith(_watch.below)):
         _watch.seen.append(what)
 

@@ -20,6 +20,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 from supernet import notation
@@ -517,14 +518,17 @@ def base_options(config: str) -> DictConfig:
 
 @functools.cache
 def default_options() -> list[bytes]:
-    """For each script, all options with their values."""
+    """For each script, all options that can be given, with their values."""
     found = []
     for config in SCRIPTS:
-        leaves = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key,
-                  value in _leaves(base_options(config))}
-        told = {key: value for key, value in leaves.items() if "_target_" not in key and "[" not in key}
-        lists = {key: [] for key in ("wandb.tags", "stage.keep", "exclude_ops") if OmegaConf.select(base_options(config), key) is not None}
-        found.append(json.dumps({"config": config, "options": told | lists}).encode())
+        own, told = base_options(config), {}
+        for key, value in [*_leaves(own), *((key, OmegaConf.select(own, key)) for key in ("wandb.tags", "stage.keep", "exclude_ops"))]:
+            if key.rpartition(".")[2][:1] == "_" or "[" in key:
+                continue
+            with contextlib.suppress(OmegaConfBaseException):  # what stands for another option can be given there alone
+                OmegaConf.update(own.copy(), key, value, merge=False)
+                told[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        found.append(json.dumps({"config": config, "options": told}).encode())
     return found
 
 
