@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <vector>
 #ifdef _OPENMP
@@ -949,17 +950,15 @@ void moments_of(Int images, Int height, Int width, Int channels, const T* x, Int
 
 // ---- pooling
 
-// Of each coordinate of one side, what lies in a window: pairs (coordinate on the other side, tap).
+// Of each output along one side: the first tap of its window that lies on the image, and how many do.
 struct Windows {
-    struct Pair { Int at, tap; };
-    std::vector<std::vector<Pair>> of_inputs, of_outputs;
-    Windows(Int side, Int size, Int stride) : of_inputs(side), of_outputs((side - 1) / stride + 1) {
-        for (Int o = 0; o < Int(of_outputs.size()); o++)
-            for (Int tap = 0; tap < size; tap++) {
-                const Int i = o * stride + tap - size / 2;
-                if (i < 0 || i >= side) continue;
-                of_inputs[i].push_back({o, tap}), of_outputs[o].push_back({i, tap});
-            }
+    std::vector<Int> first;
+    std::vector<T> counts;
+    Windows(Int side, Int size, Int stride) : first((side - 1) / stride + 1), counts(first.size()) {
+        for (Int o = 0; o < Int(first.size()); o++) {
+            const Int begin = std::max<Int>(0, size / 2 - o * stride), end = std::min(size, side - o * stride + size / 2);
+            first[o] = begin, counts[o] = T(end - begin);
+        }
     }
 };
 
@@ -974,8 +973,13 @@ template <class V> struct Whole {
     typedef typename Bytes<L>::V B;
     static INLINE I all(Int value) { return I{} + static_cast<typename std::remove_reference<decltype(I{}[0])>::type>(value); }
     static INLINE I load(const uint8_t* at, Int lanes) {
+        if (lanes == L) {
+            B bytes;
+            std::memcpy(&bytes, at, L);
+            return __builtin_convertvector(bytes, I);
+        }
         T values[L] = {};
-        for (Int l = 0; l < (lanes == L ? L : lanes); l++) values[l] = T(at[l]);
+        for (Int l = 0; l < lanes; l++) values[l] = T(at[l]);
         V v;
         std::memcpy(&v, values, sizeof(V));
         return __builtin_convertvector(v, I);
@@ -987,37 +991,64 @@ template <class V> struct Whole {
     }
 };
 
-// index: the tap of the first of the largest entries; null: not wanted.
+// K: the window's size; 0: `size` says.
+template <int K, class V>
+INLINE void largest(const V* corner, Int width, Int size, V& best, typename Whole<V>::I& where) {
+    const int k = K ? K : int(size);
+#pragma GCC unroll 3
+    for (int i = 0; i < k; i++)
+#pragma GCC unroll 3
+        for (int j = 0; j < k; j++) {
+            const V y = corner[i * width + j];
+            // not (y <= best): what is not a number wins, and stays
+            const auto better = ~(y <= best) & (best == best);
+            best = better ? y : best, where = better ? Whole<V>::all(i * k + j) : where;
+        }
+}
+
+// index: the tap of the first of the largest entries; null: not wanted. Within a plane whose border is below all numbers.
 template <class V> void max_pool(const Shape& s, const T* x, Int stride, T* out, uint8_t* index, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     typedef typename Whole<V>::I I;
     const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
-    const Int rows = s.out_height(), columns = s.out_width();
+    const Int rows = s.out_height(), columns = s.out_width(), pad = s.size / 2, width = s.width + 2 * pad;
+    const Int plane = (s.height + 2 * pad) * width;
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+        V* from = static_cast<V*>(scratch.at_least(sizeof(V) * plane));
+        const V lowest = V{} - std::numeric_limits<T>::infinity();
+        std::fill(from, from + plane, lowest);
         const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++)
-            for (Int r = 0; r < rows; r++)
-                for (Int i = 0; i < columns; i++)
-                    for (Int b = 0; b < s.in; b += L) {
-                        const Int lanes = std::min(L, s.in - b), to = ((n * rows + r) * columns + i) * s.in + b;
-                        V best = {};
-                        I where = {};
-                        bool first = true;
-                        for (const auto& v : vertical.of_outputs[r])
-                            for (const auto& h : horizontal.of_outputs[i]) {
-                                const V y = load<V>(x + ((n * s.height + v.at) * s.width + h.at) * stride + b, lanes);
-                                const I tap = Whole<V>::all(v.tap * s.size + h.tap);
-                                // not (y <= best): what is not a number wins, and stays
-                                const I better = first ? I{} == I{} : ~(y <= best) & (best == best);
-                                best = better ? y : best, where = better ? tap : where;
-                                first = false;
-                            }
+            for (Int b = 0; b < s.in; b += L) {
+                const Int lanes = std::min(L, s.in - b);
+                for (Int r = 0; r < s.height; r++)
+                    for (Int i = 0; i < s.width; i++)
+                        from[(r + pad) * width + i + pad] = load<V>(x + ((n * s.height + r) * s.width + i) * stride + b, lanes);
+                for (Int r = 0; r < rows; r++)
+                    for (Int i = 0; i < columns; i++) {
+                        const Int to = ((n * rows + r) * columns + i) * s.in + b;
+                        V best = lowest;
+                        I where = Whole<V>::all(vertical.first[r] * s.size + horizontal.first[i]);
+                        const V* corner = from + r * s.stride * width + i * s.stride;
+                        if (s.size == 3) largest<3>(corner, width, s.size, best, where);
+                        else largest<0>(corner, width, s.size, best, where);
                         store<V>(out + to, best, lanes);
                         if (index) Whole<V>::store(index + to, where, lanes);
                     }
+            }
     }
+}
+
+// Adds v where it was taken from.
+template <int K, class V> INLINE void give_back(V* corner, Int width, Int size, V v, typename Whole<V>::I chosen) {
+    const int k = K ? K : int(size);
+    const V zero = {};
+#pragma GCC unroll 3
+    for (int i = 0; i < k; i++)
+#pragma GCC unroll 3
+        for (int j = 0; j < k; j++) corner[i * width + j] += chosen == Whole<V>::all(i * k + j) ? v : zero;
 }
 
 template <class V> void max_pool_backward(const Shape& s, const T* g, Int stride, const uint8_t* index, T* dx, Int threads) {
@@ -1029,7 +1060,6 @@ template <class V> void max_pool_backward(const Shape& s, const T* g, Int stride
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         V* to = static_cast<V*>(scratch.at_least(sizeof(V) * plane));
-        const V zero = {};
         const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++)
             for (Int b = 0; b < s.in; b += L) {
@@ -1041,9 +1071,8 @@ template <class V> void max_pool_backward(const Shape& s, const T* g, Int stride
                         const I chosen = Whole<V>::load(index + at * s.in + b, lanes);
                         const V v = load<V>(g + at * stride + b, lanes);
                         V* corner = to + r * s.stride * width + i * s.stride;
-                        for (Int k = 0; k < s.size; k++)
-                            for (Int l = 0; l < s.size; l++)
-                                corner[k * width + l] += chosen == Whole<V>::all(k * s.size + l) ? v : zero;
+                        if (s.size == 3) give_back<3>(corner, width, s.size, v, chosen);
+                        else give_back<0>(corner, width, s.size, v, chosen);
                     }
                 for (Int r = 0; r < s.height; r++)
                     for (Int i = 0; i < s.width; i++)
@@ -1075,7 +1104,7 @@ template <class V> void avg_pool(const Shape& s, const T* x, Int stride, T* out,
                     depthwise_row(planes + r * s.stride * width, ones, s.size, width, Int(1), s.stride, line, columns);
                     for (Int i = 0; i < columns; i++)
                         store<V>(out + ((n * rows + r) * columns + i) * s.in + b,
-                                 line[i] * (T(1) / T(vertical.of_outputs[r].size() * horizontal.of_outputs[i].size())), lanes);
+                                 line[i] * (T(1) / (vertical.counts[r] * horizontal.counts[i])), lanes);
                 }
             }
     }
@@ -1101,7 +1130,7 @@ template <class V> void avg_pool_backward(const Shape& s, const T* g, Int stride
                     for (Int i = 0; i < columns; i++)
                         planes[(r * s.stride + pad) * width + i * s.stride + pad] =
                             load<V>(g + ((n * rows + r) * columns + i) * stride + b, lanes)
-                            * (T(1) / T(vertical.of_outputs[r].size() * horizontal.of_outputs[i].size()));
+                            * (T(1) / (vertical.counts[r] * horizontal.counts[i]));
                 for (Int r = 0; r < s.height; r++) {
                     depthwise_row(planes + r * width, ones, s.size, width, Int(1), Int(1), line, s.width);
                     for (Int i = 0; i < s.width; i++)
@@ -1129,7 +1158,7 @@ constexpr Int ROW = 23, BACKWARD_ROW = 31;
 void forward_row(const int64_t* a, const double* rules, Int threads) {
     const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
     const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
-    const Follow follow{POINTER(T, 19), POINTER(T, 20), rules + a[21]};
+    const Follow follow{POINTER(T, 19), POINTER(T, 20), rules ? rules + a[21] : nullptr};
     auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
     run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, threads);
 }
@@ -1176,9 +1205,11 @@ void supernet_sum(const int64_t* call) {
 }
 
 // The way back, term by term: what arrives at a value, and how it goes on, are computed while the value is in the caches. Rows of 31 numbers,
-// which are stages, or (no outputs) a term's value that is an input; the last one says to which term a row belongs.
+// which are stages, or (no outputs) a term's value that is an input; the last one says to which term a row belongs. A value that was not kept
+// is computed again before, by rows as those of `supernet_sum`, without its moments.
 void supernet_sum_backward(const int64_t* call) {
     const int64_t *a = call, *rows = reinterpret_cast<const int64_t*>(call[13]), *const end = rows + BACKWARD_ROW * call[12];
+    const int64_t *again = reinterpret_cast<const int64_t*>(call[16]), *const again_end = again + ROW * call[15];
     const Int images = a[0], pixels = a[1], channels = a[2], parts = a[3], threads = a[14];
     const Part* part = POINTER(const Part, 4);
     const int64_t* flags = POINTER(const int64_t, 5);
@@ -1186,6 +1217,7 @@ void supernet_sum_backward(const int64_t* call) {
     std::vector<double> of_g(images * channels), of_part(images * channels);
     (half ? gradient_sums<Half> : gradient_sums<Full>)(images, pixels, channels, POINTER(T, 6), a[7], of_g.data(), threads);
     for (Int i = 0; i < parts; i++) {
+        for (; again < again_end && again[ROW - 1] == i; again += ROW) forward_row(again, nullptr, threads);
         std::fill(of_part.begin(), of_part.end(), 0.0);
         if (flags[i] & 2)
             (half ? part_sums<Half> : part_sums<Full>)(images, pixels, channels, part[i], POINTER(T, 6), a[7], of_part.data(), threads);

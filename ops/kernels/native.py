@@ -1,11 +1,12 @@
 """The fused operations of `ops.kernels.plain` on a CPU by `native.cpp`, for tensors whose channels lie innermost (channels_last).
 
-A node's whole sum is one function with one backward. It stores what convolutions give, un-normalised, and nothing else: normalised
+A node's whole sum is one function with one backward. It stores what convolutions give, un-normalised, and not all of that: normalised
 tensors, ReLUs and depthwise outputs are computed again where they are needed, in the caches. Backwards cannot be differentiated again.
 """
 
 import ctypes
 import functools
+import math
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -290,6 +291,10 @@ NOWHERE = _Spot()
 NO_NORM = _NormSpots(NOWHERE, NOWHERE, NOWHERE, NOWHERE, 0, -1, -1)
 
 
+ROW, BACKWARD_ROW = 23, 31  # numbers that describe a stage to the library
+GROUP = 4  # terms that the library mixes at once
+
+
 class _Rows:
     """Numbers for the library, of which some are addresses. `at(addresses)` are they, once all addresses are known; the first address is
     0."""
@@ -306,6 +311,9 @@ class _Rows:
 
     def close(self) -> None:
         self._numbers, self._places = np.array(self._numbers, np.int64), np.array(self._places, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
     def at(self, addresses: np.ndarray) -> np.ndarray:
         return self._numbers + addresses[self._places]
@@ -330,14 +338,18 @@ class _TermSpots(NamedTuple):
     norm: _NormSpots
     scale: int
     factor: int  # its place among the factors, -1 for none
+    again: bool  # its value is not kept
 
 
 class _Recipe:
     """How sums of one kind are computed: what the library is told, but for addresses.
 
     Addresses stand in this order: nothing, the inputs (images as the library reads them), vectors, outputs of stages, the room for moments,
-    factors, running averages, the sum. On the way back: those up to the factors, then see `_BackwardRecipe`. Raises ValueError where
-    something does not fit.
+    values that are not kept, factors, running averages. On the way back: those up to the factors, then see `_BackwardRecipe`.
+
+    The value of a term of one depthwise separable convolution is not kept: it costs a fifth of the way back to compute it again, and would
+    be a third of all that is kept for the ops of DARTS. Terms that are mixed at once (GROUP) have places of their own for theirs. Raises
+    ValueError where something does not fit.
     """
 
     def __init__(self, kind: _Kind):
@@ -348,7 +360,7 @@ class _Recipe:
         self._inputs, self._vectors, self._factors, self._running, self._rules = len(kind.images), 0, 0, 0, 0
         self.num_outputs, self.num_vectors, self.num_inputs = 0, 0, len(kind.images)
         for term in kind.terms:
-            self.num_outputs += len(term.stages)
+            self.num_outputs += 0 if _is_computed_again(term) else len(term.stages)
             self.num_inputs += term.scale + _norm_inputs(term.before)
             self.num_vectors += _norm_vectors(term.before)
             for stage in term.stages:
@@ -358,13 +370,14 @@ class _Recipe:
         self.first_vector = 1 + self.num_inputs
         self.first_output = self.first_vector + self.num_vectors
         self.room_place = self.first_output + self.num_outputs
-        self.first_factor = self.room_place + 1
+        self.again_place = self.room_place + 1
+        self.first_factor = self.again_place + 1
         self.first_running = self.first_factor + num_factors
         self.program, self.parts = _Rows(), _Rows()
         for number, term in enumerate(kind.terms):
             self._add(number, term)
         self.program.close(), self.parts.close()
-        self.num_rows = self.num_outputs
+        self.again = GROUP * math.prod(self.shape) if any(map(_is_computed_again, kind.terms)) else 0  # numbers
         self._backwards: dict[Any, _BackwardRecipe] = {}
 
     def backward(self, key: "_BackwardKey") -> "_BackwardRecipe":
@@ -404,8 +417,11 @@ class _Recipe:
                    _Spot(1 + depthwise) if depthwise >= 0 else NOWHERE, _Spot(1 + pointwise)]
             c, h, w = stage.pointwise[0], (h - 1) // stage.stride + 1, (w - 1) // stage.stride + 1
             step, output = c, len(self.outputs)
-            value = _Spot(self.first_output + output)
-            self.outputs.append((n, c, h, w))
+            if _is_computed_again(term):
+                value = _Spot(self.again_place, number % GROUP * n * c * h * w * self.size)
+            else:
+                value = _Spot(self.first_output + output)
+                self.outputs.append((n, c, h, w))
             norm = self._norm(stage.after, c)
             row.append(value)
             if stage.after is None or stage.after.given:
@@ -426,9 +442,9 @@ class _Recipe:
         scale = self._next(term.scale)
         factor = self._factors if term.factor else -1
         self._factors += term.factor
-        found = _TermSpots(term.image, tuple(stages), norm, scale, factor)
+        found = _TermSpots(term.image, tuple(stages), norm, scale, factor, _is_computed_again(term))
         self.terms.append(found)
-        self.parts.extend(self.part(found, step))
+        self.parts.extend(self.part(found, value, step))
 
     def _follows(self, kind: _NormKind) -> list[_Spot]:
         if not kind.follows:
@@ -437,12 +453,19 @@ class _Recipe:
         return [_Spot(self.first_running + self._running - 2 + k) for k in range(2)]
 
     def value(self, term: _TermSpots) -> _Spot:
+        """On the way back, where there is one place for all that are computed again."""
+        if term.again:
+            return _Spot(self.again_place)
         return _Spot(self.first_output + term.stages[-1].output if term.stages else 1 + term.image)
 
-    def part(self, term: _TermSpots, step: int) -> list["int | _Spot"]:
+    def part(self, term: _TermSpots, value: _Spot, step: int) -> list["int | _Spot"]:
         """A term of the mix; step: the distance of two pixels of its value."""
-        return [self.value(term), step, *term.norm[:4], NOWHERE if term.scale < 0 else _Spot(1 + term.scale),
+        return [value, step, *term.norm[:4], NOWHERE if term.scale < 0 else _Spot(1 + term.scale),
                 NOWHERE if term.factor < 0 else _Spot(self.first_factor + term.factor)]
+
+
+def _is_computed_again(term: _TermKind) -> bool:
+    return len(term.stages) == 1 and term.stages[0].depthwise is not None
 
 
 def _norm_inputs(kind: _NormKind | None) -> int:
@@ -490,15 +513,15 @@ class _Sum(torch.autograd.Function):
         dtype = gathered.dtype
         recipe, images = _recipe(gathered.kind), gathered.num_images
         outputs = [empty(*shape, dtype) for shape in recipe.outputs]
-        room = torch.empty(recipe.room, dtype=dtype)
+        room, again = torch.empty(recipe.room, dtype=dtype), torch.empty(recipe.again, dtype=dtype)
         n, c, h, w = recipe.shape
         out = empty(n, c, h, w, dtype)
         read = [*gathered.values, *[dense(t) for t in inputs[images:]]]
         addresses = np.array([0, *addresses_of(read), *addresses_of(gathered.vectors), *addresses_of(outputs), room.data_ptr(),
-                              *addresses_of(gathered.factors), *addresses_of(gathered.running)], np.int64)
+                              again.data_ptr(), *addresses_of(gathered.factors), *addresses_of(gathered.running)], np.int64)
         program, parts = recipe.program.at(addresses), recipe.parts.at(addresses)
-        call("supernet_sum", dtype, (recipe.num_rows, program.ctypes.data, gathered.rules.buffer_info()[0], n, h * w, c, len(recipe.terms),
-                                     parts.ctypes.data, out.data_ptr(), torch.get_num_threads()))
+        call("supernet_sum", dtype, (len(program) // ROW, program.ctypes.data, gathered.rules.buffer_info()[0], n, h * w, c,
+                                     len(recipe.terms), parts.ctypes.data, out.data_ptr(), torch.get_num_threads()))
         ctx.recipe, ctx.factors, ctx.images = recipe, gathered.factors, images
         ctx.save_for_backward(*inputs, *gathered.vectors, *outputs, room, *gathered.copies)
         return out, *[x if x.requires_grad else None for x in inputs[:images]]
@@ -532,19 +555,29 @@ class _BackwardRecipe:
         self.scales: list[tuple[int, int]] = []  # place among the inputs, number of the live term
         self.norms: list[tuple[int, bool, int, int]] = []  # place among the inputs, whether a last norm's, first number, channels
         self.begun = list(key.onward)
-        self.program, self.parts, self.flags = _Rows(), _Rows(), array("q")
+        self.program, self.parts, self.again, self.flags = _Rows(), _Rows(), _Rows(), array("q")
         size, count = recipe.size, len(self.live)
         for i, term in enumerate(self.live):
             step = recipe.shape[1] if term.stages else key.steps[term.image]
-            self.parts.extend(recipe.part(term, step))
-            self.flags.append(term.norm.by_batch | 2 * bool(term.norm.by_batch or term.norm.weight_input >= 0 or self._need(term.scale)))
+            self.parts.extend(recipe.part(term, recipe.value(term), step))
+            reads_value = bool(term.norm.by_batch or term.norm.weight_input >= 0 or self._need(term.scale))
+            self.flags.append(term.norm.by_batch | 2 * reads_value)
+            if term.again and reads_value:
+                self._compute_again(i, term)
             self._chain(i, term, _Spot(self.coef.place, 3 * c * i * size), step)
             if self._need(term.scale):
                 self.scales.append((term.scale, i))
             for k, place in enumerate((term.norm.weight_input, term.norm.bias_input)):
                 if self._need(place):
                     self.norms.append((place, True, (k * count + i) * c, c))
-        self.program.close(), self.parts.close()
+        self.program.close(), self.parts.close(), self.again.close()
+
+    def _compute_again(self, number: int, term: _TermSpots) -> None:
+        stage = term.stages[0]
+        n, c, h, w = stage.reads
+        self.again.extend((n, h, w, c, stage.writes[1], stage.kind.size(), stage.kind.stride, stage.kind.dilation, _Spot(1 + stage.image),
+                           self.key.steps[stage.image], *stage.before[:4], _Spot(1 + stage.depthwise), _Spot(1 + stage.pointwise),
+                           self.recipe.value(term), 0, 0, 0, 0, 0, number))
 
     def _need(self, place: int) -> bool:
         return place >= 0 and self.key.needs[place]
@@ -613,7 +646,6 @@ class _BackwardRecipe:
             self.program.extend(row + [0] * (BACKWARD_ROW - 1 - len(row)) + [number])
 
 
-ROW, BACKWARD_ROW = 23, 31  # numbers that describe a stage to the library
 
 
 def _grads(ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -640,17 +672,18 @@ def _grads(ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]) -> list[
             grad = grads[place]
             grads[place] = empty(*inputs[place].shape, dtype) if grad is None else in_channels_last(grad)
     weights = [torch.empty_like(read[place]) for place in back.weights]
+    again = g.new_empty(n * c * h * w if len(back.again) else 0)
     coef, dscale, small, inner = (g.new_empty(size) for size in (count * 3 * c, count, 2 * count * c, back.room))
     between = [g.new_empty(size) for size in back.between_size]
     addresses = np.array([0, *addresses_of(read), *addresses_of(saved[len(needs): recipe.first_output - 1]), *addresses_of(outputs),
-                          saved[recipe.room_place - 1].data_ptr(), *addresses_of(ctx.factors),
+                          saved[recipe.room_place - 1].data_ptr(), again.data_ptr(), *addresses_of(ctx.factors),
                           *addresses_of((g, coef, dscale, small, inner, *between)),
                           *[0 if grad is None else grad.data_ptr() for grad in grads[:images]], *addresses_of(weights)], np.int64)
-    program, parts = back.program.at(addresses), back.parts.at(addresses)
+    program, parts, repeated = back.program.at(addresses), back.parts.at(addresses), back.again.at(addresses)
     call("supernet_sum_backward", dtype, (
         n, h * w, c, count, parts.ctypes.data, back.flags.buffer_info()[0], g.data_ptr(), step, coef.data_ptr(), dscale.data_ptr(),
         small.data_ptr(), small.data_ptr() + count * c * recipe.size, len(program) // BACKWARD_ROW, program.ctypes.data,
-        torch.get_num_threads()))
+        torch.get_num_threads(), len(repeated) // ROW, repeated.ctypes.data))
     for place, weight in zip(back.weights, weights):
         grads[place] = weight
     scales = dscale.unbind()
