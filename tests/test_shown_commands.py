@@ -130,13 +130,15 @@ INDEX, SERVER = "it installs from a package index", "it needs W&B's server"
 NOT_RUN = {
     "make install": INDEX, "make install PIP_ARGS=--extra-index-url https://download.pytorch.org/whl/cpu": INDEX,
     "pip install -c constraints.txt torch": INDEX, "pip install -c constraints.txt -e .[scripts]": INDEX,
+    "make bench-check": "minutes, of a measurement; tests/test_bench_check.py runs its parts",
+    "make coverage ARGS=tests/test_space.py FLOOR=0": "it is this suite, under coverage",
+    "make mutation ARGS=--module supernet.penalties": "many minutes; tests/test_mutation.py runs its parts",
     "make test": "it is this suite", "make test-slow": "it is this suite", "make lint": "it is a check of its own beside this suite",
     "make fuzz SECONDS=60": "it runs for an hour; tests/test_fuzzing.py is its short form",
     "python -m pytest tests/test_select.py": "it is part of this suite",
     "python -m pytest tests/test_relaxations.py -k sigmoid": "it is part of this suite",
     "python -m benchmarks.nasbench201 --root data --table nb201.csv.gz --processes 2": "hours",
     "python -m benchmarks.collapse --root data": "hours; tests/test_collapse.py runs its parts",
-    "python -m benchmarks.soak": "half an hour; tests/test_soak.py runs some of its cases",
     "python -m benchmarks.collapse --draw": "it writes into docs/; tests/test_collapse.py draws elsewhere",
     **{f"python -m benchmarks.gpu{words}": "it needs CUDA; tests/test_gpu_benchmark.py runs it on a stand-in" for words in (
         "", " --parts kernels,speed --minutes 3", " --resume", " --page runs/gpu/gpu.jsonl", " --pack 1,2", " --out OUT --minutes 8",
@@ -158,7 +160,6 @@ NOT_RUN = {
         "train_search.py dataset=cifar10 dataset.root=data", "train_final.py genotype=runs/RUN/genotype.json",
         "train_search.py space=darts_rnn dataset=text dataset.path=corpus.txt",
         "train_search.py space=nasbench_macro relaxation=uniform dataset=cifar10 dataset.root=data searcher=spos budget.trials=1000")},
-    "python -m benchmarks.processes --only steps": "minutes; tests/test_benchmarks.py runs its parts",
 }
 
 
