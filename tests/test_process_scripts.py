@@ -71,6 +71,18 @@ def test_a_signal_to_one_process_stops_both_with_a_checkpoint_and_a_way_to_go_on
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_two_processes_whose_first_one_writes_in_the_background_go_on_to_the_same_bits(unbroken, tmp_path, number):
+    first, second = at_work("train_search", *SEARCH, "background_checkpoints=true", cwd=tmp_path)
+    os.kill(first.pid, number)
+    ended = [first.wait(), second.wait()]
+    assert all(e.code != 0 for e in ended) and "Traceback" not in ended[0].err + ended[1].err, ended
+    again = both("train_search", *SEARCH, "background_checkpoints=true", "resume=auto", cwd=tmp_path)
+    assert [e.code for e in again] == [0, 0] and "resuming" in again[0].err, again[0].err
+    assert_same(outcome(finished(tmp_path)), outcome(unbroken[0]))
+
+
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_began_and_says_so(tmp_path):
     first, second = at_work("train_search", *SEARCH, cwd=tmp_path)
     os.kill(first.pid, signal.SIGINT)

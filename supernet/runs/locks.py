@@ -306,8 +306,9 @@ def _known(says: dict[str, Any], folder: Path) -> bool | None:
         return None
     if says["pid"] < 1:
         return False
-    if says.get("folder") != os.path.realpath(folder) and says.get("inode") != os.stat(folder).st_ino:
-        return False  # a copy of a folder in which a process is at work
+    with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+        if says.get("folder") != os.path.realpath(folder) and says.get("inode") != os.stat(folder).st_ino:
+            return False  # a copy of a folder in which a process is at work
     return _is_alive(says["pid"], says.get("started"))
 
 
