@@ -48,6 +48,7 @@ from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.perturbed import Adversarial
 from supernet.relaxations.softmax import Softmax
+from supernet.runs.interrupt import Interrupt
 from supernet.select.argmax import argmax
 from supernet.space import Space
 from supernet.spaces import darts, darts_rnn
@@ -188,8 +189,9 @@ def taught(x: torch.Tensor) -> torch.Tensor:
     return torch.stack([(x * w).flatten(1).sum(1) for w in (0.1, -0.2, 0.3)], 1)
 
 
-def trained(task: Classification, synchronised: bool = True) -> Callable[[Group], dict[str, Any]]:
-    """Three steps of a final network, and the evaluation of its average."""
+def trained(task: Classification, synchronised: bool = True, compiled: bool = False) -> Callable[[Group], dict[str, Any]]:
+    """Three steps of a final network, and the evaluation of its average. compiled: traced as for compile=inductor, but computed by PyTorch
+    without a compiler of C++, which takes minutes."""
 
     def case(group: Group) -> dict[str, Any]:
         space = darts.make(nodes=1)
@@ -201,7 +203,7 @@ def trained(task: Classification, synchronised: bool = True) -> Callable[[Group]
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
         loop = FinalLoop(net, task, optimizer, loader(group, 1, 5), loader(group, 4), None, 0.05, Constant(), 0.0, 5.0,
                          Generators.from_seed(0, {"net": torch.device("cpu")}), lambda *seen: None, Totals(torch.device("cpu")), Position(),
-                         average=ExponentialAverage(), group=group)
+                         average=ExponentialAverage(), group=group, call=torch.compile(net, backend="aot_eager") if compiled else None)
         stats = [loop.step(batch) for batch in loop.train]
         with loop.evaluated():
             val = loop.evaluate(loop.val)
@@ -277,6 +279,8 @@ DRIFT: dict[str, Callable[[Group], dict[str, Any]]] = {  # equal in all processe
     "freezing_by_local_norms": watched(lambda space: OpFreezing(space, count=1, threshold=-0.03, agreement="cosine"), synchronised=False),
     "adversary_by_local_norms": three_steps(synchronised=False, relaxation_of=adversarial),
     "text_by_local_norms": text_steps(synchronised=False),
+    "final_by_local_norms": trained(Classification(auxiliary_weight=0.4), synchronised=False),
+    "final_compiled": trained(Classification(auxiliary_weight=0.4), synchronised=False, compiled=True),
     "final_mixed": trained(weighing(), synchronised=False),
     "measured_cost": measured,
 }
@@ -315,6 +319,15 @@ def drifting(group: Group) -> str:
     except Drifted as error:
         return str(error)
     return "nothing"
+
+
+def asked_to_stop(group: Group) -> list[Any]:
+    """What a process makes of a checkpoint that is due by the clock of the first one, and then of a signal to the last one."""
+    interrupt = Interrupt()
+    found: list[Any] = [interrupt.agreed(group, due=group.leads)]
+    if group.rank == group.size - 1:
+        interrupt.signal = 15
+    return [*found, interrupt.agreed(group), interrupt.exit_code]
 
 
 def traffic(group: Group, **how: Any) -> dict[str, list[int]]:
@@ -368,7 +381,7 @@ def main(folder: Path, rank: int, size: int, rest: bool) -> None:
     found: dict[str, Any] = {name: case(group) for name, case in (EXACT | DRIFT).items() if (name in HEART) is not rest}
     found |= {} if rest else {
               "diverging": diverging(group), "drifting": drifting(group), "largest": group.largest(3.0 - rank, rank),
-              "texts": group.texts(f"of {rank}"), "traffic": traffic(group),
+              "texts": group.texts(f"of {rank}"), "asked_to_stop": asked_to_stop(group), "traffic": traffic(group),
               "traffic twice": traffic(group, hypergradient=finite_difference),
               "parts": [[batch.own, batch.total, len(batch[1])] for batch in loader(group, 1)], "cropped": cropped(group)}
     group.leave()

@@ -69,6 +69,14 @@ def test_normalising_by_a_part_of_the_batch_is_something_else(both):
 
 
 @pytest.mark.slow
+def test_a_compiled_network_takes_the_steps_of_one_that_is_not(rest):
+    compiled, other = (dict(ranks.numbers(rest[0][case])) for case in ("final_compiled", "final_by_local_norms"))
+    assert compiled.keys() == other.keys()
+    for at, value in other.items():
+        torch.testing.assert_close(compiled[at], value, rtol=0, atol=1e-9, msg=lambda text, at=at: f"{at}: {text}")
+
+
+@pytest.mark.slow
 def test_freezing_freezes_some_ops_in_the_cases_above(rest):
     assert 0 < len(rest[0]["op_freezing"]["monitor"]["frozen"]) < len(rest[0]["op_freezing"]["monitor"]["means"])
 
@@ -111,6 +119,10 @@ def test_no_thread_of_a_group_outlives_it(both):
 def test_what_is_decided_together_is_what_any_of_them_says(both):
     assert both[0]["largest"] == both[1]["largest"] == (3.0, 1.0)
     assert both[0]["texts"] == both[1]["texts"] == ["of 0", "of 1"]
+
+
+def test_a_checkpoint_that_is_due_by_one_clock_and_a_signal_to_one_process_are_heard_by_both(both):
+    assert both[0]["asked_to_stop"] == both[1]["asked_to_stop"] == [(False, True), (True, False), 128 + 15]
 
 
 def test_a_step_sums_up_what_the_docs_say_it_does(both):

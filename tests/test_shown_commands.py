@@ -149,7 +149,7 @@ NOT_RUN = {
     "wandb sweep conf/sweep/grid.yaml": SERVER, "wandb agent ENTITY/supernet/SWEEP": SERVER,
     **{f"torchrun --nproc-per-node=2 {words}": "tests/test_process_scripts.py runs it in two processes" for words in (
         "train_search.py dataset=cifar10 dataset.root=data", "train_final.py genotype=runs/RUN/genotype.json",
-        "train_search.py dataset=text dataset.path=corpus.txt",
+        "train_search.py space=darts_rnn dataset=text dataset.path=corpus.txt",
         "train_search.py space=nasbench_macro relaxation=uniform dataset=cifar10 dataset.root=data searcher=spos budget.trials=1000")},
     "python -m benchmarks.processes --only steps": "minutes; tests/test_benchmarks.py runs its parts",
 }
