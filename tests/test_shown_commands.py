@@ -131,7 +131,6 @@ NOT_RUN = {
     "python -m pytest tests/test_relaxations.py -k sigmoid": "it is part of this suite",
     "python -m benchmarks.nasbench201 --root data --table nb201.csv.gz --processes 2": "hours",
     "python -m benchmarks.collapse --root data": "hours; tests/test_collapse.py runs its parts",
-    "python -m benchmarks.soak": "half an hour; tests/test_soak.py runs some of its cases",
     "python -m benchmarks.collapse --draw": "it writes into docs/; tests/test_collapse.py draws elsewhere",
     **{f"python -m benchmarks.gpu{words}": "it needs CUDA; tests/test_gpu_benchmark.py runs it on a stand-in" for words in (
         "", " --parts kernels,speed --minutes 3", " --resume", " --page runs/gpu/gpu.jsonl", " --pack 1,2", " --out OUT --minutes 8")},
