@@ -90,10 +90,13 @@ def load_file(path: Path) -> dict[str, Any]:
     if hashlib.sha256(data).hexdigest() != match["sha256"]:
         raise CheckpointError(f"{path} is corrupt (sha256 differs)")
     try:
-        return load_plain(io.BytesIO(data), len(data))
+        state = load_plain(io.BytesIO(data), len(data))
     except Exception as error:  # what a file that torch did not write makes of its reader has many names
         why = (str(error).splitlines() or [""])[0][:150] or type(error).__name__
         raise CheckpointError(f"{path}: torch {torch.__version__} cannot read it ({why})") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: expected a checkpoint, got {type(state).__name__}")
+    return state
 
 
 def packed(state: Mapping[str, Any]) -> bytes:
