@@ -121,6 +121,8 @@ FOUND = {
     "data that are a text": ("network from a search", search(lambda about: about.update(data="images")), False),
     "data of a kind that is a list": ("network from weights", weights(data={"kind": []}), False),
     "data of a kind of 4,000 letters": ("network from weights", weights(data={"kind": "é" * 4000}), False),
+    "a checkpoint that is a list": ("network from a search", program(b"]"), False),
+    "normalisation that is a tensor": ("network from a search", search(lambda about: about.update(network=torch.ones(2))), False),
     "candidates that are a table": ("network from a search", search(lambda about: about["network"].update(
         candidates={"cell": torch.ones(3, 3, 2)})), False),
     "too few active ops": ("network from a search", search(lambda about: about["mean"]["cell"].update(active=[[True]] * 3)), False),

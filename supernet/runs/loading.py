@@ -121,7 +121,7 @@ def build_again(network: Mapping[str, Any], state: Any, space: Space | None, ori
         candidates = {str(kind): tuple(tuple(bool(held) for held in row) for row in rows) for kind, rows in network["candidates"].items()}
         sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in network["sizes"].items()}
         norm = network["normalisation"]
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise LoadError(f"{origin}: does not describe a network ({type(error).__name__}: {error})") from error
     # Our own networks are laid out without memory, and take the tensors that were read: what a file says of sizes allocates nothing.
     where = "meta" if space is None else "cpu"
