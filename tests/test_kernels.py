@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks import counting
 from ops import kernels
-from ops.conv import sep_conv
+from ops.conv import dil_conv, sep_conv
 from ops.kernels import build, differentiable_twice, native, on_plain_path, plain
 from ops.kernels.plain import Norm
 from ops.kernels.terms import Flow, Settled, Source, Stage, Term
@@ -239,6 +240,15 @@ def test_a_second_derivative_is_refused_and_not_wrong():
     (g,) = torch.autograd.grad(native.separable(x, image(3, 1, 3, 3), image(3, 3, 1, 1)).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         g.sum().backward()
+
+
+def test_the_value_of_a_single_separable_convolution_is_not_kept():
+    """It is computed again on the way back; of two in a row both outputs are kept."""
+    x, kept = image(4, 16, 8, 8).requires_grad_(), {}
+    for make in (dil_conv, sep_conv):
+        op = make(3, 16, 1, SEARCH).double().to(memory_format=torch.channels_last)
+        kept[make] = counting.saved_bytes(lambda op=op: op(x).sum().backward(), counting.addresses([x, *op.parameters()])) / x.nbytes
+    assert kept[dil_conv] < 0.1 and 2 <= kept[sep_conv] < 2.1
 
 
 @pytest.mark.parametrize("order", ["skip first", "skip last"])
