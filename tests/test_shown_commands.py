@@ -148,6 +148,10 @@ NOT_RUN = {
     "python train_final.py genotype=darts_v2 dataset=digits name=exported": "a training; tests/test_export.py exports a short one",
     "python -m supernet.export runs/2026-11-29_17-15-45_final_exported_seed0 -o net --formats pt2,onnx --images test":
         "it needs the extra export; tests/test_export.py runs it where that is there",
+    **{f"python {words}": "minutes; tests/test_compress.py makes smaller ones" for words in (
+        "train_final.py genotype=darts_v2 dataset=digits layers=4 channels=12 epochs=15 threads=1 name=shown",
+        "-m supernet.compress runs/<a final training> method=[prune,magnitude,int8,qat,prune+int8]",
+        "-m supernet.compress runs/<a final training> method=[prune,magnitude] distil=true")},
     "python -m supernet.ensemble runs/<final seed 0> runs/<final seed 1> runs/<final seed 2>": "tests/test_ensemble.py runs it",
     "python train_search.py space=sequential searcher=genetic evaluator=from_scratch dataset=fashion_mnist dataset.root=data":
         "ten minutes; tests/test_from_scratch.py runs a small one",
