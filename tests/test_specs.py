@@ -12,7 +12,9 @@ from ops.op import Normalisation
 from supernet.costs.additive import Additive
 from supernet.genotype import Edge, GenotypeError
 from supernet.networks.cell import MixedEdges
+from supernet.penalties.base import WeightProblem
 from supernet.penalties.layer_alignment import LayerAlignment
+from supernet.penalties.weights import Entropy
 from supernet.relaxations.concrete import Concrete
 from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.greedy import Greedy
@@ -186,6 +188,36 @@ def test_an_alignment_penalty_is_nothing_before_the_first_epoch_is_announced():
     penalty = LayerAlignment(space)
     assert penalty(SimpleNamespace(layers=dict.fromkeys(space.cells, 2))) is None
     assert penalty.kinds == ["normal", "reduce"]
+
+
+def test_an_alignment_penalty_looks_as_far_to_both_sides_as_its_radius_says():
+    """eps u_l at both sides, eps = radius / |u|, over all kinds together [official code, get_perturbations]."""
+    g = torch.Generator().manual_seed(0)
+    shapes, seen = {"a": (2, 3), "b": (1, 2)}, []
+    draw = EdgeWeights({kind: Weights(torch.randn(shape, generator=g, dtype=torch.float64)) for kind, shape in shapes.items()})
+    w = (torch.randn(4, generator=g, dtype=torch.float64).requires_grad_(),)
+    mix = {kind: torch.randn(2, 4, *shape, generator=g, dtype=torch.float64) for kind, shape in shapes.items()}
+
+    def loss(weights):
+        seen.append({kind: weights[kind].ops.detach() for kind in shapes})
+        return sum(((w[0][:, None, None] * mix[kind][n]).sum(0) * weights[kind].ops[n]).sum().sin() for kind in shapes for n in range(2))
+
+    penalty = LayerAlignment(Space("s", {}, dict.fromkeys(shapes), build=None), radius=0.02)
+    penalty.anneal(1.0)
+    penalty(WeightProblem(w, draw, dict.fromkeys(shapes, 2), loss))
+    at, ahead, behind = ({kind: table.expand(2, *shapes[kind]) for kind, table in tables.items()} for tables in seen)
+    moved = torch.cat([(ahead[kind] - at[kind]).flatten() for kind in shapes])
+    assert moved.norm().item() == pytest.approx(0.02) and len(seen) == 3
+    torch.testing.assert_close(torch.cat([(at[kind] - behind[kind]).flatten() for kind in shapes]), moved)
+
+
+def test_the_entropy_penalty_makes_weights_more_alike_or_less():
+    space = toy.make()
+    relaxation = Softmax(space, torch.Generator().manual_seed(0), init_scale=1.0).double()
+    mean = relaxation.mean()["cell"].ops
+    (slope,) = torch.autograd.grad(Entropy(space, weight=0.3)(torch.ones(()), relaxation.mean(), relaxation), relaxation.parameters())
+    entropy = -(mean * mean.log()).sum(1, keepdim=True)
+    torch.testing.assert_close(slope, -0.3 / 3 * mean * (mean.log() + entropy))  # of a softmax, by hand; three edges
 
 
 def test_the_ops_that_run_are_told_in_the_order_in_which_they_are_added():

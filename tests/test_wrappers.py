@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 
+from supernet.errors import UsageError
 from supernet.penalties.base import Replicated
 from supernet.relaxations.auxiliary_skip import AuxiliarySkip
 from supernet.relaxations.base import Wrapper
@@ -23,6 +24,7 @@ from supernet.relaxations.simplex import Simplex
 from supernet.relaxations.softmax import Softmax
 from supernet.relaxations.uniform import Uniform
 from supernet.select.perturbation import Decided
+from supernet.space import CellSpec, Space
 from supernet.spaces import darts, robust, toy
 
 WRAPPERS = {"auxiliary_skip": lambda inner, space: AuxiliarySkip(inner, space, generator()),
@@ -175,6 +177,13 @@ def test_the_policys_options_begin_as_the_controllers():
     for name, parameter in inspect.signature(RecurrentPolicy.__init__).parameters.items():
         if name not in ("self", "space", "init_seed"):
             assert parameter.default == taken[name].default, name
+
+
+def test_the_policy_refuses_a_space_of_which_one_node_alone_may_keep_more_edges_or_fewer():
+    spec = CellSpec.full(num_inputs=1, num_nodes=3, ops=("a", "b"), outputs=(3,), keep=(1, 2))  # the first node has one edge to keep
+    assert spec.keep == ((1, 1), (1, 2), (1, 2))
+    with pytest.raises(UsageError, match="fixed number of edges, and nodes of 'cell' in space s may keep more or fewer"):
+        RecurrentPolicy(Space("s", {}, {"cell": spec}, build=None))
 
 
 def test_the_policy_takes_one_step_of_adam_for_each_result():

@@ -13,11 +13,14 @@ from benchmarks.mutation.operators import Mutant
 
 # The core's own tests, and those of what is built on it at once; whole searches by scripts are no tests of a line. By file, with the words
 # by which pytest chooses some of its tests (-k).
-TESTS = {"relaxations": "", "hypergradients": "", "implicit": "", "penalties": "", "select": "", "selections": "not after_a_resume",
-         "space": "", "cell": "", "partial": "", "genotype": "", "train": "not compiled", "traits": "", "oracles": "", "oracles_gdas": "",
-         "oracles_oles": "", "oracles_darts_pt_schedule": "", "searchers": "recurrent_policy",
-         "trial_evaluators": "relaxation_learned", "composition": "wrappers_compose", "monitors": "layered or guard or oles or freez",
-         "export": "line_a_node or reaches_no_output or two_ops or plain_form"}
+TESTS = {
+    **dict.fromkeys(("relaxations", "wrappers", "bilevel", "specs", "published_defaults", "hypergradients", "implicit", "penalties",
+                     "select", "space", "cell", "partial", "genotype", "traits", "oracles", "oracles_gdas", "oracles_oles",
+                     "oracles_darts_pt_schedule"), ""),
+    "selections": "not after_a_resume", "train": "not compiled", "searchers": "recurrent_policy", "trial_evaluators": "relaxation_learned",
+    "composition": "wrappers_compose", "monitors": "layered or guard or oles or freez",
+    "export": "line_a_node or reaches_no_output or two_ops or plain_form",
+}
 SLOWEST_S = 3.0  # of a test: processor time
 ALL_S = 15.0  # of the tests that a mutant meets, together
 
