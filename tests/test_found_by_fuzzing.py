@@ -102,6 +102,8 @@ FOUND = {
     "a node beyond all cells": ("drawing of a genotype", changed(json.dumps(FAIR).encode(), "cells", "cell", to=[["a", 0, 10**12]]), False),
     "an op whose name divides the text of a genotype": ("genotype in words", seeds.notations()[0].replace(b"sep_conv_3x3", b";a|b"), False),
     "an op whose name has a line end": ("genotype in words", seeds.notations()[0].replace(b"sep_conv_3x3", b"a\\nb"), False),
+    "a latency beyond all floats": ("table of latencies", seeds.latencies()[0].replace(b"1.5", b"1" * 400), False),
+    "an accuracy beyond single precision": ("page of a table", seeds.tables()[0].replace(b"91.5", b"1e300"), True),
     "what NATS-Bench knows is a text": ("import of NATS-Bench", changed(seeds.nats_answers()[0], 1, "cost", "params", to="many"), False),
     "what NATS-Bench knows is missing": ("import of NATS-Bench", changed(seeds.nats_answers()[0], 0, "info", to={}), False),
     "what NATS-Bench knows is a list": ("import of NATS-Bench", changed(seeds.nats_answers()[0], 0, "cost", to=[1]), False),

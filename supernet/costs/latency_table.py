@@ -159,7 +159,7 @@ def load_latency_table(path: Path, space: Space) -> Additive:
         return Additive(space, "latency_table", data["unit"], float(data["constant"]), tables)
     except OSError as error:
         raise CostError(f"{path}: cannot read the latency table ({error.strerror or error})") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, CostError):
             raise
         if isinstance(error, FormatError):

@@ -54,8 +54,9 @@ def columns(table: Table) -> list[str]:
 
 
 def _packed(values: np.ndarray) -> str:
-    """Float32, little-endian, as base64: a third of what the digits take, and read at once."""
-    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+    """Float32, little-endian, as base64: a third of what the digits take, and read at once. What is too large for that is infinite."""
+    with np.errstate(over="ignore"):
+        return base64.b64encode(values.astype("<f4").tobytes()).decode()
 
 
 def _statistics(table: Table) -> str:
