@@ -67,8 +67,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation whose output can be multiplied by a scalar at no extra pass, and whose statistics can be held still.
 
     Equal to nn.BatchNorm2d (eps 1e-5, momentum 0.1: biased variance normalises, unbiased variance is tracked). With
-    `scale` (a scalar tensor) the result is `scale * norm(x)`: the scale is folded into the per-channel factor. Where x has fewer channels,
-    the norm is that of the first ones. While
+    `scale` (a scalar tensor) the result is `scale * norm(x)`: the scale is folded into the per-channel factor. While
     `updates` is False a training forward leaves the running statistics as they are. While `by_batch` is True the batch's own statistics
     normalise in evaluation too, and none are tracked.
 
@@ -87,11 +86,18 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels) if running_statistics else None)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return self._normalised(x, scale, self.channels, self.weight, self.bias, self.running_mean, self.running_var)
+
+    def leading(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The same of x with the first so many of the channels."""
         channels = x.shape[1]
+        if channels == self.channels:
+            return self(x, scale)
         parts = self.weight, self.bias, self.running_mean, self.running_var
-        if channels < self.channels:
-            parts = tuple(None if part is None else part[:channels] for part in parts)
-        weight, bias, mean, var = parts
+        return self._normalised(x, scale, channels, *(None if part is None else part[:channels] for part in parts))
+
+    def _normalised(self, x: Tensor, scale: Tensor | None, channels: int, weight: Tensor | None, bias: Tensor | None,
+                    mean: Tensor | None, var: Tensor | None) -> Tensor:
         if scale is not None:
             # contiguous: torch's CPU kernel for channels_last reads past the one element of an expanded weight
             weight = scale.expand(channels).contiguous() if weight is None else scale * weight

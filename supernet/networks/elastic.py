@@ -101,7 +101,7 @@ class ElasticBlock(nn.Module):
     def forward(self, x: Tensor, rows: Mapping[str, Row], drop_path_prob: float, generator: torch.Generator | None) -> Tensor:
         expansion, act = rows["expansion"], ACTIVATIONS[self.activation]
         widest = max((self.hidden[name] for name in expansion if name in self.expands), default=0)
-        wide = self._filtered(act(self.norm1(F.conv2d(x, self.expand.weight[:widest]))), rows["kernel"]) if widest else None
+        wide = self._filtered(act(self.norm1.leading(F.conv2d(x, self.expand.weight[:widest]))), rows["kernel"]) if widest else None
         total = None
         for name, factor in expansion.items():
             h = wide[:, : self.hidden[name]] if name in self.expands else self._filtered(x, rows["kernel"])
@@ -118,7 +118,7 @@ class ElasticBlock(nn.Module):
         if len(factors) == 1:  # before the norm its factor would count for nothing
             ((size, behind),) = factors.items()
             factors = {size: None}
-        return ACTIVATIONS[self.activation](self.norm2(self.depthwise(x, factors), behind))
+        return ACTIVATIONS[self.activation](self.norm2.leading(self.depthwise(x, factors), behind))
 
     def sort(self) -> None:
         """Orders the hidden channels by the weight that the last convolution gives them (the sum of absolute values), the largest first,
