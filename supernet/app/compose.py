@@ -447,7 +447,7 @@ def final_data(cfg: DictConfig) -> Data:
 def final_read(cfg: DictConfig, device: torch.device, group: Group = ALONE, data: Data | None = None) -> FinalRead:
     """The training part and what is held out of it; the test part is not opened. data: where it was made before."""
     generators, task = FinalRead.streams(cfg.seed, device), build(cfg.task)
-    refuse_for_many(cfg, group, task)
+    refuse_for_many(cfg, group)
     data = data or final_data(cfg)
     loaders = data.final(loading(cfg, device, group), split=cfg.split, generators=generators)
     if cfg.graph_augmentation:

@@ -127,7 +127,7 @@ def latencies() -> list[bytes]:
              "tables": {"cell": [[0.0, 0.1, 1.5]] * 3}}
     from supernet.costs.latency_table import LATENCY_FORMAT
 
-    return [json.dumps(table | {"format": LATENCY_FORMAT}).encode()]
+    return [json.dumps(table | {"format": str(LATENCY_FORMAT)}).encode()]
 
 
 @functools.cache
