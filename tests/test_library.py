@@ -328,6 +328,9 @@ def test_weights_beside_the_records_of_another_run_are_refused(trained, tmp_path
 ])
 def test_options_that_are_no_plain_data_are_refused(trained, tmp_path, text, message):
     copy = shutil.copytree(trained, tmp_path / "run")
+    status = json.loads((copy / "run.json").read_text())
+    del status["sha256"], status["files"]["config.yaml"]  # as one that was edited with care
+    (copy / "run.json").write_text(json.dumps(status))
     (copy / "config.yaml").write_text(text)
     assert message in refused(copy)
 
