@@ -328,10 +328,7 @@ def test_weights_beside_the_records_of_another_run_are_refused(trained, tmp_path
 ])
 def test_options_that_are_no_plain_data_are_refused(trained, tmp_path, text, message):
     copy = shutil.copytree(trained, tmp_path / "run")
-    status = json.loads((copy / "run.json").read_text())
-    del status["sha256"], status["files"]["config.yaml"]  # as one that was edited with care
-    (copy / "run.json").write_text(json.dumps(status))
-    (copy / "config.yaml").write_text(text)
+    RunFolder(copy).write(copy / "config.yaml", text.encode())  # with its digest, as whoever means harm would
     assert message in refused(copy)
 
 

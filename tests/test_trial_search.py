@@ -243,15 +243,19 @@ def test_a_journal_that_was_cut_or_edited_is_told_and_not_gone_on_with(stopped, 
     assert error.code == 2 and told in error.err and "trials.jsonl" in error.err and "Traceback" not in error.err, error.err
 
 
-def test_an_edit_behind_the_last_checkpoint_is_told_by_the_line_after_it(tmp_path):
+def test_an_edit_behind_the_last_checkpoint_is_told_by_its_line_and_a_line_that_is_gone_by_the_next(tmp_path):
     journal, space = Journal(tmp_path / "trials.jsonl"), SPACE
     rng = random.Random(0)
     for number in range(4):
         journal.append(Trial(number, space.sample(rng), (1.0,)).to_json(), chained=True)
     assert [Trial.from_json(record, space).number for record in Journal(journal.path).read_chained()] == [0, 1, 2, 3]
     lines = journal.path.read_text().splitlines(keepends=True)
-    journal.path.write_text("".join([lines[0], lines[1].replace("1.0", "2.0"), *lines[2:]]))
-    with pytest.raises(JournalError, match="line 3 was written behind other lines"):
+    for edited in (1, 3):  # also the last one, behind which no line stands
+        journal.path.write_text("".join(line.replace("1.0", "2.0") if n == edited else line for n, line in enumerate(lines)))
+        with pytest.raises(JournalError, match=f"line {edited + 1} is no record .it is not what was written"):
+            Journal(journal.path).read_chained()
+    journal.path.write_text("".join([lines[0], *lines[2:]]))
+    with pytest.raises(JournalError, match="line 2 was written behind other lines"):
         Journal(journal.path).read_chained()
     journal.path.write_text("".join([*lines[:1], "[1]\n", *lines[2:]]))
     with pytest.raises(JournalError, match="line 2 is no record"):

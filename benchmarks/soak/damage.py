@@ -33,6 +33,7 @@ from supernet.report.run_files import UNEXPECTED, RunFiles
 from supernet.runs.folder import RunFolder, check_in_run
 from supernet.runs.listing import row
 from supernet.runs.loading import load
+from supernet.runs.locks import FOLDER as LOCKS
 from supernet.runs.predictions import Predictions
 from supernet.runs.results import LeftOut, read
 from supernet.spaces.named import space_again
@@ -42,7 +43,7 @@ from supernet.tables.files import read_table
 from tests.helpers import At, Ended, start
 from tests.runs import exactly, finished
 
-UNREAD = (".lock", "report.html", "cell.svg", "cell.png")  # no reader of ours: for people, or empty
+UNREAD = (LOCKS, ".lock", "report.html", "cell.svg", "cell.png")  # no reader of ours: for people, or empty
 
 
 class Told(Exception):
@@ -290,8 +291,8 @@ class Made:
 
 
 def files(folder: Path, ignored: tuple[str, ...]) -> list[Path]:
-    return [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ignored
-            and path.stat().st_size]
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size)
+    return [path for path in found if not set(path.parts) & set(ignored)]
 
 
 def damaged(made: Made, kind: str, n: int) -> Case:
