@@ -135,9 +135,9 @@ def until(holds: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """A digest of every file and folder under `folder`, by path; of a huge file only its size and time count."""
+    """A digest of every file and folder under `folder` but those of locks, by path; of a huge file only its size and time count."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path for path in folder.rglob("*") if ".locks" not in path.relative_to(folder).parts):
         seen = path.stat()
         data = f"{seen.st_size} {seen.st_mtime_ns}".encode() if seen.st_size > 10**7 else path.read_bytes() if path.is_file() else b""
         found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()

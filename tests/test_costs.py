@@ -215,7 +215,7 @@ def test_latency_tables_are_sums_and_can_be_kept(tmp_path):
     with pytest.raises(CostError, match="was measured for space"):
         load_latency_table(path, SPACES["darts"])
     path.write_text("{}")
-    with pytest.raises(CostError, match="not a latency table"):
+    with pytest.raises(CostError, match="expected format 'supernet.latency/1'"):
         load_latency_table(path, space)
     with pytest.raises(CostError, match="cannot read"):
         load_latency_table(tmp_path / "none.json", space)
