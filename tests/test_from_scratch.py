@@ -267,7 +267,7 @@ def test_a_space_without_shared_weights_refuses_them_in_one_line(tmp_path):
 
 def trials_of(folder: Path) -> list[dict]:
     (journal,) = folder.glob("runs/*/trials.jsonl")
-    return [{key: value for key, value in json.loads(line).items() if key not in ("wall_s", "after")}
+    return [{key: value for key, value in json.loads(line).items() if key not in ("wall_s", "after", "sum")}
             for line in journal.read_text().splitlines()]
 
 
