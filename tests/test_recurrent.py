@@ -12,6 +12,7 @@ from ops.activations import ACTIVATIONS
 from ops.op import Normalisation
 from supernet.bilevel import Streams
 from supernet.networks.stacked import inherit
+from supernet.runs.journal import Journal
 from supernet.spaces import darts_rnn
 from supernet.tasks.language_model import LanguageModel
 from supernet.weights import EdgeWeights, Weights, one_hot
@@ -183,7 +184,7 @@ def test_a_search_on_text_resumes_to_the_same_bits(folder):
     kept = []
     for output in ("whole", "broken"):
         (search,) = folder.glob(f"{output}/*_search_*")
-        records = [json.loads(line) for line in (search / "metrics.jsonl").read_text().splitlines()]
+        records = Journal.read(search / "metrics.jsonl")
         kept.append([{k: v for k, v in r.items() if k not in ("seconds", "items_per_s", "elapsed_s")} for r in records])
     assert kept[0] == kept[1]
 
