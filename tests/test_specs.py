@@ -11,7 +11,7 @@ import torch
 from ops.op import Normalisation
 from supernet.costs.additive import Additive
 from supernet.genotype import Edge, GenotypeError
-from supernet.networks.cell import MixedEdges
+from supernet.networks.cell import Cell, MixedEdges
 from supernet.penalties.base import WeightProblem
 from supernet.penalties.layer_alignment import LayerAlignment
 from supernet.penalties.weights import Entropy
@@ -21,6 +21,7 @@ from supernet.relaxations.greedy import Greedy
 from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.select.learned import learned
+from supernet.select.sampled import Sampled
 from supernet.select.strongest_pairs import strongest_pairs
 from supernet.select.threshold import threshold
 from supernet.select.within_cost import WithinCost
@@ -28,6 +29,7 @@ from supernet.space import CellSpec, Space
 from supernet.spaces import darts, nasbench201, toy
 from supernet.training.records import Silent
 from supernet.weights import EdgeWeights, Weights
+from tests.searches import searched
 
 GOOD = {"num_inputs": 1, "num_nodes": 2, "edges": ((0, 1), (0, 2), (1, 2)), "ops": ("a", "b"), "present": ((True, True),) * 3,
         "selectable": ((True, True),) * 3, "keep": ((1, 1), (1, 2)), "outputs": (2,)}
@@ -144,6 +146,25 @@ def test_a_selection_within_a_cost_takes_exactly_the_limit_and_counts_edge_weigh
     assert chosen(9.0) == (Edge(2, 1, "a"),) and chosen(2.0) == (Edge(2, 1, "b"),) and chosen(1.5) == (Edge(2, 0, "b"),)
 
 
+def test_a_selection_within_a_cost_makes_the_change_that_loses_least_for_what_it_saves():
+    """The other one saves more and loses much more, and no single change leads back from it."""
+    spec = CellSpec.listed(num_inputs=1, edges=[(0, 1, ["a", "b"]), (1, 2, ["a", "b"])], outputs=(2,), keep=None)
+    space = Space("s", {}, {"cell": spec}, build=None)
+    cost = Additive(space, "c", "x", 1.0, {"cell": np.array([[2.0, 0.0], [3.0, 0.0]])})
+    weights = EdgeWeights({"cell": Weights(torch.tensor([[0.5, 0.45], [0.5, 0.025]]))})
+    assert WithinCost(limit=4.5)(loop_of(space, weights, cost))["cell"] == (Edge(1, 0, "b"), Edge(2, 1, "a"))
+
+
+def test_a_sampled_selection_counts_the_images_and_trials_that_it_has_looked_at():
+    stages, _, _ = searched("space=toy", "relaxation=uniform", "split.max_train=32", "split.max_val=32", "batch_size=16", "threads=1",
+                            "eval_batch_size=8", "layers=3", "channels=2", "epochs=0", "table=none")
+    loop = stages.loop
+    images, trials = loop.position.images, loop.position.trials
+    Sampled(n=4, screen_batches=2, finalists=3)(loop)
+    looked = loop.position.trials - trials
+    assert 3 <= looked <= 4 and loop.position.images - images == looked * 16 + 3 * 32
+
+
 def test_strongest_pairs_multiply_edge_weights_and_average_layers():
     space = darts.make(nodes=1, ops=("none", "skip_connect", "sep_conv_3x3"), ops_per_edge=2)
     table = torch.tensor([[9.0, 0.5, 0.4], [9.0, 0.3, 0.2]])
@@ -187,7 +208,7 @@ def test_an_alignment_penalty_is_nothing_before_the_first_epoch_is_announced():
     space = darts.make(nodes=1)
     penalty = LayerAlignment(space)
     assert penalty(SimpleNamespace(layers=dict.fromkeys(space.cells, 2))) is None
-    assert penalty.kinds == ["normal", "reduce"]
+    assert penalty.kinds == ["normal", "reduce"] and (penalty.weight, penalty.radius) == (0.25, 1e-3)
 
 
 def test_an_alignment_penalty_looks_as_far_to_both_sides_as_its_radius_says():
@@ -218,6 +239,13 @@ def test_the_entropy_penalty_makes_weights_more_alike_or_less():
     (slope,) = torch.autograd.grad(Entropy(space, weight=0.3)(torch.ones(()), relaxation.mean(), relaxation), relaxation.parameters())
     entropy = -(mean * mean.log()).sum(1, keepdim=True)
     torch.testing.assert_close(slope, -0.3 / 3 * mean * (mean.log() + entropy))  # of a softmax, by hand; three edges
+
+
+def test_a_node_that_reaches_the_output_through_others_alone_is_written_and_one_that_reaches_none_is_not():
+    skips = [(0, 1), (1, 2), (2, 3), (1, 4)]
+    spec = CellSpec.listed(num_inputs=1, edges=[(s, d, ["skip_connect"]) for s, d in skips], outputs=(3,), keep=None)
+    block = Cell(spec, spec.present, 4, Normalisation(True, False)).plain("normal")
+    assert [line.partition(" = ")[0] for line in block.lines] == ["s1", "s2", "s3", "return s3"] and len(block.parts) == 3
 
 
 def test_the_ops_that_run_are_told_in_the_order_in_which_they_are_added():
@@ -264,15 +292,15 @@ def test_forms_of_edge_weights_are_two():
         EdgeNormalised(Softmax(space, torch.Generator()), space, torch.Generator(), form="sum")
 
 
-@pytest.mark.parametrize("criterion", [1, 2])
-def test_greedy_never_takes_an_edge_of_which_none_has_all_the_weight(criterion):
+@pytest.mark.parametrize("criterion, chosen", [(1, 4), (2, 1)])
+def test_greedy_compares_the_others_where_none_has_all_the_weight_of_an_edge(criterion, chosen):
+    """Importance alone would take edge 3, which is undecided; by stability edge 1 is before edge 4, which has changed its mind."""
     space = darts.make(nodes=2, ops=("none", "skip_connect", "sep_conv_3x3"), edges_per_node=1)
     inner = Softmax(space, torch.Generator().manual_seed(0))
     greedy = Greedy(inner, space, torch.Generator(), criterion=criterion, warm_up=1, every=1)
-    with torch.no_grad():
-        for e in (0, 2):
-            inner.alpha["normal"][e] = torch.tensor([500.0, 0.0, 0.0])  # the others' weights are exactly 0
-        inner.alpha["normal"][4] = torch.tensor([0.0, 0.0, 3.0])
-    for epoch in range(3):
+    rows = [[500.0, 0.0, 0.0], [0.0, 0.0, 2.8], [500.0, 0.0, 0.0], [-5.0, 0.0, 0.0]]  # none alone weighs, twice
+    for epoch, last in enumerate(([0.0, 3.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0])):
+        with torch.no_grad():
+            inner.alpha["normal"].copy_(torch.tensor([*rows, last]))
         greedy.anneal(epoch / 9, epoch)
-    assert [e for e, row in enumerate(greedy.rows["normal"]) if row >= 0] == [4]
+    assert [e for e, row in enumerate(greedy.rows["normal"]) if row >= 0] == [chosen]

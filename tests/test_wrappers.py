@@ -167,6 +167,13 @@ def test_a_simplex_of_fewer_candidates_is_brought_back_to_sum_one():
         torch.testing.assert_close(theta.detach(), own / own.sum(1, keepdim=True), rtol=0, atol=1e-12)
 
 
+def test_draws_that_run_some_of_the_ops_alone_say_so():
+    space = toy.make()
+    for kind, samples in ((Softmax, False), (Dirichlet, False), (Concrete, False), (GumbelHard, True), (BinaryGates, True), (Uniform, True),
+                          (Controller, True)):
+        assert kind(space, generator()).samples(generator(1)) is samples, kind
+
+
 def test_uniform_draws_have_nothing_to_keep():
     relaxation = Uniform(toy.make(), generator())
     assert not relaxation.state_dict() and not list(relaxation.parameters())
