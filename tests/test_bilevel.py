@@ -14,7 +14,7 @@ from supernet.hypergradients.first_order import first_order
 from supernet.hypergradients.reinforce import reinforce
 from supernet.hypergradients.unrolled import unrolled
 from supernet.interfaces import InterfaceError
-from supernet.processes.group import Alone
+from supernet.processes.group import Group
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.softmax import Softmax
 from supernet.relaxations.uniform import Uniform
@@ -52,7 +52,7 @@ def test_gradients_are_averaged_over_processes_before_they_are_clipped_and_only_
     search, batch, _ = made(GumbelHard)
     seen = []
 
-    class Two(Alone):
+    class Two(Group):
         def mean_(self, tensors):
             seen.extend(tensors)
             for t in tensors:
@@ -180,8 +180,6 @@ def test_without_a_validation_batch_or_alphas_the_weights_alone_take_a_step():
     search.step(batch, None)
     assert all(torch.equal(a, b) for a, b in zip(before, search.alpha))
     search, batch, _ = made(Uniform)
-    search.net.float()
-    batch = (batch[0].float(), batch[1])
     w = [p.detach().clone() for p in search.w]
     search.step(batch, batch)
     assert search.alpha == () and not all(torch.equal(a, b) for a, b in zip(w, search.w))

@@ -59,7 +59,7 @@ def one_tensor(change) -> bytes:
 def search(change) -> bytes:
     """The checkpoint of a search, what it says of itself changed."""
     state = torch.load(io.BytesIO(seeds.checkpoints()[0]), weights_only=True)
-    change(state["about"])
+    change(state["state"]["about"])
     return saved(state)
 
 

@@ -43,7 +43,8 @@ def refused(*options):
 
 
 @pytest.mark.parametrize("option, told", [
-    ("space=dart", "space=dart: no such choice, there are custom, darts"), ("wrapper=[greedi]", "wrapper=[greedi]: no such choice"),
+    ("space=dart", "space=dart: no such choice, there are accel_mnasnet, custom, darts"),
+    ("wrapper=[greedi]", "wrapper=[greedi]: no such choice"),
     ("epoch=3", "there is no option 'epoch'; did you mean epochs? (--help lists the options)"),
 ])
 def test_its_errors_are_recognised(option, told):
