@@ -44,3 +44,10 @@ def _(module: plain.HalvedSkip) -> Form:
 def _(module: plain.HalvingBlock) -> Form:
     inner, widths = module.conv1.out_channels, {"channels_in": module.shortcut.in_channels, "channels_out": module.shortcut.out_channels}
     return Form(plain.HalvingBlock, widths | ({} if inner == module.shortcut.out_channels else {"inner": inner}), held(module))
+
+
+@form_of.register
+def _(module: plain.SqueezeExcitation) -> Form:
+    inner = {"activation": form_of(module.activation), "gate": form_of(module.gate)}
+    widths = {"channels": module.reduce.in_channels, "middle": module.reduce.out_channels}
+    return Form(plain.SqueezeExcitation, widths | inner, held(module))

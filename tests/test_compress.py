@@ -212,7 +212,7 @@ def test_a_network_of_the_same_widths_is_written_as_an_export_writes_it():
 
 @needs_extra
 @pytest.mark.parametrize("name, seed, share", [("darts", 1, 0.5), ("darts", 2, 0.3), ("nasbench201", 1, 0.5), ("nasbench_macro", 0, 0.7),
-                                               ("gdas", 4, 0.5), ("toy", 3, 0.9)])
+                                               ("gdas", 4, 0.5), ("toy", 3, 0.9), ("accel_mnasnet", 0, 0.5)])
 def test_a_pruned_network_is_a_smaller_one_that_the_written_file_computes(name, seed, share):
     net = network(name, seed)
     module = module_of(block := net.plain())
@@ -241,6 +241,14 @@ def test_of_a_layer_the_smallest_channels_are_taken_out():
     kept = net[0].weight.detach().clone()[[0, 2, 3, 5]]
     prune_channels(net, torch.randn(2, 1, 8, 8), 0.34)
     assert torch.equal(net[0].weight, kept) and net[3].in_features == 4 * 36
+
+
+@needs_extra
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.3, 0.5, 0.7, 0.8, 0.9, 0.999])
+def test_the_share_is_taken_to_the_nearest_channel_and_one_is_left(share):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 16, 3))
+    prune_channels(net, torch.randn(2, 1, 8, 8), share)
+    assert [net[n].out_channels for n in (0, 2)] == [max(1, round(c * (1 - share))) for c in (4, 16)]
 
 
 # ---- numbers

@@ -71,6 +71,8 @@ class Work:
     def __init__(self, cfg: DictConfig, chosen: Sequence[Steps]):
         self.cfg, self.chosen = cfg, with_prefixes(chosen)
         self.output = Path(cfg.output or f"{cfg.run}/compressed")
+        if self.output.resolve() == Path(cfg.run).resolve():
+            raise UsageError(f"output={self.output} is the run's own folder: name another, or none for {cfg.run}/compressed")
         self.interrupt = Interrupt()
         self.known: dict[str, Result] = {}
         self.finished: list[str] = []

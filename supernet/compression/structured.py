@@ -17,8 +17,8 @@ FIXED = (plain.FirstChannels, plain.ResidualOfWidth, plain.Highway)
 
 @ranged
 def prune_channels(module: nn.Module, x: Tensor, share: Portion) -> None:
-    """Takes `share` of the channels out of every group of layers whose channels belong together, those with the smallest weights first;
-    at least one is left. The classifier keeps its classes, and the first layer its image.
+    """Takes `share` of the channels, to the nearest whole number, out of every group of layers whose channels belong together, those with the
+    smallest weights first; at least one is left. The classifier keeps its classes, and the first layer its image.
 
     Which layers belong together is found by torch-pruning (Fang et al. 2023, "DepGraph", Sec. 3.2), from one forward pass of `x`; channels
     are ordered by the sum of squares of a group's weights (Sec. 3.3 there, without its sparse training). Raises NotPractical.
@@ -31,7 +31,10 @@ def prune_channels(module: nn.Module, x: Tensor, share: Portion) -> None:
         import torch_pruning as tp
 
         heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1:]
+        widths = {layer: layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)}
+        widths |= {layer: layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear) and layer not in heads}
         pruner = tp.pruner.BasePruner(module, x, importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=share,
+                                      pruning_ratio_dict={layer: _ratio(width, share) for layer, width in widths.items()},
                                       max_pruning_ratio=1.0, ignored_layers=heads, forward_fn=_all_that_is_computed)
         pruner.step()
     with torch.no_grad():
@@ -39,6 +42,13 @@ def prune_channels(module: nn.Module, x: Tensor, share: Portion) -> None:
             module(x)
         except RuntimeError as error:
             raise NotPractical(f"torch-pruning left layers that do not fit each other ({' '.join(str(error).split())[:100]})") from error
+
+
+def _ratio(channels: int, share: float) -> float:
+    """What torch-pruning is told so that the nearest whole number of channels goes and at least one stays: it keeps the whole part of
+    channels * (1 - ratio), and leaves a group as it is of which nothing would be kept."""
+    kept = max(1, round(channels * (1 - share)))
+    return 1 - (kept + 1e-6) / channels
 
 
 def _all_that_is_computed(module: nn.Module, x: Tensor) -> list[Tensor]:
