@@ -17,8 +17,8 @@ FIXED = (plain.FirstChannels, plain.ResidualOfWidth, plain.Highway)
 
 @ranged
 def prune_channels(module: nn.Module, x: Tensor, share: Portion) -> None:
-    """Takes `share` of the channels, to the nearest whole number, out of every group of layers whose channels belong together, those with the
-    smallest weights first; at least one is left. The classifier keeps its classes, and the first layer its image.
+    """Takes `share` of the channels, to the nearest whole number, out of every group of layers whose channels belong together, those with
+    the smallest weights first; at least one is left. The classifier keeps its classes, and the first layer its image.
 
     Which layers belong together is found by torch-pruning (Fang et al. 2023, "DepGraph", Sec. 3.2), from one forward pass of `x`; channels
     are ordered by the sum of squares of a group's weights (Sec. 3.3 there, without its sparse training). Raises NotPractical.
