@@ -87,7 +87,7 @@ def test_the_lines_of_a_mutant_are_those_of_its_statement(found):
     assert at["constant", "3"].at_import and not at["sign", "-y"].at_import
     assert at["condition", "flip"].lines == (17, 17) and at["default", "0.5"].lines == (10, 20)
     known = touched.Touched(["tests/test_m.py::a", "tests/test_b.py::b", "tests/test_b.py::c", "tests/test_b.py::d"], [2.0, 1.0, 0.5, 99.0],
-                            {"m": {13: [0, 1, 2, 3], 17: [1], 18: [2]}})
+                            {"m": {13: [0, 1, 2, 3], 17: [1], 18: [2]}}, "")
     assert known.batches(at["condition", "flip"]) == [("tests/test_b.py", ["tests/test_b.py::b"])]
     # named after the module first, then the quick ones; none that takes too long
     assert known.batches(at["detach removed", "x.detach()"]) == [("tests/test_m.py", ["tests/test_m.py::a"]),

@@ -21,6 +21,7 @@ from supernet.relaxations.greedy import Greedy
 from supernet.relaxations.softmax import Softmax
 from supernet.select.argmax import argmax
 from supernet.select.learned import learned
+from supernet.select.perturbation import Perturbation
 from supernet.select.sampled import Sampled
 from supernet.select.strongest_pairs import strongest_pairs
 from supernet.select.threshold import threshold
@@ -163,6 +164,17 @@ def test_a_sampled_selection_counts_the_images_and_trials_that_it_has_looked_at(
     Sampled(n=4, screen_batches=2, finalists=3)(loop)
     looked = loop.position.trials - trials
     assert 3 <= looked <= 4 and loop.position.images - images == looked * 16 + 3 * 32
+
+
+def test_fine_tuning_between_decisions_trains_a_network_that_came_in_evaluation_mode():
+    stages, _, _ = searched("space=toy", "split.max_train=32", "split.max_val=32", "batch_size=16", "layers=3", "channels=2", "epochs=0",
+                            "table=none", "threads=1")
+    loop, modes = stages.loop, []
+    step = loop.search.step
+    loop.search.step = lambda *batches: (modes.append(loop.search.net.training), step(*batches))[1]
+    loop.search.net.eval()
+    Perturbation(finetune_epochs=1, val_batches=1)(loop)
+    assert modes and all(modes)
 
 
 def test_strongest_pairs_multiply_edge_weights_and_average_layers():

@@ -167,6 +167,20 @@ def test_a_simplex_of_fewer_candidates_is_brought_back_to_sum_one():
         torch.testing.assert_close(theta.detach(), own / own.sum(1, keepdim=True), rtol=0, atol=1e-12)
 
 
+def test_gates_of_an_edge_with_one_op_leave_its_alpha_to_the_optimizer():
+    """There is nothing to compare, and no probability to keep."""
+    spec = CellSpec.listed(num_inputs=1, edges=[(0, 1, ["a"]), (0, 2, ["a", "b"])], outputs=(2,), keep=None)
+    relaxation = BinaryGates(Space("s", {}, {"cell": spec}, build=None), generator()).double()
+    relaxation(generator(1))
+    with torch.no_grad():
+        relaxation.alpha["cell"] += 0.5  # a step: the same for both ops of the second edge
+    stepped = relaxation.alpha["cell"].detach().clone()
+    relaxation.after_step()
+    found = relaxation.alpha["cell"].detach()
+    assert found[0, 0] == stepped[0, 0]
+    torch.testing.assert_close(found[1], stepped[1] - 0.5)
+
+
 def test_draws_that_run_some_of_the_ops_alone_say_so():
     space = toy.make()
     for kind, samples in ((Softmax, False), (Dirichlet, False), (Concrete, False), (GumbelHard, True), (BinaryGates, True), (Uniform, True),

@@ -76,14 +76,14 @@ def trial(mutant: Mutant, known: Touched, printed: Path) -> dict[str, Any]:
     return row | {"outcome": "killed" if by else "survived", "by": by, "cpu_s": round(ended.cpu_s, 2)}
 
 
-def trials(chosen: Sequence[Mutant], known: Touched, build: Path, digest: str, workers: int) -> dict[str, dict[str, Any]]:
-    """What became of each, by name. A line of a journal keeps each trial of these sources and tests (`digest`), so that a run that was
-    broken off goes on."""
+def trials(chosen: Sequence[Mutant], known: Touched, build: Path, workers: int) -> dict[str, dict[str, Any]]:
+    """What became of each, by name. A line of a journal keeps each trial of these sources and tests, so that a run that was broken off
+    goes on."""
     journal = build / "trials.jsonl"
 
     def done() -> dict[str, dict[str, Any]]:
         lines = map(json.loads, journal.read_text().splitlines()) if journal.exists() else ()
-        return {line["row"]["name"]: line["row"] for line in lines if line["digest"] == digest}
+        return {line["row"]["name"]: line["row"] for line in lines if line["digest"] == known.digest}
 
     left = [mutant for mutant in chosen if mutant.name not in done()]
     read, write = os.pipe()  # of numbers of mutants, of which each worker takes the next: a few bytes, which the pipe holds
@@ -95,7 +95,7 @@ def trials(chosen: Sequence[Mutant], known: Touched, build: Path, digest: str, w
             mutant = left[int.from_bytes(taken)]
             row = trial(mutant, known, build / f"trial{worker}.out")
             with open(journal, "a") as file:
-                file.write(json.dumps({"digest": digest, "row": row}) + "\n")
+                file.write(json.dumps({"digest": known.digest, "row": row}) + "\n")
             print(f"{row['outcome']:8} {row['cpu_s']:6.1f} s  {mutant.name}  {row['by']}", flush=True)
 
     others = []
@@ -107,8 +107,15 @@ def trials(chosen: Sequence[Mutant], known: Touched, build: Path, digest: str, w
             finally:
                 os._exit(1)
         others.append(pid)
-    work(0)
-    if any(os.waitpid(pid, 0)[1] for pid in others):
+    try:
+        work(0)
+    except BaseException:  # what is left is not tried by the others either
+        for pid in others:
+            os.kill(pid, signal.SIGTERM)
+        raise
+    finally:
+        ended = [os.waitpid(pid, 0)[1] for pid in others]
+    if any(ended):
         raise SystemExit("error: a worker broke off")
     return done()
 
@@ -164,8 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = {row["name"]: row for row in earlier["mutants"] if row["outcome"] == "killed" and row["name"].partition(":")[0] in same}
     begun = time.monotonic()
     chosen = sample(everything, min(options.number, there), options.seed)
-    digest = hashlib.sha256(repr((sorted(sources.items()), known.tests)).encode()).hexdigest()[:16]
-    found = trials([m for m in chosen if m.name not in kept], known, build, digest, options.workers)
+    found = trials([m for m in chosen if m.name not in kept], known, build, options.workers)
     rows = [{"room": rooms[m.module], **(kept[m.name] if m.name in kept else found[m.name])} for m in chosen]
     check(rows, build / "check.out")
     print(f"{time.monotonic() - begun:.0f} s, {sum(row['cpu_s'] for row in rows):.0f} s of processor time")

@@ -26,11 +26,13 @@ ALL_S = 15.0  # of the tests that a mutant meets, together
 
 
 class Touched(NamedTuple):
-    """tests: their names. cpu_s: what each takes. lines: by module and line, the numbers of those that run it."""
+    """tests: their names. cpu_s: what each takes. lines: by module and line, the numbers of those that run it. digest: of their files and
+    of all sources."""
 
     tests: list[str]
     cpu_s: list[float]
     lines: dict[str, dict[int, list[int]]]
+    digest: str
 
     def of(self, mutant: Mutant) -> list[int]:
         """Those that run the changed lines; all that run any of a module's, where the change is made as it is imported."""
@@ -70,9 +72,11 @@ class Touched(NamedTuple):
 def touched(modules: Sequence[str], kept: Path) -> Touched:
     """By a run of each file of `TESTS`; from the folder `kept` where the file and all sources are the same."""
     tests, cpu_s, lines = [], [], {module: defaultdict(list) for module in modules}
+    whole = hashlib.sha256()
     for name, word in sorted(TESTS.items()):
         path = ROOT / "tests" / f"test_{name}.py"
         known = hashlib.sha256(word.encode() + b"".join(one.read_bytes() for one in (path, *map(file_of, modules)))).hexdigest()
+        whole.update(known.encode())
         place = kept / f"{path.stem}.json"
         if not place.exists() or json.loads(place.read_text())["digest"] != known:
             ended = in_child(lambda: _run(modules, str(path.relative_to(ROOT)), word), place.with_suffix(".out"), 1800.0, 3600.0)
@@ -87,7 +91,7 @@ def touched(modules: Sequence[str], kept: Path) -> Touched:
                 lines[module][int(line)] += [len(tests) + test for test in own]
         tests += data["tests"]
         cpu_s += data["cpu_s"]
-    return Touched(tests, cpu_s, lines)
+    return Touched(tests, cpu_s, lines, whole.hexdigest())
 
 
 def _run(modules: Sequence[str], file: str, word: str) -> dict[str, Any]:
