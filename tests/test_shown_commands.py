@@ -127,6 +127,7 @@ NOT_RUN = {
     "make install": INDEX, "make install PIP_ARGS=--extra-index-url https://download.pytorch.org/whl/cpu": INDEX,
     "pip install -c constraints.txt torch": INDEX, "pip install -c constraints.txt -e .[scripts]": INDEX,
     "make test": "it is this suite", "make test-slow": "it is this suite", "make lint": "it is a check of its own beside this suite",
+    "make coverage ARGS=tests/test_space.py FLOOR=0": INDEX, "make mutation ARGS=--module supernet.penalties": INDEX,
     "python -m pytest tests/test_select.py": "it is part of this suite",
     "python -m pytest tests/test_relaxations.py -k sigmoid": "it is part of this suite",
     "python -m benchmarks.nasbench201 --root data --table nb201.csv.gz --processes 2": "hours",
