@@ -198,7 +198,7 @@ def _tell(options: argparse.Namespace, argv: Sequence[str] | None, rows: Sequenc
     compare.write(options.json, result)
     head, cells = mutation.table(result)
     for row in (head, *cells):
-        print("".join(f"{cell:>18}" for cell in row))
+        print("".join(f"{cell:>22}" for cell in row))
     for line in mutation.notes(result):
         print(line)
 

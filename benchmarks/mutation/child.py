@@ -58,7 +58,7 @@ def in_child(function: Callable[[], Any], printed: Path, cpu_s: float, wall_s: f
         while not (seen := os.wait4(pid, os.WNOHANG))[0]:
             parts.append(_read(read))
             if time.monotonic() > end:
-                os.killpg(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)  # its group, which it may not have made yet, ends below
             time.sleep(0.02)
         parts.append(_read(read))
     finally:  # an interrupt too ends it, and what it has left behind
