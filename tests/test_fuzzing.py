@@ -23,7 +23,7 @@ SLOW = ("page", "drawing", "picture of a run", "run with", "sweep", "command lin
 
 
 def examples(target: Target) -> int:
-    few = 3 if any(target.name.startswith(word) or word in target.name for word in SLOW) else 10
+    few = 2 if any(target.name.startswith(word) or word in target.name for word in SLOW) else 8
     return few * 50 if LONG else few
 
 
