@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from supernet.bilevel import ALPHA_NORM, TRAINING_LOSS, Memory, rehearse, rewound, running_statistics, statistics_held
-from supernet.hypergradients.base import constant, grad, is_static, name_of, weights_at
+from supernet.hypergradients.base import Problem, constant, grad, is_static, name_of, weights_at
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
+from supernet.hypergradients.implicit import conjugate_gradient, neumann
 from supernet.hypergradients.reinforce import reinforce
 from supernet.hypergradients.unrolled import unrolled
 from supernet.interfaces import InterfaceError
@@ -190,6 +191,27 @@ def test_what_a_hypergradient_remembers_is_replaced_as_a_whole():
     values["old"] = torch.ones(1)
     memory.load_state_dict({"new": torch.zeros(1)})
     assert memory.values is values and set(values) == {"new"}
+
+
+def test_penalties_are_told_of_every_step_of_the_alphas():
+    search, batch, _ = made()
+    told = []
+    search.penalties = [SimpleNamespace(after_step=told.append, __call__=None)]
+    search.alpha_update(tuple(torch.zeros_like(p) for p in search.alpha))
+    assert told == [search.relaxation]
+
+
+def test_a_score_needs_draws_with_a_probability():
+    search, batch, _ = made()
+    with pytest.raises(ValueError, match="relaxation=controller"):
+        search.problem(batch, batch).score()
+
+
+@pytest.mark.parametrize("method", [neumann, conjugate_gradient])
+def test_implicit_gradients_are_the_direct_part_where_the_training_loss_sees_no_weight(method):
+    w, alpha = torch.ones(2, dtype=F64, requires_grad=True), torch.ones(3, dtype=F64, requires_grad=True)
+    problem = Problem((w,), (alpha,), lambda: torch.zeros((), dtype=F64), lambda: (w.sum() * alpha).sum(), lambda grads: grads)
+    assert method(problem)[0].tolist() == [2.0] * 3
 
 
 # ---- before any work

@@ -29,7 +29,7 @@ from supernet.select.within_cost import WithinCost
 from supernet.space import CellSpec, Space
 from supernet.spaces import darts, nasbench201, toy
 from supernet.training.records import Silent
-from supernet.weights import EdgeWeights, Weights
+from supernet.weights import EdgeWeights, Weights, check_shapes
 from tests.searches import searched
 
 GOOD = {"num_inputs": 1, "num_nodes": 2, "edges": ((0, 1), (0, 2), (1, 2)), "ops": ("a", "b"), "present": ((True, True),) * 3,
@@ -117,6 +117,32 @@ def test_an_edge_that_the_space_does_not_have_is_refused_with_the_sources_that_t
     assert space.candidates(both)["cell"] == ((True, False), (True, False), (False, True)), "parallel edges take their rows in order"
 
 
+@pytest.mark.parametrize("text", ["normal:|a~0|;normal:|a~0|", "normal:|a~0|", "normal:|a~0|;other:|a~0|"])
+def test_the_text_of_two_kinds_holds_each_once(text):
+    spec = CellSpec.listed(num_inputs=1, edges=[(0, 1, ["a"])], outputs=(1,), keep=None)
+    space = Space("s", {}, {"normal": spec, "reduce": spec}, build=None)
+    assert space.text(space.parse("reduce:|a~0|;normal:|a~0|")) == "normal:|a~0|;reduce:|a~0|"
+    with pytest.raises(GenotypeError, match="cells"):
+        space.parse(text)
+
+
+def test_a_space_of_one_genotype_has_no_mutation():
+    spec = CellSpec.listed(num_inputs=1, edges=[(0, 1, ["a"])], outputs=(1,), keep=None)
+    space = Space("s", {}, {"cell": spec}, build=None)
+    (one,) = space.enumerate()
+    assert space.count() == 1 and not list(space.neighbours(one)) and space.mutate_each(one, random.Random(0), 1.0) == one
+    with pytest.raises(GenotypeError, match="space 's' holds no other genotype to mutate to"):
+        space.mutate(one, random.Random(0))
+
+
+def test_edge_weights_cover_all_kinds_of_cells():
+    space = darts.make(nodes=1)
+    weights = alike(space)
+    check_shapes(space, weights)
+    with pytest.raises(ValueError, match=r"must cover cells \['normal', 'reduce'\], got \['normal'\]"):
+        check_shapes(space, EdgeWeights({"normal": weights["normal"]}))
+
+
 # ---- selections at their edges
 
 
@@ -154,6 +180,16 @@ def test_a_selection_within_a_cost_makes_the_change_that_loses_least_for_what_it
     cost = Additive(space, "c", "x", 1.0, {"cell": np.array([[2.0, 0.0], [3.0, 0.0]])})
     weights = EdgeWeights({"cell": Weights(torch.tensor([[0.5, 0.45], [0.5, 0.025]]))})
     assert WithinCost(limit=4.5)(loop_of(space, weights, cost))["cell"] == (Edge(1, 0, "b"), Edge(2, 1, "a"))
+
+
+def test_a_selection_within_a_cost_gains_back_what_the_limit_leaves_room_for():
+    """Of what the dear op costs the cheapest saves most for what it loses; then there is room for the better one."""
+    spec = CellSpec.listed(num_inputs=1, edges=[(0, 1, ["a", "b", "c"])], outputs=(1,), keep=None)
+    space = Space("s", {}, {"cell": spec}, build=None)
+    cost = Additive(space, "c", "x", 1.0, {"cell": np.array([[3.0, 1.2, 0.0]])})
+    weights = EdgeWeights({"cell": Weights(torch.tensor([[0.5, 0.2, 0.19]]))})
+    chosen = lambda limit: WithinCost(limit=limit)(loop_of(space, weights, cost))["cell"][0].op
+    assert chosen(4.0) == "a" and chosen(2.5) == "b" and chosen(2.2) == "b" and chosen(2.1) == "c"
 
 
 def test_a_sampled_selection_counts_the_images_and_trials_that_it_has_looked_at():

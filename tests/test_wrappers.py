@@ -126,6 +126,21 @@ def test_random_perturbation_without_the_clip_leaves_out_absent_ops():
         assert (~here).any() and (found[kind].ops[~here] == 0).all() and (found[kind].ops[here] != draw[kind].ops[here]).all()
 
 
+def test_a_perturbation_does_not_shrink():
+    space = toy.make()
+    for make in (RandomPerturbed, Adversarial):
+        with pytest.raises(ValueError, match="epsilon must be at most epsilon_end, got 0.5 and 0.1"):
+            make(Softmax(space, generator()), space, generator(), epsilon=0.5, epsilon_end=0.1)
+
+
+def test_the_auxiliary_skip_stands_in_what_is_evaluated_and_not_in_what_is_selected_from():
+    space = toy.make()
+    relaxation = AuxiliarySkip(Softmax(space, generator()), space, generator())
+    relaxation.anneal(0.25, 1)
+    assert relaxation.evaluated(generator())["cell"].skip.item() == relaxation(generator())["cell"].skip.item() == 0.75
+    assert relaxation.mean()["cell"].skip is None
+
+
 def test_of_a_row_of_which_nothing_is_left_the_largest_op_that_the_edge_has_stays():
     space = robust.s1()
     relaxation = RandomPerturbed(Softmax(space, generator()), space, generator()).double()
