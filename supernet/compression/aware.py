@@ -1,10 +1,8 @@
 """8 bits in training: the network is trained with the rounding of its weights and activations in place (Jacob et al. 2018), by torchao."""
 
-import contextlib
 import copy
 import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,7 +20,8 @@ def train_aware(module: nn.Module, x: Tensor, train: Callable[[nn.Module], None]
     convolution before them as torchao does it (the statistics of the batch train, the running ones are kept). Where an activation or a sum
     stands is decided by torchao's quantiser for x86.
     """
-    with by("torchao"), _silent():
+    # errors too: what torchao says of CUDA libraries that it does not find, and of graphs, nobody can act on
+    with by("torchao"), quiet(logging.ERROR):
         from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
         from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
@@ -35,7 +34,7 @@ def train_aware(module: nn.Module, x: Tensor, train: Callable[[nn.Module], None]
         aware = prepare_qat_pt2e(graph, X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config(is_qat=True)))
         allow_exported_model_train_eval(aware)
     train(aware)
-    with by("torchao"), _silent():
+    with by("torchao"), quiet(logging.ERROR):
         aware.eval()  # torchao's, which returns nothing
         made = convert_pt2e(aware)
         reader = Images()
@@ -43,16 +42,3 @@ def train_aware(module: nn.Module, x: Tensor, train: Callable[[nn.Module], None]
         program = torch.onnx.export(made, (x,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), **names,
                                     external_data=False, verbose=False)
         program.save(path, external_data=False)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """What torchao says of CUDA libraries that it does not find, and of graphs, is nothing that the user can act on."""
-    level = logging.root.manager.disable
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(level)

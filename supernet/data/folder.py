@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 
 from supernet.data.base import DataError, Part
-from supernet.data.image_files import SUFFIXES, Decoding, check_parts, others_note, read_part
+from supernet.data.image_files import SUFFIXES, Decoding, check_parts, others_note, own_val, read_part
 from supernet.ranges import Channels, Finite, NonNegative, Positive, Range, Side, ranged
 
 
@@ -78,10 +78,7 @@ class Folder:
 
     @property
     def _own_val(self) -> list[str]:
-        """The name of the validation part, where there is one."""
-        if self.val is None or (self.val == "val" and not (self.root / self.val).is_dir()):
-            return []
-        return [self.val]
+        return own_val(self.root, self.val)
 
     def _classes(self, part: str) -> tuple[str, ...]:
         folder = self.root / part

@@ -39,6 +39,11 @@ def check_parts(val: str | None, test: str) -> None:
         raise DataError(f"test must name a directory of its own beside train, got {test!r}")
 
 
+def own_val(root: Path, val: str | None) -> list[str]:
+    """The name of the validation part `val`, where there is one: "val" may be absent."""
+    return [] if val is None or (val == "val" and not (root / val).is_dir()) else [val]
+
+
 def others_note(others: Mapping[str, int]) -> tuple[str, ...]:
     """What is said of files among the images that are none, by their suffix."""
     if not others:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from supernet.data.base import DataError, Part
-from supernet.data.image_files import Decoding, check_parts, others_note, read_part
+from supernet.data.image_files import Decoding, check_parts, others_note, own_val, read_part
 from supernet.data.shard_index import Members, ShardIndex, index_of
 from supernet.ranges import Channels, Finite, NonNegative, Positive, Range, Side, ranged
 
@@ -83,10 +83,7 @@ class Shards:
 
     @property
     def _own_val(self) -> list[str]:
-        """The name of the validation part, where there is one."""
-        if self.val is None or (self.val == "val" and not (self.root / self.val).is_dir()):
-            return []
-        return [self.val]
+        return own_val(self.root, self.val)
 
     def _check_classes(self, part: str) -> None:
         """Raises DataError unless a part has the classes of the training part."""

@@ -99,12 +99,12 @@ def _tuples(call: Callable[..., Tensor | tuple[Tensor, ...]]) -> Call:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What exporters say of their own insides is nothing that the user can act on."""
+def quiet(logs: int = logging.WARNING) -> Iterator[None]:
+    """What exporters say of their own insides is nothing that the user can act on. logs: up to this level."""
     level = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        logging.disable(logs)
         try:
             yield
         finally:
