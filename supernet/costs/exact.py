@@ -1,6 +1,5 @@
 """The best architecture of a chain within limits, exactly: where score and costs are sums of tables over few decisions, a mixed-integer
 program finds the optimum and proves it.
-finds the optimum and proves it.
 
 A binary stands for each choice, one of a decision's being 1. A table over several decisions (a width and that of the layer before) has a
 number in [0, 1] for each joint entry, whose sums over all but one decision are that decision's binaries (the local marginal polytope): at
