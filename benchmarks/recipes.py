@@ -17,14 +17,13 @@ What is done is written as soon as it is done; stopped or killed, the same comma
 
 import argparse
 import io
-import json
 import random
 import resource
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
+from benchmarks.kept import Kept
 from supernet.app.checks import validate
 from supernet.app.command_line import register
 from supernet.app.compose import FinalParts, final_parts
@@ -41,11 +41,8 @@ from supernet.app.earlier import weights_digest
 from supernet.app.options import CONF, overrides
 from supernet.commands.drawn import drawn
 from supernet.commands.final import dry_run_rows
-from supernet.files import read_text
 from supernet.genotype import Genotype, find
 from supernet.report.statistics import kendall, kendall_interval, sample
-from supernet.runs.environment import describe
-from supernet.runs.folder import write_json
 from supernet.space import Space
 from supernet.spaces import darts, nasbench201
 from supernet.tables.files import read_table
@@ -67,28 +64,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "photographs": {"dataset": "imagenet", "recipe": "imagenet", "layers": 3, "channels": 8, "batch_size": 32, "eval_batch_size": 32,
                     "epochs": 2, "w_optimizer.lr": 0.05},
 }
-MAX_BYTES = 2**26
-
-
-class Kept:
-    """What was measured, by name, on the disk as soon as it is. Raises ValueError: the file is of other settings."""
-
-    def __init__(self, path: Path, how: Mapping[str, Any]):
-        self.path, self.how = path, dict(how)
-        self.found: dict[str, Any] = {}
-        if path.exists():
-            there = json.loads(read_text(path, MAX_BYTES))
-            if there.get("how") != json.loads(json.dumps(self.how)):
-                raise ValueError(f"{path} holds what was measured with other settings: name another file with --out")
-            self.found = there["found"]
-
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self.found:
-            self.found[name] = make()
-            write_json(self.path, {"command": "python -m benchmarks.recipes", "how": self.how, "found": self.found,
-                                   "environment": describe(torch.device("cpu"))})
-            print(f"{name:32} {self.found[name]}", flush=True)
-        return self.found[name]
 
 
 def options_of(sizes: Mapping[str, Any], **more: Any) -> DictConfig:
@@ -309,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = {part: {**SIZES[part], **more} for part in PARTS}
     how = {"sizes": dict(sizes), "budget_s": given.budget, "per_class": given.per_class, "real": real}
     try:
-        kept = Kept(given.out, how)
+        kept = Kept(given.out, "python -m benchmarks.recipes", how)
     except (ValueError, OSError) as error:
         own.error(str(error))
     for part in ("equal_time", "proxy"):
