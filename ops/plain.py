@@ -139,6 +139,17 @@ class ResidualOfWidth(nn.Module):
         return self.body(x) + straight
 
 
+class Value(nn.Module):
+    """Numbers that a network holds beside its layers."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(shape))
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
 class Highway(nn.Module):
     """state + c * (activation(g) - state) with [c, g] = W read, c squashed by a sigmoid: (B, inputs), (B, hidden) -> (B, hidden)."""
 
