@@ -140,11 +140,11 @@ class ResidualOfWidth(nn.Module):
 
 
 class Value(nn.Module):
-    """Numbers that a network holds beside its layers."""
+    """Numbers that a network holds beside its layers. whole: they are whole numbers."""
 
-    def __init__(self, shape: tuple[int, ...]):
+    def __init__(self, shape: tuple[int, ...], whole: bool = False):
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("value", torch.zeros(shape, dtype=torch.int64 if whole else None))
 
     def forward(self) -> Tensor:
         return self.value

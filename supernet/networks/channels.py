@@ -7,19 +7,19 @@ with the reason; so do the input and the output.
 """
 
 import hashlib
-import inspect
 import json
 import math
 import operator
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
+
+from supernet.networks.graph import DRAWING_FUNCTIONS, DRAWING_NAMES, graphs_of, path_of, shapes_of, where
+from supernet.networks.shortcuts import SUMS, Block, Fixed, blocks_of
 
 
 class Part(NamedTuple):
@@ -58,23 +58,6 @@ class Group:
     fixed: str | None = None
 
 
-class Block(NamedTuple):
-    """A sum `node` of its `shortcut` and of a branch that may be left out: `own` are the nodes that nothing else reads. All by name."""
-
-    node: str
-    shortcut: str
-    branch: str
-    own: frozenset[str]
-
-
-class Fixed(NamedTuple):
-    """What could not be made elastic. kind: `width` or `depth`."""
-
-    kind: str
-    what: str
-    reason: str
-
-
 @dataclass(frozen=True)
 class Traced:
     """What is known of a network. graphs: in training and in evaluation, with nodes of the same names. layers: by node. blocks: in the
@@ -95,22 +78,21 @@ class Traced:
         return self.shapes["output"]
 
 
-# ---- tracing
+# ---- what is found
 
 
 def traced(model: nn.Module, image: Sequence[int]) -> Traced:
-    """image: C, H, W of what it reads. Leaves the model as it was. Raises ValueError, one line: forward has control flow that depends on the
-    input, computes another graph in training than in evaluation, or cannot read such images."""
+    """image: C, H, W of what it reads. Leaves the model as it was. Raises ValueError, one line, as `graph.graphs_of` and
+    `graph.shapes_of`."""
     training = model.training
     try:
-        graphs = {mode: _graph(model.train(mode)) for mode in (True, False)}
-        _check_alike(model, graphs)
-        shapes = _shapes(model.eval(), graphs[False], image)
+        graphs = graphs_of(model)
+        shapes = shapes_of(model.eval(), graphs[False], image)
     finally:
         model.train(training)
     found = _Walk(graphs[False], model, shapes)
     groups, layers, layouts = found.settled()
-    blocks, no_blocks = _blocks(graphs[False], model, shapes)
+    blocks, no_blocks = blocks_of(graphs[False], model, shapes)
     fixed = [Fixed("width", group_name(group), group.fixed) for group in groups if group.fixed and group.layers]
     fixed += [Fixed("width", what, why) for what, why in found.opaque.items()] + no_blocks
     return Traced(graphs, layers, layouts, groups, blocks, fixed, shapes, _digest(graphs[False], model, layers, groups, blocks))
@@ -122,130 +104,22 @@ def group_name(group: Group) -> str:
     return f"{group.channels} channels of {', '.join(group.layers[:3])}{more}"
 
 
-def _graph(model: nn.Module) -> fx.Graph:
-    tracer = fx.Tracer()
-    try:
-        graph = tracer.trace(model, concrete_args=_defaults(model))
-    except Exception as error:  # what stops it is in the user's forward, and of any type
-        where = [frame for frame in traceback.extract_tb(error.__traceback__) if f"{Path(torch.__file__).parent}" not in frame.filename
-                 and Path(frame.filename) != Path(__file__)]
-        at = f" at {Path(where[-1].filename).name}, line {where[-1].lineno} ({where[-1].line})" if where else ""
-        raise ValueError(f"the graph of {type(model).__name__} cannot be traced{at}: "
-                         f"{' '.join(str(error).split())[:160] or type(error).__name__}") from error
-    _tidied(graph, model)
-    return graph
-
-
-def _defaults(model: nn.Module) -> dict[str, Any]:
-    """Arguments of forward behind the first, at their defaults. They are not the network's to be called with."""
-    arguments = list(inspect.signature(model.forward).parameters.values())[1:]
-    return {p.name: p.default for p in arguments if p.default is not p.empty}
-
-
-IN_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv,
-            torch.relu_: torch.relu, F.relu_: torch.relu}
-
-
-def _tidied(graph: fx.Graph, model: nn.Module) -> None:
-    """Without identities and what nobody reads, and without what changes its input: a block that is left out gives that on, to others who read it too."""
-    for node in reversed(graph.nodes):
-        if node.op not in ("placeholder", "output") and not node.users and node.target is not torch._assert:
-            graph.erase_node(node)
-    for node in graph.nodes:
-        if node.op == "call_module" and type(model.get_submodule(node.target)) is nn.Identity:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-        elif node.op == "call_function":
-            node.target = IN_PLACE.get(node.target, node.target)
-        elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
-            node.target = node.target.rstrip("_")
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
-
-
-def _check_alike(model: nn.Module, graphs: Mapping[bool, fx.Graph]) -> None:
-    told = [[(node.op, node.name, str(node.target), [a.name for a in node.all_input_nodes]) for node in graph.nodes]
-            for graph in graphs.values()]
-    if told[0] != told[1]:
-        differs = next((a or b for a, b in zip([*told[0], None], [*told[1], None]) if a != b), None)
-        raise ValueError(f"{type(model).__name__} computes another graph in training than in evaluation (the first node that differs: "
-                         f"{differs[1]}): leave heads out that training alone has")
-
-
-def tensor_of(module: nn.Module, target: str) -> Tensor:
-    """What a `get_attr` node names."""
-    owner, _, name = target.rpartition(".")
-    return getattr(module.get_submodule(owner), name)
-
-
-def called(node: fx.Node, modules: nn.Module, env: Mapping[str, Any]) -> Any:
-    """What a node gives that is neither input nor output. env: by name, what nodes before it gave."""
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: env[n.name])
-    if node.op == "call_module":
-        return modules.get_submodule(node.target)(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], node.target)(*args[1:], **kwargs)
-    if node.op == "get_attr":
-        return tensor_of(modules, node.target)
-    return node.target(*args, **kwargs)
-
-
-@torch.no_grad()
-def _shapes(model: nn.Module, graph: fx.Graph, image: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    like = next(model.parameters())
-    x = torch.randn(2, *image, generator=torch.Generator().manual_seed(0)).to(like)
-    try:
-        wanted = model(x.clone())
-    except Exception as error:  # the layers' own words have many types
-        raise ValueError(f"{type(model).__name__} cannot read images of {'x'.join(map(str, image))}: "
-                         f"{' '.join(str(error).split())[:160]}") from error
-    if not isinstance(wanted, Tensor):
-        raise ValueError(f"{type(model).__name__} must give one tensor, (N, classes), got {type(wanted).__name__}")
-    env: dict[str, Any] = {}
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            env[node.name] = x
-        elif node.op == "output":
-            env[node.name] = env[node.args[0].name]
-        else:
-            env[node.name] = called(node, model, env)
-    if not torch.equal(env["output"], wanted) and not (env["output"].isnan() & wanted.isnan()).any():
-        raise ValueError(f"{type(model).__name__} changes tensors in place that are read again (a call whose result is not used), or gives "
-                         "another result at each call: its graph computes something else")
-    return {name: tuple(value.shape) for name, value in env.items() if isinstance(value, Tensor)}
-
-
 # ---- groups
 
-POINTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.CELU, nn.SELU, nn.LeakyReLU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
-             nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
+POINTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.CELU, nn.SELU, nn.LeakyReLU, nn.Hardswish, nn.Hardsigmoid,
+             nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
              nn.AlphaDropout)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LPPool2d, nn.ZeroPad2d, nn.ReflectionPad2d,
          nn.ReplicationPad2d, nn.Upsample)
-DRAWING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 POINTWISE_FUNCTIONS = (F.relu, torch.relu, F.relu6, F.gelu, F.silu, F.mish, F.elu, F.selu, F.leaky_relu, F.hardswish, F.hardsigmoid,
                        F.hardtanh, F.sigmoid, torch.sigmoid, F.tanh, torch.tanh, F.softplus, torch.clone, torch.abs, torch.square,
                        torch.neg, operator.neg)
-DRAWING_FUNCTIONS = (F.dropout, F.dropout2d, torch.dropout)
-DRAWING_NAMES = ("torchvision.ops.stochastic_depth.stochastic_depth",)
 POOL_FUNCTIONS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate, torch.max_pool2d)
 POINTWISE_METHODS = ("relu", "sigmoid", "tanh", "contiguous", "clone", "float", "detach", "abs", "square", "neg")
-SUMS = (operator.add, torch.add)
 PAIRS = (*SUMS, operator.sub, torch.sub, operator.mul, torch.mul, operator.truediv, torch.div)
 PAIR_METHODS = ("add", "sub", "mul", "div")
 OVER_AXES = (torch.mean, torch.sum, torch.amax)
 OF_SHAPE = ("size", "dim", "numel")
-
-
-def draws(node: fx.Node, modules: nn.Module) -> bool:
-    """Whether a node draws random numbers in training, and is its own input in evaluation."""
-    if node.op == "call_module":
-        return type(modules.get_submodule(node.target)) in DRAWING
-    return node.op == "call_function" and (node.target in DRAWING_FUNCTIONS or _path(node.target) in DRAWING_NAMES)
-
-
-def _path(function: Any) -> str:
-    return f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', '')}"
 
 
 class _Walk:
@@ -281,7 +155,7 @@ class _Walk:
                 layout = (modules.get(type(module)) if not hooks else None) or self._unknown
                 layout = layout(node)
             elif node.op == "call_function":
-                known = self._same if _path(node.target) in DRAWING_NAMES else functions.get(node.target, self._unknown)
+                known = self._same if path_of(node.target) in DRAWING_NAMES else functions.get(node.target, self._unknown)
                 layout = known(node)
             elif node.op == "call_method":
                 layout = None if node.target in OF_SHAPE else methods.get(node.target, self._unknown)(node)
@@ -347,8 +221,8 @@ class _Walk:
             return  # of its shape, or its device
         what = type(self.model.get_submodule(node.target)).__name__ if node.op == "call_module" else getattr(
             node.target, "__name__", str(node.target))
-        where = _where(node)
-        self._fix(node.all_input_nodes, f"{what} reads it" if where.startswith(what) else f"{what} ({where}) reads it")
+        at = where(node)
+        self._fix(node.all_input_nodes, f"{what} reads it" if at.startswith(what) else f"{what} ({at}) reads it")
 
     def _input(self, node: fx.Node) -> tuple[Layout | None, tuple[int, ...]]:
         source = node.args[0] if node.args else None
@@ -424,7 +298,7 @@ class _Walk:
         if axis % dims == found[0].axis:
             return Layout(found[0].axis, tuple(part for layout in found for part in layout.parts))
         for other in found[1:]:
-            self._tie(found[0].parts, other.parts, f"{_where(node)} joins channels that are put together otherwise")
+            self._tie(found[0].parts, other.parts, f"{where(node)} joins channels that are put together otherwise")
         return found[0]
 
     def _pair(self, node: fx.Node) -> Layout | None:
@@ -440,18 +314,18 @@ class _Walk:
             layout, shape = self.layouts[known[0].name], self.shapes[other.name]
             from_end = len(self.shapes[known[0].name]) - layout.axis
             if len(shape) >= from_end and shape[-from_end] != 1:
-                self._fix(known, f"{_where(node)} combines it with {_where(other)}, whose channels are fixed")
+                self._fix(known, f"{where(node)} combines it with {where(other)}, whose channels are fixed")
             return Layout(dims - from_end, layout.parts)
         (a, b), (first, second) = ([self.layouts[n.name] for n in known], [self.shapes[n.name] for n in known])
         if len(first) - a.axis != len(second) - b.axis:
-            self._fix(known, f"{_where(node)} combines it along another axis")
+            self._fix(known, f"{where(node)} combines it along another axis")
             return None
         if first[a.axis] != second[b.axis]:  # one is broadcast
             narrow, wide = (a, b) if first[a.axis] == 1 else (b, a)
-            self._fix_parts(narrow.parts, f"{_where(node)} spreads it over other channels")
+            self._fix_parts(narrow.parts, f"{where(node)} spreads it over other channels")
             return Layout(dims - (len(first) - a.axis), wide.parts)
         if a.parts != b.parts:
-            self._tie(a.parts, b.parts, f"{_where(node)} adds channels that are put together otherwise")
+            self._tie(a.parts, b.parts, f"{where(node)} adds channels that are put together otherwise")
         return Layout(dims - (len(first) - a.axis), a.parts)
 
     # -- layers
@@ -509,17 +383,12 @@ class _Walk:
         return Layout(len(shape) - 1, rows)
 
     def _norm(self, node: fx.Node) -> Layout | None:
-        norm, (layout, shape) = self.model.get_submodule(node.target), self._input(node)
+        norm, (layout, _) = self.model.get_submodule(node.target), self._input(node)
         if norm.momentum is None or node.target in self.twins or (layout is not None and layout.axis != 1):
             return self._not_elastic(node, "a batch norm with cumulative averages, shared weights or another axis")
         columns = self._read(node, 1)
         self._layer(node, Layer(node.target, "norm", columns))
         return Layout(1, columns)
-
-
-def _where(node: fx.Node) -> str:
-    """A node in the user's words: the module or the value, as fx names it."""
-    return str(node.target) if node.op in ("call_module", "get_attr") else node.name
 
 
 def _twins(model: nn.Module) -> dict[str, str]:
@@ -538,59 +407,6 @@ def _centred(conv: nn.Conv2d) -> int | None:
     k, sides = conv.kernel_size[0], range(2)
     same = conv.padding == "same" or (type(conv.padding) is tuple and conv.padding == tuple(conv.dilation[n] * (k // 2) for n in sides))
     return k if conv.kernel_size == (k, k) and k % 2 == 1 and same else None
-
-
-# ---- depth
-
-
-def _blocks(graph: fx.Graph, model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> tuple[list[Block], list[Fixed]]:
-    """Sums of a value with what is computed from it."""
-    before: dict[fx.Node, set[fx.Node]] = {}
-    for node in graph.nodes:
-        before[node] = set().union(*(before[n] | {n} for n in node.all_input_nodes))
-    calls: dict[str, list[fx.Node]] = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            calls.setdefault(node.target, []).append(node)
-    blocks, fixed = [], []
-    for node in graph.nodes:
-        is_sum = (node.op == "call_function" and node.target in SUMS) or (node.op == "call_method" and node.target == "add")
-        sides = [a for a in node.args if isinstance(a, fx.Node) and a.name in shapes]
-        if not is_sum or len(sides) != 2 or node.kwargs:
-            continue
-        shortcut, branch = sides if sides[0] in before[sides[1]] else reversed(sides)
-        inner = {n for n in before[branch] if shortcut in before[n]} | {branch}
-        own = _only_for(graph, inner, node)
-        parametric = [n for n in inner if n.op == "call_module" and any(True for _ in model.get_submodule(n.target).parameters())]
-        name = f"{_where(node)} ({' + '.join(map(_where, sides))})"
-        if shortcut not in before[branch]:
-            if all(any(m.op == "call_module" for m in before[side] | {side}) for side in sides):
-                fixed.append(Fixed("depth", name, "neither side of the sum is computed from the other"))
-        elif shapes[shortcut.name] != shapes[branch.name]:
-            fixed.append(Fixed("depth", name, f"its sides have shapes {shapes[shortcut.name][1:]} and {shapes[branch.name][1:]}"))
-        elif any(user not in inner and user is not node for n in inner for user in n.users):
-            fixed.append(Fixed("depth", name, "something else reads what the branch computes"))
-        elif any(len(calls[n.target]) > 1 for n in parametric):
-            fixed.append(Fixed("depth", name, "its branch shares a layer with another place"))
-        elif parametric:
-            blocks.append(Block(node.name, shortcut.name, branch.name, frozenset(n.name for n in own)))
-    return blocks, fixed
-
-
-def block_name(traced: Traced, block: Block) -> str:
-    """The layers of its branch, the first and the last."""
-    names = [str(n.target) for n in traced.graphs[False].nodes if n.name in block.own and n.op == "call_module" and n.name in traced.layers]
-    names = names or [str(n.target) for n in traced.graphs[False].nodes if n.name in block.own and n.op == "call_module"]
-    return names[0] if names[0] == names[-1] else f"{names[0]} to {names[-1]}"
-
-
-def _only_for(graph: fx.Graph, inner: set[fx.Node], end: fx.Node) -> set[fx.Node]:
-    """`inner`, and what nothing else reads."""
-    own = set(inner)
-    for node in reversed(graph.nodes):
-        if node not in own and node is not end and node.op not in ("placeholder", "output") and node.users and set(node.users) <= own:
-            own.add(node)
-    return own
 
 
 # ---- digest

@@ -25,15 +25,17 @@ from ops import plain
 from ops.depthwise import depthwise
 from ops.forms import Form, NoPlainForm, form_of
 from ops.op import BatchNorm
-from supernet.networks.chain import Choices, LayerCosts, Row, drop_path_factor, mixed
-from supernet.networks.channels import Block, Layer, Part, Traced, called, draws, tensor_of
+from supernet.networks.chain import Choices, LayerCosts, drop_path_factor, mixed
+from supernet.networks.channels import Layer, Part, Traced
+from supernet.networks.graph import called, draws, tensor_of
 from supernet.networks.measure import counting
+from supernet.networks.shortcuts import Block
+from supernet.networks.slices import Span, centre, laid_out, leading, padding_for, permuted, square, take_layer, taken
 from supernet.networks.stacked import take
 from supernet.networks.written import Block as Written
 from supernet.networks.written import identifier
 from supernet.weights import EdgeWeights
 
-Span = tuple[int, int]  # begin, length
 RUN, SKIP = "run", "skip"
 
 
@@ -45,34 +47,6 @@ class Decisions:
     widths: Sequence[tuple[int, Mapping[str, int]]]
     kernels: Sequence[tuple[str, Mapping[str, int]]]
     blocks: Sequence[Block]
-
-
-def leading(parts: Sequence[Part], full: Mapping[int, int], kept: Mapping[int, int]) -> list[Span]:
-    """Of channels that are laid out as `parts`, each group with `full` of them, the places of the first `kept` of each; what touches is one
-    span."""
-    spans: list[Span] = []
-    begin = 0
-    for group, repeat in parts:
-        length = kept[group] * repeat
-        if spans and sum(spans[-1]) == begin:
-            spans[-1] = (spans[-1][0], spans[-1][1] + length)
-        else:
-            spans.append((begin, length))
-        begin += full[group] * repeat
-    return spans
-
-
-def taken(tensor: Tensor, dim: int, spans: Sequence[Span]) -> Tensor:
-    """A view where that is possible."""
-    if sum(length for _, length in spans) == tensor.shape[dim]:
-        return tensor
-    pieces = [tensor.narrow(dim, begin, length) for begin, length in spans]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
-
-
-def centre(weight: Tensor, size: int) -> Tensor:
-    begin = (weight.shape[-1] - size) // 2
-    return weight if begin == 0 else weight[..., begin : begin + size, begin : begin + size]
 
 
 @dataclass
@@ -104,7 +78,8 @@ class TracedNetwork(nn.Module):
             self.kept[group] = max(channels[name] for name in held)
         self.kernels = {target: {name: sizes[name] for name in held}
                         for (target, sizes), held in zip(decisions.kernels, choices.of.get("kernel", ()))}
-        self.left_out = {node for block, held in zip(decisions.blocks, choices.of.get("depth", ())) if RUN not in held for node in block.own}
+        self.left_out = {node for block, held in zip(decisions.blocks, choices.of.get("depth", ())) if RUN not in held
+                         for node in block.own}
         self.model = nn.Module()
         layers = {layer.target: layer for layer in traced.layers.values()}
         for node in traced.graphs[False].nodes:
@@ -136,12 +111,13 @@ class TracedNetwork(nn.Module):
                 narrow = kernel != module.kernel_size[0]
                 made = nn.Conv2d(
                     sum(n for _, n in leading(layer.columns or layer.rows, self.full, self.kept)), size,
-                    kernel if narrow else module.kernel_size, module.stride, _padding(module, kernel) if narrow else module.padding,
+                    kernel if narrow else module.kernel_size, module.stride, padding_for(module, kernel) if narrow else module.padding,
                     module.dilation, size if layer.kind == "depthwise" else 1, module.bias is not None)
             made = made.to(next(iter(module.state_dict().values()), torch.zeros(())))
-            _take_layer(made, module, layer, self.kept, self.full)
-        made.train(module.training)
-        return made
+            take_layer(made, module, layer, self.kept, self.full)
+        for name, own in made.named_parameters():
+            own.requires_grad_(getattr(module, name).requires_grad)
+        return made.train(module.training)
 
     # ---- forward
 
@@ -214,10 +190,10 @@ class TracedNetwork(nn.Module):
         factors = now.kernels.get(layer.target)
         if factors is not None:
             largest = max(factors)
-            padding = module.padding if largest == module.kernel_size[0] else _padding(module, largest)
+            padding = module.padding if largest == module.kernel_size[0] else padding_for(module, largest)
             weight = centre(weight, largest)
             if len(factors) > 1:
-                weight = weight * mixed(factors, lambda k: _square(k, largest, weight))
+                weight = weight * mixed(factors, lambda k: square(k, largest, weight))
             elif (factor := factors[largest]) is not None:
                 scales.append(factor)
         if scales:
@@ -280,7 +256,7 @@ class TracedNetwork(nn.Module):
         """Becomes the leading channels and the centres of kernels of `other`, the same network with all that is held here."""
         with torch.no_grad():
             for layer in self._own_layers():
-                _take_layer(self.model.get_submodule(layer.target), other.model.get_submodule(layer.target), layer, self.kept, other.kept)
+                take_layer(self.model.get_submodule(layer.target), other.model.get_submodule(layer.target), layer, self.kept, other.kept)
 
     def sort(self) -> None:
         """Orders the channels of each group that may be narrower by the weight that the layers which read them give them (the sum of
@@ -291,9 +267,9 @@ class TracedNetwork(nn.Module):
             orders = {group: order for group, _ in self.decisions.widths if (order := self._order(group, layers)) is not None}
             for layer in layers:
                 module = self.model.get_submodule(layer.target)
-                for name, dim, parts in _laid_out(module, layer):
+                for name, dim, parts in laid_out(module, layer):
                     tensor = getattr(module, name)
-                    tensor.copy_(tensor.index_select(dim, _index(parts, self.kept, orders, tensor.device)))
+                    tensor.copy_(tensor.index_select(dim, permuted(parts, self.kept, orders, tensor.device)))
 
     def _order(self, group: int, layers: Sequence[Layer]) -> Tensor | None:
         total = None
@@ -334,7 +310,8 @@ class TracedNetwork(nn.Module):
         """Decisions, and by their choices parameters and multiply-adds, of each layer and each part that it reads."""
         widths = {group: (("width", e), {name: channels[name] for name in held})
                   for e, ((group, channels), held) in enumerate(zip(self.decisions.widths, self.choices.of.get("width", ())))}
-        areas = {target: (("kernel", e), {name: k * k for name, k in sizes.items()}) for e, (target, sizes) in enumerate(self.kernels.items())}
+        areas = {target: (("kernel", e), {name: k * k for name, k in sizes.items()})
+                 for e, (target, sizes) in enumerate(self.kernels.items())}
         counted: set[Any] = set()  # layers, and parameters of all else
         for node, shape, products in self._walked(x):
             always = [(("depth", e), {RUN: 1}) for e, block in enumerate(self.decisions.blocks) if node.name in block.own]
@@ -429,9 +406,15 @@ class TracedNetwork(nn.Module):
     def _form(self, node: fx.Node) -> Form:
         if node.op == "get_attr":
             tensor = tensor_of(self.model, node.target).detach()
-            return Form(plain.Value, {"shape": tuple(tensor.shape)}, {"value": tensor})
+            whole = {} if tensor.is_floating_point() else {"whole": True}
+            if whole and tensor.dtype != torch.int64:
+                raise NoPlainForm(f"{node.target} holds numbers of {tensor.dtype}, which have no plain form")
+            return Form(plain.Value, {"shape": tuple(tensor.shape), **whole}, {"value": tensor})
+        module = self.model.get_submodule(node.target)
+        if type(module) is BatchNorm and len(self.traced.shapes[node.name]) != 4:
+            return module.plain(nn.BatchNorm1d)
         try:
-            return form_of(self.model.get_submodule(node.target))
+            return form_of(module)
         except NoPlainForm as error:
             raise NoPlainForm(f"{node.target}: {error}") from error
 
@@ -456,38 +439,6 @@ def _placed(root: nn.Module, target: str, value: nn.Module | Tensor) -> None:
         root.add_module(name, value)
 
 
-def _laid_out(module: nn.Module, layer: Layer) -> Iterator[tuple[str, int, tuple[Part, ...]]]:
-    """Name, dimension, and what lies along it, of each tensor of a layer that has one."""
-    names = ("weight", "bias", "running_mean", "running_var") if layer.kind == "norm" else ("weight", "bias")
-    for name in names:
-        if getattr(module, name) is not None:
-            yield name, 0, layer.rows
-    if layer.columns:
-        yield "weight", 1, layer.columns
-
-
-def _take_layer(made: nn.Module, module: nn.Module, layer: Layer, kept: Mapping[int, int], full: Mapping[int, int]) -> None:
-    """Copies into `made` the leading part of a larger one. Raises ValueError: it lacks a tensor."""
-    values: dict[str, Tensor] = {}
-    for name, dim, parts in _laid_out(made, layer):
-        value = values.get(name, getattr(module, name))
-        if value is None:
-            raise ValueError(f"{layer.target} has no {name} to inherit")
-        values[name] = taken(value, dim, leading(parts, full, kept))
-    for name, value in values.items():
-        own = getattr(made, name)
-        own.copy_(centre(value, own.shape[-1]) if value.dim() == 4 else value)
-
-
-def _index(parts: Sequence[Part], sizes: Mapping[int, int], orders: Mapping[int, Tensor], device: torch.device) -> Tensor:
-    pieces, begin = [], 0
-    for group, repeat in parts:
-        order = orders[group] if group in orders else torch.arange(sizes[group], device=device)
-        pieces.append(begin + (order[:, None] * repeat + torch.arange(repeat, device=device)).flatten())
-        begin += sizes[group] * repeat
-    return torch.cat(pieces)
-
-
 def _norms_behind(traced: Traced) -> dict[str, str]:
     """By node of a convolution or linear layer that a batch norm alone reads, that norm's node."""
     found = {}
@@ -498,16 +449,6 @@ def _norms_behind(traced: Traced) -> dict[str, str]:
             if reader is not None and reader.kind == "norm":
                 found[node.name] = users[0].name
     return found
-
-
-def _padding(conv: nn.Conv2d, kernel: int) -> tuple[int, ...]:
-    return tuple(dilation * (kernel // 2) for dilation in conv.dilation)
-
-
-def _square(size: int, largest: int, like: Tensor) -> Tensor:
-    """(largest, largest): ones in the centre, zeros around."""
-    around = (largest - size) // 2
-    return F.pad(like.new_ones(size, size), (around,) * 4)
 
 
 def _table(decisions: Sequence[tuple[tuple[str, int] | None, Mapping[str, float]]], size: Any
