@@ -90,23 +90,25 @@ def _torchs(module: nn.Module) -> Form:
 
 def form_as(make: type[nn.Module], module: nn.Module) -> Form:
     """`module` as one of `make`, a class of `torch.nn` without modules within. Raises NoPlainForm: its attributes do not make it again."""
-    arguments = {}
-    for name, parameter in inspect.signature(make).parameters.items():
-        if name not in NOT_KEPT:
-            value = getattr(module, name, parameter.default)
-            value = _single(value is not None if name == "bias" else value)
-            if value != _single(parameter.default):
-                arguments[name] = value
-    form = Form(make, arguments, held(module))
-    try:
-        with torch.device("meta"):  # nothing is drawn, and nothing takes memory
-            again = make(**arguments)
-    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
-        raise NoPlainForm(f"{type(module).__name__} has no plain form: its attributes do not make it again") from error
-    same = [{name: value.shape for name, value in one.state_dict().items()} for one in (again, module)]
-    if again.extra_repr() != module.extra_repr() or same[0] != same[1]:
-        raise NoPlainForm(f"{type(module).__name__} has no plain form: made again from its attributes it is {again!r}"[:150])
-    return form
+    tried = []
+    for spelt in (_single, lambda value: value):  # of some what is one number is not what was two
+        arguments = {}
+        for name, parameter in inspect.signature(make).parameters.items():
+            if name not in NOT_KEPT:
+                value = getattr(module, name, parameter.default)
+                value = spelt(value is not None if name == "bias" else value)
+                if value != spelt(parameter.default):
+                    arguments[name] = value
+        try:
+            with torch.device("meta"):  # nothing is drawn, and nothing takes memory
+                again = make(**arguments)
+        except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+            raise NoPlainForm(f"{type(module).__name__} has no plain form: its attributes do not make it again") from error
+        same = [{name: value.shape for name, value in one.state_dict().items()} for one in (again, module)]
+        if again.extra_repr() == module.extra_repr() and same[0] == same[1]:
+            return Form(make, arguments, held(module))
+        tried.append(again)
+    raise NoPlainForm(f"{type(module).__name__} has no plain form: made again from its attributes it is {tried[0]!r}"[:150])
 
 
 NOT_KEPT = ("device", "dtype")  # where a tensor lies is not the class's to say

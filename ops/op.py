@@ -88,13 +88,13 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         return self._normalised(x, scale, self.channels, self.weight, self.bias, self.running_mean, self.running_var)
 
-    def leading(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The same of x with the first so many of the channels."""
+    def leading(self, x: Tensor, scale: Tensor | None = None, begin: int = 0) -> Tensor:
+        """The same of x with the first so many of the channels from `begin` on."""
         channels = x.shape[1]
         if channels == self.channels:
             return self(x, scale)
         parts = self.weight, self.bias, self.running_mean, self.running_var
-        return self._normalised(x, scale, channels, *(None if part is None else part[:channels] for part in parts))
+        return self._normalised(x, scale, channels, *(None if part is None else part[begin : begin + channels] for part in parts))
 
     def _normalised(self, x: Tensor, scale: Tensor | None, channels: int, weight: Tensor | None, bias: Tensor | None,
                     mean: Tensor | None, var: Tensor | None) -> Tensor:

@@ -139,6 +139,17 @@ class ResidualOfWidth(nn.Module):
         return self.body(x) + straight
 
 
+class Value(nn.Module):
+    """Numbers that a network holds beside its layers. whole: they are whole numbers."""
+
+    def __init__(self, shape: tuple[int, ...], whole: bool = False):
+        super().__init__()
+        self.register_buffer("value", torch.zeros(shape, dtype=torch.int64 if whole else None))
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
 class Highway(nn.Module):
     """state + c * (activation(g) - state) with [c, g] = W read, c squashed by a sigmoid: (B, inputs), (B, hidden) -> (B, hidden)."""
 

@@ -192,7 +192,7 @@ class Space:
     cells. `sizes` are options of the network that the space itself decides (a chain its number of layers); `auxiliary_head` says
     whether final networks can have one. `describe(name)` is what is known of the op that `build` makes of a name, None for nothing:
     `ops.describe` where it makes those of `ops`. `rules`: plain values that decide what a genotype computes and that no cell shows; they
-    are part of the fingerprint.
+    are part of the fingerprint. about: lines that a run says of the space before it begins.
     """
 
     name: str
@@ -205,6 +205,7 @@ class Space:
     auxiliary_head: bool = True
     describe: Callable[[str], "OpTraits | None"] = field(default=_describe, repr=False)
     rules: Mapping[str, Any] = field(default_factory=dict)
+    about: Sequence[str] = field(default=(), repr=False)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -10,7 +10,8 @@ from supernet.app.options import CONF
 
 # What a choice cannot do without beside itself.
 NEEDS = {
-    ("space", "custom"): ["space._target_=supernet.spaces.darts.make"], ("task", "language_model"): ["dataset=text"],
+    ("space", "custom"): ["space._target_=supernet.spaces.darts.make"],
+    ("space", "from_model"): ["space.model=examples.my_network.make"], ("task", "language_model"): ["dataset=text"],
     ("optimizer", "exponentiated_gradient"): ["relaxation=simplex", "alpha_optimizer.weight_decay=0"],
     ("hypergradient", "reinforce"): ["relaxation=controller"], ("relaxation", "controller"): ["hypergradient=reinforce"],
     ("relaxation", "simplex"): ["optimizer@alpha_optimizer=exponentiated_gradient", "alpha_optimizer.weight_decay=0"],

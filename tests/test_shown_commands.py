@@ -64,6 +64,8 @@ RUN = {
     "python train_search.py dataset=cifar10 layers=5 channels=8 batch_size=32 split.mode=stratified split.max_train=2500 "
     "split.max_val=2500 epochs=5 alpha_optimizer.lr=3e-3 threads=1": SEARCH,
     "python train_search.py space=custom space._target_=my_space.make layers=4 channels=8": SEARCH,
+    "python train_search.py space=from_model space.model=my_network.make":
+        SEARCH.replace("layers=3 channels=4 ", "space.arguments={channels:4} space.divisor=2 "),
     "python train_search.py space=nasbench_macro relaxation=uniform searcher=spos budget.trials=200 dataset=cifar10 dataset.root=data":
         f"{SEARCH} layers=8 budget.trials=3",
     "python train_search.py space=nasbench_macro relaxation=uniform dataset=cifar10 dataset.root=data searcher=spos budget.trials=1000 "
@@ -81,6 +83,8 @@ RUN = {
     "python train_search.py experiment=spos_cifar10 dataset.root=data": f"{SEARCH} layers=8 budget.trials=3",
     "python train_final.py": f"{FINAL} genotype=darts_v2",
     "python train_final.py space=custom space._target_=my_space.make layers=4 channels=8": f"{FINAL} genotype=own/genotype.json",
+    "python train_final.py space=from_model space.model=my_network.make":
+        FINAL.replace("layers=3 channels=4 ", "space.arguments={channels:4} space.divisor=2 genotype=network/genotype.json "),
     "python train_final.py genotype=runs/<run>/genotype.json dataset=cifar10": FINAL,
     "python train_final.py genotype=darts_v2 dataset=cifar10": FINAL,
     "python train_final.py genotype=darts_v2 dataset=cifar10 dry_run=true": "batch_size=2 layers=3 channels=4 threads=1",
@@ -270,7 +274,8 @@ def here(tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("shown")
     for name in ("train_search.py", "train_final.py", "Makefile"):
         (where / name).symlink_to(ROOT / name)
-    (where / "my_space.py").write_text((ROOT / "examples" / "my_space.py").read_text())
+    for name in ("my_space.py", "my_network.py"):
+        (where / name).write_text((ROOT / "examples" / name).read_text())
     rng = np.random.default_rng(0)
     cifar = where / "data" / "cifar-10-batches-bin"
     cifar.mkdir(parents=True)
@@ -285,6 +290,7 @@ def here(tmp_path_factory) -> Path:
     tabled(where / "macro.csv.gz", nasbench_macro.make(), rng, ("cifar10",))
     (where / "macro.csv.gz").rename(where / "nas_bench_macro_cifar10.json.gz")  # a table is recognised by its content
     for name, words in (("macro", "space=nasbench_macro layers=8 keep_checkpoints=3"), ("own", "space=custom space._target_=my_space.make"),
+                        ("network", "space=from_model space.model=my_network.make space.arguments={channels:4} space.divisor=2 layers=16"),
                         ("found", "space=s4")):
         shell(f"python train_search.py {SEARCH} {words} output=made_{name}", where)
         (made,) = (where / f"made_{name}").iterdir()

@@ -16,6 +16,7 @@ from supernet.interfaces import check_interface
 from supernet.objectives import Objective
 from supernet.select.base import FinalSelection
 from supernet.space import Space
+from supernet.spaces.named import OWN
 from supernet.tasks.base import Task
 
 # What is made from options alone must be of its kind.
@@ -50,10 +51,10 @@ def as_space(made: Any, target: str) -> Space:
 def space_of(genotype: Genotype) -> Space:
     """The space that a genotype names, from its config and the genotype's arguments. Raises UsageError."""
     register_own_ops(build)
-    known = choices("space")
+    known = [name for name in choices("space") if name not in OWN]
     if genotype.space not in known:
         raise UsageError(f"the genotype is of space {genotype.space[:40]!r}, which has no config here (there are {', '.join(known)}): pass "
-                         "space=custom space._target_=your_module.make")
+                         f"{OWN.get(genotype.space, OWN['custom'])}")
     target = compose(config_name="search", overrides=[f"space={genotype.space}"]).space._target_
     try:
         # Called, not instantiated: a genotype's arguments are data, and must not name code to run.

@@ -8,6 +8,7 @@ from typing import Any
 
 from supernet.app.options import override, overrides
 from supernet.genotype import GenotypeError, published_names, read_text, short
+from supernet.spaces.named import OWN
 
 PUBLISHED = "darts"  # the recipe by which all values are the protocol's
 
@@ -52,6 +53,6 @@ def carried(own: Sequence[str], *, dataset: str, retrain: str | None, task: Mapp
         found.append(override("protocol", retrain))
     if (weights := task.get("class_weights")) is not None:
         found += overrides({"task.class_weights": weights})
-    if space not in spaces:
+    if space not in spaces or space in OWN:
         found += [option for option in own if option.startswith("space")]
     return found

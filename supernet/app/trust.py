@@ -14,16 +14,23 @@ from supernet.genotype import short
 
 
 def check_targets(options: Any, origin: Path, trusted: Collection[str] = ()) -> None:
-    """Holds every `_target_` in the options of somebody's run against those that `conf/` names, the project's and the one where the user
-    stands, and `trusted`, which he has named himself: a target is code that will run. Raises UsageError with the first other one."""
+    """Holds every function that is named in the options of somebody's run against those that `conf/` names, the project's and the one where
+    the user stands, and `trusted`, which he has named himself: a target is code that will run. Raises UsageError with the first other
+    one."""
     for key, target in targets(options):
         if target not in trusted and not any(target in named(folder) for folder in (CONF, own_conf()) if folder is not None):
             raise UsageError(f"{origin}: {key or 'the file'} names {short(target)}, which no config of this project names, and which would "
                              f"run here; if it is yours, say so: trust=[{target}]")
 
 
+# Functions that take the name of one of the user's own as an option, and call it.
+CALLS = {"supernet.spaces.from_model.make": "model"}
+
+
 def targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every `_target_` in plain data, with the key that holds it."""
+    """Every `_target_` in plain data, with the key that holds it, and what else names a function to be called."""
+    if type(node) is dict and (option := CALLS.get(str(node.get("_target_")))) in node and node[option] not in (None, "???"):
+        yield f"{key}.{option}".lstrip("."), str(node[option])
     children = node.items() if type(node) is dict else enumerate(node) if type(node) is list else ()
     for name, child in children:
         if name == "_target_":

@@ -42,6 +42,8 @@ def parser() -> Arguments:
                       "(default 1: the hidden state is handed on)")
     made.add_argument("--images", type=Path, nargs="+", default=[], metavar="PATH", help="image files, or folders of them, on which the "
                       "files are compared with the network (default: noise)")
+    made.add_argument("--trust", action="append", default=[], metavar="TARGET", help="your own function that the run's options name, which "
+                      "will run: my_network.make")
     made.add_argument("--threads", type=int, default=1, metavar="N", help="for the comparison and its times (default 1)")
     return made
 
@@ -60,6 +62,7 @@ def check(given: argparse.Namespace) -> None:
 
 def exported(given: argparse.Namespace) -> Iterator[str]:
     """Writes the folder; yields what is told. Raises Mendable errors, OSError."""
+    from supernet.app.own_space import own_space
     from supernet.exports.folder import earlier_files
     from supernet.exports.formats import check_packages
     from supernet.exports.writing import export
@@ -69,7 +72,8 @@ def exported(given: argparse.Namespace) -> Iterator[str]:
     check_packages(given.formats)
     earlier_files(given.output)  # nothing is read where nothing can be written
     use(threads=given.threads, backend="plain", device="cpu")
-    yield from export(load(given.run), given.output, source=str(given.run), formats=given.formats, batch=given.batch, steps=given.steps,
+    loaded = load(given.run, space=own_space(given.run, given.trust))
+    yield from export(loaded, given.output, source=str(given.run), formats=given.formats, batch=given.batch, steps=given.steps,
                       images=given.images)
 
 

@@ -41,6 +41,8 @@ def parser() -> Arguments:
     made.add_argument("--json", action="store_true", help="an object a line, instead of a table: file, class, label, probability, and "
                       "probabilities by class; of a picture that cannot be read: file, error")
     made.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures that are computed at once (default 64)")
+    made.add_argument("--trust", action="append", default=[], metavar="TARGET", help="your own function that the run's options name, which "
+                      "will run: my_network.make")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     return made
 
@@ -63,6 +65,7 @@ def predicted(given: argparse.Namespace) -> int:
         raise UsageError(f"--batch-size must be at least 1, got {given.batch_size}")
     paths, others = found(given.pictures)
 
+    from supernet.app.own_space import own_space
     from supernet.data.preprocess import ImagePreprocessing
     from supernet.runs.device import resolve_device
     from supernet.runs.loading import load
@@ -71,7 +74,7 @@ def predicted(given: argparse.Namespace) -> int:
         resolve_device(given.device)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
-    loaded = load(given.run, device=given.device)
+    loaded = load(given.run, space=own_space(given.run, given.trust), device=given.device)
     if not isinstance(loaded.preprocess, ImagePreprocessing):
         what = "does not say how pictures become what it reads" if loaded.preprocess is None else "reads text, and no pictures"
         raise UsageError(f"{given.run}: expected a network of images; this one {what}")

@@ -127,7 +127,8 @@ def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> lis
                           group=loop.search.group, **how)
     size = disk.checkpoint_bytes(stages.stateful(), disk.of_search(loop, cfg.epochs))
     rows.append(("disk", disk.told(size, cfg.keep_checkpoints, Path(cfg.output))))
-    return [("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *rows]
+    about = [(name, text) for name, _, text in (line.partition(": ") for line in space.about)]
+    return [("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *about, *rows]
 
 
 def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
@@ -138,7 +139,8 @@ def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
     data, split = parts.data, parts.loaders.split
     lines = [*parts.loaders.about, f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
              f"(split {split.digest}, {'the same for both' if cfg.split.shared else cfg.split.mode})",
-             f"supernet {parts.space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters"]
+             f"supernet {parts.space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters",
+             *parts.space.about]
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
     if not any(True for _ in parts.relaxation.parameters()) and cfg.final_select is None and cfg.searcher is None:

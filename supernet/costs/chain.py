@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ops.op import Normalisation
 from supernet.genotype import Genotype
-from supernet.networks.chain import BEFORE, LayerCosts
+from supernet.networks.chain import LayerCosts
 from supernet.space import Space
 from supernet.weights import EdgeWeights, check_shapes
 
@@ -83,8 +83,8 @@ def layer_costs(space: Space, *, layers: int, channels: int, num_classes: int, i
 
 
 def _terms(space: Space, edges: dict[str, int], costs: LayerCosts) -> dict[str, Term]:
-    """As tables over the choices of the space. edges: by kind the row of each decision."""
-    rows = tuple(("width", edges[kind]) if kind == BEFORE else (kind, edges[kind]) for kind in costs.kinds)
+    """As tables over the choices of the space. edges: by kind, as `LayerCosts` tells them apart, the row of each decision."""
+    rows = tuple((kind.partition("#")[0], edges[kind]) for kind in costs.kinds)
     shape = tuple(len(space.cells[kind].ops) for kind, _ in rows)
     tables = torch.zeros(len(QUANTITIES), *shape, dtype=torch.float64)
     for choices, values in costs.of.items():

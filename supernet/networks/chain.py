@@ -56,8 +56,8 @@ def mixed(row: Row, compute: Callable[[str], Tensor]) -> Tensor:
 class LayerCosts(NamedTuple):
     """Parameters and multiply-adds of a layer for each way to decide what they depend on.
 
-    kinds: the decisions; BEFORE stands for the width of the layer before. of: the choices, in that order, -> (parameters,
-    multiply-adds of one image).
+    kinds: the decisions, each by its kind; where several of a kind meet in a layer, `#` and something that tells them apart follow, as in
+    BEFORE, the width of the layer before. of: the choices, in that order, -> (parameters, multiply-adds of one image).
     """
 
     kinds: tuple[str, ...]
@@ -71,7 +71,7 @@ class LayerCosts(NamedTuple):
         return LayerCosts(self.kinds[:n] + self.kinds[n + 1 :], {key[:n] + key[n + 1 :]: value for key, value in self.of.items()})
 
 
-BEFORE = "width of the layer before"
+BEFORE = "width#of the layer before"
 ALWAYS = "always"  # the width where there is no choice
 
 

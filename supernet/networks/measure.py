@@ -4,6 +4,7 @@ import gc
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,15 +28,28 @@ def multiply_adds(net: nn.Module, image: tuple[int, int, int]) -> int:
 
 def multiply_adds_of(net: nn.Module, x: torch.Tensor) -> int:
     """The same for any input `x` of the network."""
-    from torch.utils.flop_counter import FlopCounterMode  # slow to import: it brings Triton
-
     training = net.training
     try:
-        with torch.no_grad(), on_plain_path(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), on_plain_path(), counting() as counter:
             net.eval()(x, generator=torch.Generator(x.device))
     finally:
         net.train(training)
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def counting() -> Iterator[Any]:
+    """Gives a counter whose `get_total_flops()` counts a product and a sum as two. Attention is computed product by product within, for
+    what PyTorch does in one step is not counted."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import: it brings Triton
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -11,12 +11,14 @@ from supernet.errors import UsageError, did_you_mean
 from supernet.genotype import short
 from supernet.space import Space
 
+# Configs that stand for a function of the user's own, which no name leads to: what he passes to name it.
+OWN = {"custom": "space=custom space._target_=your_module.make", "from_model": "space=from_model space.model=your_module.make"}
 FOLDER = Path(__file__).resolve().parent.parent / "conf" / "space"
 
 
 def names() -> list[str]:
-    """Of all spaces that can be made; `custom`, which stands for a user's own function, is none."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "custom")
+    """Of all spaces that can be made; those in OWN are none."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in OWN)
 
 
 def named_space(name: str, /, **arguments: Any) -> Space:
