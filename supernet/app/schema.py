@@ -220,7 +220,7 @@ class DeployConfig:
     samples: int = 100  # architectures that are evaluated for all limits alike, once
     trials: int = 100  # of evolution, for each limit
     candidates: int = 10  # of exact: sums that are evaluated, for each limit
-    gradient_steps: int = 300  # of gradient, for each limit
+    gradient_steps: int = 150  # of gradient, for each limit
     measured: int = 60  # architectures from whose latency or memory a model is made
     latency_batch: int = 1  # images of a call
     max_val: int | None = None  # validation images that architectures are judged on; null: all

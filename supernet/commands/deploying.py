@@ -275,7 +275,8 @@ class Work:
                     return False
             return True
 
-        problem = Problem(self.space, bounds, self.score, self.samples, holds, self.cfg.seed, self.working, self.told)
+        problem = Problem(self.space, bounds, self.score, self.samples, holds, self.cfg.seed, self.working, self.told,
+                          lambda: [genotype for genotype, _ in self.known.all(self._of("score"))])
         chosen = next((g for g in self.method()(problem) if holds(g)), None)
         self._close()
         if chosen is None:
@@ -385,7 +386,8 @@ class Work:
         title = f"{made.read.data.name}, {self.space.name}: sub-networks by {self.swept}"
         about = {"run": str(made.folder.path), "space": self.space.name, "by": self.cfg.by, "split": made.read.loaders.split.digest,
                  "supernet": made.digest[:16]}
-        return write(self.output, Front(title, self.swept, cloud, results, score, {"accuracy": 1, "loss": -1}[score], about))
+        stem, better = f"front_{self.cfg.name or self.swept}", {"accuracy": 1, "loss": -1}[score]
+        return write(self.output, Front(title, stem, self.swept, cloud, results, score, better, about))
 
     # -- words
 

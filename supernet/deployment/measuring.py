@@ -18,6 +18,7 @@ from supernet.networks.written import WritesItself
 from supernet.runs.environment import describe
 
 REPEATS, WARMUP = 30, 5  # calls, of which the median counts, and calls before them
+ROUNDS, ENOUGH_S = 3, 0.5  # medians at most, and seconds after which there is no further one
 CPU = torch.device("cpu")
 
 
@@ -46,10 +47,13 @@ class Here:
                 "clock": "processor" if torch.get_num_threads() == 1 else "wall", "repeats": REPEATS}
 
     def latency_ms(self, genotype: Genotype) -> float:
-        """The median of `REPEATS` calls."""
+        """The median of `REPEATS` calls; where these are short the least of several such, for other work only adds to it."""
         net, generator = handed_out(self.make(genotype)), torch.Generator()
         clock = {"processor": time.thread_time, "wall": time.perf_counter}[self.machine["clock"]]
-        return median_ms(lambda: net(self.x, generator=generator), CPU, REPEATS, WARMUP, clock=clock)
+        began, found = time.perf_counter(), []
+        while not found or (len(found) < ROUNDS and time.perf_counter() - began < ENOUGH_S):
+            found.append(median_ms(lambda: net(self.x, generator=generator), CPU, REPEATS, WARMUP, clock=clock))
+        return min(found)
 
     def peak_memory(self, genotype: Genotype) -> float:
         """Bytes of live tensors at the highest moment, weights included: the same at every call."""

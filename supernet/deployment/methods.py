@@ -15,7 +15,8 @@ from supernet.evaluators.shared_weights import as_found
 from supernet.genotype import Genotype
 from supernet.networks.stacked import batch_norms
 from supernet.penalties.cost import CostLimit
-from supernet.relaxations.gumbel import GumbelHard
+from supernet.relaxations.base import Relaxation
+from supernet.relaxations.reinmax import ReinMax
 from supernet.searchers.spos import SinglePathEvolution
 from supernet.select.within_cost import strongest_within
 from supernet.space import Space
@@ -27,8 +28,8 @@ from supernet.trials import History, Trial, source
 class Problem:
     """score(genotype): higher is better; found once an architecture, with the supernet's weights. sampled: architectures, the same for all
     limits, of which scores are known or will be. holds(genotype): whether it keeps all bounds, by what is counted and measured. working:
-    to be called now and then; ends the work where that was asked for. told(line): for people. facts: what a method says of its result,
-    plain values."""
+    to be called now and then; ends the work where that was asked for. told(line): for people. evaluated(): all architectures of which
+    scores are known, also from other limits. facts: what a method says of its result, plain values."""
 
     space: Space
     bounds: Sequence[Bound]
@@ -38,7 +39,13 @@ class Problem:
     seed: int
     working: Callable[[], None] = lambda: None
     told: Callable[[str], None] = lambda line: None
+    evaluated: Callable[[], Sequence[Genotype]] = tuple
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def best_first(self, found: Sequence[Genotype]) -> list[Genotype]:
+        """These and all evaluated ones that are within the bounds by their plans; of equal scores the first found."""
+        others = [genotype for genotype in self.evaluated() if worst(self.bounds, genotype) <= 0]
+        return sorted(dict.fromkeys([*found, *others]), key=self.score, reverse=True)
 
 
 class Method(Protocol):
@@ -72,8 +79,7 @@ class Evolution:
             genotype = repaired(space, searcher.ask(history, rng).genotype, problem.bounds, anchor, rng)
             history.append(Trial(number, space.canonical(genotype), (problem.score(genotype),)))
         problem.facts |= {"evaluated": len({t.genotype for t in history.evaluated()})}
-        ordered = sorted(history.evaluated(), key=lambda trial: (-trial.scores[0], trial.number))
-        yield from dict.fromkeys(trial.genotype for trial in ordered)
+        yield from problem.best_first([trial.genotype for trial in history.evaluated()])
 
 
 def anchor_of(problem: Problem) -> Genotype:
@@ -91,8 +97,9 @@ def anchor_of(problem: Problem) -> Genotype:
 
 @dataclass(frozen=True)
 class Gradient:
-    """Alphas alone are trained, the supernet being as it is: draws of one choice a decision (GDAS), norms by each batch's own statistics,
-    and each bound an augmented Lagrangian on the expected plan (`penalties.cost`). Then the most probable architecture within the bounds
+    """Alphas alone are trained, the supernet being as it is: each draw is one architecture, with a gradient for all choices (ReinMax, Liu
+    et al. 2023; draws that tell of their own choices alone, as GDAS's, learned nothing here), norms go by each batch's own statistics, and
+    each bound is an augmented Lagrangian on the expected plan (`penalties.cost`). Then the most probable architecture within the bounds
     (`select.within_cost`); where what is measured says that it is not, the next is sought within so much less.
 
     batches(): an endless stream of the part that alphas learn from. steps: updates of the alphas.
@@ -101,8 +108,8 @@ class Gradient:
     net: nn.Module
     task: Task
     batches: Callable[[], Iterator[Batch]]
-    steps: int = 300
-    lr: float = 0.03
+    steps: int = 150
+    lr: float = 0.1
     tries: int = 20
 
     def __call__(self, problem: Problem) -> Iterator[Genotype]:
@@ -116,10 +123,10 @@ class Gradient:
             over = max((b.quantity.of(found) / b.limit for b in problem.bounds if not b.quantity.counted), default=1.0)
             limit *= min(0.98, 0.98 / over)
 
-    def _trained(self, problem: Problem) -> GumbelHard:
+    def _trained(self, problem: Problem) -> Relaxation:
         device = next(self.net.parameters()).device
         generator = torch.Generator().manual_seed(problem.seed)
-        relaxation = GumbelHard(problem.space, generator, temperature=5.0, temperature_end=0.5).to(device)
+        relaxation = ReinMax(problem.space, generator).to(device)
         penalties = [CostLimit(problem.space, bound.quantity.plan, limit=max(bound.limit, bound.quantity.plan.least()))
                      for bound in problem.bounds]
         optimizer = torch.optim.Adam(relaxation.parameters(), lr=self.lr)
@@ -168,8 +175,8 @@ class _Largest:
 @dataclass(frozen=True)
 class Exact:
     """A number for each choice, fitted to the scores of the sampled architectures; the best sums within the bounds, exactly, one after the
-    other (`costs.exact`). The first so many `candidates` that keep all limits are evaluated, and are given by their real scores. The
-    certificate is the model's: no architecture within the planned bounds has a higher sum than `bound`."""
+    other (`costs.exact`). The first so many `candidates` that keep all limits are evaluated, and are given by their real scores, among
+    all that were evaluated. The certificate is the model's: no architecture within the planned bounds has a higher sum than `bound`."""
 
     candidates: int = 10
     tries: int = 100
@@ -197,5 +204,5 @@ class Exact:
                     problem.facts |= {"first_model_value": model(best.genotype), "first_score": problem.score(same)}
             if len(found) == self.candidates:
                 break
-        yield from sorted(found, key=problem.score, reverse=True)
+        yield from problem.best_first(found)
 

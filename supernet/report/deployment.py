@@ -24,10 +24,11 @@ SCALES = {"parameters": (1e-6, "parameters (M)"), "multiply_adds": (1e-6, "multi
 
 @dataclass(frozen=True)
 class Front:
-    """quantity: of the x axis. cloud: (cost, validation score) of all that was evaluated with shared weights. chosen: the results of the
+    """stem: of the files' names. quantity: of the x axis. cloud: (cost, validation score) of all that was evaluated with shared weights. chosen: the results of the
     deployed networks, in order of their limits, as in results.json. score: what the y axis is, and whether more is better."""
 
     title: str
+    stem: str
     quantity: str
     cloud: Sequence[tuple[float, float]]
     chosen: Sequence[Mapping[str, Any]]
@@ -92,8 +93,8 @@ NOTE = ("Validation: with the weights of the supernet and statistics of the norm
 
 
 def write(output: Path, shown: Front) -> list[Path]:
-    """front_QUANTITY.json, .csv, .md, .png and .html. Raises OSError."""
-    stem = f"front_{shown.quantity}"
+    """STEM.json, .csv, .md, .png and .html. Raises OSError."""
+    stem = shown.stem
     with figures.house_style():
         drawn = chart(shown)
         figures.save(drawn, output / f"{stem}.png", 150)
