@@ -209,9 +209,8 @@ class CompressConfig:
 class DeployConfig:
     run: str | None = None  # the folder of a search in a chain of decisions; may stand alone, without `run=`
     trust: list[str] = field(default_factory=list)  # what the run's options may name beside what conf/ names, `my_space.make`
-    limits: Any = None  # {parameters:1e6, multiply_adds:..., peak_memory: bytes, latency_ms:...}, each a hard limit; sweep: a front
-    sweep: str = "multiply_adds"  # with limits=sweep, what the limits are of
-    points: int = 5  # of a sweep
+    limits: Any = None  # {parameters:1e6, multiply_adds:..., peak_memory: bytes, latency_ms:...}; a value sweep: a front over it
+    points: int = 5  # of a front
     measure: str = "here"  # latency_ms: on this machine; or a file of a latency table
     table: str | None = None  # of architectures of the space, of which `columns` may be limited
     columns: Any = None  # {name: the table's column}

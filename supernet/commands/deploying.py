@@ -50,10 +50,6 @@ def prepared(cfg: DictConfig) -> "Work":
     known = ["multiply_adds", "parameters", *MEASURED, *columns]
     given = OmegaConf.to_container(cfg.limits) if OmegaConf.is_config(cfg.limits) else cfg.limits
     limits, swept = read_limits(given, known)
-    if given == "sweep":
-        if cfg.sweep not in known:
-            raise UsageError(f"sweep must be one of {', '.join(known)}, got {cfg.sweep}")
-        swept = cfg.sweep
     if cfg.by == "exact":
         need("by=exact", ["scipy"], "exact")
     work = Work(cfg, deployable(cfg), limits, swept, columns)
@@ -224,7 +220,7 @@ class Work:
         except OSError as error:
             raise UsageError(f"output={self.output}: cannot make the folder ({error.strerror or error})") from error
         try:
-            with self.known.journal.held(), self.interrupt:
+            with self.interrupt, self.known.journal.held():
                 self._check_reachable(self.limits)
                 results = [self._result(target) for target in self.targets()]
                 written = self._front(results) if self.swept else [self.output / r["name"] for r in results]

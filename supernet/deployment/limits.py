@@ -14,7 +14,7 @@ from supernet.ranges import LARGEST
 from supernet.space import Space
 
 SWEEP = "sweep"
-TRIES = 20  # random starts of a descent to an architecture within all limits
+TRIES = 5  # random starts of a descent to an architecture within all limits
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from supernet.costs.base import CostError
 from supernet.costs.exact import additive_score, optimum, solved
 from supernet.deployment.limits import Bound, none_within, repaired, within, worst
 from supernet.errors import UsageError
@@ -94,6 +95,8 @@ def anchor_of(problem: Problem) -> Genotype:
 
 # ---- alphas on the frozen supernet
 
+LESS = 0.98  # of what an architecture was planned to take that takes too much: what the next one may be planned to take
+
 
 @dataclass(frozen=True)
 class Gradient:
@@ -113,15 +116,19 @@ class Gradient:
     tries: int = 20
 
     def __call__(self, problem: Problem) -> Iterator[Genotype]:
-        anchor_of(problem)
+        anchor = anchor_of(problem)
         weights = self._trained(problem).mean().detach()
         limit = 1.0
         for _ in range(self.tries):
-            shares = _Largest(problem.bounds)
-            found = strongest_within(problem.space, weights, shares, limit, problem.working, "limits")
+            share = _Largest(problem.bounds)
+            try:
+                found = strongest_within(problem.space, weights, share, limit, problem.working)
+            except CostError:  # its walk of single changes has met no way to less
+                break
             yield problem.space.canonical(found)
             over = max((b.quantity.of(found) / b.limit for b in problem.bounds if not b.quantity.counted), default=1.0)
-            limit *= min(0.98, 0.98 / over)
+            limit = share(found) * min(LESS, LESS / over)
+        yield anchor
 
     def _trained(self, problem: Problem) -> Relaxation:
         device = next(self.net.parameters()).device

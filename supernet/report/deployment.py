@@ -24,8 +24,9 @@ SCALES = {"parameters": (1e-6, "parameters (M)"), "multiply_adds": (1e-6, "multi
 
 @dataclass(frozen=True)
 class Front:
-    """stem: of the files' names. quantity: of the x axis. cloud: (cost, validation score) of all that was evaluated with shared weights. chosen: the results of the
-    deployed networks, in order of their limits, as in results.json. score: what the y axis is, and whether more is better."""
+    """stem: of the files' names. quantity: of the x axis. cloud: (cost, validation score) of all that was evaluated with shared weights.
+    chosen: the results of the deployed networks, in order of their limits, as in results.json. score: what the y axis is; better: 1 where
+    more of it is, else -1."""
 
     title: str
     stem: str
