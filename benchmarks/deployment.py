@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the folder of a search in a chain of decisions")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=400, help="of an evolution on random scores")
+    parser.add_argument("--trials", type=int, default=100, help="of an evolution on random scores")
     parser.add_argument("--limits", type=int, default=50)
     parser.add_argument("--latencies", type=int, default=10)
     parser.add_argument("--methods", type=int, default=5, help="limits that all methods are asked for")

@@ -59,10 +59,13 @@ class Method(Protocol):
 @dataclass(frozen=True)
 class Evolution:
     """The evolution of single path one-shot (`searchers.spos`), after the sampled architectures that are within the bounds: so many
-    `trials` more, each brought within the bounds before it is evaluated. So nothing is spent on what could not be deployed."""
+    `trials` more, each brought within the bounds before it is evaluated, so that nothing is spent on what could not be deployed. Of each
+    trial so many are `drawn`, and that which an additive model of all scores so far puts first is evaluated; the model is made at the
+    beginning of a generation."""
 
     trials: int = 100
     population: int = 20
+    drawn: int = 8
 
     def __call__(self, problem: Problem) -> Iterator[Genotype]:
         space, history = problem.space, History()
@@ -74,11 +77,18 @@ class Evolution:
         begin = len(history)
         searcher = SinglePathEvolution(space, population=self.population, parents=max(1, self.population // 2),
                                        mutations=self.population // 2, crossovers=self.population // 2)
+        model: Callable[[Genotype], float] = lambda genotype: 0.0
         for number in range(begin, begin + self.trials):
-            problem.working()
-            history.number, history.begin, rng = number, begin, source(problem.seed, number)
-            genotype = repaired(space, searcher.ask(history, rng).genotype, problem.bounds, anchor, rng)
-            history.append(Trial(number, space.canonical(genotype), (problem.score(genotype),)))
+            if (number - begin) % self.population == 0 and (known := history.evaluated()):
+                model = additive_score(space, [trial.genotype for trial in known], [trial.scores[0] for trial in known])
+            children = []
+            for n in range(self.drawn):
+                problem.working()
+                history.number, history.begin, rng = number, begin, source(problem.seed, number, str(n))
+                child = repaired(space, searcher.ask(history, rng).genotype, problem.bounds, anchor, rng)
+                children.append(space.canonical(child))
+            child = max(children, key=lambda g: (g not in history.met, model(g)))  # of equals the first
+            history.append(Trial(number, child, (problem.score(child),)))
         problem.facts |= {"evaluated": len({t.genotype for t in history.evaluated()})}
         yield from problem.best_first([trial.genotype for trial in history.evaluated()])
 
