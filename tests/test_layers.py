@@ -17,10 +17,10 @@ ORDER = (*VALUES, "searchers", "weights",
          "notation",  # cells in the words of others
          "optim", "relaxations", "hypergradients", "penalties", "passes", "bilevel", "monitors",  # a step of the search, and who watches it
          "training", "runs", "launchers", "evaluators", "select",  # the loops, what they leave behind
-         "exports", "compression", "report",  # what is made of it
+         "exports", "compression", "deployment", "report",  # what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started
          "rank", "race", "tabulate", "sweep", "compare", "ensemble", "reproduce", "predict", "explain", "export",
-         "compress", "draw", "diff", "supernet")  # the commands by name; the package itself
+         "compress", "deploy", "draw", "diff", "supernet")  # the commands by name; the package itself
 
 
 class Import(NamedTuple):

@@ -107,7 +107,7 @@ def test_pytorchs_optimizers_of_the_configs_have_ranges_for_all_their_numbers():
 SCHEMAS = {"search": (schema.SearchConfig, "train_search"), "final": (schema.FinalConfig, "train_final"),
            "rank": (schema.RankConfig, "rank"), "tabulate": (schema.TabulateConfig, "tabulate"),
            "sweep": (schema.SweepConfig, "sweep"), "race": (schema.RaceConfig, "race"),
-           "compress": (schema.CompressConfig, "compress")}
+           "compress": (schema.CompressConfig, "compress"), "deploy": (schema.DeployConfig, "deploy")}
 LISTED = {"stage.keep"}  # a rule over the whole list
 
 

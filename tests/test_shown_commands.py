@@ -156,6 +156,8 @@ NOT_RUN = {
         "train_final.py genotype=darts_v2 dataset=digits layers=4 channels=12 epochs=15 threads=1 name=shown",
         "-m supernet.compress runs/<a final training> method=[prune,magnitude,int8,qat,prune+int8]",
         "-m supernet.compress runs/<a final training> method=[prune,magnitude] distil=true")},
+    "python -m supernet.deploy runs/<a search> limits={parameters:1e6,latency_ms:12}":
+        "it needs a search in a chain of decisions; tests/test_deploy.py makes one",
     "python -m supernet.ensemble runs/<final seed 0> runs/<final seed 1> runs/<final seed 2>": "tests/test_ensemble.py runs it",
     "python train_search.py space=sequential searcher=genetic evaluator=from_scratch dataset=fashion_mnist dataset.root=data":
         "ten minutes; tests/test_from_scratch.py runs a small one",

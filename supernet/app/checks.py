@@ -66,6 +66,14 @@ OPTIONS: Mapping[str, Any] = {
     "calibrate": Literal["minmax", "entropy", "percentile"],
     "qat_minutes": Positive,
     "lr": Positive | None,
+    # of `supernet.deploy`
+    "points": Annotated[int, Range(2, 100)],
+    "score": Literal["accuracy", "loss"],
+    "samples": Annotated[int, Range(2, 1_000_000)],
+    "candidates": Count,
+    "gradient_steps": Count,
+    "measured": Annotated[int, Range(2, 100_000)],
+    "latency_batch": Annotated[int, Range(1, 65_536)],
     # of `supernet.rank` and `supernet.tabulate`
     "seeds": list[Seed] | Count,  # which ones, or how many
     "processes": Annotated[int, Range(1, 1024)],

@@ -20,6 +20,7 @@ from supernet.app.options import of_multirun, own_overrides
 from supernet.app.own_folder import choices_on_disk, join_own_folder
 from supernet.app.schema import (
     CompressConfig,
+    DeployConfig,
     FinalConfig,
     RaceConfig,
     RankConfig,
@@ -43,6 +44,7 @@ def register() -> None:
     store.store("search_schema", SearchConfig)
     store.store("final_schema", FinalConfig)
     store.store("compress_schema", CompressConfig)
+    store.store("deploy_schema", DeployConfig)
     store.store("rank_schema", RankConfig)
     store.store("race_schema", RaceConfig)
     store.store("tabulate_schema", TabulateConfig)

@@ -25,7 +25,7 @@ from supernet.errors import did_you_mean, nearest
 
 READ = ("1.3.8",)  # the versions whose words these are
 CONFIGS = {"train_final.py": "final", "rank.py": "rank", "tabulate.py": "tabulate", "sweep.py": "sweep",
-           "reproduce.py": "reproduce", "compress.py": "compress"}  # by script, else `search`
+           "reproduce.py": "reproduce", "compress.py": "compress", "deploy.py": "deploy"}  # by script, else `search`
 MOST = 20  # choices that a message names
 GRAMMAR = r"mismatched |extraneous |missing |no viable alternative|LexerNoViableAlt|token recognition|Error parsing override"
 

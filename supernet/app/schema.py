@@ -206,6 +206,37 @@ class CompressConfig:
 
 
 @dataclass
+class DeployConfig:
+    run: str | None = None  # the folder of a search in a chain of decisions; may stand alone, without `run=`
+    trust: list[str] = field(default_factory=list)  # what the run's options may name beside what conf/ names, `my_space.make`
+    limits: Any = None  # {parameters:1e6, multiply_adds:..., peak_memory: bytes, latency_ms:...}; a value sweep: a front over it
+    points: int = 5  # of a front
+    measure: str = "here"  # latency_ms: on this machine; or a file of a latency table
+    table: str | None = None  # of architectures of the space, of which `columns` may be limited
+    columns: Any = None  # {name: the table's column}
+    by: str = "evolution"  # evolution, gradient, exact
+    score: str = "accuracy"  # accuracy, loss: on the validation part, with the supernet's weights
+    samples: int = 100  # architectures that are evaluated for all limits alike, once
+    trials: int = 100  # of evolution, for each limit
+    candidates: int = 10  # of exact: sums that are evaluated, for each limit
+    gradient_steps: int = 150  # of gradient, for each limit
+    measured: int = 60  # architectures from whose latency or memory a model is made
+    latency_batch: int = 1  # images of a call
+    max_val: int | None = None  # validation images that architectures are judged on; null: all
+    calibration_batches: int = 10  # of training images, for the statistics of norms
+    epochs: int = 0  # of training the result further
+    lr: float | None = None  # that it begins with; null: a tenth of what final trainings begin with
+    distil: bool = False  # what is trained further learns of the largest sub-network too
+    distillation: Distilled = field(default_factory=Distilled)
+    seed: int = 0
+    device: str = "auto"  # that architectures are evaluated on; times and memory are the CPU's
+    threads: int | None = None  # null: the run's
+    name: str | None = None  # of the result's folder; null: made of the limits
+    output: str | None = None  # null: deployed, in the run's folder
+    dry_run: bool = False
+
+
+@dataclass
 class RankConfig:
     run: str | None = None  # the folder of a search
     trust: list[str] = field(default_factory=list)  # what the run's options may name beside what conf/ names, `my_space.make`

@@ -7,7 +7,7 @@ binary choices these are forced to be the one entry that is chosen.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -30,16 +30,18 @@ class Optimum(NamedTuple):
     bound: float
 
 
-def optimum(space: Space, score: ChainCost, limits: Mapping[str, tuple[ChainCost, float]] | None = None) -> Optimum:
+def optimum(space: Space, score: ChainCost, limits: Mapping[str, tuple[ChainCost, float]] | None = None,
+            without: Sequence[Genotype] = ()) -> Optimum:
     """The architecture of the highest score among those whose costs are at most so much, by name (cost, limit); of several, any one.
+    without: such as are not asked for, and all others that compute the same (`Space.canonicalise`).
 
     Raises UsageError: scipy is missing, no architecture meets the limits (the message says the least of each cost by itself), or the solver
     gave up.
     """
     limits = {} if limits is None else limits
-    found = _solve(space, score, limits)
+    found = solved(space, score, limits, without)
     if found is None:
-        least = ", ".join(f"{name} {-_solve(space, _negative(cost), {}).value:,.6g} (limit {limit:,.6g})"
+        least = ", ".join(f"{name} {-solved(space, _negative(cost), {}).value:,.6g} (limit {limit:,.6g})"
                           for name, (cost, limit) in limits.items())
         raise UsageError(f"no architecture of {space.name} is within the limits; the least of each by itself: {least}")
     return found
@@ -73,11 +75,28 @@ def _negative(cost: ChainCost) -> ChainCost:
     return ChainCost(cost.space, [Term(rows, -table) for rows, table in cost.terms], cost.name)
 
 
-def _solve(space: Space, score: ChainCost, limits: Mapping[str, tuple[ChainCost, float]]) -> Optimum | None:
+def deciding(space: Space, genotype: Genotype) -> set[Row]:
+    """The decisions that what it computes depends on: another choice of one of them alone makes another network. All architectures with
+    these choices are the same one (a layer that does not run decides nothing)."""
+    same, found = space.canonical(genotype), set()
+    for kind, spec in space.cells.items():
+        edges = list(genotype[kind])
+        for e, o in spec.rows(edges):
+            for other in (op for op, may in zip(spec.ops, spec.selectable[e]) if may and op != spec.ops[o]):
+                changed = [edge._replace(op=other) if n == e else edge for n, edge in enumerate(edges)]
+                if space.canonical(space.genotype(dict(genotype.cells) | {kind: changed})) != same:
+                    found.add((kind, e))
+                    break
+    return found
+
+
+def solved(space: Space, score: ChainCost, limits: Mapping[str, tuple[ChainCost, float]],
+           without: Sequence[Genotype] = ()) -> Optimum | None:
     """None where nothing meets the limits."""
     program = _Program(space)
     objective, constant = program.linear(score)
     rows = [(row, limit - fixed) for (row, fixed), limit in ((program.linear(cost), limit) for cost, limit in limits.values())]
+    rows += [program.other_than(genotype, deciding(space, genotype)) for genotype in without]
     while (found := program.maximise(objective, rows)) is not None:
         genotype, bound = found
         if all(cost(genotype) <= limit for cost, limit in limits.values()):
@@ -131,9 +150,10 @@ class _Program:
                     self.equal.append((marginal | {self.of[row, o]: -1.0}, 0.0))
         return self.joint[rows]
 
-    def other_than(self, genotype: Genotype) -> tuple[dict[int, float], float]:
-        """What every other architecture is at most."""
-        chosen = [self.of[(kind, e), o] for kind, spec in self.space.cells.items() for e, o in spec.rows(genotype[kind])]
+    def other_than(self, genotype: Genotype, deciding: Container[Row] | None = None) -> tuple[dict[int, float], float]:
+        """What every other architecture is at most. deciding: the decisions of which one is to be another; None for all."""
+        chosen = [self.of[(kind, e), o] for kind, spec in self.space.cells.items() for e, o in spec.rows(genotype[kind])
+                  if deciding is None or (kind, e) in deciding]
         return dict.fromkeys(chosen, 1.0), len(chosen) - 1.0
 
     def maximise(self, objective: Mapping[int, float], at_most: Sequence[tuple[Mapping[int, float], float]]

@@ -96,15 +96,16 @@ def _images(batch_size: int, sizes: Mapping[str, Any]) -> Tensor:
 
 
 @torch.no_grad()
-def median_ms(run: Callable[[], object], device: torch.device, repeats: int, warmup: int) -> float:
+def median_ms(run: Callable[[], object], device: torch.device, repeats: int, warmup: int, *,
+              clock: Callable[[], float] = time.perf_counter) -> float:
     """Milliseconds of a call, without gradients; the device is waited for."""
     wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
     times = []
     for n in range(warmup + repeats):
         wait()
-        started = time.perf_counter()
+        started = clock()
         run()
         wait()
         if n >= warmup:
-            times.append(1000 * (time.perf_counter() - started))
+            times.append(1000 * (clock() - started))
     return statistics.median(times)

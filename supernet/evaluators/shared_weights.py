@@ -71,26 +71,36 @@ class SharedWeights:
                 yield found
 
     def _recalibrate(self, weights: EdgeWeights) -> None:
-        """The mean of the batches' statistics, with equal weights. Only norms are in training mode: dropout would widen what they see."""
-        means, variances = [n.running_mean for n in self.norms], [n.running_var for n in self.norms]
-        if not self.norms:
-            return
-        torch._foreach_zero_([*means, *variances])
-        for n, batch in enumerate(self.calibration):
-            self._set(training=True, momentum=1 / (n + 1))
-            with self.group.counting(batch):
-                self.task(self.net, batch, weights, generator=self.group.own(self.generator))
-        self._set(training=False)
-        zero = torch.cat(variances) == 0  # of ops that did not run, and of channels without any variance: those become 1
-        torch._foreach_add_(variances, list(zero.to(variances[0].dtype).split([len(v) for v in variances])))
+        recalibrate(self.net, self.norms, self.task, self.calibration, weights, self.generator, self.group)
 
     def _by_batch(self, weights: EdgeWeights) -> None:
-        self._set(by_batch=True)
+        _set(self.norms, by_batch=True)
 
-    def _set(self, **values: float | bool) -> None:
-        """Plain attributes of the norms, hundreds of them, without all that `Module.__setattr__` looks up first."""
-        for norm in self.norms:
-            vars(norm).update(values)
+
+
+def recalibrate(net: nn.Module, norms: Sequence[BatchNorm], task: Task, batches: Iterable[Batch], weights: EdgeWeights | None,
+                generator: torch.Generator, group: Group = ALONE) -> None:
+    """Gives the norms of a network in evaluation mode the mean of the batches' statistics, with equal weights. Only norms are in training
+    mode meanwhile: dropout would widen what they see. To be called without gradients."""
+    means, variances = [n.running_mean for n in norms], [n.running_var for n in norms]
+    if not norms:
+        return
+    momenta = [n.momentum for n in norms]
+    torch._foreach_zero_([*means, *variances])
+    for n, batch in enumerate(batches):
+        _set(norms, training=True, momentum=1 / (n + 1))
+        with group.counting(batch):
+            task(net, batch, weights, generator=group.own(generator))
+    for norm, momentum in zip(norms, momenta):
+        _set([norm], training=False, momentum=momentum)
+    zero = torch.cat(variances) == 0  # of ops that did not run, and of channels without any variance: those become 1
+    torch._foreach_add_(variances, list(zero.to(variances[0].dtype).split([len(v) for v in variances])))
+
+
+def _set(norms: Iterable[BatchNorm], **values: float | bool) -> None:
+    """Plain attributes of the norms, hundreds of them, without all that `Module.__setattr__` looks up first."""
+    for norm in norms:
+        vars(norm).update(values)
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """The strongest architecture whose cost is within a limit."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
-from supernet.costs.base import CostError
+from supernet.costs.base import Cost, CostError
 from supernet.genotype import Genotype
 from supernet.ranges import Positive, ranged
 from supernet.select.argmax import argmax
 from supernet.select.base import FinalSelection
+from supernet.space import Space
 from supernet.training.search import SearchLoop
+from supernet.weights import EdgeWeights
 
 
 @ranged
@@ -28,32 +31,38 @@ class WithinCost(FinalSelection):
                 raise ValueError(f"final_select.limit is {self.limit:g} {loop.cost.unit}, and every architecture has at least {least:g}")
 
     def __call__(self, loop: SearchLoop) -> Genotype:
-        space, measured, weights = loop.space, loop.cost, loop.search.relaxation.mean().detach()
-        known: dict[Genotype, float] = {}
-        logs = {kind: (w.ops if w.edges is None else w.ops * w.edges[:, None]).double().clamp_min(1e-12).log().tolist()
-                for kind, w in weights.items()}
+        weights = loop.search.relaxation.mean().detach()
+        return strongest_within(loop.space, weights, loop.cost, self.limit, loop.recorder.working, "final_select.limit")
 
-        def cost(genotype: Genotype) -> float:
-            if genotype not in known:
-                loop.recorder.working()
-                known[genotype] = measured(genotype)
-            return known[genotype]
 
-        def strength(genotype: Genotype) -> float:
-            return sum(logs[kind][e][o] for kind, spec in space.cells.items() for e, o in spec.rows(genotype[kind]))
+def strongest_within(space: Space, weights: EdgeWeights, measured: Cost, limit: float, working: Callable[[], None] = lambda: None,
+                     option: str = "the limit") -> Genotype:
+    """As `WithinCost`, of any edge weights. working: called now and then."""
+    known: dict[Genotype, float] = {}
+    logs = {kind: (w.ops if w.edges is None else w.ops * w.edges[:, None]).double().clamp_min(1e-12).log().tolist()
+            for kind, w in weights.items()}
 
-        found = argmax(space, weights)
-        while cost(found) > self.limit:
-            here, own = cost(found), strength(found)
-            steps = [((own - strength(other)) / (here - c), other.digest, other)
-                     for other, c in ((other, cost(other)) for other in space.neighbours(found)) if c < here]
-            if not steps:
-                raise CostError(f"final_select.limit={self.limit:g}: found no architecture within it; the least {measured.name} found is "
-                                f"{here:g} {measured.unit}")
-            found = min(steps)[2]
-        while True:
-            better = [(strength(other), other.digest, other) for other in space.neighbours(found)
-                      if strength(other) > strength(found) and cost(other) <= self.limit]
-            if not better:
-                return found
-            found = max(better)[2]
+    def cost(genotype: Genotype) -> float:
+        if genotype not in known:
+            working()
+            known[genotype] = measured(genotype)
+        return known[genotype]
+
+    def strength(genotype: Genotype) -> float:
+        return sum(logs[kind][e][o] for kind, spec in space.cells.items() for e, o in spec.rows(genotype[kind]))
+
+    found = argmax(space, weights)
+    while cost(found) > limit:
+        here, own = cost(found), strength(found)
+        steps = [((own - strength(other)) / (here - c), other.digest, other)
+                 for other, c in ((other, cost(other)) for other in space.neighbours(found)) if c < here]
+        if not steps:
+            raise CostError(f"{option}={limit:g}: found no architecture within it; the least {measured.name} found is "
+                            f"{here:g} {measured.unit}")
+        found = min(steps)[2]
+    while True:
+        better = [(strength(other), other.digest, other) for other in space.neighbours(found)
+                  if strength(other) > strength(found) and cost(other) <= limit]
+        if not better:
+            return found
+        found = max(better)[2]

@@ -1,0 +1,1 @@
+"""Sub-networks of a trained supernet: found within limits, taken out, kept."""
