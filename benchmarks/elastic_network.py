@@ -80,11 +80,14 @@ class Study:
 
     def supernet(self) -> Path:
         """The folder of its search, which is gone on with where it was broken off."""
-        folder = self.work / "supernet"
-        if not RunFolder(folder).genotype.is_file():  # written at the end
-            options = {**self.search, "resume": "auto" if folder.exists() else "never"}
+        if not (found := self._finished()):
+            options = {**self.search, "resume": "auto" if self.work.exists() else "never"}
             self.kept.once("supernet", lambda: {"cpu_s": command("train_search.py", *overrides(options))})
-        return folder
+            found = self._finished()
+        return found[0]
+
+    def _finished(self) -> list[Path]:
+        return [path.parent for path in self.work.glob("*_search_supernet_seed0/genotype.json")]  # written at the end
 
     def alone(self, name: str, genotype: Genotype) -> dict[str, float]:
         """A training from scratch, and its test."""
@@ -100,10 +103,10 @@ class Study:
         name = f"limit {100 * share:.0f} %" + (f", fine-tuned {epochs}" if epochs else "")
 
         def found() -> dict[str, Any]:
-            folder = f"{100 * share:.0f}_{epochs}"
+            folder = f"share_{100 * share:.0f}_further_{epochs}"
             cpu = command("-m", "supernet.deploy", str(self.supernet()), f"limits={{multiply_adds:{limit}}}", f"name={folder}",
                           f"epochs={epochs}", f"trust=[{MODEL}]", "threads=1")
-            where = self.work / "supernet/deployed" / folder
+            where = self.supernet() / "deployed" / folder
             said = json.loads(read_text(where / "results.json", MAX_BYTES))
             return {"text": self.space.text(Genotype.load(where / "genotype.json")), "cpu_s": cpu, "limit": limit,
                     **{name: said[name] for name in ("validation", "shared_weights", "test", "costs")}}
