@@ -5,25 +5,31 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from ops.op import BatchNorm
 from supernet.evaluators.base import Offer, SearchEvaluator, metrics_of
+from supernet.evaluators.prefixes import Along, Place, places
 from supernet.genotype import Genotype
 from supernet.networks.stacked import batch_norms
+from supernet.networks.steps import Step, steps_of
 from supernet.processes.group import ALONE, Group
 from supernet.ranges import Count, Share, ranged
 from supernet.space import Space
-from supernet.tasks.base import Batch, Task
-from supernet.training.evaluate import evaluate
+from supernet.tasks.base import Batch, State, Task
+from supernet.training.evaluate import add, evaluate, whole
+from supernet.training.records import Sums
 from supernet.trials import Evaluation
 from supernet.weights import EdgeWeights, one_hot
 
 Statistics = Literal["recalibrated", "batch", "running"]
 Found = TypeVar("Found")
+Metrics = dict[str, float]
+AT_ONCE = 16  # architectures that see a batch one after the other: more share more, and are done later
 
 
 class SharedWeights:
@@ -46,7 +52,10 @@ class SharedWeights:
         self.net, self.space, self.task, self.batches, self.generator = net, space, task, batches, generator
         self.calibration, self.norms = calibration, [n for n in batch_norms(net) if n.running_mean is not None]
         self.group = group
-        self._prepare = modes[statistics]
+        self.statistics, self._prepare = statistics, modes[statistics]
+        self._along: dict[Statistics, Callable[..., Along]] = {"recalibrated": self._along_recalibrated, "batch": self._along_by_batch,
+                                                               "running": self._along_running}
+        self._of_module: dict[nn.Module, list[torch.Tensor]] = {}
 
     def __call__(self, genotype: Genotype) -> dict[str, float]:
         (found,) = self.stream([genotype])
@@ -70,6 +79,89 @@ class SharedWeights:
                     found = read(w)
                 yield found
 
+    def population(self, genotypes: Sequence[Genotype], *, working: Callable[[], None] = lambda: None) -> Iterator[tuple[int, Metrics]]:
+        """The metrics of many architectures, each with its number among them, in the order in which they are done. In chains they are those
+        of single calls, bit for bit, and what architectures begin with alike is computed once: `AT_ONCE` neighbours in the tree of their
+        steps see a batch one after the other, which is kept no longer than that; so batches are read once for them, too. Other networks
+        are evaluated one by one. working: called before each forward pass. The supernet is looked after as in a `stream`."""
+        p = next(self.net.parameters())
+        weights = [one_hot(self.space, genotype, dtype=p.dtype, device=p.device) for genotype in genotypes]
+        steps = [steps_of(self.net, w) for w in weights]
+        if any(own is None for own in steps):
+            yield from enumerate(self.stream(genotypes))
+            return
+        paths = places([step.choice for step in own] for own in steps)
+        ways = sorted(map(_Way, range(len(paths)), weights, steps, paths), key=lambda way: way.path)
+        with as_found(self.net, self.norms, self.generator):
+            self.net.eval()
+            for begin in range(0, len(ways), AT_ONCE):
+                group = ways[begin:begin + AT_ONCE]
+                for way, sums in zip(group, self._together(group, working)):
+                    yield way.number, self.task.evaluated(sums)
+
+    @torch.no_grad()
+    def _together(self, ways: "Sequence[_Way]", working: Callable[[], None]) -> list[dict[str, np.ndarray]]:
+        """The sums of the evaluation of each. ways: sorted by their paths."""
+        found: list[tuple[Sums, State]] = [(Sums(), None) for _ in ways]
+        along = self._along[self.statistics](ways, working)
+        for batch in self.batches:
+            for n, way in enumerate(ways):
+                working()
+                sums, state = found[n]
+                along.follow(way.steps, way.path)
+                found[n] = sums, add(sums, along, self.task, batch, way.weights, self.generator, self.group, state)
+            along.forget()
+        return [whole(sums, self.group) for sums, _ in found]
+
+    def _along_recalibrated(self, ways: "Sequence[_Way]", working: Callable[[], None]) -> Along:
+        """As `_recalibrate`, step by step: a norm's statistics depend on the steps before it alone, and are kept by place."""
+        kept: dict[Place, list[torch.Tensor]] = {}
+
+        def calibrated(step: Step, place: Place, reached: Any, generator: torch.Generator | None) -> Any:
+            live = self._running(step.module)
+            if place in kept:
+                torch._foreach_copy_(live, kept[place])
+                reached = step.run(reached, generator)
+                torch._foreach_copy_(kept[place], live)
+            else:
+                torch._foreach_zero_(live)
+                reached = step.run(reached, generator)
+                kept[place] = [value.clone() for value in live]
+            return reached
+
+        along = Along(calibrated)
+        for n, batch in enumerate(self.calibration):
+            self._set(training=True, momentum=1 / (n + 1))
+            for way in ways:
+                working()
+                along.follow(way.steps, way.path)
+                with self.group.counting(batch):
+                    self.task(along, batch, way.weights, generator=self.group.own(self.generator))
+            along.forget()
+        self._set(training=False)
+        for values in kept.values():
+            ones_for_zeros(values[len(values) // 2:])
+
+        def evaluated(step: Step, place: Place, reached: Any, generator: torch.Generator | None) -> Any:
+            torch._foreach_copy_(self._running(step.module), kept[place])
+            return step.run(reached, generator)
+
+        return Along(evaluated)
+
+    def _running(self, module: nn.Module) -> list[torch.Tensor]:
+        """The running averages of its norms, all means before all variances."""
+        if module not in self._of_module:
+            norms = [norm for norm in batch_norms(module) if norm.running_mean is not None]
+            self._of_module[module] = [*(norm.running_mean for norm in norms), *(norm.running_var for norm in norms)]
+        return self._of_module[module]
+
+    def _along_by_batch(self, ways: "Sequence[_Way]", working: Callable[[], None]) -> Along:
+        self._set(by_batch=True)
+        return self._along_running(ways, working)
+
+    def _along_running(self, ways: "Sequence[_Way]", working: Callable[[], None]) -> Along:
+        return Along(lambda step, place, reached, generator: step.run(reached, generator))
+
     def _recalibrate(self, weights: EdgeWeights) -> None:
         """The mean of the batches' statistics, with equal weights. Only norms are in training mode: dropout would widen what they see."""
         means, variances = [n.running_mean for n in self.norms], [n.running_var for n in self.norms]
@@ -81,8 +173,7 @@ class SharedWeights:
             with self.group.counting(batch):
                 self.task(self.net, batch, weights, generator=self.group.own(self.generator))
         self._set(training=False)
-        zero = torch.cat(variances) == 0  # of ops that did not run, and of channels without any variance: those become 1
-        torch._foreach_add_(variances, list(zero.to(variances[0].dtype).split([len(v) for v in variances])))
+        ones_for_zeros(variances)  # of ops that did not run, and of channels without any variance
 
     def _by_batch(self, weights: EdgeWeights) -> None:
         self._set(by_batch=True)
@@ -91,6 +182,22 @@ class SharedWeights:
         """Plain attributes of the norms, hundreds of them, without all that `Module.__setattr__` looks up first."""
         for norm in self.norms:
             vars(norm).update(values)
+
+
+class _Way(NamedTuple):
+    """An architecture of a population, and its way through the tree of all steps."""
+
+    number: int
+    weights: EdgeWeights
+    steps: Sequence[Step]
+    path: tuple[Place, ...]
+
+
+def ones_for_zeros(variances: list[torch.Tensor]) -> None:
+    """In place, of one type."""
+    if variances:
+        zero = torch.cat(variances) == 0
+        torch._foreach_add_(variances, list(zero.to(variances[0].dtype).split([len(v) for v in variances])))
 
 
 @contextmanager
