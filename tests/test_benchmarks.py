@@ -101,13 +101,15 @@ def test_a_final_step_is_measured(tmp_path):
     assert "darts_v2" in what and "% of the memory" in came_out
 
 
-def test_shared_weights_are_measured_where_both_sides_agree(tmp_path, capsys):
+@pytest.mark.parametrize("space", ["nasbench201", "nasbench_macro"])
+def test_shared_weights_are_measured_where_all_sides_agree(space, tmp_path, capsys):
     path = tmp_path / "result.json"
-    shared_weights.main(["--space", "nasbench201", "--cells", "3", "--channels", "2", "--batch", "2", "--calibration", "1",
+    shared_weights.main(["--space", space, "--cells", "3", "--channels", "2", "--batch", "2", "--calibration", "1",
                          "--batches", "1", "--architectures", "2", "--rounds", "1", "--threads", THREADS, "--json", str(path)])
     result = json.loads(path.read_text())
     assert result["ours"]["architectures_per_s"] > 0 and result["ratio"]["cpu"] > 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ours", "reference"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ours", "one", "reference", "architectures"]
+    assert (result["chain"]["steps"] > result["chain"]["different"]) == (space == "nasbench_macro")
 
 
 def test_exponents_are_those_of_a_power():
