@@ -8,6 +8,7 @@ each over the same architectures: drawn at random, or, with `--generation`, made
 (which are the best does not matter here).
 """
 
+import itertools
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,7 @@ def make_sides(space: Space, sizes: Sizes, calibration: int, batches: int, devic
         return losses
 
     def together(genotypes: Sequence[Genotype]) -> list[float]:
-        found = dict(shared.population(genotypes))
+        found = dict(itertools.chain(*shared.population(genotypes)))
         return [found[n]["loss"] for n in range(len(genotypes))]
 
     return net, {"ours": together, "one_by_one": lambda genotypes: [found["loss"] for found in shared.stream(genotypes)],

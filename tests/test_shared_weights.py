@@ -1,4 +1,5 @@
 import collections
+import itertools
 import random
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_population_of_a_chain_gives_the_bits_of_single_calls(space, statistic
     monkeypatch.setattr(shared_weights, "AT_ONCE", 3)  # groups that share, and that part in the middle of a way
     evaluate = SharedWeights(net, space, Classification(), batches[2:], generator, statistics=statistics, calibration=batches[:2])
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    found = dict(evaluate.population(genotypes))
+    found = dict(itertools.chain(*evaluate.population(genotypes)))
     assert [found[n] for n in range(len(genotypes))] == [evaluate(genotype) for genotype in genotypes]
     assert len({one["loss"] for one in found.values()}) > 2, "architectures differ"
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and net.training
@@ -161,7 +162,7 @@ def test_a_population_of_cells_is_evaluated_one_by_one():
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 3) for _ in range(3)]
     evaluate = SharedWeights(net, space, Classification(), batches, torch.Generator(), calibration=batches)
     genotypes = [space.sample(random.Random(seed)) for seed in range(3)]
-    assert list(evaluate.population(genotypes)) == list(enumerate(map(evaluate, genotypes)))
+    assert list(evaluate.population(genotypes)) == [[one] for one in enumerate(map(evaluate, genotypes))]
 
 
 def test_recalibration_sees_the_network_without_dropout():

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,12 +13,13 @@ import torch
 from torch import nn
 
 from ops.op import BatchNorm
+from supernet.evaluators.ahead import Ahead, Asked, Found
 from supernet.evaluators.base import Offer, SearchEvaluator, metrics_of
 from supernet.evaluators.prefixes import Along, Place, places
 from supernet.genotype import Genotype
 from supernet.networks.stacked import batch_norms
 from supernet.networks.steps import Step, steps_of
-from supernet.processes.group import ALONE, Group
+from supernet.processes.group import ALONE, Group, digest
 from supernet.ranges import Count, Share, ranged
 from supernet.space import Space
 from supernet.tasks.base import Batch, State, Task
@@ -27,9 +29,10 @@ from supernet.trials import Evaluation
 from supernet.weights import EdgeWeights, one_hot
 
 Statistics = Literal["recalibrated", "batch", "running"]
-Found = TypeVar("Found")
+Read = TypeVar("Read")
 Metrics = dict[str, float]
-AT_ONCE = 16  # architectures that see a batch one after the other: more share more, and are done later
+AT_ONCE = 32  # architectures of a group: more share more, and are done later
+WAITING = 256  # trials that are asked for together at most: then all of them have their turn
 
 
 class SharedWeights:
@@ -68,7 +71,7 @@ class SharedWeights:
         weights = (one_hot(self.space, genotype, dtype=p.dtype, device=p.device) for genotype in genotypes)
         return self.each(weights, lambda w: evaluate(self.net, self.task, self.batches, lambda: w, self.generator, group=self.group))
 
-    def each(self, weights: Iterable[EdgeWeights], read: Callable[[EdgeWeights], Found]) -> Iterator[Found]:
+    def each(self, weights: Iterable[EdgeWeights], read: Callable[[EdgeWeights], Read]) -> Iterator[Read]:
         """What `read` finds in the network, prepared for these weights, one after the other: any weights, not those of a genotype alone."""
         with as_found(self.net, self.norms, self.generator) as start:
             self.net.eval()
@@ -79,25 +82,27 @@ class SharedWeights:
                     found = read(w)
                 yield found
 
-    def population(self, genotypes: Sequence[Genotype], *, working: Callable[[], None] = lambda: None) -> Iterator[tuple[int, Metrics]]:
-        """The metrics of many architectures, each with its number among them, in the order in which they are done. In chains they are those
-        of single calls, bit for bit, and what architectures begin with alike is computed once: `AT_ONCE` neighbours in the tree of their
-        steps see a batch one after the other, which is kept no longer than that; so batches are read once for them, too. Other networks
-        are evaluated one by one. working: called before each forward pass. The supernet is looked after as in a `stream`."""
+    def population(self, genotypes: Sequence[Genotype], *, working: Callable[[], None] = lambda: None
+                   ) -> Iterator[list[tuple[int, Metrics]]]:
+        """The metrics of many architectures, each with its number among them, in groups as they are done; the supernet is as it was found
+        whenever a group is given. In chains they are those of single calls, bit for bit, and what architectures begin with alike is
+        computed once: a group, neighbours in the tree of their steps, sees a batch one after the other, and what it gave is kept no longer
+        than that; so batches are read once a group, too. In other networks a group is one. working: called before each forward pass of a
+        chain."""
         p = next(self.net.parameters())
         weights = [one_hot(self.space, genotype, dtype=p.dtype, device=p.device) for genotype in genotypes]
         steps = [steps_of(self.net, w) for w in weights]
         if any(own is None for own in steps):
-            yield from enumerate(self.stream(genotypes))
+            yield from ([(n, self(genotype))] for n, genotype in enumerate(genotypes))
             return
         paths = places([step.choice for step in own] for own in steps)
         ways = sorted(map(_Way, range(len(paths)), weights, steps, paths), key=lambda way: way.path)
-        with as_found(self.net, self.norms, self.generator):
-            self.net.eval()
-            for begin in range(0, len(ways), AT_ONCE):
-                group = ways[begin:begin + AT_ONCE]
-                for way, sums in zip(group, self._together(group, working)):
-                    yield way.number, self.task.evaluated(sums)
+        for begin in range(0, len(ways), AT_ONCE):
+            group = ways[begin:begin + AT_ONCE]
+            with as_found(self.net, self.norms, self.generator):
+                self.net.eval()
+                found = self._together(group, working)
+            yield [(way.number, self.task.evaluated(sums)) for way, sums in zip(group, found)]
 
     @torch.no_grad()
     def _together(self, ways: "Sequence[_Way]", working: Callable[[], None]) -> list[dict[str, np.ndarray]]:
@@ -243,9 +248,63 @@ class OverSupernet(SearchEvaluator):
             self.val.restart()
             self.images_before = screen_of * (images + self._calibration_images)
 
+    @cached_property
+    def together(self) -> bool:
+        """Chains share what they begin with."""
+        any_one = one_hot(self.offer.space, self.offer.space.sample(random.Random(0)))
+        return steps_of(self.net, any_one) is not None
+
+    def population(self, asked: Sequence[Asked]) -> Iterator[Found]:
+        for begin in range(0, len(asked), WAITING):
+            yield from self._in_turn(asked[begin:begin + WAITING])
+
+    def _in_turn(self, asked: Sequence[Asked]) -> Iterator[Found]:
+        ahead = Ahead(self.offer.folder, digest([self.net.state_dict(), self.statistics, self.calibration_batches, self.screen_batches,
+                                                 self.screen_share, self.screen_of]), self.offer.space)
+        done = ahead.known()
+        news = self._as_done([one for one in dict.fromkeys(asked) if one not in done])
+        turns = 0
+        try:
+            for one in asked:
+                while one not in done:
+                    for key, found in next(news):
+                        done[key] = found
+                        ahead.add(key, found)
+                turns += 1
+                yield done[one]
+        finally:  # who asks may leave with the last one
+            if turns == len(asked):
+                ahead.clear()
+
+    def _as_done(self, asked: Sequence[Asked]) -> Iterator[list[tuple[Asked, Found]]]:
+        """What the evaluator finds of each, in groups, with equal parts of the seconds that a group took."""
+        since = time.perf_counter()
+        for size in dict.fromkeys(self._size(fidelity) for _, fidelity in asked):
+            own = [one for one in asked if self._size(one[1]) == size]
+            for group in self._screened([genotype for genotype, _ in own], size):
+                now = time.perf_counter()
+                yield [(own[n], (found, (now - since) / len(group))) for n, found in group]
+                since = time.perf_counter()
+
+    def _screened(self, genotypes: Sequence[Genotype], size: int) -> Iterator[list[tuple[int, Evaluation]]]:
+        """As a call does with each, with its number among them."""
+        if self.screen_batches is None or size <= self.screen_batches:
+            yield from self._evaluated_together(genotypes, size)
+            return
+        least, promising = self._promising, []
+        for group in self._evaluated_together(genotypes, self.screen_batches):
+            promising += [one for one in group if one[1].metrics["accuracy"] >= least]
+            if enough := [one for one in group if not one[1].metrics["accuracy"] >= least]:
+                yield enough
+        for group in self._evaluated_together([genotypes[n] for n, _ in promising], size):
+            yield [(promising[k][0], wholly._replace(images=wholly.images + promising[k][1].images)) for k, wholly in group]
+
+    def _size(self, fidelity: float) -> int:
+        """Batches."""
+        return min(len(self.val), max(1, round(fidelity * len(self.val))))
+
     def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
-        whole = len(self.val)
-        size = min(whole, max(1, round(fidelity * whole)))
+        size = self._size(fidelity)
         if self.screen_batches is None or size <= self.screen_batches:
             return self._evaluated(genotype, size)
         found = self._evaluated(genotype, self.screen_batches)
@@ -276,13 +335,22 @@ class OverSupernet(SearchEvaluator):
         return found[max(1, round(self.screen_share * len(found))) - 1]
 
     def _evaluated(self, genotype: Genotype, size: int) -> Evaluation:
+        shared, batches = self._of_size(size)
+        return Evaluation(shared(genotype), images=batches.seen_in_a_pass() + self._calibration_images)
+
+    def _evaluated_together(self, genotypes: Sequence[Genotype], size: int) -> Iterator[list[tuple[int, Evaluation]]]:
+        shared, batches = self._of_size(size)
+        for group in shared.population(genotypes, working=self.offer.working):
+            yield [(n, Evaluation(metrics, images=batches.seen_in_a_pass() + self._calibration_images)) for n, metrics in group]
+
+    def _of_size(self, size: int) -> "tuple[SharedWeights, _First]":
         batches = _First(self.val, size, self.offer.working)
         if size not in self._by_size:
             self._by_size[size] = SharedWeights(self.net, self.offer.space, self.offer.task, batches, self.offer.generator("evaluation"),
                                                 statistics=self.statistics, calibration=self._calibration)
         shared = self._by_size[size]
         shared.batches = batches
-        return Evaluation(shared(genotype), images=batches.seen_in_a_pass() + self._calibration_images)
+        return shared, batches
 
 
 class _First:
