@@ -136,6 +136,18 @@ def test_a_population_computes_what_its_architectures_begin_with_once():
     assert calls == {"stem": 4, **{f"layer {n}": 4 for n in range(7)}, "layer 7": 12, "head": 12}, "of four batches"
 
 
+def test_a_population_of_a_chain_whose_candidates_keep_no_statistics_gives_the_bits_of_single_calls():
+    torch.manual_seed(0)
+    space = CHAINS["macro"]
+    net = space.network(space.candidates(), norm=Normalisation(affine=False, after_pools=True, running_statistics=False), num_classes=3,
+                        image_size=(8, 8), channels=2, **space.sizes)
+    batches = [(torch.randn(6, 3, 8, 8), torch.arange(6) % 3) for _ in range(3)]
+    evaluate = SharedWeights(net, space, Classification(), batches[1:], torch.Generator(), calibration=batches)
+    genotypes = relatives(space, 4)
+    found = dict(itertools.chain(*evaluate.population(genotypes)))
+    assert [found[n] for n in range(4)] == [evaluate(genotype) for genotype in genotypes]
+
+
 def test_a_population_can_be_left_in_the_middle_and_the_supernet_is_as_found(monkeypatch):
     space = CHAINS["macro"]
     monkeypatch.setattr(shared_weights, "AT_ONCE", 2)

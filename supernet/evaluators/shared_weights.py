@@ -124,14 +124,9 @@ class SharedWeights:
 
         def calibrated(step: Step, place: Place, reached: Any, generator: torch.Generator | None) -> Any:
             live = self._running(step.module)
-            if place in kept:
-                torch._foreach_copy_(live, kept[place])
-                reached = step.run(reached, generator)
-                torch._foreach_copy_(kept[place], live)
-            else:
-                torch._foreach_zero_(live)
-                reached = step.run(reached, generator)
-                kept[place] = [value.clone() for value in live]
+            copy(live, kept[place] if place in kept else [torch.zeros_like(value) for value in live])
+            reached = step.run(reached, generator)
+            kept[place] = [value.clone() for value in live]
             return reached
 
         along = Along(calibrated)
@@ -148,7 +143,7 @@ class SharedWeights:
             ones_for_zeros(values[len(values) // 2:])
 
         def evaluated(step: Step, place: Place, reached: Any, generator: torch.Generator | None) -> Any:
-            torch._foreach_copy_(self._running(step.module), kept[place])
+            copy(self._running(step.module), kept[place])
             return step.run(reached, generator)
 
         return Along(evaluated)
@@ -196,6 +191,12 @@ class _Way(NamedTuple):
     weights: EdgeWeights
     steps: Sequence[Step]
     path: tuple[Place, ...]
+
+
+def copy(into: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    """Of a module without norms there are none."""
+    if into:
+        torch._foreach_copy_(into, values)
 
 
 def ones_for_zeros(variances: list[torch.Tensor]) -> None:
