@@ -84,16 +84,18 @@ class SharedWeights:
 
     def population(self, genotypes: Sequence[Genotype], *, working: Callable[[], None] = lambda: None
                    ) -> Iterator[list[tuple[int, Metrics]]]:
-        """The metrics of many architectures, each with its number among them, in groups as they are done; the supernet is as it was found
-        whenever a group is given. In chains they are those of single calls, bit for bit, and what architectures begin with alike is
-        computed once: a group, neighbours in the tree of their steps, sees a batch one after the other, and what it gave is kept no longer
-        than that; so batches are read once a group, too. In other networks a group is one. working: called before each forward pass of a
-        chain."""
+        """The metrics of many architectures, each with its number among them, in groups as they are done.
+
+        In chains they are those of single calls, bit for bit, and what architectures begin with alike is computed once: a group, neighbours
+        in the tree of their steps, sees a batch one after the other, and what it gave is kept no longer than that; so batches are read once
+        a group, too, and the supernet is as it was found whenever a group is given. Other networks are a `stream`, and each architecture is
+        a group: stacked cells have little in common before they part, and keeping statistics by place costs as much. working: called
+        before each forward pass of a chain."""
         p = next(self.net.parameters())
         weights = [one_hot(self.space, genotype, dtype=p.dtype, device=p.device) for genotype in genotypes]
         steps = [steps_of(self.net, w) for w in weights]
         if any(own is None for own in steps):
-            yield from ([(n, self(genotype))] for n, genotype in enumerate(genotypes))
+            yield from ([one] for one in enumerate(self.stream(genotypes)))
             return
         paths = places([step.choice for step in own] for own in steps)
         ways = sorted(map(_Way, range(len(paths)), weights, steps, paths), key=lambda way: way.path)
@@ -256,6 +258,9 @@ class OverSupernet(SearchEvaluator):
         return steps_of(self.net, any_one) is not None
 
     def population(self, asked: Sequence[Asked]) -> Iterator[Found]:
+        if not self.together:  # a checkpoint may be written while this waits, and a stream has not looked after the supernet then
+            yield from super().population(asked)
+            return
         for begin in range(0, len(asked), WAITING):
             yield from self._in_turn(asked[begin:begin + WAITING])
 
