@@ -132,6 +132,16 @@ def test_a_point_of_the_scaling_is_measured_with_its_nodes_and_ops():
     assert few["steps"]["w"]["ours"]["kernels"] < many["steps"]["w"]["ours"]["kernels"]
 
 
+@pytest.mark.slow
+def test_the_way_to_the_first_step_is_told_by_phase_and_needs_nothing_heavy():
+    done = subprocess.run([sys.executable, "-m", "benchmarks.startup", startup.CHILD, "threads=1"], cwd=startup.ROOT, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["phases"])[-2:] == ["first step", "second step"] and all(spent["cpu_s"] > 0 for spent in found["phases"].values())
+    assert not {"matplotlib", "torchvision", "wandb", "torch._dynamo"} & set(found["unasked"])
+
+
 def test_start_up_is_told_by_package():
     assert startup.seconds(["-c", "pass"])[0] > 0
     found = startup.imports("import decimal")
