@@ -19,12 +19,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CHILD = "--first-step"  # what this module calls itself with, for the phases
+HEAVY = ("matplotlib", "torchvision", "wandb", "PIL", "torch._dynamo")  # packages that no first step needs
 LIBRARY = "import supernet.app.compose, supernet.training.stages, supernet.runs.run"
+DYNAMO = "import torch, torch._dynamo (every torch.optim step imports it)"
 COMMANDS: Mapping[str, Sequence[str]] = {
     "an empty program": ("-c", ""),
     "import supernet": ("-c", "import supernet"),
     "import torch": ("-c", "import torch"),
-    "import torch, torch._dynamo (every torch.optim step imports it)": ("-c", "import torch, torch._dynamo"),
+    DYNAMO: ("-c", "import torch, torch._dynamo"),
     "all that a search imports": ("-c", LIBRARY),
     "all that its report imports": ("-c", "import supernet.report.html"),
     "train_search.py --help": ("train_search.py", "--help"),
@@ -82,7 +84,7 @@ def first_step(overrides: Sequence[str]) -> dict[str, Any]:
             cfg = hydra_compose("search", overrides=list(overrides))
             validate(cfg, "train_search")
         with phases("import torch, supernet"):
-            from supernet import run  # noqa: F401
+            import supernet.runs.run  # noqa: F401
             from supernet.app import compose
         with phases("data, network, relaxation"):
             parts = compose.search_parts(cfg)
@@ -93,7 +95,7 @@ def first_step(overrides: Sequence[str]) -> dict[str, Any]:
         for name in ("first step", "second step"):
             with phases(name):
                 loop.search.step(*batches)
-    return {"phases": phases.spent, "unasked": [name for name in ("matplotlib", "torchvision", "wandb", "PIL") if name in sys.modules]}
+    return {"phases": phases.spent, "unasked": [name for name in HEAVY if name in sys.modules]}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -132,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured and what came out, for docs/measured.md."""
     commands, phases = result["commands"], result["phases"]
-    torch_s = commands["import torch, torch._dynamo (every torch.optim step imports it)"]["cpu_s"]
+    torch_s = commands[DYNAMO]["cpu_s"]
     return [("start-up, CPU seconds", f"`--help` {commands['train_search.py --help']['cpu_s']:.2f}; digits to the end of the first step "
              f"{sum(p['cpu_s'] for name, p in phases.items() if name != 'second step'):.2f}; the imports of torch and torch._dynamo "
              f"alone, in a process of their own, {torch_s:.2f}")]

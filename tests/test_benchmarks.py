@@ -101,13 +101,15 @@ def test_a_final_step_is_measured(tmp_path):
     assert "darts_v2" in what and "% of the memory" in came_out
 
 
-def test_shared_weights_are_measured_where_both_sides_agree(tmp_path, capsys):
+@pytest.mark.parametrize("space", ["nasbench201", "nasbench_macro"])
+def test_shared_weights_are_measured_where_all_sides_agree(space, tmp_path, capsys):
     path = tmp_path / "result.json"
-    shared_weights.main(["--space", "nasbench201", "--cells", "3", "--channels", "2", "--batch", "2", "--calibration", "1",
+    shared_weights.main(["--space", space, "--cells", "3", "--channels", "2", "--batch", "2", "--calibration", "1",
                          "--batches", "1", "--architectures", "2", "--rounds", "1", "--threads", THREADS, "--json", str(path)])
     result = json.loads(path.read_text())
     assert result["ours"]["architectures_per_s"] > 0 and result["ratio"]["cpu"] > 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ours", "reference"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ours", "one", "reference", "architectures"]
+    assert (result["chain"]["steps"] > result["chain"]["different"]) == (space == "nasbench_macro")
 
 
 def test_exponents_are_those_of_a_power():
@@ -128,6 +130,16 @@ def test_a_point_of_the_scaling_is_measured_with_its_nodes_and_ops():
     few, many = (scaling.measure_point(scaling.Point(2, 2, nodes, ops, 3), 1, CPU, image_size=8) for nodes, ops in ((1, 2), (2, 4)))
     assert many["nodes"] == 2 and many["ops"] == 4
     assert few["steps"]["w"]["ours"]["kernels"] < many["steps"]["w"]["ours"]["kernels"]
+
+
+@pytest.mark.slow
+def test_the_way_to_the_first_step_is_told_by_phase_and_needs_nothing_heavy():
+    done = subprocess.run([sys.executable, "-m", "benchmarks.startup", startup.CHILD, "threads=1"], cwd=startup.ROOT, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["phases"])[-2:] == ["first step", "second step"] and all(spent["cpu_s"] > 0 for spent in found["phases"].values())
+    assert not {"matplotlib", "torchvision", "wandb", "torch._dynamo"} & set(found["unasked"])
 
 
 def test_start_up_is_told_by_package():

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import hydra
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -19,8 +20,9 @@ from torch import nn
 
 from supernet.app.compose import search_parts
 from supernet.commands.drawn import drawn, drawn_rows
-from supernet.commands.rank import Ranking, estimate, line, loaded, proxies_of, search_of, to_rank, write
+from supernet.commands.rank import Ranking, estimate, line, loaded, proxies_of, search_of, shared_of, to_rank, write
 from supernet.errors import UsageError
+from supernet.evaluators import shared_weights
 from supernet.evaluators.proxies import naswot
 from supernet.evaluators.shared_weights import SharedWeights
 from supernet.report.figure import house_style
@@ -32,6 +34,7 @@ from supernet.spaces import darts, toy
 from supernet.tables.files import write_table
 from supernet.tables.table import Columns, Table
 from tests import helpers
+from tests.searches import configs
 
 SPACE = toy.make()
 SEARCH = ["space=toy", "layers=3", "channels=2", "epochs=2", "split.max_train=64", "split.max_val=64", "keep_checkpoints=9", "name=toy"]
@@ -218,12 +221,12 @@ def test_of_a_table_that_has_a_sample_the_architectures_are_drawn_among_its_rows
 
 def test_scores_are_those_of_the_finite_pairs():
     truth = np.array([1.0, 2, 3, np.nan, 5, 6])
-    ranking = Ranking("synflow", estimates=[1.0, 3, 2, 4, -math.inf, 9])
+    ranking = Ranking("synflow", estimates=dict(enumerate([1.0, 3, 2, 4, -math.inf, 9])))
     scores = ranking.scores(truth, np.random.default_rng(0), 20)
     assert (scores["architectures"], scores["evaluated"]) == (4, 6)
     assert scores["kendall_tau"] == pytest.approx(4 / 6) and "Kendall tau 0.667" in line(ranking, scores)
     assert scores == ranking.scores(truth, np.random.default_rng(0), 20)
-    few = Ranking("naswot", estimates=[-math.inf, 1.0, 2.0])
+    few = Ranking("naswot", estimates=dict(enumerate([-math.inf, 1.0, 2.0])))
     scores = few.scores(truth, np.random.default_rng(0), 20)
     assert scores["architectures"] == 2 and math.isnan(scores["kendall_tau"]) and "Kendall tau nan" in line(few, scores)
 
@@ -231,9 +234,9 @@ def test_scores_are_those_of_the_finite_pairs():
 def test_a_ranking_that_was_stopped_keeps_its_estimates(capsys, tmp_path):
     genotypes = drawn(SPACE, 6, random.Random(0))
     whole, cut = Ranking("shared_weights", "epoch_1", 10), Ranking("shared_weights", "epoch_2", 20)
-    estimate(whole, lambda drawn: (-1.0 * genotypes.index(g) for g in drawn), genotypes, lambda: False)
-    estimate(cut, lambda drawn: (float(genotypes.index(g)) for g in drawn), genotypes, lambda: len(cut.estimates) == 4)
-    assert cut.estimates == [0, 1, 2, 3] and "epoch_2: 4 architectures" in capsys.readouterr().err
+    estimate(whole, lambda drawn, stop: ((n, -1.0 * n) for n in range(len(drawn))), genotypes, lambda: False)
+    estimate(cut, lambda drawn, stop: ((n, float(n)) for n in (2, 0, 3, 1, 5, 4) if not stop()), genotypes, lambda: len(cut.estimates) == 4)
+    assert cut.estimates == {n: n for n in range(4)} and "epoch_2: 4 architectures" in capsys.readouterr().err
     truth = np.arange(6.0)
     scored = [(r, r.scores(truth, np.random.default_rng(0), 20)) for r in (whole, cut)]
     assert [s["kendall_tau"] for _, s in scored] == [-1, 1]
@@ -241,6 +244,22 @@ def test_a_ranking_that_was_stopped_keeps_its_estimates(capsys, tmp_path):
     with open(tmp_path / "rank.csv") as file:
         assert [row["shared_weights epoch_2"] for row in csv.DictReader(file)] == ["0.0", "1.0", "2.0", "3.0", "", ""]
     assert json.loads((tmp_path / "rank.json").read_text())["scores"]["shared_weights epoch_1"]["step"] == 10
+
+
+def test_what_a_ranking_of_chains_found_before_it_was_stopped_stands_beside_its_architectures(monkeypatch):
+    monkeypatch.setattr(shared_weights, "AT_ONCE", 3)
+    with configs():
+        options = hydra.compose("search", overrides=["space=nasbench_macro", "channels=2", "split.max_train=32", "split.max_val=32",
+                                                     "batch_size=16", "eval_batch_size=16", "threads=1"])
+        parts = search_parts(options)
+    cfg = settings(statistics="recalibrated", calibration_batches=1)
+    genotypes = drawn(parts.searched, 7, random.Random(0))
+    evaluate, found = shared_of(cfg, parts), {}
+    for n, value in evaluate(genotypes, lambda: len(found) >= 3):
+        found[n] = value
+    assert len(found) == 3 and sorted(found) != [0, 1, 2], "neighbours in the tree, wherever they were asked for"
+    single = dict(evaluate(genotypes, lambda: False))
+    assert found == {n: single[n] for n in found} and len(single) == 7
 
 
 def test_a_scatter_plot_has_every_finite_pair_and_an_axis_that_fits():

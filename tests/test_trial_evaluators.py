@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import json
 import math
 import random
 import statistics
@@ -13,6 +14,7 @@ import torch
 from supernet.app.build import build, space_from
 from supernet.app.checks import validate
 from supernet.app.offer import SearchOffer, trials_of
+from supernet.evaluators import shared_weights
 from supernet.evaluators.proxies import compressed
 from supernet.evaluators.shared_weights import SharedWeights, items
 from supernet.relaxations.softmax import Softmax
@@ -98,6 +100,57 @@ def test_only_what_is_promising_on_the_first_batches_is_evaluated_wholly():
         assert found.metrics == (whole(genotype).metrics if promising else first.metrics)
         assert found.images == (16 + 60 if promising else 16)
     assert seen[True] and seen[False]
+
+
+MACRO = ("space=nasbench_macro", "channels=2", "evaluator.calibration_batches=1", "split.max_val=32", "layers=8")
+
+
+def macro_population(offer, count=9):
+    rng = random.Random(1)
+    found = [offer.space.sample(rng)]
+    while len(found) < count:
+        found.append(offer.space.mutate(rng.choice(found), rng))
+    return [(genotype, (1.0, 0.5)[n % 2]) for n, genotype in enumerate([*found, found[0]])]
+
+
+@pytest.mark.parametrize("screen", [(), ("evaluator.screen_batches=1", "evaluator.screen_of=4")])
+def test_a_population_of_chains_is_found_to_be_what_its_members_are(screen, monkeypatch):
+    monkeypatch.setattr(shared_weights, "AT_ONCE", 3), monkeypatch.setattr(shared_weights, "WAITING", 8)
+    offer, evaluator, _ = offered(*MACRO, *screen)
+    trained(offer)
+    asked = macro_population(offer)
+    before = {name: value.clone() for name, value in offer.net.state_dict().items()}
+    found = []
+    for one in evaluator.population(asked):  # a checkpoint may be written at any of these moments
+        found.append(one)
+        assert all(torch.equal(value, before[name]) for name, value in offer.net.state_dict().items()) and offer.net.training
+    assert [evaluation for evaluation, _ in found] == [evaluator(*one) for one in asked] and all(seconds > 0 for _, seconds in found)
+    assert len({evaluation.metrics["loss"] for evaluation, _ in found}) > 5 and evaluator.together
+
+
+def test_what_was_evaluated_ahead_of_its_turn_is_there_for_who_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_weights, "AT_ONCE", 4)
+    (offer, first, _), (other, second, _) = offered(*MACRO), offered(*MACRO)
+    trained(offer)
+    other.net.load_state_dict(offer.net.state_dict())
+    offer.folder = other.folder = tmp_path
+    asked = macro_population(offer)
+    whole = [evaluation for evaluation, _ in first.population(asked)]
+    assert list(tmp_path.glob("*.jsonl")) == [], "all had their turn"
+    left = first.population(asked)
+    next(left)
+    left.close()  # as a kill
+    kept = tmp_path / "evaluated_ahead.jsonl"
+    lines = kept.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    kept.write_text("".join([*lines[:3], lines[3][:30] + "\n", '{"of": "another"}\n']))
+    passes = collections.Counter()
+    other.net.head.register_forward_pre_hook(lambda *_: passes.update(["head"]))
+    assert [evaluation for evaluation, _ in second.population(asked[1:])] == whole[1:]
+    full, half = (len({g for g, f in asked[1:] if f == share}) for share in (1.0, 0.5))
+    known = [json.loads(line) for line in lines[:3]]
+    assert all("fidelity" not in line for line in known), "whole ones were first"
+    assert passes["head"] == (full - 3 + 1) * 3 + half * 2, "of one batch that calibrates and two, or one; the first had its turn"
 
 
 def test_proxies_are_of_networks_that_begin_alike():

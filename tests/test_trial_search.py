@@ -27,7 +27,7 @@ from supernet.runs.folder import RunFolder
 from supernet.runs.journal import Journal, JournalError
 from supernet.runs.run import TIME_FIELDS
 from supernet.searchers.given import Given
-from supernet.spaces import toy
+from supernet.spaces import nasbench_macro, toy
 from supernet.spaces.named import space_again
 from supernet.tables.files import read_table, write_table
 from supernet.tables.table import Columns
@@ -62,12 +62,12 @@ def trials_of(folder: RunFolder, space=SPACE) -> list[Trial]:
     return [Trial.from_json(record, space)._replace(wall_s=0.0) for record in Journal(folder.trials).read_chained()]
 
 
-def outcome(folder: RunFolder) -> dict:
+def outcome(folder: RunFolder, space=SPACE) -> dict:
     """All that a search by trials computed; clocks and paths left out."""
     values = json.loads(folder.summary.read_text())["values"]
     clocks = {*TIME_FIELDS, "searcher/wall_s", "spent/wall_s"}
     parts = checkpoint.load(folder.checkpoints).state["parts"]
-    return {"trials": trials_of(folder), "genotype": folder.genotype.read_text(), "checkpoint": exactly(parts),
+    return {"trials": trials_of(folder, space), "genotype": folder.genotype.read_text(), "checkpoint": exactly(parts),
             "summary": {name: value for name, value in values.items() if name not in clocks}}
 
 
@@ -201,6 +201,25 @@ def test_a_search_with_shared_weights_killed_in_its_epochs_and_trials_is_the_unb
         assert ended.code == -signal.SIGKILL, ended.err
     searched(*options, "resume=auto", cwd=broken)
     assert outcome(finished(broken)) == outcome(finished(unbroken))
+
+
+CHAINS = ("space=nasbench_macro", "channels=2", "split.max_train=32", "split.max_val=32", "batch_size=16", "eval_batch_size=16", "epochs=1",
+          "evaluator.calibration_batches=1", "searcher=spos", "searcher.population=6", "searcher.mutations=4", "searcher.crossovers=2",
+          "searcher.parents=2", "budget.trials=13")
+
+
+def test_a_search_of_chains_killed_within_a_generation_is_the_unbroken_one_and_that_of_one_trial_after_the_other(tmp_path):
+    single, broken = tmp_path / "single", tmp_path / "broken"
+    single.mkdir(), broken.mkdir()
+    searched(*CHAINS, "budget.images=1000000", cwd=single)  # may end in the middle of a generation: none is a population
+    ended = run("train_search", *CHAINS, cwd=broken, report=False, at=At(6 + 1 + 4, "evaluated_ahead"))
+    assert ended.code == -signal.SIGKILL, ended.err
+    (folder,) = folders(broken)
+    ahead = folder.path / "evaluated_ahead.jsonl"
+    assert len(ahead.read_text().splitlines()) == 3 and len(trials_of(folder, nasbench_macro.make())) == 6, "in the second generation"
+    searched(*CHAINS, "resume=auto", cwd=broken)
+    assert outcome(finished(broken), nasbench_macro.make()) == outcome(finished(single), nasbench_macro.make())
+    assert not ahead.exists()
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])

@@ -36,6 +36,7 @@ from supernet.networks.measure import parameters
 from supernet.networks.stacked import batch_norms, inherit_widened
 from supernet.networks.whiten import first_convolution, whiten
 from supernet.optim.descent import Descent, descend
+from supernet.optim.eager import without_compiler
 from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
@@ -207,6 +208,7 @@ def search_machine(cfg: DictConfig, group: Group = ALONE) -> Machine:
         raise UsageError(f"compile=graph needs a CUDA device, got device={device}: pass compile=none")
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
+    without_compiler()
     generators = Generators.from_seed(cfg.seed, {"split": cpu, "alpha_init": cpu, "alpha": cpu, "net": device, "train": device,
                                                  "val": device, "drawn": device})
     return Machine(device, generators, backend_of(cfg, device, group), group)
@@ -460,6 +462,8 @@ def final_machine(cfg: DictConfig, group: Group = ALONE) -> tuple[torch.device, 
     device = device_of(resolve_device(cfg.device), place())
     check_graph_augmentation(cfg, device)
     prepare(device, threads=cfg.threads, deterministic=cfg.deterministic, tf32=bool(cfg.tf32))
+    if cfg.compile != "inductor":
+        without_compiler()
     return device, backend_of(cfg, device, group)
 
 

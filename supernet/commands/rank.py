@@ -3,6 +3,7 @@
 The truth is the test accuracy of a table: this is a report, nothing is selected by it.
 """
 
+import contextlib
 import csv
 import itertools
 import random
@@ -36,17 +37,18 @@ if TYPE_CHECKING:
 
 TOP = (5, 10, 20)  # percent
 AXES = {"shared_weights": "with shared weights (%)"}  # names on an axis, where that of the estimate would not say the unit
-Evaluate = Callable[[Iterable["Genotype"]], Iterator[float]]  # one after the other; higher is meant to be better
+# the numbers of architectures among these, and what they come to, as they are done, until `stop()`; higher is meant to be better
+Evaluate = Callable[[Sequence["Genotype"], Callable[[], bool]], Iterable[tuple[int, float]]]
 
 
 @dataclass
 class Ranking:
-    """What one way to estimate says of the drawn architectures, in their order; fewer of them where it was interrupted."""
+    """What one way to estimate says of the drawn architectures, by their numbers; of some where it was interrupted."""
 
     by: str
     state: str = ""  # of the supernet: the name of its checkpoint
     step: int | None = None  # of the search, at that checkpoint
-    estimates: list[float] = field(default_factory=list)
+    estimates: dict[int, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -59,8 +61,7 @@ class Ranking:
 
         from supernet.report.statistics import kendall, kendall_interval, precision_at, spearman
 
-        estimate = np.array(self.estimates)
-        truth = truth[: len(estimate)]
+        estimate, truth = self.beside(truth)
         finite = np.isfinite(estimate) & np.isfinite(truth)
         a, b = estimate[finite], truth[finite]
         found = dict.fromkeys(["kendall_tau", "kendall_low", "kendall_high", "spearman", *(f"precision_at_{p}" for p in TOP)], float("nan"))
@@ -69,6 +70,13 @@ class Ranking:
             found = {"kendall_tau": kendall(a, b), "kendall_low": low, "kendall_high": high, "spearman": spearman(a, b),
                      **{f"precision_at_{p}": precision_at(a, b, p) for p in TOP}}
         return {"architectures": len(a), "evaluated": len(estimate), **found, "step": self.step, "seconds": round(self.seconds, 3)}
+
+    def beside(self, truth: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+        """The estimates, and the truths of the same architectures."""
+        import numpy as np
+
+        numbers = sorted(self.estimates)
+        return np.array([self.estimates[n] for n in numbers]), truth[numbers]
 
 
 Scored = list[tuple[Ranking, dict[str, Any]]]
@@ -234,7 +242,22 @@ def shared_of(cfg: DictConfig, parts: "SearchParts") -> Evaluate:
     calibration = list(itertools.islice(parts.loaders.train, cfg.calibration_batches)) if cfg.statistics == "recalibrated" else []
     shared = SharedWeights(parts.net, parts.space, parts.task, parts.loaders.val_eval, parts.generators["net"], statistics=cfg.statistics,
                            calibration=calibration)
-    return lambda genotypes: (found["accuracy"] for found in shared.stream(genotypes))
+
+    def evaluate(genotypes: Sequence["Genotype"], stop: Callable[[], bool]) -> Iterator[tuple[int, float]]:
+        def working() -> None:
+            if stop():
+                raise _Stopped
+
+        with contextlib.suppress(_Stopped):
+            for group in shared.population(genotypes, working=working):
+                yield from ((n, found["accuracy"]) for n, found in group)
+                working()
+
+    return evaluate
+
+
+class _Stopped(Exception):
+    """In the middle of a group of architectures."""
 
 
 def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", chosen: "Mapping[str, Proxy]") -> dict[str, Evaluate]:
@@ -253,7 +276,7 @@ def proxies_of(cfg: DictConfig, options: DictConfig, parts: "SearchParts", chose
 
     def evaluate(name: str) -> Evaluate:
         score = ZeroCost(make, (images, labels), parts.task, {name: chosen[name]})
-        return lambda genotypes: (score(genotype)[name] for genotype in genotypes)
+        return lambda genotypes, stop: ((n, score(genotype)[name]) for n, genotype in enumerate(genotypes) if not stop())
 
     return {name: evaluate(name) for name in chosen}
 
@@ -262,8 +285,8 @@ def estimate(ranking: Ranking, evaluate: Evaluate, genotypes: Sequence["Genotype
     """Fills in the estimates until `stop()`, with a moving line on a terminal."""
     started = time.perf_counter()
     with Counted(len(genotypes), "architectures") as progress:
-        for value in evaluate(itertools.takewhile(lambda genotype: not stop(), genotypes)):
-            ranking.estimates.append(value)
+        for n, value in evaluate(genotypes, stop):
+            ranking.estimates[n] = value
             progress.add(said=ranking.name)
     ranking.seconds = time.perf_counter() - started
     progress.line(f"{ranking.name}: {len(ranking.estimates)} architectures in {ranking.seconds:.1f} s")
@@ -291,15 +314,13 @@ def write(output: Path, scored: Scored, texts: Sequence[str], truth: "np.ndarray
         writer = csv.writer(file)
         writer.writerow(["arch", "truth", *(ranking.name for ranking, _ in scored)])
         for i, text in enumerate(texts):
-            writer.writerow([text, truth[i], *(r.estimates[i] if i < len(r.estimates) else "" for r, _ in scored)])
+            writer.writerow([text, truth[i], *(r.estimates.get(i, "") for r, _ in scored)])
     write_json(output / "rank.json", about | {"scores": {ranking.name: scores for ranking, scores in scored}})
     write_page(output, scored, truth, title)
 
 
 def write_page(output: Path, scored: Scored, truth: "np.ndarray", title: str) -> None:
     """scatter.png and rank.html. Of a supernet that was looked at along its run both show the last state."""
-    import numpy as np
-
     from supernet.report import figure as figures
     from supernet.report import page
     from supernet.report.curves import line_chart
@@ -308,7 +329,7 @@ def write_page(output: Path, scored: Scored, truth: "np.ndarray", title: str) ->
     rows = [(ranking.name, f"{s['kendall_tau']:.3f}", f"{s['kendall_low']:.3f} to {s['kendall_high']:.3f}", f"{s['spearman']:.3f}",
              *(f"{s[f'precision_at_{p}']:.0f} %" for p in TOP), str(s["architectures"]), f"{s['seconds']:.1f}") for ranking, s in scored]
     head = ("estimate", "Kendall tau", "95 % interval", "Spearman", *(f"precision, top {p} %" for p in TOP), "architectures", "seconds")
-    panels = {AXES.get(ranking.by, ranking.by): (np.array(ranking.estimates), truth[: len(ranking.estimates)]) for ranking, _ in scored}
+    panels = {AXES.get(ranking.by, ranking.by): ranking.beside(truth) for ranking, _ in scored}
     label = "test accuracy, trained alone (%)"
     with figures.house_style():
         figures.save(scatter(panels, y_label=label), output / "scatter.png", 150)

@@ -111,8 +111,16 @@ def decided(cfg: DictConfig, made: ByTrials, run: Run) -> tuple[Genotype, list[t
             arguments = plain(cfg), own_overrides(), str(run.folder.path), torch.get_num_threads()
             pool = stack.enter_context(Pool(cfg.processes, trial_worker.start_worker, arguments, working=run.working))
             trials = replace(trials, evaluate_all=lambda batch: pool.ordered(trial_worker.evaluated, batch))
+        if max(cfg.processes, offer.group.size) == 1 and together(trials):
+            trials = replace(trials, evaluate_all=trials.evaluator.population)
         searched(trials, history, run)
     return found(cfg, offer, trials, history, run)
+
+
+def together(trials: Trials) -> bool:
+    """Whether a generation is evaluated as a population: where that costs less, and only the number of trials ends the search, since any
+    other bound may be reached in the middle of one."""
+    return trials.evaluator.together and [name for name, _ in trials.budget.bounds()] == ["trials"]
 
 
 def of_supernet(cfg: DictConfig, offer: SearchOffer) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What evaluates the trials of a search, and what a search offers it."""
 
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,8 +39,9 @@ class SearchEvaluator:
 
     gives: the metrics of every evaluation. shortens: whether `fidelity` may be below 1; shortest: the least that it may be. costs: what it
     knows of an architecture before an evaluation, by the metric's name. images_before: what it sees before the first evaluation, of no
-    architecture's own. alone: why it is for one process and not for several that torchrun starts together; empty where each of them may
-    evaluate some architectures. Equal calls give equal metrics, in this process and in another that was offered the same.
+    architecture's own. together: whether many architectures cost less at once than one after the other (`population`). alone: why it is for
+    one process and not for several that torchrun starts together; empty where each of them may evaluate some architectures. Equal calls
+    give equal metrics, in this process and in another that was offered the same.
     """
 
     gives: frozenset[str] = frozenset()
@@ -47,10 +49,19 @@ class SearchEvaluator:
     shortest = 0.0
     costs: Mapping[str, Known] = {}
     images_before = 0
+    together = False
     alone = ""
 
     def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
         raise NotImplementedError
+
+    def population(self, asked: Sequence[tuple[Genotype, float]]) -> Iterator[tuple[Evaluation, float]]:
+        """What calls find of architectures with their fidelities, in their order, with the seconds that each took. It may be left at any
+        moment; who asks for the rest again, in another process, is not to wait for all of it again."""
+        for genotype, fidelity in asked:
+            started = time.perf_counter()
+            found = self(genotype, fidelity)
+            yield found, time.perf_counter() - started
 
 
 class Offer(Protocol):

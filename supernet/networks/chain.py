@@ -6,6 +6,7 @@ that run and their factors.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from ops.forms import Form, NoPlainForm, form_of, sequence, under
 from ops.mobile import PLAIN_POOLS, POOLS, LayerOp, pointwise
 from ops.op import BatchNorm, Normalisation
 from supernet.networks.measure import multiply_adds_of, parameters
+from supernet.networks.steps import Step, steps_of
 from supernet.networks.written import Block
 from supernet.space import Candidates, CellSpec
 from supernet.weights import EdgeWeights
@@ -45,6 +47,11 @@ class Choices:
             made[kind] = [{name: table[e][o] for name, o in names.items() if active is None or active[e][o]}
                           for e, names in enumerate(edges)]
         return made
+
+
+def chosen(rows: Mapping[str, Row]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Which choices run, by kind of decision."""
+    return tuple((kind, tuple(row)) for kind, row in rows.items())
 
 
 def mixed(row: Row, compute: Callable[[str], Tensor]) -> Tensor:
@@ -94,12 +101,21 @@ class ChainNetwork(nn.Module):
 
     def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Logits (N, num_classes). x: (N, in_channels, H, W). generator: for dropout and drop path."""
+        for step in self.steps(weights):
+            x = step.run(x, generator)
+        return x
+
+    def steps(self, weights: EdgeWeights | None) -> list[Step]:
+        """The stem, the layers, then all that is behind them."""
         rows = self.choices.rows(weights)
-        x = self.stem(x)
+        made = [Step((), lambda x, generator: self.stem(x), self.stem)]
         for layer, edges in zip(self.layers, self.edges_of):
             own = {kind: rows[kind][e] for kind, e in edges.items()}
-            x = layer(x, own, self.drop_path_prob if self.training else 0.0, generator)
-        return self.classifier(self.head(x).mean((2, 3)))
+            made.append(Step(chosen(own), partial(self._layer, layer, own), layer))
+        return [*made, Step((), lambda x, generator: self.classifier(self.head(x).mean((2, 3))), self.head)]
+
+    def _layer(self, layer: nn.Module, rows: Mapping[str, Row], x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return layer(x, rows, self.drop_path_prob if self.training else 0.0, generator)
 
     def plain(self) -> Block:
         """The network in plain PyTorch, in evaluation: a line a layer. Raises NoPlainForm: a layer holds several choices."""
@@ -131,6 +147,11 @@ class ChainNetwork(nn.Module):
         last = LayerCosts((BEFORE,), {(name,): (c * head + fixed, c * head * pixels + products)
                                       for name, c in (widths or {ALWAYS: x.shape[1]}).items()})
         return [*made, (edges_before, last if widths else last.regardless_of(BEFORE))]
+
+
+@steps_of.register
+def _of_chain(net: ChainNetwork, weights: EdgeWeights | None) -> list[Step]:
+    return net.steps(weights)
 
 
 class MixedLayer(nn.Module):

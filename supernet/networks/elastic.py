@@ -7,7 +7,7 @@ before the convolution, which is the sum of the convolutions before the norm tha
 stands behind that norm. At one-hot weights all of it is the final network itself, and only its slices are computed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -23,9 +23,10 @@ from ops.elastic import ElasticDepthwise, ElasticSqueeze
 from ops.forms import Form, NoPlainForm, form_of, sequence, under
 from ops.mobile import pointwise
 from ops.op import BatchNorm, Normalisation
-from supernet.networks.chain import Choices, LayerCosts, Row, drop_path_factor, mixed, only
+from supernet.networks.chain import Choices, LayerCosts, Row, chosen, drop_path_factor, mixed, only
 from supernet.networks.measure import parameters
 from supernet.networks.stacked import take
+from supernet.networks.steps import Step, steps_of
 from supernet.networks.written import Block
 from supernet.weights import EdgeWeights
 
@@ -179,16 +180,35 @@ class ElasticStage(nn.Module):
 
     def forward(self, x: Tensor, rows: Sequence[Mapping[str, Row]], depth: Row, drop_path_prob: float,
                 generator: torch.Generator | None) -> Tensor:
-        least, total = min(self.depths.values()), None
-        for n in range(max(self.depths[name] for name in depth)):
-            before, x = x, self.blocks[n](x, rows[n], drop_path_prob, generator)
-            factors = [factor for name, factor in depth.items() if self.depths[name] > n]
-            if n < least or factors == [None]:
-                total = x
-            else:
-                part = x - before
-                total = total + mixed(dict(enumerate(factors)), lambda _, part=part: part)
-        return total
+        reached = Reached(x, x)
+        for n in range(self.deepest(depth)):
+            reached = self.block(n, reached, rows[n], depth, drop_path_prob, generator)
+        return reached.total
+
+    def deepest(self, depth: Row) -> int:
+        """How many blocks run."""
+        return max(self.depths[name] for name in depth)
+
+    def block(self, n: int, before: "Reached", rows: Mapping[str, Row], depth: Row, drop_path_prob: float,
+              generator: torch.Generator | None) -> "Reached":
+        """What the stage has come to behind its n-th block."""
+        x = self.blocks[n](before.x, rows, drop_path_prob, generator)
+        factors = self.running(n, depth)
+        if n < min(self.depths.values()) or list(factors.values()) == [None]:
+            return Reached(x, x)
+        part = x - before.x
+        return Reached(x, before.total + mixed(factors, lambda name: part))
+
+    def running(self, n: int, depth: Row) -> Row:
+        """Of a row of depths, those with which the n-th block runs."""
+        return {name: factor for name, factor in depth.items() if self.depths[name] > n}
+
+
+class Reached(NamedTuple):
+    """How far a stage has come: what the next block reads, and the output of the stage if none follows."""
+
+    x: Tensor
+    total: Tensor
 
 
 class ElasticNetwork(nn.Module):
@@ -228,14 +248,53 @@ class ElasticNetwork(nn.Module):
         return self.classifier(features)
 
     def _features(self, x: Tensor, rows: Mapping[str, Sequence[Row]], generator: torch.Generator | None) -> Tensor:
-        x, drop = self.stem(x), self.drop_path_prob if self.training else 0.0
-        for stage, plan in zip(self.stages, self.plans):
-            own = [{kind: rows[kind][edges[kind]] if kind in edges else dict.fromkeys(held[kind]) for kind in OF_A_BLOCK}
-                   for held, edges in zip(plan.blocks, plan.edges)]
-            depth = dict.fromkeys(plan.depths) if plan.depth_edge is None else rows["depth"][plan.depth_edge]
-            x = stage(x, own, depth, drop, generator)
+        x = self.stem(x)
+        for stage, (own, depth) in zip(self.stages, self._of_stages(rows)):
+            x = stage(x, own, depth, self._drop(), generator)
+        return self._pooled(x)
+
+    def _of_stages(self, rows: Mapping[str, Sequence[Row]]) -> Iterator[tuple[list[dict[str, Row]], Row]]:
+        """Of each stage, the rows of its blocks and of its depth."""
+        for plan in self.plans:
+            yield ([{kind: rows[kind][edges[kind]] if kind in edges else dict.fromkeys(held[kind]) for kind in OF_A_BLOCK}
+                    for held, edges in zip(plan.blocks, plan.edges)],
+                   dict.fromkeys(plan.depths) if plan.depth_edge is None else rows["depth"][plan.depth_edge])
+
+    def _drop(self) -> float:
+        return self.drop_path_prob if self.training else 0.0
+
+    def _pooled(self, x: Tensor) -> Tensor:
         x = self.head(x).mean((2, 3))
         return x if self.mix is None else self.mix(x)
+
+    def steps(self, weights: EdgeWeights | None) -> list[Step] | None:
+        """The stem with the images' side, the blocks, then all that is behind them; None where there are several sides, which are computed
+        beside each other."""
+        rows = self.choices.rows(weights)
+        side: Row = rows["side"][0] if self.sides else {}
+        if len(side) > 1:
+            return None
+        made = [Step(tuple(side), partial(self._begin, side), self.stem)]
+        for stage, (own, depth) in zip(self.stages, self._of_stages(rows)):
+            for n in range(stage.deepest(depth)):
+                made.append(Step((n, chosen(own[n])), partial(self._block, stage, n, own[n], depth), stage.blocks[n]))
+        return [*made, Step((), partial(self._end, side), self.head)]
+
+    def _begin(self, side: Row, x: Tensor, generator: torch.Generator | None) -> Reached:
+        for name in side:
+            x = resized(x, self.sides[name])
+        x = self.stem(x)
+        return Reached(x, x)
+
+    def _block(self, stage: ElasticStage, n: int, rows: Mapping[str, Row], depth: Row, before: Reached,
+               generator: torch.Generator | None) -> Reached:
+        if n == 0:  # a stage reads what the one before came to
+            before = Reached(before.total, before.total)
+        return stage.block(n, before, rows, depth, self._drop(), generator)
+
+    def _end(self, side: Row, reached: Reached, generator: torch.Generator | None) -> Tensor:
+        features = self._pooled(reached.total)
+        return self.classifier(mixed(side, lambda name: features) if side else features)
 
     def sort(self) -> None:
         """`ElasticBlock.sort`, of all blocks."""
@@ -299,6 +358,11 @@ class ElasticNetwork(nn.Module):
     def _by_side(self, found: Mapping[str, tuple[int, int]]) -> LayerCosts:
         costs = LayerCosts(("side",), {(name,): value for name, value in found.items()})
         return costs if self.sides else costs.regardless_of("side")
+
+
+@steps_of.register
+def _of_elastic(net: ElasticNetwork, weights: EdgeWeights | None) -> list[Step] | None:
+    return net.steps(weights)
 
 
 def resized(x: Tensor, side: int) -> Tensor:

@@ -3,7 +3,6 @@
 
 import itertools
 import random
-from contextlib import closing
 
 import torch
 
@@ -44,12 +43,16 @@ class Sampled(FinalSelection):
             evaluate = SharedWeights(search.net, loop.space, search.task, batches, loop.generators["net"], statistics=self.statistics,
                                      calibration=calibration, group=search.group)
             found, images = {}, sum(search.group.items(batch) for batch in (*batches, *calibration))
-            loop.recorder.working(0, len(candidates), item)
-            with closing(evaluate.stream(candidates)) as stream:
-                for genotype, metrics in zip(candidates, stream, strict=True):
-                    found[genotype] = metrics["accuracy"]
+
+            def working() -> None:
+                loop.recorder.working(len(found), len(candidates), item)
+
+            working()
+            for group in evaluate.population(candidates, working=working):
+                for n, metrics in group:
+                    found[candidates[n]] = metrics["accuracy"]
                     loop.position.images += images
-                    loop.recorder.working(len(found), len(candidates), item)
+                working()
             return found
 
         calibration = list(itertools.islice(loop.train, self.calibration_batches)) if self.statistics == "recalibrated" else []

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from supernet.processes.group import ALONE, Group
-from supernet.tasks.base import Batch, Result, Task
+from supernet.tasks.base import Batch, Result, State, Task
 from supernet.training.records import Sums
 from supernet.weights import EdgeWeights
 
@@ -32,12 +32,24 @@ def summed(net: nn.Module, task: Callable[..., Result], batches: Iterable[Batch]
     sums = Sums()
     state = None
     for batch in batches:
-        with context(), group.counting(batch):
-            found = task(net, batch, draw(), state=state, generator=group.own(generator))
-        state = found.state
-        sums.add(group.weighed(found.loss, found.stats, batch)[1])
+        with context():
+            state = add(sums, net, task, batch, draw(), generator, group, state)
     if training:
         net.train()
+    return whole(sums, group)
+
+
+def add(sums: Sums, net: nn.Module, task: Callable[..., Result], batch: Batch, weights: EdgeWeights | None, generator: torch.Generator,
+        group: Group = ALONE, state: State = None) -> State:
+    """One batch of an evaluation, of a network that is in that mode: into its sums. The state for the next batch."""
+    with group.counting(batch):
+        found = task(net, batch, weights, state=state, generator=group.own(generator))
+    sums.add(group.weighed(found.loss, found.stats, batch)[1])
+    return found.state
+
+
+def whole(sums: Sums, group: Group = ALONE) -> dict[str, np.ndarray]:
+    """Those of all processes, on the host."""
     for value in sums.sums.values():
         group.sum_(value)
     return sums.on_host()
