@@ -52,7 +52,7 @@ class Sandwich:
 
     def __call__(self, step: Step) -> Iterator[Result]:
         logits: list[Tensor] = []
-        hook = step.net.register_forward_hook(lambda module, arguments, output: logits.append(output.detach()))
+        hook = step.net.register_forward_hook(lambda module, arguments, output: logits.append(step.task.teaching(output)))
         try:
             first = step.run(self.largest, step.task)
         finally:
