@@ -59,8 +59,8 @@ from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_
 
 
 def settle_sizes(cfg: DictConfig, space: Space, named: Callable[[str], bool] = named_on_command_line) -> None:
-    """Options that the space itself decides get their value, so that what is recorded and printed is what is built; so does `network`, where
-    it still is the protocol's and that has another for this space (`networks`, by space). Raises UsageError: the command line (`named`:
+    """Options that the space itself decides get their value, so that what is recorded and printed is what is built; so does `network` where
+    it still is the protocol's, and that has another for this space (`networks`, by space). Raises UsageError: the command line (`named`:
     whether it names an option) asks for another."""
     for name, value in space.sizes.items():
         if named(name) and cfg[name] != value:

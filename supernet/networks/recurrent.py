@@ -125,8 +125,8 @@ class RecurrentCell(nn.Module):
 
 
 class LanguageOutput(NamedTuple):
-    """logits (T, B, vocabulary); raw (T, B, hidden), the outputs before the decoder, and dropped, what it saw of them; state (B, hidden), what
-    the sequences that follow go on from, or None where a network hands nothing on."""
+    """logits (T, B, vocabulary); raw (T, B, hidden), the outputs before the decoder, and dropped, what it saw of them; state (B, hidden),
+    what the sequences that follow go on from, or None where a network hands nothing on."""
 
     logits: Tensor
     raw: Tensor

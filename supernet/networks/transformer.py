@@ -34,8 +34,8 @@ INITIAL = 0.02  # standard deviation of the first weights (Radford et al. 2019, 
 
 @dataclass(frozen=True)
 class TransformerPlan:
-    """What is held, by name. widths: channels of a token. depths: the layers that run. heads, ratios: of each layer the choices. ratio_4 is 4
-    hidden units for each channel of a token, whatever its width."""
+    """What is held, by name. widths: channels of a token. depths: the layers that run. heads, ratios: of each layer the choices. ratio_4 is
+    4 hidden units for each channel of a token, whatever its width."""
 
     widths: Mapping[str, int]
     depths: Mapping[str, int]
@@ -114,9 +114,9 @@ class TransformerLayer(nn.Module):
         return x * drop_path_factor(x, drop_path_prob, generator).view(-1, 1, 1) if drop_path_prob > 0 else x
 
     def sort(self) -> None:
-        """Orders heads, and hidden units, by the weight that the layer behind gives them (the sum of absolute values), the largest first, so
-        that a narrower layer keeps what counts most, as Once-for-all does with channels (Cai et al. 2020, Sec. 3.3). At full size the
-        layer computes what it did."""
+        """Orders heads, and hidden units, by the weight that the layer behind gives them (the sum of absolute values), the largest first,
+        so that a narrower layer keeps what counts most, as Once-for-all does with channels (Cai et al. 2020, Sec. 3.3). At full size
+        the layer computes what it did."""
         with torch.no_grad():
             of_heads = self.attention.projection.weight.abs().sum(0).view(-1, self.head_channels).sum(1)
             self.attention.reorder(of_heads.argsort(descending=True, stable=True))
@@ -133,8 +133,8 @@ class TransformerLayer(nn.Module):
         return sequence(*(Form(plain.Residual, {"body": body}, under(body=body)) for body in bodies))
 
     def costs(self, width: int, tokens: int) -> dict[tuple[str, str], tuple[int, int]]:
-        """Parameters, and multiply-adds of one token among `tokens`, by (heads, ratio), of the layer that is left when the token has so many
-        channels. Those of attention itself, scores and sums, are counted for all pairs, as they are computed."""
+        """Parameters, and multiply-adds of one token among `tokens`, by (heads, ratio), of the layer that is left when the token has so
+        many channels. Those of attention itself, scores and sums, are counted for all pairs, as they are computed."""
         made = {}
         for (heads, h), ratio in product(self.held_heads.items(), self.ratios):
             q, hidden = h * self.head_channels, hidden_units(ratio, width)
@@ -249,8 +249,8 @@ class VisionTransformer(nn.Module):
         return Block("Network", about, parts, ["x"], ["x = self.positions(self.patches(x))", *lines, f"return self.classifier({read})"])
 
     def costs(self, x: Tensor) -> list[tuple[dict[str, int], LayerCosts]]:
-        """Of patches and positions, each layer, then the last norm with the classifier: by kind the edge of each decision, and the costs. x:
-        not used, the size of images is known."""
+        """Of patches and positions, each layer, then the last norm with the classifier: by kind the edge of each decision, and the costs.
+        x: not used, the size of images is known."""
         conv, classes, token = self.patches.convolution, self.classifier.out_features, self.patches.class_token is not None
         filters = conv.in_channels * conv.kernel_size[0] ** 2
         first = {name: (d * (filters + 1 + self.tokens + token), d * filters * (self.tokens - token))
@@ -264,8 +264,8 @@ class VisionTransformer(nn.Module):
 class TransformerLanguageModel(nn.Module):
     """Embedding, learned positions, causal layers, decoder with the embedding's weights: `net(x, weights) -> LanguageOutput`.
 
-    An item sees at most the `context` - 1 before it, all of them in the same sequence: nothing is handed on to the next one. Sequences that
-    are longer are read in pieces of `context` items, each by itself. dropout: of the tokens and of what each half of a layer adds.
+    An item sees at most the `context` - 1 before it, all of them in the same sequence: nothing is handed on to the next one. Sequences
+    that are longer are read in pieces of `context` items, each by itself. dropout: of the tokens and of what each half of a layer adds.
     """
 
     def __init__(self, choices: Choices, plan: TransformerPlan, *, vocabulary: int, context: int, dropout: Fraction = 0.0):

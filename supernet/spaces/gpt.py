@@ -1,5 +1,5 @@
-"""Causal transformers for language modelling (GPT-2, Radford et al. 2019: pre-norm, learned positions, decoder tied to the embedding), of the
-shape that AutoFormer searches (Chen et al. 2021, Sec. 3.3): embedding dimension, and by layer heads and ratio of the perceptron, depth."""
+"""Causal transformers for language modelling (GPT-2, Radford et al. 2019: pre-norm, learned positions, decoder tied to the embedding), of
+the shape that AutoFormer searches (Chen et al. 2021, Sec. 3.3): embedding dimension, heads and ratio of the perceptron by layer, depth."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

@@ -27,7 +27,8 @@ class LanguageModel(Task):
     item: `character` or `word`, which decides the headline. bptt: the length at which the learning rate counts fully; shorter
     sequences take a smaller step (Merity et al. 2018, Sec. 4.1).
 
-    distillation: what a training batch learns of a teacher beside (`tasks.distillation`), whose logits are (T * B, vocabulary), time by time.
+    distillation: what a training batch learns of a teacher beside (`tasks.distillation`), whose logits are (T * B, vocabulary), time by
+    time.
     """
 
     streams = True
