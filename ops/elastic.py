@@ -200,7 +200,7 @@ class ElasticAttention(nn.Module):
         q, k, v = (layer(x, heads * width).view(n, tokens, heads, width).transpose(1, 2) for layer in (self.query, self.key, self.value))
         scores = (q * width**-0.5) @ k.transpose(2, 3)  # written out: products are counted, and can be differentiated twice
         if self.causal:
-            scores = scores.masked_fill(torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1), float("-inf"))
+            scores = scores.masked_fill(torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1), -torch.inf)
         return (scores.softmax(3) @ v).transpose(1, 2).reshape(n, tokens, heads * width)
 
     def reorder(self, heads: Tensor) -> None:

@@ -195,5 +195,5 @@ class Attention(nn.Module):
         scores = q @ k.transpose(2, 3) / self.head_channels**0.5
         if self.causal:
             tokens = x.shape[1]
-            scores = scores.masked_fill(torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1), float("-inf"))
+            scores = scores + torch.full((tokens, tokens), -torch.inf, device=x.device, dtype=x.dtype).triu(1)
         return self.projection((scores.softmax(3) @ v).transpose(1, 2).flatten(2))

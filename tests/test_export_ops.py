@@ -140,7 +140,7 @@ def test_the_classes_that_are_written_into_files_stand_alone():
     tree = ast.parse(Path(inspect.getfile(plain)).read_text())
     assert {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names} == {"torch", "torch.nn.functional"}
     assert {node.module for node in tree.body if isinstance(node, ast.ImportFrom)} == {"torch", "typing"}
-    known = {"torch", "nn", "F", "Tensor", "Any", "int", "super"}
+    known = {"torch", "nn", "F", "Tensor", "Any", "int", "bool", "super"}
     for made in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         own = {argument.arg for node in ast.walk(made) if isinstance(node, ast.arguments) for argument in
                [*node.args, *([node.kwarg] if node.kwarg else [])]}

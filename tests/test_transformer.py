@@ -238,6 +238,18 @@ def test_a_gpt_is_counted_by_hand():
     assert len(layer_costs(space, **space.sizes, vocabulary=7)) == 3 + 2
 
 
+def test_the_parts_of_a_final_network_compute_what_their_plain_forms_compute(space):
+    net, g = build(space, space.sample(random.Random(2))), torch.Generator().manual_seed(0)
+    tokens = torch.randn(2, 5, net.plan.widest, dtype=torch.float64, generator=g)
+    for part in (net.positions, net.trunk.layers.blocks[0], net.trunk.norm):
+        plain = part.plain().module()
+        ours = part(tokens) if part is not net.trunk.layers.blocks[0] else part(tokens, {
+            "heads": dict.fromkeys(part.held_heads), "mlp_ratio": dict.fromkeys(part.ratios)}, 0.0, None)
+        close(plain(tokens), ours, 1e-12)
+    if space.name == "vit":
+        close(net.patches.plain().module()(inputs(space)), net.patches(inputs(space), net.plan.widest), 1e-12)
+
+
 def test_extremes_are_the_least_and_the_most_of_all(space):
     cost = chain_costs(space, **space.sizes, **DATA[space.name])["multiply_adds"]
     least, most = extremes(space, cost)

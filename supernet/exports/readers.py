@@ -101,8 +101,8 @@ def reader_of(block: Block) -> Reader:
     for reader in READERS:
         if list(reader.inputs) == list(block.inputs):
             return reader
-    known = " or ".join("(" + ", ".join(reader.inputs) + ")" for reader in READERS)
-    raise NoPlainForm(f"its forward must read {known}, got ({', '.join(block.inputs)})")
+    *known, last = ("(" + ", ".join(reader.inputs) + ")" for reader in READERS)
+    raise NoPlainForm(f"its forward must read {', '.join(known)} or {last}, got ({', '.join(block.inputs)})")
 
 
 def facts(preprocess: Preprocessing | None, class_names: Sequence[str]) -> dict[str, Any]:
