@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ops.activations import ACTIVATIONS, AS_MODULES
 from ops.depthwise import depthwise
-from ops.forms import Form, form_of, held
-from ops.plain import SqueezeExcitation
+from ops.forms import Form, form_as, form_of, held
+from ops.plain import Attention, Patches, Positions, SqueezeExcitation
 
 
 class ElasticDepthwise(nn.Module):
@@ -108,3 +108,113 @@ class ElasticSqueeze(nn.Module):
 
 
 form_of.register(ElasticSqueeze, ElasticSqueeze.plain)
+
+
+class ElasticLinear(nn.Linear):
+    """A linear layer of which the first outputs are computed from the first inputs (AutoFormer, Chen et al. 2021, Sec. 3.2)."""
+
+    def forward(self, x: Tensor, outputs: int | None = None) -> Tensor:
+        """x: (..., inputs), at most the layer's. outputs: None for all."""
+        outputs = self.out_features if outputs is None else outputs
+        return F.linear(x, self.weight[:outputs, : x.shape[-1]], None if self.bias is None else self.bias[:outputs])
+
+
+form_of.register(ElasticLinear, lambda module: form_as(nn.Linear, module))
+
+
+class ElasticLayerNorm(nn.LayerNorm):
+    """A layer norm (Ba et al. 2016) of the first channels: their own mean and variance, the first of the factors and offsets."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., channels), at most the layer's."""
+        channels = x.shape[-1]
+        return F.layer_norm(x, (channels,), self.weight[:channels], self.bias[:channels], self.eps)
+
+    def plain(self) -> Form:
+        return Form(nn.LayerNorm, {"normalized_shape": self.normalized_shape[0]}, held(self))
+
+
+form_of.register(ElasticLayerNorm, ElasticLayerNorm.plain)
+
+
+class ElasticPositions(nn.Module):
+    """Adds to each token a learned vector of its place, the first channels of it: (N, T, C) -> (N, T, C), at most `places` tokens."""
+
+    def __init__(self, places: int, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(places, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight[: x.shape[1], : x.shape[2]]
+
+    def plain(self) -> Form:
+        return Form(Positions, {"places": self.weight.shape[0], "channels": self.weight.shape[1]}, held(self))
+
+
+form_of.register(ElasticPositions, ElasticPositions.plain)
+
+
+class ElasticPatches(nn.Module):
+    """An image cut into squares of `side` pixels, each a token (ViT, Dosovitskiy et al. 2021, eq. 1): (N, C, H, W) -> (N, T, channels), row
+    by row. class_token: a learned token before them."""
+
+    def __init__(self, in_channels: int, channels: int, side: int, *, class_token: bool):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, channels, side, side)
+        self.class_token = nn.Parameter(torch.zeros(channels)) if class_token else None
+
+    def forward(self, x: Tensor, channels: int) -> Tensor:
+        """channels: of the tokens, the first so many."""
+        layer = self.convolution
+        x = F.conv2d(x, layer.weight[:channels], layer.bias[:channels], layer.stride).flatten(2).transpose(1, 2)
+        return x if self.class_token is None else torch.cat([self.class_token[:channels].expand(len(x), 1, -1), x], 1)
+
+    def plain(self) -> Form:
+        layer = self.convolution
+        return Form(Patches, {"in_channels": layer.in_channels, "channels": layer.out_channels, "side": layer.kernel_size[0],
+                              "class_token": self.class_token is not None}, held(self))
+
+
+form_of.register(ElasticPatches, ElasticPatches.plain)
+
+
+class ElasticAttention(nn.Module):
+    """Self-attention (Vaswani et al. 2017, Sec. 3.2.2) of which the first heads are computed, from the first channels. A head has as many
+    channels whatever the token has, so that the scale of the scores is one for all (AutoFormer, Chen et al. 2021, Sec. 3.3).
+
+    `heads_of(x, heads)` is what the heads find, before `projection`: (N, T, C) -> (N, T, heads * head_channels), head by head. causal: a
+    token sees itself and those before it.
+    """
+
+    def __init__(self, channels: int, heads: int, head_channels: int, *, causal: bool):
+        super().__init__()
+        self.heads, self.head_channels, self.causal = heads, head_channels, causal
+        self.query, self.key, self.value = (ElasticLinear(channels, heads * head_channels) for _ in range(3))
+        self.projection = ElasticLinear(heads * head_channels, channels)
+
+    def heads_of(self, x: Tensor, heads: int) -> Tensor:
+        n, tokens, width = *x.shape[:2], self.head_channels
+        q, k, v = (layer(x, heads * width).view(n, tokens, heads, width).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        scores = (q * width**-0.5) @ k.transpose(2, 3)  # written out: products are counted, and can be differentiated twice
+        if self.causal:
+            scores = scores.masked_fill(torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1), -torch.inf)
+        return (scores.softmax(3) @ v).transpose(1, 2).reshape(n, tokens, heads * width)
+
+    def reorder(self, heads: Tensor) -> None:
+        """Puts the heads in another order, in place; the layer computes what it did. heads: (heads,), the places that they have now."""
+        rows = (heads[:, None] * self.head_channels + torch.arange(self.head_channels, device=heads.device)).flatten()
+        with torch.no_grad():
+            for layer in (self.query, self.key, self.value):
+                layer.weight.copy_(layer.weight[rows])
+                layer.bias.copy_(layer.bias[rows])
+            self.projection.weight.copy_(self.projection.weight[:, rows])
+
+    def plain(self) -> Form:
+        return Form(Attention, {"channels": self.projection.out_features, "heads": self.heads, "head_channels": self.head_channels,
+                                "causal": self.causal}, held(self))
+
+
+form_of.register(ElasticAttention, ElasticAttention.plain)

@@ -161,3 +161,50 @@ class Highway(nn.Module):
     def forward(self, read: Tensor, state: Tensor) -> Tensor:
         c, g = self.gates(read).chunk(2, -1)
         return state + c.sigmoid() * (self.activation(g) - state)
+
+
+class Positions(nn.Module):
+    """Adds to each token a learned vector of its place: (N, T, C), T at most `places`."""
+
+    def __init__(self, places: int, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(places, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight[: x.shape[1]]
+
+
+class Patches(nn.Module):
+    """Squares of `side` pixels as tokens, row by row, a learned token before them or not: (N, C, H, W) -> (N, T, channels)."""
+
+    def __init__(self, in_channels: int, channels: int, side: int, class_token: bool = False):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, channels, side, side)
+        self.class_token = nn.Parameter(torch.zeros(channels)) if class_token else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(x).flatten(2).transpose(1, 2)
+        return x if self.class_token is None else torch.cat([self.class_token.expand(x.shape[0], 1, -1), x], 1)
+
+
+class Attention(nn.Module):
+    """Self-attention of several heads: (N, T, C) -> (N, T, C). causal: a token sees itself and those before it."""
+
+    def __init__(self, channels: int, heads: int, head_channels: int, causal: bool = False):
+        super().__init__()
+        self.heads, self.head_channels, self.causal = heads, head_channels, causal
+        self.query = nn.Linear(channels, heads * head_channels)
+        self.key = nn.Linear(channels, heads * head_channels)
+        self.value = nn.Linear(channels, heads * head_channels)
+        self.projection = nn.Linear(heads * head_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).unflatten(2, (self.heads, self.head_channels)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        scores = q @ k.transpose(2, 3) / self.head_channels**0.5
+        if self.causal:
+            tokens = x.shape[1]
+            scores = scores + torch.full((tokens, tokens), -torch.inf, device=x.device, dtype=x.dtype).triu(1)
+        return self.projection((scores.softmax(3) @ v).transpose(1, 2).flatten(2))

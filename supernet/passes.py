@@ -44,6 +44,7 @@ class Sandwich:
     """
 
     def __init__(self, space: Space, net: nn.Module, *, draws: Count = 2, distillation: Share = 1.0, temperature: Positive = 1.0):
+        check_chain(space)
         self.draws, self.distillation, self.temperature = draws, distillation, temperature
         sizes = {name: value for name, value in net.built.sizes.items() if name != "norm"}
         cost = counted(space, "multiply_adds", **sizes)
@@ -52,7 +53,7 @@ class Sandwich:
 
     def __call__(self, step: Step) -> Iterator[Result]:
         logits: list[Tensor] = []
-        hook = step.net.register_forward_hook(lambda module, arguments, output: logits.append(output.detach()))
+        hook = step.net.register_forward_hook(lambda module, arguments, output: logits.append(step.task.teaching(output)))
         try:
             first = step.run(self.largest, step.task)
         finally:
@@ -64,11 +65,16 @@ class Sandwich:
             yield step.run(step.draw if n == 0 else step.another(), taught)
 
 
+def check_chain(space: Space) -> None:
+    """Raises UsageError: decisions are no single rows."""
+    if not all(spec.is_chain for spec in space.cells.values()):
+        raise UsageError(f"the smallest and the largest architecture are those of chains of decisions, space {space.name} is none")
+
+
 def extremes(space: Space, cost: Cost) -> tuple[Genotype, Genotype]:
     """The architectures of least and of most cost that single changes lead to from the first choices: those of all, where each decision
     has a cheapest choice whatever the others are. Raises UsageError: decisions are no single rows."""
-    if not all(spec.is_chain for spec in space.cells.values()):
-        raise UsageError(f"the smallest and the largest architecture are those of chains of decisions, space {space.name} is none")
+    check_chain(space)
     found: list[Genotype] = []
     for sign in (1, -1):
         chosen: dict[str, list[Edge]] = {

@@ -43,16 +43,15 @@ from tests.helpers import ROOT, contents, run
 
 NORM = final_normalisation("never", "running")
 IMAGES = {"num_classes": 10, "in_channels": 1, "image_size": (8, 8)}
+READ = {"darts_rnn": {"vocabulary": 11, "batch_norm": False}, "gpt": {"vocabulary": 11}}  # by spaces that read no images
 DATA = ImageData(Digits(), Augment(pad=1))
 HAS_ONNX = not any(__import__("importlib").util.find_spec(name) is None for name in formats.FORMATS["onnx"].packages)
 
 
 def network(space, genotype, norm=NORM, **sizes):
     """A network of any space, as after a training."""
-    text = space.sizes.get("layers") == 1
     side = space.arguments.get("side", 8)
-    given = {"layers": 3, "channels": 6, **space.sizes,
-             **({"vocabulary": 11, "batch_norm": False} if text else IMAGES | {"image_size": (side, side)})}
+    given = {"layers": 3, "channels": 6, **space.sizes, **READ.get(space.name, IMAGES | {"image_size": (side, side)})}
     torch.manual_seed(0)
     return with_statistics(space.network(space.candidates(genotype), norm=norm, **given | sizes)).eval()
 
@@ -230,7 +229,15 @@ def test_an_op_without_a_plain_form_is_refused_with_its_edge():
         network(space, space.genotype(cells)).plain()
 
 
+def test_more_steps_than_a_transformer_sees_are_refused(tmp_path):
+    space = named_space("gpt", context=4)
+    net = network(space, space.sample(random.Random(0)))
+    with pytest.raises(UsageError, match="steps must be at most the 4 items that this network sees at once, got 5"):
+        reader_of(net.plain()).noise(net, None, 2, 5, torch.Generator())
+
+
 @pytest.mark.parametrize("name, message", [("layerwise", "layer 0: decision .* is a supernet's"), ("nasbench_macro", "holds identity, ir_"),
+                                           ("vit", "decision 'embedding' holds embedding_64"),
                                            ("darts_rnn", "node 1 of cell 'recurrent' holds 4 activations")])
 def test_a_supernet_of_layers_has_no_plain_form(name, message):
     with pytest.raises(NoPlainForm, match=message):
@@ -242,7 +249,7 @@ def test_a_supernet_of_layers_has_no_plain_form(name, message):
 # ---- files for other programs
 
 
-@pytest.mark.parametrize("name", ["layerwise", "darts_rnn"])
+@pytest.mark.parametrize("name", ["layerwise", "darts_rnn", "gpt"])
 @pytest.mark.parametrize("format", ["pt2", pytest.param("onnx", marks=pytest.mark.skipif(not HAS_ONNX, reason="needs the extra 'export'"))])
 def test_files_of_other_programs_compute_the_same_for_any_batch(name, format, tmp_path):
     spaces = {"layerwise": layerwise.make(stages=((1, 1), (2, 1)))}
@@ -354,10 +361,11 @@ def test_formats_come_and_go_with_the_option_and_are_told_with_their_distance(we
     assert not (net / "network.pt2").exists()
 
 
-def test_a_language_model_goes_on_with_a_text_by_itself(tmp_path):
+@pytest.mark.parametrize("name, arguments", [("darts_rnn", {}), ("gpt", {"context": 6})])
+def test_a_language_model_goes_on_with_a_text_by_itself(name, arguments, tmp_path):
     (tmp_path / "text.txt").write_text("abba cab " * 60)
     data = Text(name="text", path=str(tmp_path / "text.txt"), level="character", bptt=6)
-    genotype = (space := named_space("darts_rnn")).sample(random.Random(2))
+    genotype = (space := named_space(name, **arguments)).sample(random.Random(2))
     save_weights(tmp_path / "w.pt", network(space, genotype, **data.sizes), data, genotype, "hash")
     assert export.main([str(tmp_path / "w.pt"), "-o", str(tmp_path / "net"), "--steps", "3"]) == 0
     done = subprocess.run([sys.executable, tmp_path / "net" / "continue.py", "abba", "9"], cwd="/", capture_output=True, text=True,
@@ -455,7 +463,7 @@ def test_a_network_of_ones_own_space_is_exported_from_python_and_must_say_how_it
     with pytest.raises(InterfaceError, match="the network of space toy: Identity lacks plain of supernet.networks.written.WritesItself"):
         list(writing.export(own, tmp_path / "other"))
     own.network.plain = lambda: Block("Network", "", {}, ["a", "b"], ["return a"])
-    with pytest.raises(UsageError, match="its forward must read \\(x\\) or \\(tokens, hidden\\), got \\(a, b\\)"):
+    with pytest.raises(UsageError, match="its forward must read \\(x\\), \\(tokens, hidden\\) or \\(tokens\\), got \\(a, b\\)"):
         list(writing.export(own, tmp_path / "other"))
     with pytest.raises(UsageError, match="formats must be of pt2, onnx, got 'tflite'"):
         list(writing.export(loaded, tmp_path / "other", formats=["tflite"]))

@@ -75,6 +75,12 @@ RUN = {
     "python train_search.py space=ofa_mobilenet space.strides=[1,2,2,1,2] space.stem_stride=1 dataset=cifar10 dataset.root=data "
     "relaxation=uniform passes=sandwich searcher=genetic budget.trials=200 objective.at_most={multiply_adds:40e6}":
         f"{SEARCH} layers=20 channels=8 budget.trials=3",
+    "python train_search.py space=gpt dataset=text dataset.path=shakespeare.txt dataset.bptt=128 dataset.random_lengths=false protocol=gpt "
+    "relaxation=uniform passes=sandwich searcher=genetic budget.trials=100 objective.at_most={multiply_adds:4e5}":
+        "epochs=1 batch_size=1 eval_batch_size=2 split.max_train=600 threads=1 wandb.mode=disabled budget.trials=3 searcher.population=2",
+    "python train_search.py space=vit space.patch=2 protocol=vit optimizer@w_optimizer=adamw relaxation=uniform passes=sandwich "
+    "final_select=sampled": "epochs=1 batch_size=8 split.max_train=16 split.max_val=16 threads=1 wandb.mode=disabled final_select.n=3",
+    "python train_final.py protocol=vit recipe=modern_adamw": FINAL.replace("layers=3 channels=4 ", ""),
     "python train_search.py space=darts epochs=0 evaluator=proxy proxy@evaluator.proxies=[synflow,naswot] objective.maximise=[vote] "
     "searcher=genetic budget.trials=500 objective.at_most={parameters:3.5e6}":
         f"{SEARCH} epochs=0 split.max_val=64 batch_size=16 budget.trials=4 searcher.population=2",

@@ -12,7 +12,19 @@ from supernet.genotype import Genotype
 from supernet.networks.stacked import inherit
 from supernet.report.draw import draw_cells
 from supernet.select.argmax import argmax
-from supernet.spaces import accel_mnasnet, darts, darts_rnn, layerwise, listed, nasbench201, nasbench_macro, ofa_mobilenet, robust, toy
+from supernet.spaces import (
+    accel_mnasnet,
+    darts,
+    darts_rnn,
+    layerwise,
+    listed,
+    nasbench201,
+    nasbench_macro,
+    ofa_mobilenet,
+    robust,
+    toy,
+    vit,
+)
 from supernet.weights import EdgeWeights, Weights, one_hot
 from tests import reference
 from tests.shared import SPACES as SHARED
@@ -25,7 +37,8 @@ LISTED = {"inputs": 2, "cells": {
 SPACES = {"nasbench201": nasbench201.make(), "toy": toy.make(), "s1": robust.s1(), "s2": robust.s2(), "s3": robust.s3(), "s4": robust.s4(),
           "listed": listed.make(**LISTED), "darts": darts.make(nodes=2), "nasbench_macro": nasbench_macro.make(),
           "layerwise": layerwise.make(stages=[[1, 1], [2, 2]]), "accel_mnasnet": accel_mnasnet.make(stem_stride=1),
-          "ofa_mobilenet": ofa_mobilenet.make(strides=(1, 1, 1, 1, 2), stem_stride=1, depths=(1, 2), sides=(8, 9))}
+          "ofa_mobilenet": ofa_mobilenet.make(strides=(1, 1, 1, 1, 2), stem_stride=1, depths=(1, 2), sides=(8, 9)),
+          "vit": vit.make(embeddings=(6, 8), depths=(1, 3), head_channels=4)}
 NORM = Normalisation(affine=False, after_pools=True)
 
 

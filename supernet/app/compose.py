@@ -60,8 +60,9 @@ from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_
 
 
 def settle_sizes(cfg: DictConfig, space: Space, named: Callable[[str], bool] = named_on_command_line) -> None:
-    """Options that the space itself decides get their value, so that what is recorded and printed is what is built. Raises UsageError: the
-    command line (`named`: whether it names an option) asks for another."""
+    """Options that the space itself decides get their value, so that what is recorded and printed is what is built; so does `network` where
+    it still is the protocol's, and that has another for this space (`networks`, by space). Raises UsageError: the command line (`named`:
+    whether it names an option) asks for another."""
     for name, value in space.sizes.items():
         if named(name) and cfg[name] != value:
             raise UsageError(f"{name} must be {value} in space {space.name}, got {cfg[name]}")
@@ -70,6 +71,9 @@ def settle_sizes(cfg: DictConfig, space: Space, named: Callable[[str], bool] = n
             cfg.stage[name] = None
     if len(rows := stage_options(cfg)) > 1:
         cfg.epochs = sum(row["epochs"] for row in rows)
+    said = cfg.protocol[cfg.script]
+    if (of_space := said.get("networks", {}).get(space.name)) is not None and cfg.network == said.network:
+        cfg.network = of_space
     if not space.auxiliary_head and cfg.task.get("auxiliary_weight"):
         if named("task.auxiliary_weight"):
             raise UsageError(f"task.auxiliary_weight must be 0 in space {space.name}, whose networks have no such head, got "
@@ -100,8 +104,8 @@ def network(cfg: DictConfig, space: Space, candidates: Candidates, data: Data, n
         with initial_weights(cfg.seed):
             net = space.network(candidates, norm=norm, channels=cfg.channels, layers=cfg.layers, **data.sizes, **options, **more)
     except TypeError as error:
-        raise UsageError(f"space {space.name} builds no networks for {data.name} with these options (recurrent spaces need text, others "
-                         f"images; checkpoint_cells is for stacks of cells): {error}") from error
+        raise UsageError(f"space {space.name} builds no networks for {data.name} with these options (recurrent spaces need text, as does "
+                         f"gpt, others images; checkpoint_cells is for stacks of cells): {error}") from error
     return net.to(device, memory_format=memory_format(cfg.channels_last))
 
 

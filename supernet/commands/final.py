@@ -123,7 +123,7 @@ def first_lines(cfg: DictConfig, parts: "FinalParts") -> list[str]:
 
 def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run") -> list[tuple[str, str]]:
     """The test, read once, and what is said of it; weights, predictions, summary and report are written."""
-    from supernet.networks.measure import multiply_adds_of, parameters
+    from supernet.networks.measure import multiply_adds_an_item, parameters
     from supernet.report.summary import class_tables, final_rows, save_summary
     from supernet.runs import dry_run
     from supernet.runs.predictions import Keeping
@@ -139,7 +139,7 @@ def tested(cfg: DictConfig, parts: "FinalParts", genotype: "Genotype", run: "Run
     if predictions is not None:
         folder.write(folder.predictions, predictions.as_bytes())
     last = run.metrics.read(folder.metrics)[-1]
-    count = multiply_adds_of(net, data.example(parts.device))
+    count = multiply_adds_an_item(net, data.example(parts.device))
     habit = "reported after every epoch (protocol=paper)" if cfg.report_test_every_epoch else "read once, at the end"
     rows = [*final_rows(parts.task, last, result, f"{parts.test.num_items} {item}s, {habit}",
                         f"{len(parts.loaders.split.val)} {item}s" if loop.val else None),

@@ -103,7 +103,7 @@ def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) 
     """Trains one architecture from one seed, as train_final.py does, and tests it once."""
     from supernet.app import compose as composed
     from supernet.app.build import space_from
-    from supernet.networks.measure import multiply_adds_of, parameters
+    from supernet.networks.measure import multiply_adds_an_item, parameters
     from supernet.training.evaluate import evaluate
     from supernet.training.final import fit_final
 
@@ -117,7 +117,7 @@ def train(job: tuple[str, int], options: list[str], space_node: dict[str, Any]) 
     with parts.loop.evaluated():
         test = evaluate(parts.net, parts.task, parts.test, lambda: None, parts.loop.generators["net"], parts.loop.context)
     return {"val_accuracy": last.record["val_accuracy"], "test_accuracy": test["accuracy"], "seconds": seconds,
-            "parameters": parameters(parts.net), "multiply_adds": multiply_adds_of(parts.net, parts.data.example(parts.device))}
+            "parameters": parameters(parts.net), "multiply_adds": multiply_adds_an_item(parts.net, parts.data.example(parts.device))}
 
 
 class Last:

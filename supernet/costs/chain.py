@@ -5,7 +5,7 @@ is exact and differentiable: each term is linear in each decision's weights (Pro
 2019, eq. 5 are the case of one decision a layer).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,9 +31,9 @@ class Term(NamedTuple):
 class ChainCost:
     """A sum of terms: `cost(genotype)` of one network, `cost.expected(weights)` of the distribution that the weights describe."""
 
-    def __init__(self, space: Space, terms: Sequence[Term], name: str):
+    def __init__(self, space: Space, terms: Sequence[Term], name: str, item: str = "image"):
         self.space, self.terms, self.name = space, tuple(terms), name
-        self.unit = "multiply-adds an image" if name == "multiply_adds" else name
+        self.unit = f"multiply-adds an {item}" if name == "multiply_adds" else name
 
     def __call__(self, genotype: Genotype) -> float:
         self.space.validate(genotype)
@@ -58,28 +58,34 @@ class ChainCost:
         return total
 
 
-def chain_costs(space: Space, *, layers: int, channels: int, num_classes: int, in_channels: int = 3,
-                image_size: tuple[int, int] = (32, 32), norm: Normalisation | None = None, **options: Any) -> dict[str, ChainCost]:
-    """The costs of final networks, by name (QUANTITIES). Sizes and `options` are those of the space's network; norm: affine unless given.
+def chain_costs(space: Space, *, layers: int, channels: int, norm: Normalisation | None = None, **sizes: Any) -> dict[str, ChainCost]:
+    """The costs of final networks, by name (QUANTITIES). `sizes`, of the data and others, are those of the space's network; norm: affine
+    unless given.
 
     Raises ValueError for a space that is not a chain.
     """
-    by_layer = layer_costs(space, layers=layers, channels=channels, num_classes=num_classes, in_channels=in_channels,
-                           image_size=image_size, norm=norm, **options)
-    return {name: ChainCost(space, [terms[name] for terms in by_layer], name) for name in QUANTITIES}
+    by_layer = layer_costs(space, layers=layers, channels=channels, norm=norm, **sizes)
+    item, _ = read_by(sizes)
+    return {name: ChainCost(space, [terms[name] for terms in by_layer], name, item) for name in QUANTITIES}
 
 
-def layer_costs(space: Space, *, layers: int, channels: int, num_classes: int, in_channels: int = 3,
-                image_size: tuple[int, int] = (32, 32), norm: Normalisation | None = None, **options: Any) -> list[dict[str, Term]]:
+def layer_costs(space: Space, *, layers: int, channels: int, norm: Normalisation | None = None, **sizes: Any) -> list[dict[str, Term]]:
     """By part of the network, in order: the stem, each layer, then the head with the classifier; each {"parameters": its Term,
-    "multiply_adds": its Term} of one image."""
+    "multiply_adds": its Term} of one image, or of one item of a text."""
     if not all(spec.is_chain for spec in space.cells.values()):
         raise ValueError(f"chain costs need a space whose kinds are all chains, got {space.name!r}")
     norm = Normalisation(affine=True, after_pools=False) if norm is None else norm
     with torch.random.fork_rng(devices=[]), torch.no_grad():  # the initial values do not matter, and nobody's draws are disturbed
-        net = space.network(space.candidates(), norm=norm, layers=layers, channels=channels, num_classes=num_classes,
-                            in_channels=in_channels, image_size=image_size, **options).eval()
-        return [_terms(space, edges, costs) for edges, costs in net.costs(torch.zeros(1, in_channels, *image_size))]
+        net = space.network(space.candidates(), norm=norm, layers=layers, channels=channels, **sizes).eval()
+        return [_terms(space, edges, costs) for edges, costs in net.costs(read_by(sizes)[1])]
+
+
+def read_by(sizes: Mapping[str, Any]) -> tuple[str, Tensor]:
+    """What a network of these sizes reads: its name, and one of them. The data set's sizes tell texts, which have a vocabulary, from
+    images."""
+    if "vocabulary" in sizes:
+        return "item", torch.zeros(1, 1, dtype=torch.int64)
+    return "image", torch.zeros(1, sizes.get("in_channels", 3), *sizes.get("image_size", (32, 32)))
 
 
 def _terms(space: Space, edges: dict[str, int], costs: LayerCosts) -> dict[str, Term]:

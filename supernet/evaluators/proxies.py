@@ -22,7 +22,7 @@ from ops.op import Op, ReLU
 from supernet.errors import Mendable, UsageError
 from supernet.evaluators.base import Offer, SearchEvaluator
 from supernet.genotype import Genotype
-from supernet.networks.measure import multiply_adds_of, parameters
+from supernet.networks.measure import multiply_adds_an_item, parameters
 from supernet.networks.stacked import batch_norms
 from supernet.ranges import Range, ranged
 from supernet.tasks.base import Batch, Task
@@ -116,7 +116,7 @@ def num_parameters(net: nn.Module, batch: Batch, task: Task) -> float:
 
 def num_multiply_adds(net: nn.Module, batch: Batch, task: Task) -> float:
     """Of one image."""
-    return float(multiply_adds_of(net, batch[0][:1]))
+    return float(multiply_adds_an_item(net, batch[0][:1]))
 
 
 class ZeroCost:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ops.forms import NoPlainForm
 from supernet.data.augment import crop_size
 from supernet.data.preprocess import Preprocessing
+from supernet.errors import UsageError
 from supernet.exports import examples
 from supernet.networks.written import Block
 
@@ -71,7 +72,28 @@ class Text:
         return {} if preprocess is None else {"continue.py": examples.CONTINUE}
 
 
-READERS: tuple[Reader, ...] = (Images(), Text())
+@dataclass(frozen=True)
+class TextWindows:
+    """Of a network that sees a part of a text at once, and hands nothing on."""
+
+    inputs = {"tokens": 1}
+    outputs = {"logits": 1}
+    reads_pictures = False
+
+    def noise(self, net: nn.Module, preprocess: Preprocessing | None, batch: int, steps: int, generator: torch.Generator) -> Tensors:
+        """Raises UsageError: these are more steps than the network can see."""
+        if steps > net.context:
+            raise UsageError(f"steps must be at most the {net.context} items that this network sees at once, got {steps}")
+        return (torch.randint(net.built.sizes["vocabulary"], (steps, batch), generator=generator),)
+
+    def ours(self, net: nn.Module, inputs: Tensors) -> Tensors:
+        return (net(inputs[0]).logits,)
+
+    def files(self, preprocess: Preprocessing | None) -> dict[str, str]:
+        return {} if preprocess is None else {"continue.py": examples.CONTINUE_WINDOWS}
+
+
+READERS: tuple[Reader, ...] = (Images(), Text(), TextWindows())
 
 
 def reader_of(block: Block) -> Reader:
@@ -79,8 +101,8 @@ def reader_of(block: Block) -> Reader:
     for reader in READERS:
         if list(reader.inputs) == list(block.inputs):
             return reader
-    known = " or ".join("(" + ", ".join(reader.inputs) + ")" for reader in READERS)
-    raise NoPlainForm(f"its forward must read {known}, got ({', '.join(block.inputs)})")
+    *known, last = ("(" + ", ".join(reader.inputs) + ")" for reader in READERS)
+    raise NoPlainForm(f"its forward must read {', '.join(known)} or {last}, got ({', '.join(block.inputs)})")
 
 
 def facts(preprocess: Preprocessing | None, class_names: Sequence[str]) -> dict[str, Any]:

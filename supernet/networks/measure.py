@@ -1,5 +1,6 @@
 """Sizes and costs of a network before it is trained: parameters, multiply-adds, peak memory, time."""
 
+import functools
 import gc
 import time
 import weakref
@@ -50,6 +51,18 @@ def counting() -> Iterator[Any]:
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def multiply_adds_an_item(net: nn.Module, example: torch.Tensor) -> int:
+    """Of one image, or one item of a text. example: one input of the data set."""
+    x, items = counted_on(net, example)
+    return multiply_adds_of(net, x) // items
+
+
+@functools.singledispatch
+def counted_on(net: nn.Module, example: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The input on which a network is counted, and its items: the one example, unless a network costs more of an item among others."""
+    return example, 1
 
 
 class LiveBytes(TorchDispatchMode):

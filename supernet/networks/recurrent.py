@@ -125,12 +125,13 @@ class RecurrentCell(nn.Module):
 
 
 class LanguageOutput(NamedTuple):
-    """logits (T, B, vocabulary); raw (T, B, hidden), the cell's outputs, and dropped, what the decoder saw of them; state (B, hidden)."""
+    """logits (T, B, vocabulary); raw (T, B, hidden), the outputs before the decoder, and dropped, what it saw of them; state (B, hidden),
+    what the sequences that follow go on from, or None where a network hands nothing on."""
 
     logits: Tensor
     raw: Tensor
     dropped: Tensor
-    state: Tensor
+    state: Tensor | None
 
 
 @ranged

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from supernet.networks.measure import live_tensors, multiply_adds_of, parameters, peak_memory, seconds_per_step
+from supernet.networks.measure import live_tensors, multiply_adds_an_item, parameters, peak_memory, seconds_per_step
 from supernet.processes.group import ALONE, Group
 
 Rows = list[tuple[str, str]]
@@ -30,7 +30,7 @@ def report(net: nn.Module, step: Callable[[], object], *, example: torch.Tensor,
     evaluates one batch. settling, steps, graphs: those of `peak_of_training`. group: the processes that take the steps together; memory
     is that of the one which needs most, and time that of the slowest."""
     rows = [("parameters", f"{parameters(net) / 1e6:.6f} M"),
-            ("multiply-adds", f"{multiply_adds_of(net, example) / 1e6:.3f} M per {item}")]
+            ("multiply-adds", f"{multiply_adds_an_item(net, example) / 1e6:.3f} M per {item}")]
     have = available_memory(device) + live_bytes(device)  # the peak holds what lives already, and what the steps leave alive
     try:
         # The steps that memory is followed on also warm up; where they are slow, they are timed as well.

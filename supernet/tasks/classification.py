@@ -62,6 +62,10 @@ class Classification(Task):
         made.distillation = Distillation(teacher, temperature=temperature, weight=weight)
         return made
 
+    def teaching(self, output: Tensor) -> Tensor:
+        """What others learn of a network by what it put out: logits (B, K), detached."""
+        return output.detach()
+
     def _loss(self, logits: Tensor, targets: Tensor, training: bool) -> Tensor:
         logits = single(logits)
         if not training:

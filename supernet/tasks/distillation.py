@@ -8,7 +8,7 @@ from torch import Tensor
 
 from supernet.ranges import Positive, Share, ranged
 
-Teacher = Callable[[Tensor], Tensor]  # images (B, C, H, W), as the network that learns reads them, to logits (B, K)
+Teacher = Callable[[Tensor], Tensor]  # a batch of images, or of a text, as the network that learns reads it, to logits (B, K)
 
 
 @ranged
