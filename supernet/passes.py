@@ -20,13 +20,14 @@ from supernet.weights import EdgeWeights, one_hot
 class Step:
     """One step of the weights on a batch. draw: the edge weights drawn for it; another(): a further draw. run(weights, task): the training
     loss under these; running statistics follow it, and all passes of a step see the same noise of the network's and the task's own
-    (dropout, mixing)."""
+    (dropout, mixing). loss(weights): the task's, a scalar in training mode under that noise too, without gradients and without a trace."""
 
     net: nn.Module
     task: Task
     draw: EdgeWeights
     another: Callable[[], EdgeWeights]
     run: Callable[[EdgeWeights, Task], Result]
+    loss: Callable[[EdgeWeights], Tensor]
 
 
 # Each result's gradient is taken before the next one is asked for; gradients add up, and what is reported is the first one's.
@@ -45,8 +46,8 @@ class Sandwich:
 
     def __init__(self, space: Space, net: nn.Module, *, draws: Count = 2, distillation: Share = 1.0, temperature: Positive = 1.0):
         self.draws, self.distillation, self.temperature = draws, distillation, temperature
-        sizes = {name: value for name, value in net.built.sizes.items() if name != "norm"}
-        cost = counted(space, "multiply_adds", **sizes)
+        self.alone = space.count() == 1  # where all are the largest, there is nobody to learn from it
+        cost = work_of(space, net)
         like = next(net.parameters())
         self.smallest, self.largest = (one_hot(space, genotype, dtype=like.dtype, device=like.device) for genotype in extremes(space, cost))
 
@@ -58,10 +59,17 @@ class Sandwich:
         finally:
             hook.remove()
         yield first
+        if self.alone:
+            return
         taught = step.task.taught_by(lambda images: logits[0], self.temperature, self.distillation)
         yield step.run(self.smallest, taught)
         for n in range(self.draws):
             yield step.run(step.draw if n == 0 else step.another(), taught)
+
+
+def work_of(space: Space, net: nn.Module) -> Cost:
+    """Multiply-adds of an image in the architectures of `space`, as large as they are in `net`."""
+    return counted(space, "multiply_adds", **{name: value for name, value in net.built.sizes.items() if name != "norm"})
 
 
 def extremes(space: Space, cost: Cost) -> tuple[Genotype, Genotype]:
@@ -91,7 +99,11 @@ def extremes(space: Space, cost: Cost) -> tuple[Genotype, Genotype]:
     return found[0], found[1]
 
 
-def check_passes(passes: Any, task: Task) -> None:
-    """Raises UsageError: the task has no probabilities to learn from."""
+def check_passes(passes: Any, task: Task, sampled: bool) -> None:
+    """sampled: whether draws are architectures. Raises UsageError: the task has no probabilities to learn from, or draws are mixtures
+    where passes say (`choose`) that they choose among architectures."""
     if passes is not None and not callable(getattr(task, "taught_by", None)):
         raise UsageError(f"passes need a task whose networks can learn of one another, {type(task).__name__} has none: pass passes=null")
+    if getattr(passes, "choose", False) and not sampled:
+        raise UsageError("passes choose among architectures here, and this relaxation draws mixtures of them: pass wrapper=[steered], which "
+                         "draws by its weights, or relaxation=uniform")

@@ -372,9 +372,9 @@ def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.opti
     the search as it is."""
     search, space = loop.search, loop.space
     check_interfaces(search, loop.monitors, loop.cost)
-    check_passes(search.passes, search.task)
     check_ops(search.net, space)
     check_draws(search.relaxation, space, torch.Generator(loop.generators["alpha"].device))
+    check_passes(search.passes, search.task, search.relaxation.samples(torch.Generator(loop.generators["alpha"].device)))
     with torch.no_grad():
         draw, mean = search.relaxation(torch.Generator(loop.generators["alpha"].device)), search.relaxation.mean()
     if any(w.skip is not None for w in draw.values()) and not has_auxiliary_skips(search.net):
