@@ -105,5 +105,5 @@ def check_passes(passes: Any, task: Task, sampled: bool) -> None:
     if passes is not None and not callable(getattr(task, "taught_by", None)):
         raise UsageError(f"passes need a task whose networks can learn of one another, {type(task).__name__} has none: pass passes=null")
     if getattr(passes, "choose", False) and not sampled:
-        raise UsageError("passes choose among architectures here, and this relaxation draws mixtures of them: pass wrapper=[steered], which "
-                         "draws by its weights, or relaxation=uniform")
+        raise UsageError("passes choose among architectures here, and this relaxation draws mixtures of them: pass wrapper=[steered], "
+                         "which draws by its weights, or relaxation=uniform")

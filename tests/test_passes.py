@@ -247,7 +247,7 @@ def test_exploring_gives_each_op_its_share_and_pruned_edges_run_nothing():
 
 
 def test_a_policy_steers_by_itself():
-    """The controller's draws are architectures. Its scores are squashed to +-0.44 [1.1 / 2.5], so that the favoured of two has p = 0.707."""
+    """The controller's draws are architectures. Its scores are squashed to +-0.44 [1.1 / 2.5]: the favoured of two has p = 0.707."""
     search = search_of(relaxation=Controller, draws=1)
     with torch.no_grad():
         search.relaxation.head.bias.copy_(torch.tensor([-90.0, 90.0]).repeat(3))  # of depth, expansion, kernel

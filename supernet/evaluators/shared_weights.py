@@ -128,7 +128,8 @@ class OverSupernet(SearchEvaluator):
                  screen_batches: Count | None = None, screen_share: Share = 0.5, screen_of: Count = 20):
         self.offer, self.statistics, self.calibration_batches = offer, statistics, calibration_batches
         self.screen_batches, self.screen_share, self.screen_of = screen_batches, screen_share, screen_of
-        self.val, self.net = offer.loaders.val_eval, offer.net  # asked for now: what they lack is said before any work
+        self.val = offer.loaders.val_eval
+        offer.net  # noqa: B018  (both asked for now: what they lack is said before any work; stages may bring another network)
         self.gives = metrics_of(offer.task)
         self._by_size: dict[int, SharedWeights] = {}
         if screen_batches is not None:
@@ -171,7 +172,8 @@ class OverSupernet(SearchEvaluator):
     def _evaluated(self, genotype: Genotype, size: int) -> Evaluation:
         batches = _First(self.val, size, self.offer.working)
         if size not in self._by_size:
-            self._by_size[size] = SharedWeights(self.net, self.offer.space, self.offer.task, batches, self.offer.generator("evaluation"),
+            offer = self.offer
+            self._by_size[size] = SharedWeights(offer.net, offer.space, offer.task, batches, offer.generator("evaluation"),
                                                 statistics=self.statistics, calibration=self._calibration)
         shared = self._by_size[size]
         shared.batches = batches
