@@ -1,13 +1,15 @@
 """Which architectures a step of the shared weights runs, and what each of them learns from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any
 
 from torch import Tensor, nn
 
 from supernet.costs.additive import counted
 from supernet.costs.base import Cost
+from supernet.costs.chain import ChainCost
 from supernet.errors import UsageError
 from supernet.genotype import Edge, Genotype
 from supernet.ranges import Count, Positive, Share, ranged
@@ -73,30 +75,55 @@ def work_of(space: Space, net: nn.Module) -> Cost:
 
 
 def extremes(space: Space, cost: Cost) -> tuple[Genotype, Genotype]:
-    """The architectures of least and of most cost that single changes lead to from the first choices: those of all, where each decision
-    has a cheapest choice whatever the others are. Raises UsageError: decisions are no single rows."""
+    """The architectures of least and of most cost. Raises UsageError: decisions are no single rows."""
     if not all(spec.is_chain for spec in space.cells.values()):
         raise UsageError(f"the smallest and the largest architecture are those of chains of decisions, space {space.name} is none")
-    found: list[Genotype] = []
-    for sign in (1, -1):
-        chosen: dict[str, list[Edge]] = {
-            kind: [Edge(d, s, next(op for op, may in zip(spec.ops, row) if may)) for (s, d), row in zip(spec.edges, spec.selectable)]
-            for kind, spec in space.cells.items()}
-        best, better = sign * cost(space.genotype(chosen)), True
-        while better:
-            better = False
-            for kind, spec in space.cells.items():
-                for e, row in enumerate(spec.selectable):
-                    for op in (op for op, may in zip(spec.ops, row) if may):
-                        before = chosen[kind][e]
-                        chosen[kind][e] = before._replace(op=op)
-                        value = sign * cost(space.genotype(chosen))
-                        if value < best:
-                            best, better = value, True
-                        else:
-                            chosen[kind][e] = before
-        found.append(space.genotype(chosen))
-    return found[0], found[1]
+    return extreme(cost, space, 1), extreme(cost, space, -1)
+
+
+@singledispatch
+def extreme(cost: Cost, space: Space, sign: int) -> Genotype:
+    """Of least (sign 1) or most cost (-1): what single changes lead to from the first choices. That is the extreme of all where each
+    decision has a cheapest choice whatever the others are; a sum of tables knows it for sure."""
+    chosen: dict[str, list[Edge]] = {
+        kind: [Edge(d, s, next(op for op, may in zip(spec.ops, row) if may)) for (s, d), row in zip(spec.edges, spec.selectable)]
+        for kind, spec in space.cells.items()}
+    best, better = sign * cost(space.genotype(chosen)), True
+    while better:
+        better = False
+        for kind, spec in space.cells.items():
+            for e, row in enumerate(spec.selectable):
+                for op in (op for op, may in zip(spec.ops, row) if may):
+                    before = chosen[kind][e]
+                    chosen[kind][e] = before._replace(op=op)
+                    value = sign * cost(space.genotype(chosen))
+                    if value < best:
+                        best, better = value, True
+                    else:
+                        chosen[kind][e] = before
+    return space.genotype(chosen)
+
+
+@extreme.register
+def _(cost: ChainCost, space: Space, sign: int) -> Genotype:
+    return cost.extreme(sign) or extreme.dispatch(object)(cost, space, sign)
+
+
+def ordered(space: Space, cost: Cost, largest: Genotype, kinds: Iterable[str] | None = None) -> dict[str, list[list[int]]]:
+    """By kind and edge, the choices of a chain in the order of their cost in the architecture that is the largest but for that decision,
+    the largest first, of equals as the space lists them. kinds: of which; None for all."""
+    chosen = {kind: list(edges) for kind, edges in largest.cells}
+    found: dict[str, list[list[int]]] = {}
+    for kind in space.cells if kinds is None else kinds:
+        spec, found[kind] = space.cells[kind], []
+        for e, row in enumerate(spec.selectable):
+            own, sizes = chosen[kind][e], {}
+            for o in (o for o, may in enumerate(row) if may):
+                chosen[kind][e] = own._replace(op=spec.ops[o])
+                sizes[o] = cost(space.genotype(chosen))
+            chosen[kind][e] = own
+            found[kind].append(sorted(sizes, key=lambda o: (-sizes[o], o)))
+    return found
 
 
 def check_passes(passes: Any, task: Task, sampled: bool) -> None:

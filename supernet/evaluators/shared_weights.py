@@ -129,13 +129,18 @@ class OverSupernet(SearchEvaluator):
         self.offer, self.statistics, self.calibration_batches = offer, statistics, calibration_batches
         self.screen_batches, self.screen_share, self.screen_of = screen_batches, screen_share, screen_of
         self.val = offer.loaders.val_eval
-        offer.net  # noqa: B018  (both asked for now: what they lack is said before any work; stages may bring another network)
+        offer.net  # noqa: B018  (both asked for now: what they lack is said before any work)
         self.gives = metrics_of(offer.task)
         self._by_size: dict[int, SharedWeights] = {}
         if screen_batches is not None:
             images = sum(items(batch) for batch in itertools.islice(self.val, screen_batches))
             self.val.restart()
             self.images_before = screen_of * (images + self._calibration_images)
+
+    @property
+    def net(self) -> nn.Module:
+        """As it stands: each stage of a search has its own."""
+        return self.offer.net
 
     def __call__(self, genotype: Genotype, fidelity: float = 1.0) -> Evaluation:
         whole = len(self.val)
@@ -173,7 +178,7 @@ class OverSupernet(SearchEvaluator):
         batches = _First(self.val, size, self.offer.working)
         if size not in self._by_size:
             offer = self.offer
-            self._by_size[size] = SharedWeights(offer.net, offer.space, offer.task, batches, offer.generator("evaluation"),
+            self._by_size[size] = SharedWeights(self.net, offer.space, offer.task, batches, offer.generator("evaluation"),
                                                 statistics=self.statistics, calibration=self._calibration)
         shared = self._by_size[size]
         shared.batches = batches

@@ -10,8 +10,7 @@ from torch import nn
 from supernet.bilevel import Bilevel
 from supernet.costs.base import Cost
 from supernet.errors import UsageError, did_you_mean
-from supernet.genotype import Edge
-from supernet.passes import extremes
+from supernet.passes import extremes, ordered
 from supernet.space import Candidates, Space
 from supernet.training.stages import carry_optimizer, carry_weight_decay
 
@@ -43,29 +42,10 @@ def opened(space: Space, cost: Cost, plan: Sequence[Opens]) -> list[Candidates]:
     if left := [kind for kind in named if now[kind] < most[kind]]:
         raise UsageError(f"stage.open must open all choices of {left[0]!r} in the end ({left[0]}: all), got {now[left[0]]} of "
                          f"{most[left[0]]}")
-    orders = _orders(space, cost, named)
+    orders = ordered(space, cost, extremes(space, cost)[1], named)
     return [{kind: spec.present if kind not in named else
              tuple(tuple(o in orders[kind][e][: own[kind]] for o in range(len(spec.ops))) for e in range(len(spec.edges)))
              for kind, spec in space.cells.items()} for own in counts]
-
-
-def _orders(space: Space, cost: Cost, kinds: Sequence[str]) -> dict[str, list[list[int]]]:
-    """By kind and edge, the choices, the largest first."""
-    _, largest = extremes(space, cost)
-    chosen = {kind: list(edges) for kind, edges in largest.cells}
-    found: dict[str, list[list[int]]] = {}
-    for kind in kinds:
-        spec, rows = space.cells[kind], []
-        for e, (s, d) in enumerate(spec.edges):
-            own = chosen[kind][e]
-            sizes = {}
-            for o in (o for o, may in enumerate(spec.selectable[e]) if may):
-                chosen[kind][e] = Edge(d, s, spec.ops[o])
-                sizes[o] = cost(space.genotype(chosen))
-            chosen[kind][e] = own
-            rows.append(sorted(sizes, key=lambda o: (-sizes[o], o)))
-        found[kind] = rows
-    return found
 
 
 def go_on_wider(old: Bilevel, new: Bilevel) -> None:
