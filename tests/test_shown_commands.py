@@ -71,8 +71,8 @@ RUN = {
     "python train_search.py space=nasbench201 epochs=0 evaluator=tabular evaluator.dataset=cifar10 table.path=nb201.csv.gz "
     "searcher=regularised_evolution searcher.population=10 searcher.sample=3 budget.simulated_s=12000": f"{SEARCH} epochs=0",
     "python train_search.py space=ofa_mobilenet space.strides=[1,2,2,1,2] space.stem_stride=1 dataset=cifar10 dataset.root=data "
-    "relaxation=uniform passes=sandwich searcher=genetic budget.trials=200 objective.at_most={multiply_adds:40e6}":
-        f"{SEARCH} layers=20 channels=8 budget.trials=3",
+    "relaxation=uniform passes=sandwich searcher=genetic budget.trials=200 cost=multiply_adds cost.channels=16 "
+    "objective.at_most={multiply_adds:80e6}": f"{SEARCH} layers=20 channels=8 budget.trials=3",
     "python train_search.py space=darts epochs=0 evaluator=proxy proxy@evaluator.proxies=[synflow,naswot] objective.maximise=[vote] "
     "searcher=genetic budget.trials=500 objective.at_most={parameters:3.5e6}":
         f"{SEARCH} epochs=0 split.max_val=64 batch_size=16 budget.trials=4 searcher.population=2",
