@@ -19,10 +19,10 @@ Front = Literal["best", "worst"]
 @ranged
 class Attentive:
     """The sandwich (`passes.Sandwich`), where each drawn architecture is the best or the worst of a few that cost the same, so that the
-    weights attend to the best front of loss against cost or to the worst one (BestUp and WorstUp: Wang et al. 2021, Sec. 3.2,
-    Algorithm 1).
+    weights attend to the best front of loss against cost or to the worst one (BestUp and WorstUp by training loss: Wang et al. 2021;
+    official code, train_attentive_nas.py).
 
-    train: of which end, by the training loss of the step's batch ("loss" in Sec. 4.2). candidates: how many are compared [official config
+    train: of which end, by the training loss of the step's batch. candidates: how many are compared [official config
     bestup3, num_trials]. pool: draws for each choice; the first one's multiply-adds are the aim, and it is compared with those of the
     others that come nearest. So the aim follows the distribution of the draws, as published (pi(tau) of uniform draws), and whatever the
     relaxation draws by, alphas too. draws, distillation, temperature: the sandwich's.

@@ -126,7 +126,7 @@ def test_a_space_of_one_architecture_is_trained_once():
 @pytest.mark.equation
 @pytest.mark.parametrize("train", ["best", "worst"])
 def test_what_is_drawn_is_the_best_or_worst_by_loss_of_those_that_cost_nearly_the_same(train):
-    """Wang et al. 2021, Algorithm 1, against losses of each in a network of the same state."""
+    """Wang et al. 2021, against losses of each in a network of the same state."""
     trained, (x, y) = [], batch()
     search = search_of(passes=Attentive, train=train, candidates=3, pool=8, draws=2)
     run_as = search._of_step

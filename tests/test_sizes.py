@@ -141,6 +141,25 @@ def test_the_header_of_a_search_names_them_also_where_a_stage_holds_less():
     assert "has 7 there" in note
 
 
+@pytest.mark.parametrize("options, noted", [(("relaxation=softmax",), True), (("relaxation=softmax", "wrapper=[steered]"), False),
+                                            (("relaxation=gumbel",), False)])
+def test_passes_that_train_a_mixture_are_noted(options, noted):
+    cfg = composed(*TINY, "passes=sandwich", *options)
+    lines = search.first_lines(cfg, compose.search_parts(cfg), {})
+    assert any("wrapper=[steered] draws one of them" in line for line in lines) == noted
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_opening_stages_looks_at_the_last_one():
+    cfg = composed(*TINY, "passes=sandwich", "stage=progressive_shrinking", "stage.lr=null", "stage.epochs=1",
+                   "stage.open=[{},{kernel:all,depth:all,expansion:all}]", "stage.sort=[false,true]")
+    parts = compose.search_parts(cfg)
+    stages = compose.search_stages(cfg, parts)
+    rows = dict(search.dry_run_rows(cfg, parts, stages))
+    assert stages.is_last and {"smallest sub-network", "middle sub-network", "largest sub-network"} < set(rows)
+    assert all(row.endswith("ms an item, measured here") for name, row in rows.items() if "sub-network" in name)
+
+
 @pytest.mark.slow
 def test_a_search_says_what_its_sub_networks_cost_and_refuses_a_limit_that_none_keeps(tmp_path):
     told = run("train_search", *TINY, "dry_run=true", cwd=tmp_path)

@@ -121,6 +121,8 @@ def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> lis
     from supernet.report.summary import size_text
     from supernet.runs import disk, dry_run, sizes
 
+    while not stages.is_last and stages.plan[stages.index + 1].candidates is not None:  # where stages open a space, the last runs most
+        stages.advance()
     loop, space = stages.loop, parts.space
     batches = (next(iter(loop.train)), next(loop.alpha_batches))
     how = {} if loop.graphed is None else {"settling": loop.graphed.warm_up + 1, "graphs": True}
@@ -150,6 +152,8 @@ def on_limits(parts: "SearchParts", costs: "Mapping[str, Callable[[Genotype], fl
 def first_lines(cfg: DictConfig, parts: "SearchParts", costs: "Mapping[str, Callable[[Genotype], float]]",
                 at_most: "Mapping[str, float] | None" = None) -> list[str]:
     """What a search says of itself before its first step. costs, at_most: as `on_limits`."""
+    import torch
+
     from supernet.networks.measure import parameters
     from supernet.report.summary import size_text
 
@@ -160,6 +164,9 @@ def first_lines(cfg: DictConfig, parts: "SearchParts", costs: "Mapping[str, Call
              *on_limits(parts, costs, at_most or {})]
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
+    if cfg.passes is not None and not parts.relaxation.samples(torch.Generator(parts.generators["alpha"].device)):
+        lines.append("note: what is drawn beside the smallest and the largest is a mixture of architectures; wrapper=[steered] draws one "
+                     "of them by its weights")
     if not any(True for _ in parts.relaxation.parameters()) and cfg.final_select is None and cfg.searcher is None:
         lines.append("note: nothing learns which architecture is best here, so that the genotype is the first of equals; "
                      "final_select=sampled picks one by the shared weights")

@@ -178,7 +178,7 @@ class Stages:
         masks = [row for mask in self.candidates.values() for row in mask]
         most = max(sum(row) for row in masks)
         return (f"stage {self.index + 1} of {len(self.plan)}: {self.plan[self.index].epochs} epochs, at most {most} candidates an edge, "
-                f"{parameters(self.loop.search.net) / 1e6:.3f} M parameters")
+                f"{self.loop.space.count():.3g} architectures, {parameters(self.loop.search.net) / 1e6:.3f} M parameters")
 
     def stateful(self) -> "StatefulOfStage":
         """All that moves, by the name it has in a checkpoint."""
