@@ -342,7 +342,14 @@ class Bilevel:
                 generator.set_state(start)
                 return self._result(batch, "train", weights, generator, task=task)
 
-        return Step(self.net, self.task, draw, lambda: self.draw_for_w(batch, self.relaxation.noise(self.generators["alpha"])), run)
+        @torch.no_grad()
+        def loss(weights: EdgeWeights) -> Tensor:
+            with statistics_held(self.norms), rewound(own) as generator:
+                if generator is not None:
+                    generator.set_state(start)
+                return self.group.loss(self._result(batch, "train", weights, generator).loss)
+
+        return Step(self.net, self.task, draw, lambda: self.draw_for_w(batch, self.relaxation.noise(self.generators["alpha"])), run, loss)
 
     def _add_gradient(self, penalty: WeightPenalty, batch: Batch, draw: EdgeWeights, net_state: Tensor) -> None:
         """Adds a penalty's gradient to those of the weights that took part in the step; `net_state`: of the generator at its loss."""

@@ -23,6 +23,7 @@ NEEDS = {
     ("penalty", "cost_log"): ["cost=multiply_adds"], ("penalty", "dirichlet_kl"): ["relaxation=dirichlet"],
     ("penalty", "cost_power"): ["cost=parameters", "penalty.cost_power.target=1"],
     ("passes", "sandwich"): ["space=nasbench_macro", "relaxation=uniform"],
+    ("passes", "attentive"): ["space=nasbench_macro", "relaxation=uniform"],
     ("monitor", "limits"): ["monitor.limits.above={skip_share:0.5}"], ("select", "strongest_pairs"): ["space.ops_per_edge=2"],
 }
 # of other commands: `rank` (test_proxies.py), `race` (test_race.py, test_searchers.py), `sweep` (test_launchers.py), the referee

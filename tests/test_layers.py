@@ -15,7 +15,8 @@ ORDER = (*VALUES, "searchers", "weights",
          "processes",  # several that take one step
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others
-         "optim", "relaxations", "hypergradients", "penalties", "passes", "bilevel", "monitors",  # a step of the search, and who watches it
+         "optim", "relaxations", "hypergradients", "penalties", "passes", "attentive",  # a step of the search, and who watches it
+         "bilevel", "monitors",
          "training", "runs", "launchers", "evaluators", "select",  # the loops, what they leave behind
          "exports", "compression", "deployment", "report",  # what is made of it
          "app", "sweeps", "commands",  # options to objects, jobs of many runs, what is started

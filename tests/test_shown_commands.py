@@ -73,8 +73,8 @@ RUN = {
     "python train_search.py space=nasbench201 epochs=0 evaluator=tabular evaluator.dataset=cifar10 table.path=nb201.csv.gz "
     "searcher=regularised_evolution searcher.population=10 searcher.sample=3 budget.simulated_s=12000": f"{SEARCH} epochs=0",
     "python train_search.py space=ofa_mobilenet space.strides=[1,2,2,1,2] space.stem_stride=1 dataset=cifar10 dataset.root=data "
-    "relaxation=uniform passes=sandwich searcher=genetic budget.trials=200 objective.at_most={multiply_adds:40e6}":
-        f"{SEARCH} layers=20 channels=8 budget.trials=3",
+    "relaxation=uniform passes=sandwich searcher=genetic budget.trials=200 cost=multiply_adds cost.channels=16 "
+    "objective.at_most={multiply_adds:80e6}": f"{SEARCH} layers=20 channels=8 budget.trials=3",
     "python train_search.py space=gpt dataset=text dataset.path=shakespeare.txt dataset.bptt=128 dataset.random_lengths=false protocol=gpt "
     "relaxation=uniform passes=sandwich searcher=genetic budget.trials=100 objective.at_most={multiply_adds:4e5}":
         "epochs=1 batch_size=1 eval_batch_size=2 split.max_train=600 threads=1 wandb.mode=disabled budget.trials=3 searcher.population=2",

@@ -22,6 +22,7 @@ from supernet.relaxations.reinmax import ReinMax
 from supernet.relaxations.sigmoid import Sigmoid
 from supernet.relaxations.simplex import Simplex
 from supernet.relaxations.softmax import Softmax
+from supernet.relaxations.steered import Steered
 from supernet.relaxations.uniform import Uniform
 from supernet.select.perturbation import Decided
 from supernet.space import CellSpec, Space
@@ -32,6 +33,7 @@ WRAPPERS = {"auxiliary_skip": lambda inner, space: AuxiliarySkip(inner, space, g
             "greedy": lambda inner, space: Greedy(inner, space, generator()),
             "random_perturbed": lambda inner, space: RandomPerturbed(inner, space, generator()),
             "adversarial": lambda inner, space: Adversarial(inner, space, generator()), "decided": Decided,
+            "steered": lambda inner, space: Steered(inner, space, generator()),
             "bare": lambda inner, space: Wrapper(inner)}
 
 

@@ -11,7 +11,7 @@ from supernet.app.options import own_overrides
 from supernet.app.signatures import check_nested, check_options, shown
 from supernet.errors import UsageError
 from supernet.genotype import short
-from supernet.ranges import Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Share, Whole, expected
+from supernet.ranges import MANY, Count, Fraction, Layers, NonNegative, Portion, Positive, Range, Seed, Share, Whole, expected
 
 # What options may be that no constructor takes by itself: those of the schemas. A part's own are in its signature.
 OPTIONS: Mapping[str, Any] = {
@@ -127,7 +127,8 @@ def validate(cfg: DictConfig, script: str) -> None:
     for n, row in enumerate(stage_options(cfg), 1):
         for key, value in row.items():
             if key in OPTIONS and (wrong := expected(OPTIONS[key], value)):
-                raise UsageError(f"stage.{key.removesuffix('.prob')} must be {wrong}, got {value} for stage {n}")
+                name = key.removesuffix(".prob").removeprefix("w_optimizer.")
+                raise UsageError(f"stage.{name} must be {wrong}, got {value} for stage {n}")
     check_options(cfg)
     if script in COMPILES:
         _validate_compile(cfg, COMPILES[script])
@@ -216,6 +217,7 @@ def _check_lists_and_names(cfg: DictConfig) -> None:
     keep = cfg.stage.keep if cfg.get("stage") else []
     if not all(1 <= after < before for before, after in zip([math.inf, *keep], keep)):
         raise UsageError(f"stage.keep must be falling numbers of at least 1, got {list(keep)}")
+    _check_open(cfg.stage if cfg.get("stage") else {})
     for key in ("options", "columns"):
         if cfg.get(key) is not None and not OmegaConf.is_dict(cfg[key]):
             raise UsageError(f"{key} must be {{name: value, ...}}, in quotes where a shell reads it, got {shown(cfg[key])}")
@@ -227,6 +229,20 @@ def _check_lists_and_names(cfg: DictConfig) -> None:
     name = OmegaConf.select(cfg, "dataset.name")
     if name is not None and not (type(name) is str and name.isprintable() and name.strip(". ") and "/" not in name and len(name) <= 100):
         raise UsageError(f"dataset.name must be at most 100 printable characters without /, for it names files, got {shown(repr(name))}")
+
+
+def _check_open(stage: Mapping[str, Any]) -> None:
+    entries = stage.get("open") or []
+    if not entries:
+        if stage.get("sort") is not None:
+            raise UsageError("stage.sort is of stages that open choices: pass stage.open as well, as stage=progressive_shrinking does")
+        return
+    if stage.get("keep"):
+        raise UsageError(f"stage.keep takes choices away and stage.open adds some: pass one of both, got stage.keep={list(stage.keep)}")
+    if len(entries) < 2 or not all(OmegaConf.is_dict(entry) and all(count == "all" or (type(count) is int and 1 <= count <= MANY)
+                                                                      for count in entry.values()) for entry in entries):
+        raise UsageError("stage.open must be a list of at least two stages, each {kind of decision: choices that are open from then on, at "
+                         f"least 1, or all}}, got {short(OmegaConf.to_container(entries))}")
 
 
 def _check_wandb(wandb: DictConfig | None) -> None:
@@ -255,28 +271,35 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
+def for_each_stage(stage: DictConfig, name: str, value: Any, n: int) -> list[Any]:
+    """A list as it is, one value n times. Raises UsageError."""
+    values = list(value) if OmegaConf.is_list(value) else [value] * n
+    if len(values) != n:
+        why = f"stage.keep is {list(stage.keep)}" if stage.keep else f"stage.open has {n} entries"
+        raise UsageError(f"stage.{name} must be one value, or one for each of the {n} stages ({why}), got {values}")
+    return values
+
+
 def stage_options(cfg: DictConfig) -> list[dict[str, Any]]:
     """For each stage of a search, the root options that it sets, by their full names: `[{}]` without stages. Raises UsageError."""
     stage = cfg.get("stage")
-    if not stage or not stage.keep:
+    opens = stage.get("open") if stage else None  # the options may be those of an older run
+    if not stage or not (stage.keep or opens):
         return [{}]
-    n = len(stage.keep) + 1
+    n = len(opens) if opens else len(stage.keep) + 1
     if stage.epochs is None:
         raise UsageError(f"stage.epochs must say how long each of the {n} stages is, got null")
     if stage.skip_dropout is not None and cfg.skip_dropout is None:
         raise UsageError("stage.skip_dropout needs a function of the epoch: pass skip_dropout=p_darts")
     columns = {"epochs": ("epochs", stage.epochs), "layers": ("layers", stage.layers), "channels": ("channels", stage.channels),
-               "alpha_begin": ("alpha_begin", stage.alpha_begin), "skip_dropout": ("skip_dropout.prob", stage.skip_dropout),
+               "alpha_begin": ("alpha_begin", stage.alpha_begin), "lr": ("w_optimizer.lr", stage.get("lr")),
+               "skip_dropout": ("skip_dropout.prob", stage.skip_dropout),
                **{f"network.{name}": (f"network.{name}", value) for name, value in (stage.network or {}).items()}}
     rows: list[dict[str, Any]] = [{} for _ in range(n)]
     for name, (key, value) in columns.items():
         if value is None:
             continue
-        values = list(value) if OmegaConf.is_list(value) else [value] * n
-        if len(values) != n:
-            raise UsageError(f"stage.{name} must be one value, or one for each of the {n} stages (stage.keep is {list(stage.keep)}), "
-                             f"got {values}")
-        for row, own in zip(rows, values):
+        for row, own in zip(rows, for_each_stage(stage, name, value, n)):
             row[key] = own
     if not all(type(row["epochs"]) is int and row["epochs"] >= 1 for row in rows):
         raise UsageError(f"stage.epochs must be at least 1 each, got {[row['epochs'] for row in rows]}")

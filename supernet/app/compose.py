@@ -15,7 +15,7 @@ from ops import kernels
 from ops.kernels import Backend
 from ops.op import Normalisation
 from supernet.app.build import build, space_from
-from supernet.app.checks import stage_options
+from supernet.app.checks import for_each_stage, stage_options
 from supernet.app.earlier import TeacherOf, teacher_from, warm_start
 from supernet.app.fitting import choose_sizes
 from supernet.app.lone_images import refuse_lone_images
@@ -40,7 +40,7 @@ from supernet.optim.eager import without_compiler
 from supernet.optim.flat import FlatDescent
 from supernet.optim.groups import weight_groups
 from supernet.optim.optimizers import ExponentiatedGradient
-from supernet.passes import check_passes
+from supernet.passes import check_passes, work_of
 from supernet.processes.group import ALONE, Group
 from supernet.processes.joined import device_of
 from supernet.processes.launched import place
@@ -56,6 +56,7 @@ from supernet.training.graphed_images import augment_in_graphs
 from supernet.training.guard import Guard, first_nonfinite
 from supernet.training.records import Generators, Position, SearchRecords, Totals, snapshots
 from supernet.training.search import SearchLoop, free_values, no_skip_dropout, no_yardstick
+from supernet.training.shrinking import check_sorts, check_wider, go_on_sorted, go_on_wider, opened
 from supernet.training.stages import Stage, Stages, carry_over, narrowed, start_anew, widen_genotype
 
 
@@ -257,6 +258,7 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
     """The search that trains the parts, in one stage or several. Later stages replace the network and the relaxation of `parts`."""
     rows = stage_options(cfg)
     epochs = [row.get("epochs", cfg.epochs) for row in rows]
+    opens = len(rows) > 1 and bool(cfg.stage.get("open"))
     records = SearchRecords()
     first = parts.searched.candidates() if cfg.exclude_ops else None
 
@@ -264,6 +266,7 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
         own = of_stage(cfg, index)
         if before is not None:
             before.release()
+        if before is not None or opens:
             parts.net = supernet(own, space, parts.data, parts.task, parts.device)
             parts.relaxation = relaxed(own, space, parts.generators["alpha_init"]).to(parts.device)
         normalise_together(own, parts.net, parts.group)
@@ -283,9 +286,36 @@ def search_stages(cfg: DictConfig, parts: SearchParts) -> Stages:
 
     if len(rows) == 1:
         return Stages(parts.space, [Stage(cfg.epochs)], make, candidates=first)
+    if opens:
+        plan = opening_stages(cfg, parts, epochs)
+        return Stages(parts.space, plan, make, candidates=plan[0].candidates)
     hand_over = {"weights": carry_over, "none": start_anew}[cfg.stage.inherit]
     rehearse_stages(cfg, parts, hand_over is carry_over)
     return Stages(parts.space, [Stage(n, keep) for n, keep in zip(epochs, [*cfg.stage.keep, None])], make, hand_over, candidates=first)
+
+
+def opening_stages(cfg: DictConfig, parts: SearchParts, epochs: Sequence[int]) -> list[Stage]:
+    """The stages that open the space. Builds the network of each and throws it away, so that one which cannot go on from the one before
+    says so. Raises UsageError, ValueError."""
+    space = parts.searched
+    if cfg.stage.inherit != "weights":
+        raise UsageError(f"stage.open goes on with the weights of the stage before: pass stage.inherit=weights, got {cfg.stage.inherit}")
+    if parts.relaxation.on_simplex:
+        raise UsageError("stage.open adds choices of weight 0, and weights on a simplex do not grow from 0: pass relaxation=softmax")
+    entries, sorts = OmegaConf.to_container(cfg.stage.open), for_each_stage(cfg.stage, "sort", cfg.stage.sort, len(epochs))
+    if not all(type(sort) in (bool, type(None)) for sort in sorts) or sorts[0] and len(set(sorts)) > 1:
+        raise UsageError(f"stage.sort must be true or false for each stage, and false for the first, got {sorts}")
+    if any(sorts):
+        check_sorts(parts.net)
+    plan = [Stage(n, None, candidates, go_on_sorted if sort else go_on_wider)
+            for n, candidates, sort in zip(epochs, opened(space, work_of(space, parts.net), entries), sorts)]
+    before: nn.Module | None = None
+    for index, stage in enumerate(plan):
+        net = supernet(of_stage(cfg, index), narrowed(space, stage.candidates), parts.data, parts.task, torch.device("cpu"))
+        if before is not None:
+            check_wider(net, before)
+        before = net
+    return plan
 
 
 def rehearse_stages(cfg: DictConfig, parts: SearchParts, inherits: bool) -> None:
@@ -378,9 +408,9 @@ def rehearse_search(loop: SearchLoop, make_w_optimizer: Callable[..., torch.opti
     the search as it is."""
     search, space = loop.search, loop.space
     check_interfaces(search, loop.monitors, loop.cost)
-    check_passes(search.passes, search.task)
     check_ops(search.net, space)
     check_draws(search.relaxation, space, torch.Generator(loop.generators["alpha"].device))
+    check_passes(search.passes, search.task, search.relaxation.samples(torch.Generator(loop.generators["alpha"].device)))
     with torch.no_grad():
         draw, mean = search.relaxation(torch.Generator(loop.generators["alpha"].device)), search.relaxation.mean()
     if any(w.skip is not None for w in draw.values()) and not has_auxiliary_skips(search.net):

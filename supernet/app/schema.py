@@ -94,6 +94,9 @@ class Staged:
     """The stages of a search. Where an option is null, the root's is every stage's; one value is all stages', a list has one for each."""
 
     keep: list[int] = field(default_factory=list)  # candidates that an edge keeps after each stage but the last; []: one stage
+    open: list[Any] = field(default_factory=list)  # instead, for each stage {kind of decision: choices that there are from then on, or all}
+    sort: Any = None  # with `open`: whether the stage begins with sorted channels
+    lr: Any = None  # w_optimizer.lr
     epochs: Any = None  # of each stage; `epochs` becomes their sum
     layers: Any = None
     channels: Any = None

@@ -3,6 +3,7 @@
 Trains a supernet by bilevel optimisation, selects a cell, writes genotype.json and a report.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,8 @@ def search(cfg: DictConfig, group: "Group") -> None:
                         | {"tables": edge_names(parts.space)},
                         images=lambda run, genotype: pictures(run.folder, genotype, parts.space,
                                                               stages.loop.search.relaxation.mean().detach()))
-    with recorded.begun(first_lines(cfg, parts)) as run:
+    cost = stages.loop.cost
+    with recorded.begun(first_lines(cfg, parts, {} if cost is None else {cost.name: cost})) as run:
         genotype, costs = work(run)
         rows = found(cfg, parts, stages, run, genotype, costs)
     last_lines(cfg, parts.space, genotype, rows, run)
@@ -96,14 +98,18 @@ def search_by_trials(cfg: DictConfig, group: "Group") -> None:
     if cfg.dry_run:
         rows = [*(dry_run_rows(cfg, offer.parts, offer.stages) if made.trains else []), *described]
         if group.leads:
-            print("\n".join([*trial_search.notes(made.trials), table(rows)]))
+            limits = made.trials.objective.at_most
+            print("\n".join([*(on_limits(offer.parts, made.trials.costs, limits) if made.trains else []), *trial_search.notes(made.trials),
+                             table(rows)]))
         return
     if not group.leads:
         with trial_search.followed(cfg, made).begun() as run:
             trial_search.helped(made, run)
         return
     space = offer.whole
-    lines = first_lines(cfg, offer.parts) if made.trains else [f"space {space.name}: {space.count():.3g} architectures, no supernet"]
+    limits = made.trials.objective.at_most
+    nothing = f"space {space.name}: {space.count():.3g} architectures, no supernet"
+    lines = first_lines(cfg, offer.parts, made.trials.costs, limits) if made.trains else [nothing]
     lines += [*(f"{name} {text}" for name, text in described), *trial_search.notes(made.trials)]
     with trial_search.recorded(cfg, made).begun(lines) as run:
         genotype, rows = trial_search.decided(cfg, made, run)
@@ -113,8 +119,10 @@ def search_by_trials(cfg: DictConfig, group: "Group") -> None:
 def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> list[tuple[str, str]]:
     """Sizes, memory and time of the search, measured on a few of its steps."""
     from supernet.report.summary import size_text
-    from supernet.runs import disk, dry_run
+    from supernet.runs import disk, dry_run, sizes
 
+    while not stages.is_last and stages.plan[stages.index + 1].candidates is not None:  # where stages open a space, the last runs most
+        stages.advance()
     loop, space = stages.loop, parts.space
     batches = (next(iter(loop.train)), next(loop.alpha_batches))
     how = {} if loop.graphed is None else {"settling": loop.graphed.warm_up + 1, "graphs": True}
@@ -128,11 +136,25 @@ def dry_run_rows(cfg: DictConfig, parts: "SearchParts", stages: "Stages") -> lis
     size = disk.checkpoint_bytes(stages.stateful(), disk.of_search(loop, cfg.epochs))
     rows.append(("disk", disk.told(size, cfg.keep_checkpoints, Path(cfg.output))))
     about = [(name, text) for name, _, text in (line.partition(": ") for line in space.about)]
+    rows += sizes.rows(sizes.sub_networks(parts.searched, parts.net), parts.searched, parts.net, parts.data.example(parts.device))
     return [("supernet", f"{space.name}, {size_text(cfg.layers, cfg.channels)}, {space.count():.3g} architectures"), *about, *rows]
 
 
-def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
-    """What a search says of itself before its first step."""
+def on_limits(parts: "SearchParts", costs: "Mapping[str, Callable[[Genotype], float]]", at_most: "Mapping[str, float]") -> list[str]:
+    """What the sub-networks of a chain cost, and what that says of limits. costs: known before a training, by name."""
+    from supernet.runs import sizes
+    from supernet.training.stages import widen_genotype
+
+    subs = sizes.sub_networks(parts.searched, parts.net)
+    known = {name: lambda genotype, cost=cost: cost(widen_genotype(parts.space, genotype)) for name, cost in costs.items()}
+    return [sizes.line(subs), *sizes.remarks(subs, known, at_most)] if subs else []
+
+
+def first_lines(cfg: DictConfig, parts: "SearchParts", costs: "Mapping[str, Callable[[Genotype], float]]",
+                at_most: "Mapping[str, float] | None" = None) -> list[str]:
+    """What a search says of itself before its first step. costs, at_most: as `on_limits`."""
+    import torch
+
     from supernet.networks.measure import parameters
     from supernet.report.summary import size_text
 
@@ -140,9 +162,12 @@ def first_lines(cfg: DictConfig, parts: "SearchParts") -> list[str]:
     lines = [*parts.loaders.about, f"data {data.name}: {len(split.train)} {data.item}s train the weights, {len(split.val)} the alphas "
              f"(split {split.digest}, {'the same for both' if cfg.split.shared else cfg.split.mode})",
              f"supernet {parts.space.name}: {size_text(cfg.layers, cfg.channels)}, {parameters(parts.net) / 1e6:.3f} M parameters",
-             *parts.space.about]
+             *parts.space.about, *on_limits(parts, costs, at_most or {})]
     if parts.table is not None:
         lines.append(f"table {parts.table.source}: the genotype of each epoch is looked up among {len(parts.table):,} architectures")
+    if cfg.passes is not None and not parts.relaxation.samples(torch.Generator(parts.generators["alpha"].device)):
+        lines.append("note: what is drawn beside the smallest and the largest is a mixture of architectures; wrapper=[steered] draws one "
+                     "of them by its weights")
     if not any(True for _ in parts.relaxation.parameters()) and cfg.final_select is None and cfg.searcher is None:
         lines.append("note: nothing learns which architecture is best here, so that the genotype is the first of equals; "
                      "final_select=sampled picks one by the shared weights")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ops.op import Normalisation
-from supernet.genotype import Genotype
+from supernet.costs.elimination import least
+from supernet.genotype import Edge, Genotype
 from supernet.networks.chain import LayerCosts
 from supernet.space import Space
 from supernet.weights import EdgeWeights, check_shapes
@@ -41,8 +42,20 @@ class ChainCost:
         return sum(term.table[tuple(chosen[row] for row in term.rows)].item() for term in self.terms)
 
     def least(self) -> float:
-        """A bound: each term alone at its least."""
-        return sum(term.table.min().item() for term in self.terms)
+        """What the cheapest architecture costs; where the decisions hang together too much for that, a bound: each term alone at its
+        least."""
+        found = self.extreme(1)
+        return sum(term.table.min().item() for term in self.terms) if found is None else self(found)
+
+    def extreme(self, sign: int) -> Genotype | None:
+        """The architecture of the least cost (sign 1), or of the most (-1); of equals the one of the first choices. None: as `least` of
+        `costs.elimination`."""
+        allowed = {(kind, e): row for kind, spec in self.space.cells.items() for e, row in enumerate(spec.selectable)}
+        found = least([(term.rows, sign * term.table.numpy()) for term in self.terms], allowed)
+        if found is None:
+            return None
+        return self.space.genotype({kind: [Edge(d, s, spec.ops[found[1][kind, e]]) for e, (s, d) in enumerate(spec.edges)]
+                                    for kind, spec in self.space.cells.items()})
 
     def expected(self, weights: EdgeWeights) -> Tensor:
         """A scalar, differentiable. Exact where decisions are drawn independently with the weights as probabilities, each edge's

@@ -252,13 +252,19 @@ class OverSupernet(SearchEvaluator):
                  screen_batches: Count | None = None, screen_share: Share = 0.5, screen_of: Count = 20):
         self.offer, self.statistics, self.calibration_batches = offer, statistics, calibration_batches
         self.screen_batches, self.screen_share, self.screen_of = screen_batches, screen_share, screen_of
-        self.val, self.net = offer.loaders.val_eval, offer.net  # asked for now: what they lack is said before any work
+        self.val = offer.loaders.val_eval
+        offer.net  # noqa: B018  (both asked for now: what they lack is said before any work)
         self.gives = metrics_of(offer.task)
         self._by_size: dict[int, SharedWeights] = {}
         if screen_batches is not None:
             images = sum(items(batch) for batch in itertools.islice(self.val, screen_batches))
             self.val.restart()
             self.images_before = screen_of * (images + self._calibration_images)
+
+    @property
+    def net(self) -> nn.Module:
+        """As it stands: each stage of a search has its own."""
+        return self.offer.net
 
     @cached_property
     def together(self) -> bool:
@@ -361,7 +367,8 @@ class OverSupernet(SearchEvaluator):
     def _of_size(self, size: int) -> "tuple[SharedWeights, _First]":
         batches = _First(self.val, size, self.offer.working)
         if size not in self._by_size:
-            self._by_size[size] = SharedWeights(self.net, self.offer.space, self.offer.task, batches, self.offer.generator("evaluation"),
+            offer = self.offer
+            self._by_size[size] = SharedWeights(self.net, offer.space, offer.task, batches, offer.generator("evaluation"),
                                                 statistics=self.statistics, calibration=self._calibration)
         shared = self._by_size[size]
         shared.batches = batches

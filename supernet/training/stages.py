@@ -1,5 +1,6 @@
 """A search in stages: after each every edge loses its weakest candidates, and the network of those that are left, deeper or wider, is
-searched on (P-DARTS, Chen et al. 2019, Sec. 3.2; DrNAS, Chen et al. 2021, Sec. 3.3)."""
+searched on (P-DARTS, Chen et al. 2019, Sec. 3.2; DrNAS, Chen et al. 2021, Sec. 3.3). Or stages say themselves which candidates they have
+(`training.shrinking`)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -91,21 +92,26 @@ def carry_over(old: Bilevel, new: Bilevel) -> None:
     inherit_widened(new.net, old.net)
     new.relaxation.load_state_dict(old.relaxation.state_dict())
     new.relaxation.after_inherit()
-    _carry_optimizer(old.w_optimizer, dict(old.net.named_parameters()), new.w_optimizer, dict(new.net.named_parameters()))
-    for before, after in zip(old.w_optimizer.param_groups, new.w_optimizer.param_groups, strict=True):
-        if "weight_decay" in before:
-            after["weight_decay"] = before["weight_decay"]
+    carry_optimizer(old.w_optimizer, dict(old.net.named_parameters()), new.w_optimizer, dict(new.net.named_parameters()))
+    carry_weight_decay(old, new)
     if old.alpha_optimizer is not None and new.alpha_optimizer is not None:
-        _carry_optimizer(old.alpha_optimizer, dict(old.relaxation.named_parameters()), new.alpha_optimizer,
-                         dict(new.relaxation.named_parameters()))
+        carry_optimizer(old.alpha_optimizer, dict(old.relaxation.named_parameters()), new.alpha_optimizer,
+                        dict(new.relaxation.named_parameters()))
     for before, after in zip(old.penalties, new.penalties, strict=True):
         after.load_state_dict(before.state_dict())
     new.memory.load_state_dict(old.memory.state_dict())
     new.streams.load_state_dict(old.streams.state_dict())
 
 
-def _carry_optimizer(old: torch.optim.Optimizer, old_parameters: Mapping[str, Tensor], new: torch.optim.Optimizer,
-                     new_parameters: Mapping[str, Tensor]) -> None:
+def carry_weight_decay(old: Bilevel, new: Bilevel) -> None:
+    for before, after in zip(old.w_optimizer.param_groups, new.w_optimizer.param_groups, strict=True):
+        if "weight_decay" in before:
+            after["weight_decay"] = before["weight_decay"]
+
+
+def carry_optimizer(old: torch.optim.Optimizer, old_parameters: Mapping[str, Tensor], new: torch.optim.Optimizer,
+                    new_parameters: Mapping[str, Tensor]) -> None:
+    """The state of each parameter by its name, momenta `widened` as their weights are."""
     for name, p in new_parameters.items():
         before = old_parameters[name]
         for key, value in old.state.get(before, {}).items():
@@ -116,10 +122,14 @@ def _carry_optimizer(old: torch.optim.Optimizer, old_parameters: Mapping[str, Te
 
 @dataclass(frozen=True)
 class Stage:
-    """epochs: at least 1. keep: candidates that an edge keeps at its end; None in the last stage, after which one is selected."""
+    """epochs: at least 1. keep: candidates that an edge keeps at its end; None in the last stage, after which one is selected. candidates:
+    those that it has, where they do not depend on the search; then the stage before keeps None. hand_over: what it takes from the stage
+    before, where that is not what all take."""
 
     epochs: int
     keep: int | None = None
+    candidates: Candidates | None = None
+    hand_over: Callable[[Bilevel, Bilevel], None] | None = None
 
 
 Make = Callable[[int, Space, SearchLoop | None], SearchLoop]
@@ -134,7 +144,8 @@ class Stages:
 
     def __init__(self, space: Space, plan: Sequence[Stage], make: Make, hand_over: Callable[[Bilevel, Bilevel], None] = start_anew,
                  candidates: Candidates | None = None):
-        if not plan or any(stage.keep is None for stage in plan[:-1]) or plan[-1].keep is not None:
+        if not plan or plan[-1].keep is not None or any((stage.keep is None) == (after.candidates is None)
+                                                        for stage, after in zip(plan, plan[1:])):
             raise ValueError(f"each stage but the last must say how many candidates are kept, got {list(plan)}")
         self.space, self.plan, self.make, self.hand_over = space, list(plan), make, hand_over
         self.index, self.candidates = 0, space.candidates() if candidates is None else candidates
@@ -150,11 +161,13 @@ class Stages:
         return self.index == len(self.plan) - 1
 
     def advance(self) -> None:
-        """Takes the weakest candidates away and goes to the next stage."""
-        before = self.loop
-        mean = before.search.relaxation.mean().detach()
-        self._enter(self.index + 1, strongest(before.space, mean, self.plan[self.index].keep))
-        self.hand_over(before.search, self.loop.search)
+        """Goes to the next stage, with the candidates that it names, or without the weakest ones."""
+        before, after = self.loop, self.plan[self.index + 1]
+        candidates = after.candidates
+        if candidates is None:
+            candidates = strongest(before.space, before.search.relaxation.mean().detach(), self.plan[self.index].keep)
+        self._enter(self.index + 1, candidates)
+        (after.hand_over or self.hand_over)(before.search, self.loop.search)
 
     def _enter(self, index: int, candidates: Candidates) -> None:
         self.loop = self.make(index, narrowed(self.space, candidates), self.loop)
@@ -165,7 +178,7 @@ class Stages:
         masks = [row for mask in self.candidates.values() for row in mask]
         most = max(sum(row) for row in masks)
         return (f"stage {self.index + 1} of {len(self.plan)}: {self.plan[self.index].epochs} epochs, at most {most} candidates an edge, "
-                f"{parameters(self.loop.search.net) / 1e6:.3f} M parameters")
+                f"{self.loop.space.count():.3g} architectures, {parameters(self.loop.search.net) / 1e6:.3f} M parameters")
 
     def stateful(self) -> "StatefulOfStage":
         """All that moves, by the name it has in a checkpoint."""
