@@ -336,7 +336,7 @@ def test_a_language_model_is_taught_by_the_largest_ones_probabilities():
         seen.append(weights)
         return task(net, batch, weights)
 
-    found = list(passes(Step(net, task, drawn, lambda: drawn, one)))
+    found = list(passes(Step(net, task, drawn, lambda: drawn, one, None)))
     assert seen == [passes.largest, passes.smallest, drawn]
     p = (net(batch.inputs, passes.largest).logits / 2).softmax(2)
     for result, weights in zip(found[1:], seen[1:]):
