@@ -2,6 +2,7 @@
 one line."""
 
 import inspect
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import UsageError, did_you_mean
+from supernet.files import regular
 from supernet.genotype import short
 
 if TYPE_CHECKING:
@@ -97,19 +99,23 @@ def load_state(model: "nn.Module", path: str, name: str) -> None:
     """The weights of a file that `torch.save(model.state_dict(), path)` wrote. Raises UsageError: it is none, or of another network."""
     import torch
 
+    from supernet.torch_file import load_plain
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with regular(path) as file:
+            state = load_plain(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise UsageError(f"space.state={path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # what a damaged or foreign file makes of torch's reader has many names
         raise UsageError(f"space.state={path}: not a file of weights alone, or a damaged one ({type(error).__name__}): write it by "
                          "torch.save(model.state_dict(), path)") from error
     own = model.state_dict()
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+            isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized for value in state.values()):
         raise UsageError(f"space.state={path}: must hold a state dict, tensors by name, got {type(state).__name__}")
     lacking, foreign = [key for key in own if key not in state], [key for key in state if key not in own]
     if lacking or foreign:
-        what = f"it lacks {lacking[0]}" if lacking else f"{name} has no {foreign[0]}"
+        what = f"it lacks {lacking[0]}" if lacking else f"{name} has no {short(foreign[0])}"
         raise UsageError(f"space.state={path}: is not of {name}: {what} ({len(lacking)} lacking, {len(foreign)} unknown of {len(own)})")
     wrong = next((key for key in own if own[key].shape != state[key].shape), None)
     if wrong is not None:
