@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import UsageError, did_you_mean
@@ -60,12 +61,8 @@ def function_named(model: Any) -> Callable[..., "nn.Module"]:
     module, dot, name = str(model).rpartition(".")
     if not dot:
         raise UsageError(f"space.model must name a function in a file, as my_file.make, got {short(model)}")
-    if module.partition(".")[0] == "torchvision":
-        from supernet.data.torchvision_import import import_torchvision
-
-        import_torchvision()
     try:
-        found = getattr(import_module(module), name)
+        found = getattr(_imported(module), name)
     except ModuleNotFoundError as error:
         raise UsageError(f"space.model: there is no module {short(error.name)}, which {short(model)} needs, in the folder you start "
                          "from") from error
@@ -76,6 +73,18 @@ def function_named(model: Any) -> Callable[..., "nn.Module"]:
     if not callable(found):
         raise UsageError(f"space.model: {short(model)} must be a function that makes a network, got {type(found).__name__}")
     return found
+
+
+def _imported(module: str) -> ModuleType:
+    from supernet.data.torchvision_import import MISSING_NMS, import_torchvision  # imports torch
+
+    try:
+        return import_module(module)
+    except RuntimeError as error:
+        if str(error) != MISSING_NMS:
+            raise
+    import_torchvision()  # what the file imports, and cannot beside this build of torch
+    return import_module(module)
 
 
 def check_arguments(source: Source) -> None:
