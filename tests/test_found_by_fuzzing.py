@@ -11,10 +11,10 @@ import torch
 from supernet.errors import MOST, Mendable, UsageError
 from supernet.genotype import Genotype, GenotypeError
 from supernet.runs import weights as weights_file
-from supernet.runs.torch_file import MAX_DEPTH, load_plain
 from supernet.spaces import toy
 from supernet.tables.files import read_table
 from supernet.tables.table import TableError
+from supernet.torch_file import MAX_DEPTH, load_plain
 from tests.fuzzing import seeds
 from tests.fuzzing.oracle import held
 from tests.fuzzing.targets import BY_NAME, Refused, command_line

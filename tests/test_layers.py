@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From low to high; a room (a folder or a module of `supernet/`) imports what stands before it. A new one is entered where it belongs.
 # plain values, without PyTorch
 VALUES = ("errors", "formats", "ranges", "files", "interfaces", "genotype", "space", "trials", "objectives")
-ORDER = (*VALUES, "searchers", "weights",
+ORDER = (*VALUES, "torch_file", "searchers", "weights",
          "processes",  # several that take one step
          "tables", "networks", "data", "tasks", "costs", "spaces",  # what is searched, on what, at what cost
          "notation",  # cells in the words of others

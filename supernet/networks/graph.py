@@ -18,6 +18,10 @@ IN_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.i
             torch.relu_: torch.relu, F.relu_: torch.relu}
 
 
+class UnreadableImages(ValueError):
+    """A network cannot read images of a size. The message is one line."""
+
+
 def graphs_of(model: nn.Module) -> dict[bool, fx.Graph]:
     """In training and in evaluation, with nodes of the same names. Raises ValueError, one line: forward has control flow that depends on
     the input, or computes another graph in training."""
@@ -116,8 +120,8 @@ def shapes_of(model: nn.Module, graph: fx.Graph, image: Sequence[int]) -> dict[s
     try:
         wanted = model(x.clone())
     except Exception as error:  # the layers' own words have many types
-        raise ValueError(f"{type(model).__name__} cannot read images of {'x'.join(map(str, image))}: "
-                         f"{' '.join(str(error).split())[:160]}") from error
+        raise UnreadableImages(f"{type(model).__name__} cannot read images of {'x'.join(map(str, image))}: "
+                               f"{' '.join(str(error).split())[:160]}") from error
     if not isinstance(wanted, Tensor):
         raise ValueError(f"{type(model).__name__} must give one tensor, (N, classes), got {type(wanted).__name__}")
     env: dict[str, Any] = {}

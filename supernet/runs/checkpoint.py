@@ -17,7 +17,7 @@ from supernet.formats import Format, FormatError
 from supernet.runs.checkpoint_files import FILE, MAX_BYTES, CheckpointError, name_of, newest_first
 from supernet.runs.checkpoint_files import all_files as all_files
 from supernet.runs.checkpoint_files import has_checkpoint as has_checkpoint
-from supernet.runs.torch_file import load_plain
+from supernet.torch_file import load_plain
 
 # What `torch.load(weights_only=True)` reads back, by exact type: a NumPy float is a float to isinstance, yet is refused at load.
 _LEAVES = {Tensor, nn.Parameter, str, int, float, bool, type(None)}

@@ -30,7 +30,7 @@ from supernet.errors import Mendable
 from supernet.formats import Format, FormatError
 from supernet.genotype import Genotype
 from supernet.runs.checkpoint import save_file
-from supernet.runs.torch_file import load_plain
+from supernet.torch_file import load_plain
 from supernet.weights import EdgeWeights
 
 FORMAT = Format("supernet.weights")

@@ -76,6 +76,7 @@ def _probe(source: Source, image: Sequence[int] | None) -> "tuple[Traced, int]":
     import torch
 
     from supernet.networks.channels import traced
+    from supernet.networks.graph import UnreadableImages
 
     defaults = {name: p.default for name, p in source.takes().items() if name in FROM_DATA and p.default is not p.empty}
     side = (SIDE, SIDE) if image is None else tuple(image[1:])
@@ -86,9 +87,11 @@ def _probe(source: Source, image: Sequence[int] | None) -> "tuple[Traced, int]":
     channels = image[0] if image is not None else CHANNELS if first is None else first.in_channels
     try:
         found = traced(model, (channels, *side))
-    except ValueError as error:
-        hint = "" if image is not None else "; space.image=[C,H,W] traces it with another image"
+    except UnreadableImages as error:
+        hint = "; space.image=[C,H,W] traces it with others" if image is None else ""
         raise UsageError(f"space.model: {error}{hint}") from error
+    except ValueError as error:
+        raise UsageError(f"space.model: {error}") from error
     return found, 1 if first is None else first.out_channels
 
 

@@ -2,14 +2,17 @@
 one line."""
 
 import inspect
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import UsageError, did_you_mean
+from supernet.files import regular
 from supernet.genotype import short
 
 if TYPE_CHECKING:
@@ -58,12 +61,8 @@ def function_named(model: Any) -> Callable[..., "nn.Module"]:
     module, dot, name = str(model).rpartition(".")
     if not dot:
         raise UsageError(f"space.model must name a function in a file, as my_file.make, got {short(model)}")
-    if module.partition(".")[0] == "torchvision":
-        from supernet.data.torchvision_import import import_torchvision
-
-        import_torchvision()
     try:
-        found = getattr(import_module(module), name)
+        found = getattr(_imported(module), name)
     except ModuleNotFoundError as error:
         raise UsageError(f"space.model: there is no module {short(error.name)}, which {short(model)} needs, in the folder you start "
                          "from") from error
@@ -74,6 +73,18 @@ def function_named(model: Any) -> Callable[..., "nn.Module"]:
     if not callable(found):
         raise UsageError(f"space.model: {short(model)} must be a function that makes a network, got {type(found).__name__}")
     return found
+
+
+def _imported(module: str) -> ModuleType:
+    from supernet.data.torchvision_import import MISSING_NMS, import_torchvision  # imports torch
+
+    try:
+        return import_module(module)
+    except RuntimeError as error:
+        if str(error) != MISSING_NMS:
+            raise
+    import_torchvision()  # what the file imports, and cannot beside this build of torch
+    return import_module(module)
 
 
 def check_arguments(source: Source) -> None:
@@ -97,19 +108,23 @@ def load_state(model: "nn.Module", path: str, name: str) -> None:
     """The weights of a file that `torch.save(model.state_dict(), path)` wrote. Raises UsageError: it is none, or of another network."""
     import torch
 
+    from supernet.torch_file import load_plain
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with regular(path) as file:
+            state = load_plain(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise UsageError(f"space.state={path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # what a damaged or foreign file makes of torch's reader has many names
         raise UsageError(f"space.state={path}: not a file of weights alone, or a damaged one ({type(error).__name__}): write it by "
                          "torch.save(model.state_dict(), path)") from error
     own = model.state_dict()
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+            isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized for value in state.values()):
         raise UsageError(f"space.state={path}: must hold a state dict, tensors by name, got {type(state).__name__}")
     lacking, foreign = [key for key in own if key not in state], [key for key in state if key not in own]
     if lacking or foreign:
-        what = f"it lacks {lacking[0]}" if lacking else f"{name} has no {foreign[0]}"
+        what = f"it lacks {lacking[0]}" if lacking else f"{name} has no {short(foreign[0])}"
         raise UsageError(f"space.state={path}: is not of {name}: {what} ({len(lacking)} lacking, {len(foreign)} unknown of {len(own)})")
     wrong = next((key for key in own if own[key].shape != state[key].shape), None)
     if wrong is not None:

@@ -54,6 +54,7 @@ from supernet.runs.predictions import Predictions
 from supernet.runs.weights import read_weights
 from supernet.spaces import toy
 from supernet.spaces.named import space_again
+from supernet.spaces.own_model import load_state
 from supernet.sweeps.jobs import Job
 from supernet.sweeps.plan import points
 from supernet.sweeps.states import Watch
@@ -609,6 +610,8 @@ TARGETS: tuple[Target, ...] = (
     Target("checkpoint", "torch", seeds.checkpoints, in_checkpoints, lambda folder: checkpoint.load(folder).state, checkpoint_again),
     Target("weights", "torch", seeds.weights, in_file("weights.pt"), read_weights),
     Target("network from weights", "torch", seeds.weights, in_file("weights.pt"), loaded, loaded_runs),
+    Target("weights of one's own network", "torch", seeds.states, in_file("weights.pt"),
+           lambda path: load_state(torch.nn.Linear(2, 3), str(path), "make")),
     Target("network from a search", "torch", lambda: seeds.checkpoints()[:1], in_checkpoints, lambda folder: load(folder.parent),
            loaded_runs),
     Target("weights over a search that goes on", "torch", lambda: seeds.checkpoints()[:1],
