@@ -38,8 +38,8 @@ def parser() -> Arguments:
     made.add_argument("--formats", default="", metavar="NAMES", help=f"beside the plain network: {', '.join(FORMATS)}, or both "
                       "with a comma; onnx needs the extra 'export'")
     made.add_argument("--batch", type=int, metavar="N", help="of pt2 and onnx: the one batch size that they take (default: any)")
-    made.add_argument("--steps", type=int, default=1, metavar="N", help="of pt2 and onnx of a recurrent cell: the items read in a call "
-                      "(default 1: the hidden state is handed on)")
+    made.add_argument("--steps", type=int, default=1, metavar="N", help="of pt2 and onnx of a language model: the items read in a call "
+                      "(default 1: a recurrent cell hands its hidden state on)")
     made.add_argument("--images", type=Path, nargs="+", default=[], metavar="PATH", help="image files, or folders of them, on which the "
                       "files are compared with the network (default: noise)")
     made.add_argument("--trust", action="append", default=[], metavar="TARGET", help="your own function that the run's options name, which "

@@ -29,7 +29,6 @@ from supernet.ranges import Fraction, ranged
 from supernet.weights import EdgeWeights
 
 OF_A_LAYER = ("heads", "mlp_ratio")
-INITIAL = 0.02  # standard deviation of the first weights (Radford et al. 2019, official code; AutoFormer, official code)
 
 
 @dataclass(frozen=True)
@@ -155,14 +154,17 @@ class Trunk(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Small normal weights, and smaller ones where something is added to the tokens, by how often that is (GPT-2, Radford et al. 2019,
-        Sec. 2.3)."""
-        added = 2 * len(self.layers.blocks)
-        for name, module in self.named_modules():
+        """By the sides of each layer (Glorot & Bengio 2010, eq. 16); what is added to the tokens smaller, by how often that is (GPT-2,
+        Radford et al. 2019, Sec. 2.3). The standard deviation of 0.02 that the codes of GPT-2 and AutoFormer have is for widths of
+        hundreds: with tens, hundreds of steps learn little."""
+        for module in self.modules():
             if type(module) is ElasticLinear:
-                last = name.endswith(("projection", "contract"))
-                nn.init.normal_(module.weight, std=INITIAL / added**0.5 if last else INITIAL)
+                nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            for layer in self.layers.blocks:
+                for last in (layer.attention.projection, layer.contract):
+                    last.weight.mul_((2 * len(self.layers.blocks)) ** -0.5)
 
     def forward(self, x: Tensor, rows: Mapping[str, Sequence[Row]], drop_path_prob: float, generator: torch.Generator | None) -> Tensor:
         own = [{kind: rows[kind][n] for kind in OF_A_LAYER} for n in range(len(self.layers.blocks))]
@@ -221,7 +223,11 @@ class VisionTransformer(nn.Module):
         self.positions = ElasticPositions(self.tokens, plan.widest)
         self.trunk = Trunk(plan, causal=False, dropout=dropout)
         self.classifier = nn.Linear(plan.widest, num_classes)
-        started(self.positions.weight, self.classifier.weight)
+        conv = self.patches.convolution  # patches and their places are of one size at first, so that neither hides the other
+        nn.init.normal_(self.positions.weight, std=plan.widest**-0.5)
+        nn.init.normal_(conv.weight, std=(plan.widest * conv.weight[0].numel()) ** -0.5)
+        nn.init.zeros_(conv.bias)
+        nn.init.xavier_uniform_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, generator: torch.Generator | None = None) -> Tensor:
@@ -275,7 +281,8 @@ class TransformerLanguageModel(nn.Module):
         self.positions = ElasticPositions(context, plan.widest)
         self.trunk = Trunk(plan, causal=True, dropout=dropout)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        started(self.embedding, self.positions.weight)
+        for table in (self.embedding, self.positions.weight):  # vectors of length 1, so that logits are of the size of 1
+            nn.init.normal_(table, std=plan.widest**-0.5)
 
     def forward(self, x: Tensor, weights: EdgeWeights | None = None, *, state: None = None,
                 generator: torch.Generator | None = None) -> LanguageOutput:
@@ -326,8 +333,3 @@ class TransformerLanguageModel(nn.Module):
 
 
 counted_on.register(TransformerLanguageModel, lambda net, example: (example.new_zeros(net.context, 1), net.context))
-
-
-def started(*weights: Tensor) -> None:
-    for weight in weights:
-        nn.init.normal_(weight, std=INITIAL)
