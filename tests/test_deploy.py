@@ -53,8 +53,7 @@ def batches(count=3, dtype=torch.float64):
 # ---- taken out
 
 
-@pytest.mark.parametrize("affine", [False, True])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name, affine", [*((name, False) for name in SPACES), ("ofa", True)])
 def test_an_extracted_network_computes_what_the_supernet_computes_and_has_the_size_that_is_counted(name, affine):
     space, sizes = SPACES[name]
     net, (x, _) = supernet_of(space, affine=affine, **sizes), batches(1)[0]

@@ -123,7 +123,7 @@ def _check_task(task: Task) -> None:
 
 def check_split(folder: RunFolder, split: Split) -> None:
     """Raises UsageError: the data are not those of the run."""
-    if folder.split.exists() and (known := Split.load(folder.split).digest) != split.digest:
+    if folder.split.exists() and (known := split.digest_in(folder.split)) != split.digest:
         raise UsageError(f"{folder.path}: its images were split as {known}, and those here as {split.digest}: other data")
 
 

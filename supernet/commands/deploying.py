@@ -41,7 +41,7 @@ from supernet.training.final import fit_final
 
 MEASURED = ("peak_memory", "latency_ms")
 UNITS = {"peak_memory": "bytes", "latency_ms": "ms"}
-COMPARED = 4  # images on which the plain file is held against the network
+COMPARED = 4  # inputs of noise on which the plain file is held against the network
 
 
 def prepared(cfg: DictConfig) -> "Work":
@@ -362,10 +362,9 @@ class Work:
             return f"none: {error}"
         folder.mkdir()
         write_plain(folder, block, self.made.loaded, reader)
-        few = self.made.input(COMPARED)
-        x = few.double() if few.is_floating_point() else few
+        few = reader.noise(net, self.made.loaded.preprocess, COMPARED, COMPARED, torch.Generator().manual_seed(0))
         with torch.no_grad():
-            ours, theirs = net.double()(x, generator=torch.Generator()), plain_module(folder, torch.float64)(x)
+            ours, theirs = reader.ours(net.double(), few), plain_module(folder, torch.float64)(*few)
         net.float()
         far = apart(as_tuple(ours), as_tuple(theirs)).of
         if not far <= TOLERANCE:

@@ -61,6 +61,11 @@ class Split:
             raise DataError(f"{path} says its digest is {short(digest)}, but its positions have {split.digest}: the file was changed")
         return split
 
+    @staticmethod
+    def digest_in(path: Path) -> str:
+        """That of the split which `save` wrote. Raises as `load`."""
+        return Split.load(path).digest
+
 
 def make_split(
     labels: Tensor,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supernet.data.arrays import read_arrays
 from supernet.data.base import Data, DataError
 from supernet.data.loader import FinalLoaders, Loading, SearchLoaders
 from supernet.files import read_text
@@ -55,6 +56,11 @@ class TextSplit:
         """The numbers of items and the digest; the text itself stays where it is."""
         with open(path, "wb") as file:
             np.savez(file, num_train=len(self.train), num_val=len(self.val), digest=np.array(self.digest))
+
+    @staticmethod
+    def digest_in(path: Path) -> str:
+        """That of the split which `save` wrote. Raises DataError."""
+        return str(read_arrays(path, ("num_train", "num_val", "digest"), max_mb=1)["digest"])
 
 
 @ranged
