@@ -191,7 +191,7 @@ def test_what_is_trained_beside_the_extremes_is_drawn_by_the_alphas(kind):
     with torch.no_grad():
         for alpha in search.relaxation.tables().values():
             alpha += torch.tensor([0.0, 1.5])
-    count, trained = 400, {kind: 0.0 for kind in SPACE.cells}
+    count, trained = 200, {kind: 0.0 for kind in SPACE.cells}
     for _ in range(count):
         draw = search.draw_for_w(batch(), search.relaxation.noise(search.generators["alpha"]))
         for name, w in draw.items():

@@ -163,6 +163,7 @@ def test_a_stage_draws_only_what_is_open_and_the_last_one_everything():
     assert search.loop.space.count() == search.space.count()
 
 
+@pytest.mark.slow
 def test_alphas_and_their_optimizer_go_over_and_penalties_begin_anew():
     options = (*ELASTIC, *OPENING, "relaxation=softmax", "wrapper=[steered]", "passes=attentive", "passes.pool=4", "cost=multiply_adds",
                "cost.channels=4", "penalty=[cost_limit]", "penalty.cost_limit.limit=5e5")
