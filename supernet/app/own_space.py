@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from supernet.errors import UsageError
 from supernet.genotype import Genotype
 from supernet.runs.folder import RunFolder
 from supernet.space import Space
@@ -15,8 +16,11 @@ def own_space(run: Path, trusted: Collection[str]) -> Space | None:
     folder = RunFolder(run if run.is_dir() else run.parent)
     if not (folder.genotype.exists() and folder.config.is_file()) or Genotype.load(folder.genotype).space in names():
         return None
-    from omegaconf import OmegaConf
-
+    try:
+        from omegaconf import OmegaConf
+    except ImportError as error:
+        raise UsageError(f"{run}: its space is made of the run's options, and that needs Hydra ({error}): pip install "
+                         '"supernet[scripts]"') from error
     from supernet.app.build import space_from
     from supernet.app.command_line import composing
     from supernet.app.own_folder import join_own_folder

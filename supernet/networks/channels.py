@@ -416,7 +416,7 @@ def _digest(graph: fx.Graph, model: nn.Module, layers: Mapping[str, Layer], grou
     place = {node.name: n for n, node in enumerate(graph.nodes)}
     told: list[Any] = []
     for node in graph.nodes:
-        arguments = str(fx.node.map_arg((node.args, node.kwargs), lambda n: _Number(place[n.name])))
+        arguments = _told([node.args, node.kwargs], place)
         layer = layers.get(node.name)
         if layer is not None:
             what = [layer.kind, layer.rows, layer.columns and [part.group for part in layer.columns], _options(model, layer)]
@@ -432,9 +432,15 @@ def _digest(graph: fx.Graph, model: nn.Module, layers: Mapping[str, Layer], grou
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-class _Number(int):
-    def __repr__(self) -> str:
-        return f"%{int(self)}"
+def _told(value: Any, place: Mapping[str, int]) -> Any:
+    """Arguments of a node as plain values, nodes by their place."""
+    if isinstance(value, fx.Node):
+        return f"%{place[value.name]}"
+    if isinstance(value, list | tuple):
+        return [_told(one, place) for one in value]
+    if isinstance(value, dict):
+        return {name: _told(one, place) for name, one in sorted(value.items())}
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
 def _options(model: nn.Module, layer: Layer) -> list[Any]:
