@@ -99,5 +99,5 @@ def extremes(space: Space, cost: Cost) -> tuple[Genotype, Genotype]:
 
 def check_passes(passes: Any, task: Task) -> None:
     """Raises UsageError: the task has no probabilities to learn from."""
-    if passes is not None and not callable(getattr(task, "taught_by", None)):
+    if passes is not None and not all(callable(getattr(task, name, None)) for name in ("taught_by", "teaching")):
         raise UsageError(f"passes need a task whose networks can learn of one another, {type(task).__name__} has none: pass passes=null")
