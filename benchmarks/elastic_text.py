@@ -28,6 +28,7 @@ import supernet
 from supernet.bilevel import Bilevel
 from supernet.costs.base import FINAL
 from supernet.costs.chain import chain_costs
+from supernet.data.base import DataError
 from supernet.data.loader import Forever, Loading
 from supernet.data.text import Text
 from supernet.genotype import Edge, Genotype
@@ -164,15 +165,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.minutes <= 0 or (given.steps is not None and given.steps < LOOKS):
         parser.error(f"--minutes must be positive, and --steps at least {LOOKS}")
     supernet.use(threads=given.threads)
-    space, reading = gpt.make(context=CONTEXT), Reading(given.text)
+    space = gpt.make(context=CONTEXT)
+    try:
+        reading = Reading(given.text)
+    except DataError as error:
+        parser.error(str(error))
     costs = chain_costs(space, **space.sizes, **reading.data.sizes)
     sizes = sizes_of(space, costs["multiply_adds"])
     test = reading.data.test(reading.loading)
     net, found = train_supernet(space, reading, sizes, given.minutes, given.steps, given.draws, given.seed, given.dropout)
     print(f"supernet: {found['steps']} steps of {found['passes']} networks, {found['characters']:,} characters in all, "
           f"{found['seconds']:.0f} s", flush=True)
-    # the path's name alone: where it lies is nobody's business
-    told = [word if word != str(given.text) else given.text.name for word in argv]
+    names = {str(path): path.name for path in (given.text, given.json) if path is not None}  # where they lie is nobody's business
+    told = [names.get(word, word) for word in argv]
     result: dict[str, Any] = {"command": shlex.join(["python", "-m", "benchmarks.elastic_text", *told]), "text": given.text.name,
                               "space": {"name": space.name, "arguments": dict(space.arguments)}, "supernet": found, "rows": [],
                               "environment": describe(DEVICE)}

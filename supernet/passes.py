@@ -135,7 +135,7 @@ def ordered(space: Space, cost: Cost, largest: Genotype, kinds: Iterable[str] | 
 def check_passes(passes: Any, task: Task, sampled: bool) -> None:
     """sampled: whether draws are architectures. Raises UsageError: the task has no probabilities to learn from, or draws are mixtures
     where passes say (`choose`) that they choose among architectures."""
-    if passes is not None and not callable(getattr(task, "taught_by", None)):
+    if passes is not None and not all(callable(getattr(task, name, None)) for name in ("taught_by", "teaching")):
         raise UsageError(f"passes need a task whose networks can learn of one another, {type(task).__name__} has none: pass passes=null")
     if getattr(passes, "choose", False) and not sampled:
         raise UsageError("passes choose among architectures here, and this relaxation draws mixtures of them: pass wrapper=[steered], "

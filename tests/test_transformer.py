@@ -97,7 +97,7 @@ def slow_layer(layer, x, of_heads, of_ratios):
     d, y = x.shape[-1], norm(layer.norm1, x)
     x = x + sum(f * attention(layer, y, int(name.removeprefix("heads_"))) for name, f in of_heads.items())
     y = norm(layer.norm2, x)
-    return x + sum(f * linear(layer.contract, F.gelu(linear(layer.expand, y, round(float(name.removeprefix("ratio_")) * d))), d)
+    return x + sum(f * linear(layer.contract, F.gelu(linear(layer.expand, y, round(float(name.removeprefix("mlp_ratio_")) * d))), d)
                    for name, f in of_ratios.items())
 
 
@@ -230,7 +230,7 @@ def test_a_gpt_is_counted_by_hand():
     space = SPACES["gpt"]
     genotype = space.genotype({"embedding": [Edge(1, 0, "embedding_10")], "depth": [Edge(1, 0, "depth_2")],
                                "heads": [Edge(n + 1, n, "heads_3") for n in range(3)],
-                               "mlp_ratio": [Edge(n + 1, n, "ratio_2") for n in range(3)]})
+                               "mlp_ratio": [Edge(n + 1, n, "mlp_ratio_2") for n in range(3)]})
     costs = chain_costs(space, **space.sizes, vocabulary=7)
     layer = 3 * (10 * 12 + 12) + 12 * 10 + 10 + 10 * 20 + 20 + 20 * 10 + 10 + 2 * 20
     assert costs["parameters"](genotype) == 7 * 10 + 5 * 10 + 2 * layer + 20 + 7
@@ -253,16 +253,16 @@ def test_the_parts_of_a_final_network_compute_what_their_plain_forms_compute(spa
 def test_extremes_are_the_least_and_the_most_of_all(space):
     cost = chain_costs(space, **space.sizes, **DATA[space.name])["multiply_adds"]
     least, most = extremes(space, cost)
-    assert {e.op for _, edges in most.cells for e in edges} == {"embedding_10", "heads_3", "ratio_3", "depth_3"}
+    assert {e.op for _, edges in most.cells for e in edges} == {"embedding_10", "heads_3", "mlp_ratio_3", "depth_3"}
     values = [cost(space.sample(random.Random(seed))) for seed in range(100)]
     assert cost(least) <= min(values) and cost(most) >= max(values)
 
 
 def test_layers_that_do_not_run_decide_nothing(space):
     genotype = space.parse("depth:|depth_2~0|;embedding:|embedding_6~0|;heads:|heads_1~0|+|heads_2~1|+|heads_3~2|;"
-                           "mlp_ratio:|ratio_2~0|+|ratio_2~1|+|ratio_3~2|")
+                           "mlp_ratio:|mlp_ratio_2~0|+|mlp_ratio_2~1|+|mlp_ratio_3~2|")
     same = space.canonical(genotype)
-    assert [e.op for e in same["heads"]] == ["heads_1", "heads_2", "heads_1"] and same["mlp_ratio"][2].op == "ratio_1.5"
+    assert [e.op for e in same["heads"]] == ["heads_1", "heads_2", "heads_1"] and same["mlp_ratio"][2].op == "mlp_ratio_1.5"
     assert space.canonical(same) == same and space.count() == 2 * 3 * 3**3 * 3**3
 
 
@@ -273,7 +273,7 @@ def test_leading_slices_of_layers():
     close(layer(x, 5), x @ layer.weight[:5, :4].T + layer.bias[:5], 1e-14)
     want = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
     close(normed(x), want, 1e-14)
-    assert hidden_units("ratio_3.5", 192) == 672 and hidden_units("ratio_0.1", 2) == 1
+    assert hidden_units("mlp_ratio_3.5", 192) == 672 and hidden_units("mlp_ratio_0.1", 2) == 1
 
 
 def test_autoformers_published_sizes():

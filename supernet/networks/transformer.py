@@ -33,8 +33,8 @@ OF_A_LAYER = ("heads", "mlp_ratio")
 
 @dataclass(frozen=True)
 class TransformerPlan:
-    """What is held, by name. widths: channels of a token. depths: the layers that run. heads, ratios: of each layer the choices. ratio_4 is
-    4 hidden units for each channel of a token, whatever its width."""
+    """What is held, by name. widths: channels of a token. depths: the layers that run. heads, ratios: of each layer the choices, where
+    mlp_ratio_4 is 4 hidden units for each channel of a token, whatever its width."""
 
     widths: Mapping[str, int]
     depths: Mapping[str, int]
@@ -54,7 +54,7 @@ class TransformerPlan:
 
 
 def hidden_units(ratio: str, width: int) -> int:
-    """Of the perceptron that `ratio_3.5` gives tokens of so many channels."""
+    """Of the perceptron that `mlp_ratio_3.5` gives tokens of so many channels."""
     return max(1, round(float(ratio.rpartition("_")[2]) * width))
 
 

@@ -22,7 +22,7 @@ def transformers(name: str, *, embeddings: Sequence[Channels], heads: Sequence[H
             raise ValueError(f"space.{key} must be distinct numbers, at least one, got {short(values)}")
     layers = max(depths)
     choices = {"embedding": [[f"embedding_{d}" for d in embeddings]], "heads": [[f"heads_{h}" for h in heads]] * layers,
-               "mlp_ratio": [[f"ratio_{r:g}" for r in ratios]] * layers, "depth": [[f"depth_{n}" for n in depths]]}
+               "mlp_ratio": [[f"mlp_ratio_{r:g}" for r in ratios]] * layers, "depth": [[f"depth_{n}" for n in depths]]}
     if len(set(choices["mlp_ratio"][0])) != len(ratios):
         raise ValueError(f"space.ratios must differ in their first six digits, got {short(options['ratios'])}")
     cells = {kind: CellSpec.listed(num_inputs=1, edges=[(n, n + 1, row) for n, row in enumerate(rows)], keep=None, outputs=(len(rows),))
