@@ -65,7 +65,8 @@ def batches(count=3, dtype=torch.float64):
 # ---- taken out
 
 
-@pytest.mark.parametrize("name, affine", [*((name, False) for name in SPACES), ("ofa", True)])
+@pytest.mark.parametrize("name, affine", [("ofa", False), ("ofa", True), ("accel", False), ("layerwise", False),
+                                          pytest.param("macro", False, marks=pytest.mark.slow)])
 def test_an_extracted_network_computes_what_the_supernet_computes_and_has_the_size_that_is_counted(name, affine):
     space, sizes = SPACES[name]
     net, (x, _) = supernet_of(space, affine=affine, **sizes), batches(1)[0]
@@ -257,7 +258,7 @@ def problem(tiny, seed, share=0.4, **more):
     return made, evaluated, best
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_evolution_finds_the_best_within_limits_and_evaluates_nothing_beyond_them(tiny, seed):
     made, evaluated, best = problem(tiny, seed)
     found = list(Evolution(trials=60)(made))
