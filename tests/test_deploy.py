@@ -396,7 +396,7 @@ WRONG = {
     ("nothing", "limits={parameters:1e6}"): "run=nothing: expected the folder of a search; there is no run.json",
     ("net", "limits={parameters:1e6}", "distil=true"): "distil=true teaches what is trained further: pass epochs of at least 1",
     ("net", "limits={parameters:1e6}", "samples=1"): "samples must be at least 2",
-    ("net", "limits={tpu_ms:3}", "columns={tpu_ms:tpu}"): "table and columns go together",
+    ("net", "limits={tpu_ms:3}", "columns={tpu_ms:tpu}"): "device_table and columns go together",
     ("net", "limits={parameters:100,multiply_adds:1e9}"): "no architecture of layerwise keeps limits.parameters; the least of each: ",
 }
 
