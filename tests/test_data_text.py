@@ -4,7 +4,7 @@ import torch
 
 from supernet.data.base import DataError
 from supernet.data.loader import Forever, Loading
-from supernet.data.text import Text, TextLoader
+from supernet.data.text import Text, TextLoader, TextSplit
 from tests.shared import TEXT, needs
 
 LOADING = Loading(batch_size=4, eval_batch_size=2, device=torch.device("cpu"))
@@ -112,3 +112,12 @@ def test_text_that_is_too_short_or_not_text(tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="must be text in UTF-8, and is not at byte 0"):
         Text(name="text", path=str(tmp_path / "binary.txt")).check()
+
+
+def test_the_digest_of_a_split_is_read_again(tmp_path):
+    split = TextSplit(torch.arange(5), torch.arange(3))
+    split.save(tmp_path / "split.npz")
+    assert TextSplit.digest_in(tmp_path / "split.npz") == split.digest
+    (tmp_path / "other.npz").write_bytes(b"no such")
+    with pytest.raises(DataError):
+        TextSplit.digest_in(tmp_path / "other.npz")

@@ -215,7 +215,7 @@ class DeployConfig:
     limits: Any = None  # {parameters:1e6, multiply_adds:..., peak_memory: bytes, latency_ms:...}; a value sweep: a front over it
     points: int = 5  # of a front
     measure: str = "here"  # latency_ms: on this machine; or a file of a latency table
-    table: str | None = None  # of architectures of the space, of which `columns` may be limited
+    device_table: str | None = None  # a table of architectures of the space, of which `columns` may be limited
     columns: Any = None  # {name: the table's column}
     by: str = "evolution"  # evolution, gradient, exact
     score: str = "accuracy"  # accuracy, loss: on the validation part, with the supernet's weights

@@ -49,8 +49,8 @@ def check(cfg: DictConfig) -> None:
     columns = cfg.columns
     if columns is not None and not (OmegaConf.is_dict(columns) and all(type(name) is str for name in columns.values())):
         raise UsageError(f"columns must be {{name: column of the table}}, got {columns}")
-    if (columns is None) != (cfg.table is None):
-        raise UsageError("table and columns go together: pass table=FILE columns={name:COLUMN}")
+    if (columns is None) != (cfg.device_table is None):
+        raise UsageError("device_table and columns go together: pass device_table=FILE columns={name:COLUMN}")
     if cfg.distil and not cfg.epochs:
         raise UsageError("distil=true teaches what is trained further: pass epochs of at least 1, got 0")
     if cfg.name is not None and not (cfg.name.isprintable() and "/" not in cfg.name and cfg.name.strip(". ")):

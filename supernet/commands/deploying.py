@@ -85,7 +85,7 @@ class Work:
 
     def check(self) -> None:
         """Raises UsageError: a limit on what is counted that no architecture keeps."""
-        if self.cfg.table is not None:
+        if self.cfg.device_table is not None:
             for name in self.columns:
                 self.quantity(name)
         if self.cfg.measure != "here":
@@ -127,13 +127,13 @@ class Work:
 
     def _column(self, name: str) -> Quantity:
         """A row's own value where the table has the architecture, else that of a model of all rows."""
-        rows = read_table(Path(self.cfg.table), self.made.loaded.space)
+        rows = read_table(Path(self.cfg.device_table), self.made.loaded.space)
         values = rows.column(self.columns[name])
         if self.space is not self.made.loaded.space:
             raise UsageError(f"columns={name}: a search that leaves ops out has no table")
         there = {self.space.canonical(self.space.parse(text)): float(v) for text, v in zip(rows.texts, values) if v == v}
         if not there:
-            raise UsageError(f"columns={name}: {self.cfg.table} has no value in {self.columns[name]}")
+            raise UsageError(f"columns={name}: {self.cfg.device_table} has no value in {self.columns[name]}")
         model = fitted(self.space, list(there), list(there.values()), list(self.made.costs.values()), name=name, unit="")
         return Quantity(name, "", lambda g: there.get(self.space.canonical(g), model.cost(g)), model.cost, False, model.error)
 

@@ -2,11 +2,12 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from supernet.costs.additive import Additive
 from supernet.costs.chain import ChainCost, Term
+from supernet.costs.exact import Row
 from supernet.errors import UsageError, did_you_mean
 from supernet.genotype import Edge, Genotype, short
 from supernet.passes import extremes
@@ -98,40 +99,62 @@ def worst(bounds: Iterable[Bound], genotype: Genotype) -> float:
     return max((bound.excess(genotype) for bound in bounds), default=-math.inf)
 
 
+Chosen = dict[Row, int]  # by decision, the column of its choice
+
+
+def chosen_by(space: Space, genotype: Genotype) -> Chosen:
+    return {(kind, e): o for kind, spec in space.cells.items() for e, o in spec.rows(genotype[kind])}
+
+
+def genotype_of(space: Space, chosen: Chosen) -> Genotype:
+    """The inverse of `chosen_by`."""
+    return space.genotype({kind: [Edge(d, s, spec.ops[chosen[kind, e]]) for e, (s, d) in enumerate(spec.edges)]
+                           for kind, spec in space.cells.items()})
+
+
+def planned(cost: ChainCost, chosen: Chosen) -> float:
+    """As `cost(genotype)`, to the bit, without looking at whether it is one: a search asks some thousand times."""
+    return sum(term.table.numpy()[tuple(chosen[row] for row in term.rows)].item() for term in cost.terms)
+
+
 def within(space: Space, bounds: Sequence[Bound]) -> Genotype | None:
     """An architecture within all bounds, by their plans, or None where none was found: from the least of each quantity, and from random
     ones, by single changes that take away most of what is too much. The same at every call."""
     rng = random.Random(0)
     starts = [extremes(space, bound.quantity.plan)[0] for bound in bounds] + [space.sample(rng) for _ in range(TRIES)]
     for genotype in starts:
-        here = _too_much(bounds, genotype)
+        chosen = chosen_by(space, genotype)
+        here = _too_much(bounds, chosen)
         while here > 0:
-            there, _, other = min((_too_much(bounds, other), other.digest, other) for other in space.neighbours(genotype))
+            there, place, o = min((_too_much(bounds, chosen | {place: o}), place, o) for place, o in _changes(space, chosen))
             if there >= here:
                 break
-            here, genotype = there, other
+            here, chosen[place] = there, o
         if here <= 0:
-            return space.canonical(genotype)
+            return space.canonical(genotype_of(space, chosen))
     return None
 
 
-def _too_much(bounds: Iterable[Bound], genotype: Genotype) -> float:
-    return sum(max(0.0, bound.excess(genotype)) for bound in bounds)
+def _changes(space: Space, chosen: Chosen) -> Iterator[tuple[Row, int]]:
+    for kind, spec in space.cells.items():
+        for e, row in enumerate(spec.selectable):
+            yield from (((kind, e), o) for o, may in enumerate(row) if may and o != chosen[kind, e])
+
+
+def _too_much(bounds: Iterable[Bound], chosen: Chosen) -> float:
+    return sum(max(0.0, planned(bound.quantity.plan, chosen) / bound.limit - 1) for bound in bounds)
 
 
 def repaired(space: Space, genotype: Genotype, bounds: Sequence[Bound], anchor: Genotype, rng: random.Random) -> Genotype:
     """The genotype with so many decisions, in random order, as `anchor` makes them, that it is within the bounds, as the anchor is."""
-    cells = {kind: list(edges) for kind, edges in genotype.cells}
-    places = [(kind, n) for kind, edges in cells.items() for n in range(len(edges))]
+    chosen, least = chosen_by(space, genotype), chosen_by(space, anchor)
+    places = list(chosen)
     rng.shuffle(places)
-    for kind, n in places:
-        if worst(bounds, genotype) <= 0:
+    for place in places:
+        if _too_much(bounds, chosen) <= 0:
             break
-        here: list[Edge] = cells[kind]
-        if here[n] != anchor[kind][n]:
-            here[n] = anchor[kind][n]
-            genotype = space.genotype(cells)
-    return genotype
+        chosen[place] = least[place]
+    return genotype_of(space, chosen)
 
 
 def none_within(space: Space, bounds: Sequence[Bound]) -> str:
