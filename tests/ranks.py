@@ -2,6 +2,7 @@
 leaves what each case came to in the folder. A case is a function of the group, which the test calls with `ALONE` as well. (Searches
 alone: nothing here is about scripts.) With `rest` behind it runs the cases that only the slow tests read."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -51,7 +52,7 @@ from supernet.relaxations.softmax import Softmax
 from supernet.runs.interrupt import Interrupt
 from supernet.select.argmax import argmax
 from supernet.space import Space
-from supernet.spaces import darts, darts_rnn
+from supernet.spaces import darts, darts_rnn, layerwise
 from supernet.tasks.classification import Classification
 from supernet.tasks.language_model import LanguageModel
 from supernet.tasks.mixing import MixUpOrCutMix
@@ -175,13 +176,23 @@ def evaluated(group: Group) -> dict[str, Any]:
 
 
 def sampled(group: Group) -> dict[str, Any]:
-    """Architectures by shared weights, with recalibrated and with the batches' own statistics."""
+    """Architectures by shared weights, with recalibrated and with the batches' own statistics; and a population of chains."""
+    batches = list(loader(group, 4))
+
+    def shared(search: Bilevel, space: Space, statistics: Any) -> SharedWeights:
+        return SharedWeights(search.net, space, search.task, batches, search.generators["net"], statistics=statistics, calibration=batches,
+                             group=group)
+
     search, space = made(group)
     genotypes = [space.sample(random.Random(n)) for n in range(3)]
-    batches = list(loader(group, 4))
-    return {statistics: [m["loss"] for m in SharedWeights(search.net, space, search.task, batches, search.generators["net"],
-                                                          statistics=statistics, calibration=batches, group=group).stream(genotypes)]
-            for statistics in ("recalibrated", "batch")}
+    found = {how: [m["loss"] for m in shared(search, space, how).stream(genotypes)] for how in ("recalibrated", "batch")}
+    chains = layerwise.make(stages=[[1, 2]], kernels=[3], widths=[50, 100], dropouts=[0])
+    torch.manual_seed(0)
+    chain = chains.network(chains.candidates(), channels=4, num_classes=3, in_channels=2, norm=Normalisation(False, True), **chains.sizes)
+    search, _ = made(group, net=(chains, chain.double()))
+    asked = [chains.sample(random.Random(n)) for n in range(3)]
+    population = itertools.chain(*shared(search, chains, "recalibrated").population([*asked, asked[0]]))
+    return found | {"population": [m["loss"] for _, m in sorted(population, key=lambda one: one[0])]}
 
 
 def taught(x: torch.Tensor) -> torch.Tensor:

@@ -104,6 +104,8 @@ def decided(cfg: DictConfig, made: ByTrials, run: Run) -> tuple[Genotype, list[t
         if max(cfg.processes, offer.group.size) > 1:
             for note in notes_on_processes(max(cfg.processes, place().beside), trials.searcher):
                 run.line(note)
+            if trials.evaluator.together:
+                run.line("note: in one process such architectures share what they begin with, which several do not: that may be as fast")
         if offer.group.size > 1:
             dealt = stack.enter_context(Dealt(offer.group, trials.evaluated, run.interrupt))
             trials = replace(trials, evaluate_all=dealt.evaluations)
