@@ -49,8 +49,10 @@ COMMON: Mapping[str, Any] = {"space": "from_model", "space.model": MODEL, "space
                              "space.divisor": 4, "dataset": "cifar10", "batch_size": 128, "w_optimizer.lr": 0.1,
                              "w_optimizer.weight_decay": 5e-4, "w_optimizer.nesterov": True, "lr_minimum": 0.0, "clip_norm": 5.0,
                              "epochs": 10, "threads": 1}
-SEARCH: Mapping[str, Any] = {"relaxation": "uniform", "passes": "sandwich", "hypergradient": "single_level", "split.mode": "stratified",
-                             "split.train_portion": 0.8, "split.max_train": 10_000, "split.max_val": 2_000}
+# In so short a training what all others learn from the largest alone, as published, is that nothing is known yet: after two epochs the
+# largest was at 23 % of its training images so, at 32 % where half is learned from the labels.
+SEARCH: Mapping[str, Any] = {"relaxation": "uniform", "passes": "sandwich", "passes.distillation": 0.5, "hypergradient": "single_level",
+                             "split.mode": "stratified", "split.train_portion": 0.8, "split.max_train": 10_000, "split.max_val": 2_000}
 FINAL: Mapping[str, Any] = {"split.max_train": 12_000, "split.val_portion": 1 / 6, "split.mode": "stratified", "drop_path_prob": 0.0,
                             "task.auxiliary_weight": 0.0, "dataset.augment.cutout": 0}
 MAX_BYTES = 2**24  # of a file that is read
