@@ -355,6 +355,8 @@ struct Shape {
     Int dense() const { return size < HALVES ? -size : 0; }
     Int pad() const { return size == HALVES ? 1 : size ? dilation * ((size > 0 ? size : -size) - 1) / 2 : 0; }
     Int taps() const { return size > 0 ? size * size : 0; }
+    // The product alone reads the planes as they are.
+    bool bare() const { return size == 0 && stride == 1; }
     Int groups() const { return size == HALVES ? 2 : dense() ? size * size : 1; }  // pixels that an output is a product of
     Int out_height() const { return (height - 1) / stride + 1; }
     Int out_width() const { return (width - 1) / stride + 1; }
@@ -482,7 +484,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
         for (Cutter* c : {&count, &cut}) {
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
             w = packed_at<V>(*c, s);
-            planes = c->template take<V>(bi * plane), between = c->template take<V>(vi * columns), result = c->template take<V>(columns);
+            planes = c->template take<V>(bi * plane), between = c->template take<V>(s.bare() ? 0 : vi * columns), result = c->template take<V>(columns);
         }
         pack(s, depthwise, pointwise, w, false);
         std::memset(planes, 0, sizeof(V) * bi * plane);
@@ -491,7 +493,7 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
             fill(s, x + n * s.height * s.width * stride, stride, norm, planes);
             T* to = out + n * rows * columns * s.out;
             for (Int r = 0; r < rows; r++) {
-                if (!s.dense()) depthwise_rows(s, planes, w.taps, r, between, columns);
+                if (!s.dense() && !s.bare()) depthwise_rows(s, planes, w.taps, r, between, columns);
                 for (Int b = 0; b < bo; b++) {
                     const Int lanes = std::min(L, s.out - b * L);
                     T* at = to + r * columns * s.out + b * L;
@@ -500,6 +502,8 @@ void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, c
                     if (s.dense())
                         dense_row(planes + r * width, plane, w.product + b * contraction, s.in, s.dense(), s.dilation * width, s.dilation, row,
                                   columns);
+                    else if (s.bare())
+                        pointwise_row(planes + r * width, plane, w.product + b * contraction, contraction, row, columns);
                     else
                         pointwise_row(between, columns, w.product + b * contraction, contraction, row, columns);
                     if (!whole)
@@ -626,7 +630,7 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
             w = packed_at<V>(*c, s);
             planes = c->template take<V>(bi * plane), d = c->template take<V>(vi * inner_plane);
-            arrived = c->template take<V>(bo * arrived_plane), between = c->template take<V>(s.dense() ? 0 : vi * chunk * columns);
+            arrived = c->template take<V>(bo * arrived_plane), between = c->template take<V>(s.dense() || s.bare() ? 0 : vi * chunk * columns);
             line = c->template take<V>(std::max(s.width, columns));
             dtaps = c->template take<V>(bi * taps), dproduct = c->template take<V>(bo * L * vi);
         }
@@ -663,9 +667,10 @@ void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, 
                             pointwise_row(arrived + k * columns, chunk * columns, w.transposed + b * s.out, s.out,
                                           d + b * d_plane + (r + k + d_pad) * d_width + d_pad, columns);
                 if (dpointwise && !s.dense()) {
-                    for (Int k = 0; k < here; k++) depthwise_rows(s, planes, w.taps, r + k, between + k * columns, chunk * columns);
+                    if (!s.bare())
+                        for (Int k = 0; k < here; k++) depthwise_rows(s, planes, w.taps, r + k, between + k * columns, chunk * columns);
                     for (Int b = 0; b < vi; b++) {
-                        const V* e = between + b * chunk * columns;
+                        const V* e = s.bare() ? planes + b * plane + r * width : between + b * chunk * columns;
                         Int o = 0;
                         const auto from = [&](Int o) { return reinterpret_cast<const T*>(arrived + o / L * chunk * columns) + o % L; };
                         if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, pixels, dproduct + o * vi + b, vi);
