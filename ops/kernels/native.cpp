@@ -22,6 +22,7 @@
 #endif
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 #ifdef _OPENMP
 #include <omp.h>
@@ -41,6 +42,8 @@
 #define WIDE 16
 #endif
 #define INLINE inline __attribute__((always_inline))
+
+constexpr bool MANY = WIDE == 64;  // there are 32 registers of a vector, instead of 16
 
 typedef REAL T;
 typedef int64_t Int;
@@ -177,47 +180,59 @@ template <class V> INLINE V where_positive(V x, V y) { const V zero = {}; return
 
 // ---- depthwise convolution on a padded plane of one block
 
-// `P` outputs beside one another. K: the kernel's size; 0: `size` says.
-template <int K, int P, class V>
+// `P` outputs beside one another. K: the kernel's size; 0: `size` says. COLUMN, STEP: 0 where `column` and `step` say. Where both are known
+// what several taps read is loaded once: there are as many loads in a cycle as products.
+template <int K, int P, int COLUMN, int STEP, class V>
 INLINE void depthwise_block(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out) {
     V sum[P] = {};
     const int k = K ? K : int(size);
     for (int i = 0; i < k; i++) {
+        if constexpr (K != 0 && COLUMN != 0 && STEP == 1) {
+            V line[P + (K - 1) * COLUMN];
+#pragma GCC unroll 16
+            for (int p = 0; p < P + (K - 1) * COLUMN; p++) line[p] = plane[i * row + p];
 #pragma GCC unroll 7
-        for (int j = 0; j < k; j++) {
-            const V w = weight[i * k + j];
-            const V* at = plane + i * row + j * column;
+            for (int j = 0; j < K; j++)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; p++) sum[p] += w * at[p * step];
+                for (int p = 0; p < P; p++) sum[p] += weight[i * K + j] * line[p + j * COLUMN];
+        } else {
+#pragma GCC unroll 7
+            for (int j = 0; j < k; j++) {
+                const V w = weight[i * k + j];
+                const V* at = plane + i * row + j * column;
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) sum[p] += w * at[p * step];
+            }
         }
     }
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++) out[p] = sum[p];
 }
 
-template <int K, int STEP, class V>
+template <int K, int COLUMN, int STEP, class V>
 void depthwise_row_of(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
     const Int s = STEP ? STEP : step;
     Int p = 0;
-    for (; p + 8 <= count; p += 8) depthwise_block<K, 8>(plane + p * s, weight, size, row, column, s, out + p);
-    for (; p + 4 <= count; p += 4) depthwise_block<K, 4>(plane + p * s, weight, size, row, column, s, out + p);
-    for (; p < count; p++) depthwise_block<K, 1>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p + 8 <= count; p += 8) depthwise_block<K, 8, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p + 4 <= count; p += 4) depthwise_block<K, 4, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p < count; p++) depthwise_block<K, 1, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
 }
 
-template <int STEP, class V>
+template <int COLUMN, int STEP, class V>
 void depthwise_row_step(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
     switch (size) {
-        case 3: depthwise_row_of<3, STEP>(plane, weight, size, row, column, step, out, count); break;
-        case 5: depthwise_row_of<5, STEP>(plane, weight, size, row, column, step, out, count); break;
-        default: depthwise_row_of<0, STEP>(plane, weight, size, row, column, step, out, count);
+        case 3: depthwise_row_of<3, COLUMN, STEP>(plane, weight, size, row, column, step, out, count); break;
+        case 5: depthwise_row_of<5, COLUMN, STEP>(plane, weight, size, row, column, step, out, count); break;
+        default: depthwise_row_of<0, COLUMN, STEP>(plane, weight, size, row, column, step, out, count);
     }
 }
 
 // One row of outputs. plane: at the row's first tap. row, column: between taps; step: between outputs, all in pixels of the plane.
 template <class V>
 void depthwise_row(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
-    if (step == 1) depthwise_row_step<1>(plane, weight, size, row, column, step, out, count);
-    else depthwise_row_step<0>(plane, weight, size, row, column, step, out, count);
+    if (step == 1 && column == 1) depthwise_row_step<1, 1>(plane, weight, size, row, column, step, out, count);
+    else if (step == 1 && column == 2) depthwise_row_step<2, 1>(plane, weight, size, row, column, step, out, count);
+    else depthwise_row_step<0, 0>(plane, weight, size, row, column, step, out, count);
 }
 
 // ---- matrix product of a row: out[o][p] = sum over c of in[c][p] * weight[o][c]
@@ -233,21 +248,22 @@ INLINE void pointwise_block(const V* in, Int plane, const V* weight, Int channel
         if (lanes == L) {
 #pragma GCC unroll 16
             for (Int l = 0; l < L; l++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
         } else {
             for (Int l = 0; l < lanes; l++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int p = 0; p < P; p++) out[p] = sum[p];
 }
 
 // in: [block][plane pixels]; weight: `channels` vectors of one block of outputs; out: `count` vectors.
 template <class V> void pointwise_row(const V* in, Int plane, const V* weight, Int channels, V* out, Int count) {
     Int p = 0;
+    if (MANY) for (; p + 16 <= count; p += 16) pointwise_block<16>(in + p, plane, weight, channels, out + p);
     for (; p + 8 <= count; p += 8) pointwise_block<8>(in + p, plane, weight, channels, out + p);
     for (; p + 4 <= count; p += 4) pointwise_block<4>(in + p, plane, weight, channels, out + p);
     for (; p < count; p++) pointwise_block<1>(in + p, plane, weight, channels, out + p);
@@ -643,14 +659,15 @@ void depthwise_weight(const Shape& s, const V* plane, Int width, const V* d, Int
     const Int rows = s.out_height(), columns = s.out_width();
     for (int i = 0; i < k; i++) {
         if constexpr (K != 0) {
-            V sum[K ? K : 1][2] = {};
+            constexpr int U = K == 3 ? 4 : 2;  // so many sums of each tap, that none waits for another
+            V sum[K ? K : 1][U] = {};
             for (Int r = 0; r < rows; r++) {
                 const V* a = plane + (r * s.stride + i * s.dilation) * width;
                 const V* g = d + r * d_width;
                 Int c = 0;
-                for (; c + 2 <= columns; c += 2)
-#pragma GCC unroll 2
-                    for (int u = 0; u < 2; u++) {
+                for (; c + U <= columns; c += U)
+#pragma GCC unroll 4
+                    for (int u = 0; u < U; u++) {
                         const V v = g[c + u];
 #pragma GCC unroll 8
                         for (int j = 0; j < K; j++) sum[j][u] += v * a[(c + u) * s.stride + j * s.dilation];
@@ -658,7 +675,10 @@ void depthwise_weight(const Shape& s, const V* plane, Int width, const V* d, Int
                 for (; c < columns; c++)
                     for (int j = 0; j < K; j++) sum[j][0] += g[c] * a[c * s.stride + j * s.dilation];
             }
-            for (int j = 0; j < K; j++) to[i * K + j] += sum[j][0] + sum[j][1];
+            for (int j = 0; j < K; j++) {
+                for (int u = 1; u < U; u++) sum[j][0] += sum[j][u];
+                to[i * K + j] += sum[j][0];
+            }
         } else {
             for (int j = 0; j < k; j++) {
                 V sum = {};
@@ -1423,16 +1443,22 @@ int supernet_real_bytes() { return sizeof(T); }
 int supernet_vector_bytes() { return WIDE; }
 
 // Asks for huge pages for the whole ones of them that lie within; where there are none nothing happens. With the first call glibc is told to
-// keep what is freed for what comes next (up to 1 GiB): handed back to the system it would be zeroed at every step.
+// keep what is freed for what comes next (up to 1 GiB), for handed back to the system it would be zeroed at every step; and to grow in large
+// pieces, for which huge pages are asked too.
 void supernet_huge_pages(const int64_t* a) {
-#ifdef __GLIBC__
-    static const bool kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) && mallopt(M_MMAP_THRESHOLD, 1 << 25);
-    (void)kept;
-#endif
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr int64_t PAGE = 1 << 21;
-    const int64_t first = (a[0] + PAGE - 1) / PAGE * PAGE, last = (a[0] + a[1]) / PAGE * PAGE;
-    if (last > first) madvise(reinterpret_cast<void*>(first), size_t(last - first), MADV_HUGEPAGE);
+    const auto ask = [](uintptr_t begin, uintptr_t end) {
+        constexpr uintptr_t PAGE = 1 << 21;
+        const uintptr_t first = (begin + PAGE - 1) / PAGE * PAGE, last = end / PAGE * PAGE;
+        if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+    };
+    ask(uintptr_t(a[0]), uintptr_t(a[0] + a[1]));
+#ifdef __GLIBC__
+    static const bool kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) && mallopt(M_MMAP_THRESHOLD, 1 << 25) && mallopt(M_TOP_PAD, 1 << 25);
+    static uintptr_t asked = reinterpret_cast<uintptr_t>(sbrk(0));
+    const uintptr_t top = reinterpret_cast<uintptr_t>(sbrk(0));
+    if (kept && top > asked) ask(asked, top), asked = top;
+#endif
 #else
     (void)a;
 #endif
