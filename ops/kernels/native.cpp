@@ -17,13 +17,6 @@
 #include <limits>
 #include <type_traits>
 #include <vector>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-#ifdef __linux__
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -1441,28 +1434,6 @@ extern "C" {
 
 int supernet_real_bytes() { return sizeof(T); }
 int supernet_vector_bytes() { return WIDE; }
-
-// Asks for huge pages for the whole ones of them that lie within; where there are none nothing happens. With the first call glibc is told to
-// keep what is freed for what comes next (up to 1 GiB), for handed back to the system it would be zeroed at every step; and to grow in large
-// pieces, for which huge pages are asked too.
-void supernet_huge_pages(const int64_t* a) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    const auto ask = [](uintptr_t begin, uintptr_t end) {
-        constexpr uintptr_t PAGE = 1 << 21;
-        const uintptr_t first = (begin + PAGE - 1) / PAGE * PAGE, last = end / PAGE * PAGE;
-        if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-    };
-    ask(uintptr_t(a[0]), uintptr_t(a[0] + a[1]));
-#ifdef __GLIBC__
-    static const bool kept = mallopt(M_TRIM_THRESHOLD, 1 << 30) && mallopt(M_MMAP_THRESHOLD, 1 << 25) && mallopt(M_TOP_PAD, 1 << 25);
-    static uintptr_t asked = reinterpret_cast<uintptr_t>(sbrk(0));
-    const uintptr_t top = reinterpret_cast<uintptr_t>(sbrk(0));
-    if (kept && top > asked) ask(asked, top), asked = top;
-#endif
-#else
-    (void)a;
-#endif
-}
 
 // A sum: a few terms at a time, their stages and then the mix of their values, while these are in the caches. Rows of 24 numbers, see
 // native.py.

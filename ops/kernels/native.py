@@ -295,6 +295,7 @@ NO_NORM = _NormSpots(NOWHERE, NOWHERE, NOWHERE, NOWHERE, 0, -1, -1)
 
 ROW, BACKWARD_ROW = 24, 32  # numbers that describe a stage to the library
 ALIGNED = 16  # numbers: what stands in one room begins where a vector of the library may
+ROOM = 2**24  # bytes: larger pieces the C library gives back to the system when they are free, and the next one is zeroed again
 GROUP = 4  # terms that the library computes and mixes at once, image by image where they need not wait for moments
 
 
@@ -546,19 +547,6 @@ def mix_terms(terms: Sequence[Scaled]) -> Tensor:
     return out
 
 
-HUGE = 2**21  # bytes of a huge page
-ROOM = 2**24  # bytes: the C library hands larger pieces back to the system whenever they are free, and the next one is zeroed again
-
-
-def on_huge_pages(room: Tensor) -> Tensor:
-    """`room`, which the system is asked to put on huge pages where it is not in use yet, and to leave to this process. What a forward keeps
-    is hundreds of megabytes, and looking up where pages of 4 KiB lie takes a tenth of a step."""
-    size = room.numel() * room.element_size()
-    if size >= HUGE:
-        call("supernet_huge_pages", room.dtype, (room.data_ptr(), size))
-    return room
-
-
 def addresses_of(tensors: Sequence[Tensor]) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors]
 
@@ -571,7 +559,7 @@ class _Sum(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         dtype = gathered.dtype
         recipe, images = _recipe(gathered.kind), gathered.num_images
-        outputs = [on_huge_pages(torch.empty(size, dtype=dtype)) for size in recipe.rooms]
+        outputs = [torch.empty(size, dtype=dtype) for size in recipe.rooms]
         room, again = torch.empty(recipe.room, dtype=dtype), torch.empty(recipe.again, dtype=dtype)
         n, c, h, w = recipe.shape
         out = empty(n, c, h, w, dtype)
