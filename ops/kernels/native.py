@@ -9,6 +9,7 @@ import functools
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -503,11 +504,15 @@ def _kept_outputs(term: _TermKind, shape: Sequence[int]) -> list[int]:
     return found
 
 
+def _aligned(numbers: int) -> int:
+    return -(-numbers // ALIGNED) * ALIGNED
+
+
 def _in_rooms(sizes: Sequence[int], most: int) -> tuple[list[int], list[tuple[int, int]]]:
     """The sizes of rooms for so many numbers each, `most` unless one alone is larger; and of each its room and where it begins there."""
     rooms, places = [0], []
     for size in sizes:
-        size = -(-size // ALIGNED) * ALIGNED
+        size = _aligned(size)
         if rooms[-1] and rooms[-1] + size > most:
             rooms.append(0)
         places.append((len(rooms) - 1, rooms[-1]))
@@ -622,6 +627,9 @@ class _BackwardRecipe:
             for turn, stage in enumerate(range(max(len(term.stages) for term in group) - 1, -2, -1)):
                 _in_turns(self.program, at // GROUP, [(turn, row) for chain in chains for row in self._back(chain, stage)])
         self.program.close(), self.parts.close(), self.again.close()
+        # what is needed until the library returns alone stands in one room: values that are computed again, coefficients, between stages
+        sizes = (recipe.again if len(self.again) else 0, count * 3 * c, *self.between_size)
+        *self.starts, self.scratch = accumulate(map(_aligned, sizes), initial=0)  # numbers
 
     def _reads_value(self, term: _TermSpots) -> bool:
         return bool(term.norm.by_batch or term.norm.weight_input >= 0 or self._need(term.scale))
@@ -740,23 +748,22 @@ def _grads(ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]) -> list[
             grad = grads[place]
             grads[place] = empty(*inputs[place].shape, dtype) if grad is None else in_channels_last(grad)
     weights = [torch.empty_like(read[place]) for place in back.weights]
-    again = g.new_empty(recipe.again if len(back.again) else 0)
-    coef, dscale, small, inner = (g.new_empty(size) for size in (count * 3 * c, count, 2 * count * c, back.room))
-    between = [g.new_empty(size) for size in back.between_size]
-    addresses = np.array([0, *addresses_of(read), *addresses_of(saved[len(needs): recipe.room_place]), again.data_ptr(),
-                          *addresses_of(ctx.factors),
-                          *addresses_of((g, coef, dscale, small, inner, *between)),
+    dscale, small, inner = (g.new_empty(size) for size in (count, 2 * count * c, back.room))
+    scratch = g.new_empty(back.scratch)
+    again, coef, *between = [scratch.data_ptr() + start * recipe.size for start in back.starts]
+    addresses = np.array([0, *addresses_of(read), *addresses_of(saved[len(needs): recipe.room_place]), again, *addresses_of(ctx.factors),
+                          g.data_ptr(), coef, *addresses_of((dscale, small, inner)), *between,
                           *[0 if grad is None else grad.data_ptr() for grad in grads[:images]], *addresses_of(weights)], np.int64)
     program, parts, repeated = back.program.at(addresses), back.parts.at(addresses), back.again.at(addresses)
     call("supernet_sum_backward", dtype, (
-        n, h * w, c, count, parts.ctypes.data, back.flags.buffer_info()[0], g.data_ptr(), step, coef.data_ptr(), dscale.data_ptr(),
+        n, h * w, c, count, parts.ctypes.data, back.flags.buffer_info()[0], g.data_ptr(), step, coef, dscale.data_ptr(),
         small.data_ptr(), small.data_ptr() + count * c * recipe.size, len(program) // BACKWARD_ROW, program.ctypes.data,
         torch.get_num_threads(), len(repeated) // ROW, repeated.ctypes.data))
     for place, weight in zip(back.weights, weights):
         grads[place] = weight
     scales = dscale.unbind()
     for place, number in back.scales:
-        grads[place] = scales[number].reshape(inputs[place].shape)
+        grads[place] = scales[number] if inputs[place].dim() == 0 else scales[number].reshape(inputs[place].shape)
     for place, last, at, channels in back.norms:
         grads[place] = (small if last else inner)[at: at + channels]
     return grads
