@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops import heap
 from ops.op import BatchNorm
 from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score, Tensors, constant, name_of
 from supernet.interfaces import InterfaceError, seen
@@ -200,6 +201,8 @@ class Bilevel:
 
     def _result(self, batch: Batch, stream: str, weights: EdgeWeights, generator: torch.Generator | None, *,
                 of_alpha: bool = False, task: Task | None = None) -> Result:
+        if batch[0].is_cpu:
+            heap.follow()
         task = self.alpha_task if of_alpha and self.alpha_task is not None else task or self.task
         with self.context(), self.group.counting(batch):
             found = task(self.net, batch, weights, state=self.streams.before(stream, batch), generator=self.group.own(generator))

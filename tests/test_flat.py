@@ -38,7 +38,8 @@ def make(flat, relaxation=Softmax, hypergradient=first_order, clip_norm=None, sg
     net = space.network(space.candidates(), layers=3, channels=channels, num_classes=3, norm=Normalisation(affine, True))
     net = net.to(dtype, memory_format=torch.channels_last).train()
     alphas = relaxation(space, torch.Generator().manual_seed(1)).to(dtype)
-    optimizer = torch.optim.SGD(weight_groups(net, decay_norms_and_biases=decay_norms_and_biases), **sgd)
+    # over the list one by one: in one call the last numbers of tensors of odd size round otherwise
+    optimizer = torch.optim.SGD(weight_groups(net, decay_norms_and_biases=decay_norms_and_biases), **{"foreach": False, **sgd})
     generators = {"alpha": torch.Generator().manual_seed(2), "net": torch.Generator().manual_seed(3)}
     return Bilevel(net, alphas, hypergradient, Classification(), optimizer, torch.optim.Adam(alphas.parameters(), lr=1e-2), generators,
                    clip_norm=clip_norm, descend=FlatDescent(optimizer) if flat else descend)

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -34,6 +35,8 @@
 #define WIDE 16
 #endif
 #define INLINE inline __attribute__((always_inline))
+
+constexpr bool MANY = WIDE == 64;  // there are 32 registers of a vector, instead of 16
 
 typedef REAL T;
 typedef int64_t Int;
@@ -156,6 +159,13 @@ template <class V> INLINE void store(T* at, V v, Int lanes) {
     }
 }
 
+// Runs a loop with the number of lanes: a whole vector's as a constant, so that nothing asks for it at each pixel.
+template <class V, class F> INLINE void with_lanes(Int lanes, F run) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    if (lanes == L) run(std::integral_constant<Int, L>{});
+    else run(lanes);
+}
+
 // Zero stays zero, and what is not a number stays so.
 template <class V> INLINE V relu(V x) { const V zero = {}; return x <= zero ? zero : x; }
 template <class V> INLINE V where_positive(V x, V y) { const V zero = {}; return x <= zero ? zero : y; }
@@ -163,47 +173,59 @@ template <class V> INLINE V where_positive(V x, V y) { const V zero = {}; return
 
 // ---- depthwise convolution on a padded plane of one block
 
-// `P` outputs beside one another. K: the kernel's size; 0: `size` says.
-template <int K, int P, class V>
+// `P` outputs beside one another. K: the kernel's size; 0: `size` says. COLUMN, STEP: 0 where `column` and `step` say. Where both are known
+// what several taps read is loaded once: there are as many loads in a cycle as products.
+template <int K, int P, int COLUMN, int STEP, class V>
 INLINE void depthwise_block(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out) {
     V sum[P] = {};
     const int k = K ? K : int(size);
     for (int i = 0; i < k; i++) {
+        if constexpr (K != 0 && COLUMN != 0 && STEP == 1) {
+            V line[P + (K - 1) * COLUMN];
+#pragma GCC unroll 16
+            for (int p = 0; p < P + (K - 1) * COLUMN; p++) line[p] = plane[i * row + p];
 #pragma GCC unroll 7
-        for (int j = 0; j < k; j++) {
-            const V w = weight[i * k + j];
-            const V* at = plane + i * row + j * column;
+            for (int j = 0; j < K; j++)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; p++) sum[p] += w * at[p * step];
+                for (int p = 0; p < P; p++) sum[p] += weight[i * K + j] * line[p + j * COLUMN];
+        } else {
+#pragma GCC unroll 7
+            for (int j = 0; j < k; j++) {
+                const V w = weight[i * k + j];
+                const V* at = plane + i * row + j * column;
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) sum[p] += w * at[p * step];
+            }
         }
     }
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++) out[p] = sum[p];
 }
 
-template <int K, int STEP, class V>
+template <int K, int COLUMN, int STEP, class V>
 void depthwise_row_of(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
     const Int s = STEP ? STEP : step;
     Int p = 0;
-    for (; p + 8 <= count; p += 8) depthwise_block<K, 8>(plane + p * s, weight, size, row, column, s, out + p);
-    for (; p + 4 <= count; p += 4) depthwise_block<K, 4>(plane + p * s, weight, size, row, column, s, out + p);
-    for (; p < count; p++) depthwise_block<K, 1>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p + 8 <= count; p += 8) depthwise_block<K, 8, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p + 4 <= count; p += 4) depthwise_block<K, 4, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
+    for (; p < count; p++) depthwise_block<K, 1, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
 }
 
-template <int STEP, class V>
+template <int COLUMN, int STEP, class V>
 void depthwise_row_step(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
     switch (size) {
-        case 3: depthwise_row_of<3, STEP>(plane, weight, size, row, column, step, out, count); break;
-        case 5: depthwise_row_of<5, STEP>(plane, weight, size, row, column, step, out, count); break;
-        default: depthwise_row_of<0, STEP>(plane, weight, size, row, column, step, out, count);
+        case 3: depthwise_row_of<3, COLUMN, STEP>(plane, weight, size, row, column, step, out, count); break;
+        case 5: depthwise_row_of<5, COLUMN, STEP>(plane, weight, size, row, column, step, out, count); break;
+        default: depthwise_row_of<0, COLUMN, STEP>(plane, weight, size, row, column, step, out, count);
     }
 }
 
 // One row of outputs. plane: at the row's first tap. row, column: between taps; step: between outputs, all in pixels of the plane.
 template <class V>
 void depthwise_row(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
-    if (step == 1) depthwise_row_step<1>(plane, weight, size, row, column, step, out, count);
-    else depthwise_row_step<0>(plane, weight, size, row, column, step, out, count);
+    if (step == 1 && column == 1) depthwise_row_step<1, 1>(plane, weight, size, row, column, step, out, count);
+    else if (step == 1 && column == 2) depthwise_row_step<2, 1>(plane, weight, size, row, column, step, out, count);
+    else depthwise_row_step<0, 0>(plane, weight, size, row, column, step, out, count);
 }
 
 // ---- matrix product of a row: out[o][p] = sum over c of in[c][p] * weight[o][c]
@@ -219,21 +241,22 @@ INLINE void pointwise_block(const V* in, Int plane, const V* weight, Int channel
         if (lanes == L) {
 #pragma GCC unroll 16
             for (Int l = 0; l < L; l++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
         } else {
             for (Int l = 0; l < lanes; l++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int p = 0; p < P; p++) out[p] = sum[p];
 }
 
 // in: [block][plane pixels]; weight: `channels` vectors of one block of outputs; out: `count` vectors.
 template <class V> void pointwise_row(const V* in, Int plane, const V* weight, Int channels, V* out, Int count) {
     Int p = 0;
+    if (MANY) for (; p + 16 <= count; p += 16) pointwise_block<16>(in + p, plane, weight, channels, out + p);
     for (; p + 8 <= count; p += 8) pointwise_block<8>(in + p, plane, weight, channels, out + p);
     for (; p + 4 <= count; p += 4) pointwise_block<4>(in + p, plane, weight, channels, out + p);
     for (; p < count; p++) pointwise_block<1>(in + p, plane, weight, channels, out + p);
@@ -321,22 +344,27 @@ void merge_moments(const double* of_images, Int images, Int channels, Int pixels
 
 // Adds float sums into double ones.
 template <class V> INLINE void flush(V v, double* to, Int lanes) {
-    for (Int l = 0; l < lanes; l++) to[l] += double(v[l]);
+    constexpr Int L = sizeof(V) / sizeof(T);
+    if (lanes == L) for (Int l = 0; l < L; l++) to[l] += double(v[l]);
+    else for (Int l = 0; l < lanes; l++) to[l] += double(v[l]);
 }
 
-// Moments of one image of one block, row by row.
+// Moments of one image of one block, row by row. (Taken while rows are made they cost more than from the cache, once the image is there.)
 template <class V>
 void image_moments(const T* x, Int stride, Int rows, Int columns, Int lanes, double* mean, double* distance) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    V zero = {}, first = {}, unused = {};
-    add_moments(x, stride, columns, lanes, zero, first, unused);
-    const V centre = first / T(columns);
     double sum[L] = {}, square[L] = {};
-    for (Int r = 0; r < rows; r++) {
-        V s = {}, q = {};
-        add_moments(x + r * columns * stride, stride, columns, lanes, centre, s, q);
-        flush(s, sum, lanes), flush(q, square, lanes);
-    }
+    V centre = {};
+    with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+        V zero = {}, first = {}, unused = {};
+        add_moments(x, stride, columns, count, zero, first, unused);
+        centre = first / T(columns);
+        for (Int r = 0; r < rows; r++) {
+            V s = {}, q = {};
+            add_moments(x + r * columns * stride, stride, columns, count, centre, s, q);
+            flush(s, sum, L), flush(q, square, L);  // zeros beyond the lanes
+        }
+    });
     const double pixels = double(rows) * double(columns);
     for (Int l = 0; l < lanes; l++) {
         mean[l] = double(centre[l]) + sum[l] / pixels;
@@ -350,11 +378,19 @@ struct Shape {
     // size: of the depthwise convolution; 0: there is none. HALVES: neither, and outputs read two pixels, (2i, 2j) and (2i + 1, 2j + 1),
     // whose channels stand one after the other in the pointwise weight. Below: there is no depthwise convolution, and the other one is of size
     // -size, odd; its weight is (out, size, size, in) in memory, and its stride 1.
-    Int images, height, width, in, out, size, stride, dilation;
+    // margin: by how much planes are padded more than it needs, because others read them too.
+    Int images, height, width, in, out, size, stride, dilation, margin = 0;
     static constexpr Int HALVES = -2;
     Int dense() const { return size < HALVES ? -size : 0; }
     Int pad() const { return size == HALVES ? 1 : size ? dilation * ((size > 0 ? size : -size) - 1) / 2 : 0; }
     Int taps() const { return size > 0 ? size * size : 0; }
+    Int border() const { return pad() + margin; }
+    Int plane_width() const { return width + 2 * border(); }
+    Int plane() const { return (height + 2 * border()) * plane_width(); }
+    Int first_tap() const { return margin * plane_width() + margin; }
+    Int interior() const { return border() * plane_width() + border(); }
+    // The product alone reads the planes as they are.
+    bool bare() const { return size == 0 && stride == 1; }
     Int groups() const { return size == HALVES ? 2 : dense() ? size * size : 1; }  // pixels that an output is a product of
     Int out_height() const { return (height - 1) / stride + 1; }
     Int out_width() const { return (width - 1) / stride + 1; }
@@ -427,92 +463,168 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
 template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps();
-    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * (s.dense() ? bo * L : s.out))};
+    const Int outs = s.dense() ? bo * L : s.out;
+    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * outs)};
 }
 
 // Fills the inner part of the padded planes of one image.
 template <class V>
 void fill(const Shape& s, const T* x, Int stride, const Affine& norm, V* planes) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width;
+    const Int across = s.width;
+    const bool normed = norm.mean;
     for (Int b = 0; b < blocks(s.in, L); b++) {
         const Int lanes = std::min(L, s.in - b * L);
         const auto [mean, scale, shift] = Normed<V>(norm, b * L, lanes);
         for (Int h = 0; h < s.height; h++) {
             const T* from = x + h * s.width * stride + b * L;
-            V* to = planes + b * plane + (h + pad) * width + pad;
-            if (norm.mean)
-                for (Int i = 0; i < s.width; i++) to[i] = relu<V>((load<V>(from + i * stride, lanes) - mean) * scale + shift);
-            else
-                for (Int i = 0; i < s.width; i++) to[i] = relu<V>(load<V>(from + i * stride, lanes));
+            V* to = planes + b * s.plane() + s.interior() + h * s.plane_width();
+            with_lanes<V>(lanes, [&, m = mean, k = scale, a = shift](auto count) __attribute__((always_inline)) {
+                if (normed)
+                    for (Int i = 0; i < across; i++) to[i] = relu<V>((load<V>(from + i * stride, count) - m) * k + a);
+                else
+                    for (Int i = 0; i < across; i++) to[i] = relu<V>(load<V>(from + i * stride, count));
+            });
         }
     }
 }
+
+// Planes, and what they hold: stages that read the same fill them once.
+template <class V> struct Planes {
+    V* at = nullptr;
+    const T *x = nullptr;
+    Affine norm = {};
+
+    void hold(const Shape& s, const T* from, Int stride, const Affine& how) {
+        if (from == x && how.mean == norm.mean && how.rstd == norm.rstd && how.weight == norm.weight && how.bias == norm.bias) return;
+        fill(s, from, stride, how, at);
+        x = from, norm = how;
+    }
+};
 
 // The depthwise outputs of one row, [block][columns], from the padded planes; `apart` vectors between blocks.
 template <class V>
 void depthwise_rows(const Shape& s, const V* planes, const V* taps, Int row, V* out, Int apart) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, columns = s.out_width(), bi = blocks(s.in, L);
+    const Int width = s.plane_width(), columns = s.out_width(), bi = blocks(s.in, L);
     for (Int b = 0; b < bi; b++) {
-        const V* from = planes + b * plane + row * s.stride * width;
+        const V* from = planes + b * s.plane() + row * s.stride * width;
         if (s.size > 0) {
-            depthwise_row(from, taps + b * s.taps(), s.size, s.dilation * width, s.dilation, s.stride, out + b * apart, columns);
+            depthwise_row(from + s.first_tap(), taps + b * s.taps(), s.size, s.dilation * width, s.dilation, s.stride, out + b * apart, columns);
             continue;
         }
-        from += pad * width + pad;
+        from += s.interior();
         for (Int g = 0; g < s.groups(); g++)
             for (Int i = 0; i < columns; i++) out[(g * bi + b) * apart + i] = from[g * width + i * s.stride + g];
     }
 }
 
-template <class V>
-void stage_forward(const Shape& s, const T* x, Int stride, const Affine& norm, const T* depthwise, const T* pointwise, T* out,
-                   T* mean, T* rstd, const Follow& follow, Int threads) {
+// Pieces of scratch that stages of one geometry share: only their inner parts are written, so that borders of zeros stay so.
+template <class V> class Rooms {
+    struct Room { Int key[5]; V* at; };
+    std::vector<Room> rooms;
+
+  public:
+    // The place of the room of these numbers; `fresh` (may be null) where there is none yet.
+    Int find(std::initializer_list<Int> key, Cutter& cut, size_t count) {
+        for (size_t i = 0; i < rooms.size(); i++)
+            if (std::equal(key.begin(), key.end(), rooms[i].key)) return Int(i);
+        Room room{};
+        std::copy(key.begin(), key.end(), room.key);
+        room.at = cut.take<V>(count);
+        if (cut.memory) std::memset(static_cast<void*>(room.at), 0, sizeof(V) * count);
+        rooms.push_back(room);
+        return Int(rooms.size()) - 1;
+    }
+    V* at(Int place) const { return rooms[place].at; }
+    size_t size() const { return rooms.size(); }
+};
+
+// Stages are computed image by image, those together that wait for no moments of one another: what they read and write lies in the caches.
+// So planes of one size are padded as the one needs it that reads farthest.
+template <class S> void widen(std::vector<S>& stages) {
+    for (S& a : stages)
+        for (const S& b : stages)
+            if (a.s.height == b.s.height && a.s.width == b.s.width && a.s.in == b.s.in)
+                a.s.margin = std::max(a.s.margin, b.s.pad() - a.s.pad());
+}
+
+struct Forward {
+    Shape s; const T* x; Int stride; Affine norm; const T *depthwise, *pointwise; T *out, *mean, *rstd; Follow follow;
+    std::vector<double> of_images;
+};
+
+template <class V> struct OwnForward {  // of a thread
+    Packed<V> w; Int planes; V *between, *result;
+};
+
+// One image of one stage.
+template <class V> void image_forward(Forward& f, OwnForward<V>& own, Planes<V>& planes, Int n) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
-    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, vi = s.groups() * bi, contraction = contracted<V>(s);
-    std::vector<double> of_images(mean ? 2 * s.images * s.out : 0);
-    threads = std::max<Int>(1, std::min(threads, s.images));
+    const Shape& s = f.s;
+    const Int bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), width = s.plane_width(), contraction = contracted<V>(s);
+    const Int outs = s.out;
+    planes.hold(s, f.x + n * s.height * s.width * f.stride, f.stride, f.norm);
+    T* to = f.out + n * rows * columns * s.out;
+    for (Int r = 0; r < rows; r++) {
+        if (!s.dense() && !s.bare()) depthwise_rows(s, planes.at, own.w.taps, r, own.between, columns);
+        for (Int b = 0; b < bo; b++) {
+            const Int lanes = std::min(L, s.out - b * L);
+            T* at = to + r * columns * s.out + b * L;
+            const bool whole = bo == 1 && lanes == L;
+            V* row = whole ? reinterpret_cast<V*>(at) : own.result;
+            const V* weight = own.w.product + b * contraction;
+            if (s.dense())
+                dense_row(planes.at + s.first_tap() + r * width, s.plane(), weight, s.in, s.dense(), s.dilation * width, s.dilation, row, columns);
+            else if (s.bare())
+                pointwise_row(planes.at + s.interior() + r * width, s.plane(), weight, contraction, row, columns);
+            else
+                pointwise_row(own.between, columns, weight, contraction, row, columns);
+            if (!whole)
+                for (Int i = 0; i < columns; i++) store<V>(at + i * outs, row[i], lanes);
+        }
+    }
+    if (f.mean)
+        for (Int b = 0; b < bo; b++)
+            image_moments<V>(to + b * L, s.out, rows, columns, std::min(L, s.out - b * L), &f.of_images[2 * n * s.out + b * L],
+                                &f.of_images[(2 * n + 1) * s.out + b * L]);
+}
+
+template <class V> void stages_forward(std::vector<Forward>& stages, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int images = stages[0].s.images;
+    widen(stages);
+    for (Forward& f : stages) f.of_images.resize(f.mean ? 2 * images * f.s.out : 0);
+    threads = std::max<Int>(1, std::min(threads, images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Cutter count{nullptr}, cut{nullptr};
-        V *planes = nullptr, *between = nullptr, *result = nullptr;
-        Packed<V> w{};
+        std::vector<OwnForward<V>> own(stages.size());
+        std::vector<Planes<V>> planes;
         for (Cutter* c : {&count, &cut}) {
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
-            w = packed_at<V>(*c, s);
-            planes = c->template take<V>(bi * plane), between = c->template take<V>(vi * columns), result = c->template take<V>(columns);
-        }
-        pack(s, depthwise, pointwise, w, false);
-        std::memset(planes, 0, sizeof(V) * bi * plane);
-        const Share own = own_share(s.images);
-        for (Int n = own.first; n < own.last; n++) {
-            fill(s, x + n * s.height * s.width * stride, stride, norm, planes);
-            T* to = out + n * rows * columns * s.out;
-            for (Int r = 0; r < rows; r++) {
-                if (!s.dense()) depthwise_rows(s, planes, w.taps, r, between, columns);
-                for (Int b = 0; b < bo; b++) {
-                    const Int lanes = std::min(L, s.out - b * L);
-                    T* at = to + r * columns * s.out + b * L;
-                    const bool whole = bo == 1 && lanes == L;
-                    V* row = whole ? reinterpret_cast<V*>(at) : result;
-                    if (s.dense())
-                        dense_row(planes + r * width, plane, w.product + b * contraction, s.in, s.dense(), s.dilation * width, s.dilation, row,
-                                  columns);
-                    else
-                        pointwise_row(between, columns, w.product + b * contraction, contraction, row, columns);
-                    if (!whole)
-                        for (Int i = 0; i < columns; i++) store<V>(at + i * s.out, result[i], lanes);
-                }
+            Rooms<V> rooms;
+            V *between = nullptr, *result = nullptr;
+            Int most = 0, widest = 0;
+            for (size_t i = 0; i < stages.size(); i++) {
+                const Shape& s = stages[i].s;
+                const Int bi = blocks(s.in, L);
+                own[i].w = packed_at<V>(*c, s);
+                own[i].planes = rooms.find({s.in, s.height, s.width, s.border()}, *c, bi * s.plane());
+                most = std::max(most, s.dense() || s.bare() ? 0 : s.groups() * bi * s.out_width()), widest = std::max(widest, s.out_width());
             }
-            if (mean)
-                for (Int b = 0; b < bo; b++)
-                    image_moments<V>(to + b * L, s.out, rows, columns, std::min(L, s.out - b * L), &of_images[2 * n * s.out + b * L],
-                                     &of_images[(2 * n + 1) * s.out + b * L]);
+            between = c->template take<V>(most), result = c->template take<V>(widest);
+            planes.resize(rooms.size());
+            for (size_t i = 0; i < planes.size(); i++) planes[i].at = rooms.at(i);
+            for (OwnForward<V>& o : own) o.between = between, o.result = result;
         }
+        for (size_t i = 0; i < stages.size(); i++) pack(stages[i].s, stages[i].depthwise, stages[i].pointwise, own[i].w, false);
+        const Share share = own_share(images);
+        for (Int n = share.first; n < share.last; n++)
+            for (size_t i = 0; i < stages.size(); i++) image_forward(stages[i], own[i], planes[own[i].planes], n);
     }
-    if (mean) merge_moments(of_images.data(), s.images, s.out, rows * columns, follow, mean, rstd);
+    for (Forward& f : stages)
+        if (f.mean) merge_moments(f.of_images.data(), images, f.s.out, f.s.out_height() * f.s.out_width(), f.follow, f.mean, f.rstd);
 }
 
 // The gradient of a stage's output is coef[0] * factor[n] * g + coef[1] * (p - mean) + coef[2], p being that output: what a batch norm's
@@ -540,14 +652,15 @@ void depthwise_weight(const Shape& s, const V* plane, Int width, const V* d, Int
     const Int rows = s.out_height(), columns = s.out_width();
     for (int i = 0; i < k; i++) {
         if constexpr (K != 0) {
-            V sum[K ? K : 1][2] = {};
+            constexpr int U = K == 3 ? 4 : 2;  // so many sums of each tap, that none waits for another
+            V sum[K ? K : 1][U] = {};
             for (Int r = 0; r < rows; r++) {
                 const V* a = plane + (r * s.stride + i * s.dilation) * width;
                 const V* g = d + r * d_width;
                 Int c = 0;
-                for (; c + 2 <= columns; c += 2)
-#pragma GCC unroll 2
-                    for (int u = 0; u < 2; u++) {
+                for (; c + U <= columns; c += U)
+#pragma GCC unroll 4
+                    for (int u = 0; u < U; u++) {
                         const V v = g[c + u];
 #pragma GCC unroll 8
                         for (int j = 0; j < K; j++) sum[j][u] += v * a[(c + u) * s.stride + j * s.dilation];
@@ -555,7 +668,10 @@ void depthwise_weight(const Shape& s, const V* plane, Int width, const V* d, Int
                 for (; c < columns; c++)
                     for (int j = 0; j < K; j++) sum[j][0] += g[c] * a[c * s.stride + j * s.dilation];
             }
-            for (int j = 0; j < K; j++) to[i * K + j] += sum[j][0] + sum[j][1];
+            for (int j = 0; j < K; j++) {
+                for (int u = 1; u < U; u++) sum[j][0] += sum[j][u];
+                to[i * K + j] += sum[j][0];
+            }
         } else {
             for (int j = 0; j < k; j++) {
                 V sum = {};
@@ -584,14 +700,14 @@ INLINE void outer(const T* g, const V* d, Int count, V* to, Int apart) {
 // to[o][tap][block] += sum over pixels of g[o] * x[block] of one image, both on padded planes. Between two rows of g stand zeros.
 template <class V> void dense_weight(const Shape& s, const V* planes, const V* g, V* to) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int bi = blocks(s.in, L), pad = s.pad(), width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, vi = s.groups() * bi;
+    const Int bi = blocks(s.in, L), width = s.plane_width(), plane = s.plane(), vi = s.groups() * bi;
     const Int chunk = std::max<Int>(1, 128 / width);  // rows at a time
     for (Int r = 0; r < s.height; r += chunk) {
         const Int count = (std::min(chunk, s.height - r) - 1) * width + s.width;
         for (Int tap = 0; tap < s.groups(); tap++)
             for (Int b = 0; b < bi; b++) {
-                const V* e = planes + b * plane + (r + tap / s.dense() * s.dilation) * width + tap % s.dense() * s.dilation;
-                const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane + (r + pad) * width + pad) + o % L; };
+                const V* e = planes + b * plane + s.first_tap() + (r + tap / s.dense() * s.dilation) * width + tap % s.dense() * s.dilation;
+                const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane + s.interior() + r * width) + o % L; };
                 V* at = to + tap * bi + b;
                 Int o = 0;
                 if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, count, at + o * vi, vi);
@@ -601,172 +717,303 @@ template <class V> void dense_weight(const Shape& s, const V* planes, const V* g
     }
 }
 
+struct Backward {
+    Shape s; const T* x; Int stride; Affine norm; Arriving in; const T *depthwise, *pointwise; T* dx; bool accumulate; T *ddepthwise, *dpointwise;
+    bool by_batch; T *coef, *small;
+    std::vector<double> of_images;  // of each image and channel, at the norm before: the sum of the gradient, and of it times (x - mean)
+    std::vector<T> of_threads;  // sums of the weights' gradients; zeros for threads that are not granted
+
+    bool part() const { return s.out == 0; }
+    bool weights() const { return ddepthwise || dpointwise; }
+    bool sums() const { return norm.mean && coef; }
+    template <class V> Int vectors() const {  // of one thread
+        constexpr Int L = sizeof(V) / sizeof(T);
+        const Int bi = blocks(s.in, L);
+        return (ddepthwise ? s.taps() * bi : 0) + (dpointwise ? s.out * s.groups() * bi : 0);
+    }
+};
+
+template <class V> struct OwnBackward {  // of a thread
+    Packed<V> w; Int planes = -1; Int d = -1; Int dense = -1; V *arrived, *between, *line, *spread, *dtaps, *dproduct;
+};
+
 template <class V>
-void stage_backward(const Shape& s, const T* x, Int stride, const Affine& norm, const Arriving& in, const T* depthwise, const T* pointwise,
-                    T* dx, bool accumulate, double* sums, T* ddepthwise, T* dpointwise, Int threads) {
+void image_part_backward(const Backward& f, Int n) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), pad = s.pad(), rows = s.out_height(), columns = s.out_width();
-    const Int width = s.width + 2 * pad, plane = (s.height + 2 * pad) * width, taps = s.taps(), vi = s.groups() * bi;
-    const bool weights = ddepthwise || dpointwise, same = s.stride == 1;
-    const Int d_pad = same ? pad : 0, d_width = columns + 2 * d_pad, d_plane = (rows + 2 * d_pad) * d_width;
-    // rows at a time; of a dense convolution what arrives stands on padded planes, as its input does
-    const Int chunk = s.dense() ? 1 : std::max<Int>(1, std::min(rows, 64 / std::max<Int>(1, columns)));
-    const Int arrived_plane = s.dense() ? plane : chunk * columns, inner_plane = s.dense() ? 0 : d_plane;
-    const bool inner = !s.dense() && (ddepthwise || dx);
-    threads = std::max<Int>(1, std::min(threads, s.images));
-    std::vector<double> of_images(sums ? 2 * s.images * s.in : 0);
-    const Int sizes[2] = {ddepthwise ? taps * bi * L : 0, dpointwise ? s.out * vi * L : 0};
-    std::vector<T> of_threads(threads * (sizes[0] + sizes[1]));  // zeros for threads that are not granted
+    const Int pixels = f.s.height * f.s.width, channels = f.s.in;
+    const Arriving& in = f.in;
+    const Int g_stride = in.g_stride, p_stride = f.stride;
+    const bool normed = in.normed, accumulate = f.accumulate;
+    for (Int b = 0; b < blocks(channels, L); b++) {
+        const Int lanes = std::min(L, channels - b * L);
+        const V first = load<V>(in.coef + b * L, lanes) * (in.factor ? in.factor[n] : T(1));
+        V second = {}, third = {}, mean = {};
+        if (normed) {
+            second = load<V>(in.coef + channels + b * L, lanes), third = load<V>(in.coef + 2 * channels + b * L, lanes);
+            mean = load<V>(in.mean + b * L, lanes);
+        }
+        const T *g = in.g + n * pixels * g_stride + b * L, *p = normed ? in.p + n * pixels * p_stride + b * L : nullptr;
+        T* out = f.dx + n * pixels * channels + b * L;
+        with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+            for (Int i = 0; i < pixels; i++) {
+                V v = first * load<V>(g + i * g_stride, count);
+                if (normed) v += second * (load<V>(p + i * p_stride, count) - mean) + third;
+                store<V>(out + i * channels, accumulate ? load<V>(out + i * channels, count) + v : v, count);
+            }
+        });
+    }
+}
+
+// to[o][block] += sum over pixels, as `outer`, for all outputs; g: `plane` vectors between blocks.
+template <class V> void outers(const V* g, Int plane, const V* d, Int count, Int outs, V* to, Int apart) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane) + o % L; };
+    Int o = 0;
+    if (L % 8 == 0) for (; o + 8 <= outs; o += 8) outer<8>(from(o), d, count, to + o * apart, apart);
+    if (L % 4 == 0) for (; o + 4 <= outs; o += 4) outer<4>(from(o), d, count, to + o * apart, apart);
+    for (; o < outs; o++) outer<1>(from(o), d, count, to + o * apart, apart);
+}
+
+// Rows at a time, of what arrives.
+Int rows_at_once(const Shape& s) { return s.dense() ? 1 : std::max<Int>(1, std::min(s.out_height(), 64 / std::max<Int>(1, s.out_width()))); }
+
+// One image of one stage. d: the gradient of the pointwise product's inputs, padded as planes are where the stride is 1.
+template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* dense, Int n) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Shape& s = f.s;
+    const Arriving& in = f.in;
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), taps = s.taps();
+    const Int width = s.plane_width(), plane = s.plane(), vi = s.groups() * bi;
+    const bool same = s.stride == 1, inner = !s.dense() && (f.ddepthwise || f.dx);
+    const Int d_border = same ? s.border() : 0, d_width = columns + 2 * d_border, d_plane = (rows + 2 * d_border) * d_width;
+    const Int d_interior = d_border * d_width + d_border, d_first = same ? s.margin * d_width + s.margin : 0;
+    const Int chunk = rows_at_once(s), arrived_plane = s.dense() ? plane : chunk * columns;
+    V *arrived = s.dense() ? dense : own.arrived, *planes = held ? held->at : nullptr;
+    const T* xn = f.x + n * s.height * s.width * f.stride;
+    const T factor = in.factor ? in.factor[n] : T(1);
+    // in registers: what is written could be these numbers, for all that a compiler knows
+    const Int x_stride = f.stride, g_stride = in.g_stride, ins = s.in, outs = s.out, across = s.width;
+    const bool normed = f.norm.mean, sums = f.sums(), accumulate = f.accumulate;
+    if (f.weights()) held->hold(s, xn, f.stride, f.norm);
+    for (Int r = 0; r < rows; r += chunk) {
+        const Int here = std::min(chunk, rows - r), pixels = here * columns;
+        const Int at = (n * rows + r) * columns;
+        for (Int b = 0; b < bo; b++) {
+            const Int lanes = std::min(L, s.out - b * L);
+            const T *g = in.g + at * g_stride + b * L;
+            V* to = arrived + b * arrived_plane + (s.dense() ? s.interior() + r * width : 0);
+            const V first = load<V>(in.coef + b * L, lanes) * factor;
+            if (in.normed) {
+                const T* p = in.p + at * s.out + b * L;
+                const V mean = load<V>(in.mean + b * L, lanes), second = load<V>(in.coef + s.out + b * L, lanes);
+                const V third = load<V>(in.coef + 2 * s.out + b * L, lanes);
+                with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+                    for (Int i = 0; i < pixels; i++)
+                        to[i] = first * load<V>(g + i * g_stride, count) + (second * (load<V>(p + i * outs, count) - mean) + third);
+                });
+            } else {
+                with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+                    for (Int i = 0; i < pixels; i++) to[i] = first * load<V>(g + i * g_stride, count);
+                });
+            }
+        }
+        if (inner)
+            for (Int b = 0; b < vi; b++)
+                for (Int k = 0; k < here; k++)
+                    pointwise_row(arrived + k * columns, chunk * columns, own.w.transposed + b * s.out, s.out,
+                                  d + b * d_plane + d_interior + (r + k) * d_width, columns);
+        if (!f.dpointwise || s.dense()) continue;
+        if (s.bare()) {
+            for (Int b = 0; b < vi; b++) {
+                const V* e = planes + b * plane + s.interior() + r * width;
+                if (s.border() == 0) outers(arrived, chunk * columns, e, pixels, s.out, own.dproduct + b, vi);
+                else
+                    for (Int k = 0; k < here; k++)
+                        outers(arrived + k * columns, chunk * columns, e + k * width, columns, s.out, own.dproduct + b, vi);
+            }
+            continue;
+        }
+        for (Int k = 0; k < here; k++) depthwise_rows(s, planes, own.w.taps, r + k, own.between + k * columns, chunk * columns);
+        for (Int b = 0; b < vi; b++)
+            outers(arrived, chunk * columns, own.between + b * chunk * columns, pixels, s.out, own.dproduct + b, vi);
+    }
+    if (f.dpointwise && s.dense()) dense_weight(s, planes, arrived, own.dproduct);
+    if (f.ddepthwise)
+        for (Int b = 0; b < bi; b++) {
+            const V *e = d + b * d_plane + d_interior, *from = planes + b * plane + s.first_tap();
+            V* to = own.dtaps + b * taps;
+            switch (s.size) {
+                case 3: depthwise_weight<3>(s, from, width, e, d_width, to); break;
+                case 5: depthwise_weight<5>(s, from, width, e, d_width, to); break;
+                default: depthwise_weight<0>(s, from, width, e, d_width, to);
+            }
+        }
+    if (!f.dx) return;
+    T* dxn = f.dx + n * s.height * s.width * s.in;
+    const Int pad = s.pad(), spread_width = s.width + 2 * pad, spread_plane = (s.height + 2 * pad) * spread_width;
+    for (Int b = 0; b < bi; b++) {
+        const Int lanes = std::min(L, s.in - b * L);
+        const auto [mean, scale, shift] = Normed<V>(f.norm, b * L, lanes);
+        const V* e = d + b * d_plane;
+        V* spread = own.spread;
+        if (!same) {
+            std::memset(static_cast<void*>(spread), 0, sizeof(V) * spread_plane);
+            if (s.size > 0) {
+                for (Int r = 0; r < rows; r++)
+                    for (Int i = 0; i < columns; i++) {
+                        const V v = e[r * d_width + i];
+                        for (Int k = 0; k < s.size; k++)
+                            for (Int l = 0; l < s.size; l++)
+                                spread[(r * s.stride + k * s.dilation) * spread_width + i * s.stride + l * s.dilation]
+                                    += v * own.w.taps[b * taps + k * s.size + l];
+                    }
+            } else {
+                for (Int g = 0; g < s.groups(); g++)
+                    for (Int r = 0; r < rows; r++)
+                        for (Int i = 0; i < columns; i++)
+                            spread[(r * s.stride + g + pad) * spread_width + i * s.stride + g + pad] = e[g * bi * d_plane + r * d_width + i];
+            }
+        }
+        double total[2][L] = {};
+        for (Int h = 0; h < s.height; h++) {
+            const V* got = own.line;
+            if (s.dense())
+                dense_row(arrived + s.first_tap() + h * width, plane, own.w.transposed + b * s.groups() * bo * L, s.out, s.dense(),
+                          s.dilation * width, s.dilation, own.line, s.width);
+            else if (!same) got = spread + (h + pad) * spread_width + pad;
+            else if (s.size > 0)
+                depthwise_row(e + d_first + h * d_width, own.w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), own.line,
+                              s.width);
+            else got = e + d_interior + h * d_width;
+            const T* from = xn + h * s.width * f.stride + b * L;
+            T* to = dxn + h * s.width * s.in + b * L;
+            with_lanes<V>(lanes, [&, m = mean, k = scale, a = shift](auto count) __attribute__((always_inline)) {
+                if (normed) {
+                    V first = {}, second = {};
+                    for (Int i = 0; i < across; i++) {
+                        const V centred = load<V>(from + i * x_stride, count) - m;
+                        const V z = where_positive<V>(centred * k + a, got[i]);
+                        first += z, second += z * centred;
+                        store<V>(to + i * ins, accumulate ? load<V>(to + i * ins, count) + z : z, count);
+                    }
+                    if (sums) flush(first, total[0], L), flush(second, total[1], L);
+                } else if (accumulate) {
+                    for (Int i = 0; i < across; i++)
+                        store<V>(to + i * ins, load<V>(to + i * ins, count) + where_positive<V>(load<V>(from + i * x_stride, count), got[i]), count);
+                } else {
+                    for (Int i = 0; i < across; i++)
+                        store<V>(to + i * ins, where_positive<V>(load<V>(from + i * x_stride, count), got[i]), count);
+                }
+            });
+        }
+        if (sums)
+            for (Int l = 0; l < lanes; l++)
+                for (int k = 0; k < 2; k++) f.of_images[(2 * n + k) * s.in + b * L + l] = total[k][l];
+    }
+}
+
+// Places of a thread's scratch for all stages. Counts, or hands out.
+template <class V>
+void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, std::vector<OwnBackward<V>>& own) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    Int arrived = 0, between = 0, line = 0, spread = 0;
+    for (size_t i = 0; i < stages.size(); i++) {
+        const Backward& f = stages[i];
+        const Shape& s = f.s;
+        if (f.part()) continue;
+        OwnBackward<V>& o = own[i];
+        const Int bi = blocks(s.in, L), bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), vi = s.groups() * bi;
+        const Int border = s.stride == 1 ? s.border() : 0;
+        o.w = packed_at<V>(cut, s);
+        if (f.weights()) o.planes = rooms.find({0, s.in, s.height, s.width, s.border()}, cut, bi * s.plane());
+        if (!s.dense()) o.d = rooms.find({1, vi, rows, columns, border}, cut, vi * (rows + 2 * border) * (columns + 2 * border));
+        else o.dense = rooms.find({2, s.out, s.height, s.width, s.border()}, cut, bo * s.plane());
+        const Int pixels = s.dense() ? 0 : rows_at_once(s) * columns;
+        arrived = std::max(arrived, bo * pixels), between = std::max(between, s.bare() ? 0 : vi * pixels);
+        line = std::max({line, s.width, columns});
+        spread = std::max(spread, s.stride == 1 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
+        o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi);
+        if (cut.memory) {
+            std::memset(static_cast<void*>(o.dtaps), 0, sizeof(V) * bi * s.taps());
+            std::memset(static_cast<void*>(o.dproduct), 0, sizeof(V) * bo * L * vi);
+        }
+    }
+    V* at[4] = {cut.take<V>(arrived), cut.take<V>(between), cut.take<V>(line), cut.take<V>(spread)};
+    for (OwnBackward<V>& o : own) o.arrived = at[0], o.between = at[1], o.line = at[2], o.spread = at[3];
+}
+
+// Of a stage whose images are done: weights' gradients, and the coefficients of its input's norm.
+template <class V> void end_backward(Backward& f, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Shape& s = f.s;
+    const Int taps = s.taps(), bi = blocks(s.in, L), vi = s.groups() * bi, size = f.template vectors<V>() * L;
+    const Int first = f.ddepthwise ? taps * bi * L : 0;
+    const auto total = [&](Int at) {
+        double sum = 0;
+        for (Int t = 0; t < threads; t++) sum += f.of_threads[t * size + at];
+        return T(sum);
+    };
+    if (f.ddepthwise)
+        for (Int c = 0; c < s.in; c++)
+            for (Int k = 0; k < taps; k++) f.ddepthwise[c * taps + k] = total(((c / L) * taps + k) * L + c % L);
+    if (f.dpointwise)
+        for (Int o = 0; o < s.out; o++)
+            for (Int g = 0; g < s.groups(); g++)
+                for (Int c = 0; c < s.in; c++) f.dpointwise[(o * s.groups() + g) * s.in + c] = total(first + (o * vi + g * bi) * L + c);
+    if (f.sums()) {
+        std::vector<double> sums(2 * s.in);
+        for (Int c = 0; c < 2 * s.in; c++)
+            for (Int n = 0; n < s.images; n++) sums[c] += f.of_images[2 * n * s.in + c];
+        norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), f.norm.rstd, f.norm.weight, f.by_batch, 1.0, f.coef,
+                      f.small, f.small + s.in);
+    } else if (f.coef)  // no norm: the gradient goes on as it is
+        std::fill(f.coef, f.coef + s.in, T(1));
+}
+
+template <class V> void stages_backward(std::vector<Backward>& stages, Int threads) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int images = stages[0].s.images;
+    widen(stages);
+    threads = std::max<Int>(1, std::min(threads, images));
+    for (Backward& f : stages) {
+        if (f.part()) continue;
+        f.of_images.resize(f.sums() ? 2 * images * f.s.in : 0);
+        f.of_threads.resize(threads * f.template vectors<V>() * L);
+    }
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Cutter count{nullptr}, cut{nullptr};
-        V *planes = nullptr, *d = nullptr, *arrived = nullptr, *between = nullptr, *line = nullptr, *dtaps = nullptr, *dproduct = nullptr;
-        Packed<V> w{};
+        std::vector<OwnBackward<V>> own(stages.size());
+        Rooms<V> rooms;
         for (Cutter* c : {&count, &cut}) {
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
-            w = packed_at<V>(*c, s);
-            planes = c->template take<V>(bi * plane), d = c->template take<V>(vi * inner_plane);
-            arrived = c->template take<V>(bo * arrived_plane), between = c->template take<V>(s.dense() ? 0 : vi * chunk * columns);
-            line = c->template take<V>(std::max(s.width, columns));
-            dtaps = c->template take<V>(bi * taps), dproduct = c->template take<V>(bo * L * vi);
+            rooms = {};
+            lay_out(stages, *c, rooms, own);
         }
-        pack(s, depthwise, pointwise, w, true);
-        std::memset(planes, 0, sizeof(V) * bi * plane), std::memset(d, 0, sizeof(V) * vi * inner_plane);
-        std::memset(arrived, 0, sizeof(V) * bo * arrived_plane);
-        std::memset(dtaps, 0, sizeof(V) * bi * taps), std::memset(dproduct, 0, sizeof(V) * bo * L * vi);
-        const Share own = own_share(s.images);
-        for (Int n = own.first; n < own.last; n++) {
-            const T* xn = x + n * s.height * s.width * stride;
-            const T factor = in.factor ? in.factor[n] : T(1);
-            if (weights) fill(s, xn, stride, norm, planes);
-            for (Int r = 0; r < rows; r += chunk) {
-                const Int here = std::min(chunk, rows - r), pixels = here * columns;
-                const Int at = (n * rows + r) * columns;
-                for (Int b = 0; b < bo; b++) {
-                    const Int lanes = std::min(L, s.out - b * L);
-                    const T *g = in.g + at * in.g_stride + b * L;
-                    V* to = arrived + b * arrived_plane + (s.dense() ? (r + pad) * width + pad : 0);
-                    const V first = load<V>(in.coef + b * L, lanes) * factor;
-                    if (in.normed) {
-                        const T* p = in.p + at * s.out + b * L;
-                        const V mean = load<V>(in.mean + b * L, lanes), second = load<V>(in.coef + s.out + b * L, lanes);
-                        const V third = load<V>(in.coef + 2 * s.out + b * L, lanes);
-                        for (Int i = 0; i < pixels; i++)
-                            to[i] = first * load<V>(g + i * in.g_stride, lanes) + (second * (load<V>(p + i * s.out, lanes) - mean) + third);
-                    } else {
-                        for (Int i = 0; i < pixels; i++) to[i] = first * load<V>(g + i * in.g_stride, lanes);
-                    }
-                }
-                if (inner)
-                    for (Int b = 0; b < vi; b++)
-                        for (Int k = 0; k < here; k++)
-                            pointwise_row(arrived + k * columns, chunk * columns, w.transposed + b * s.out, s.out,
-                                          d + b * d_plane + (r + k + d_pad) * d_width + d_pad, columns);
-                if (dpointwise && !s.dense()) {
-                    for (Int k = 0; k < here; k++) depthwise_rows(s, planes, w.taps, r + k, between + k * columns, chunk * columns);
-                    for (Int b = 0; b < vi; b++) {
-                        const V* e = between + b * chunk * columns;
-                        Int o = 0;
-                        const auto from = [&](Int o) { return reinterpret_cast<const T*>(arrived + o / L * chunk * columns) + o % L; };
-                        if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, pixels, dproduct + o * vi + b, vi);
-                        if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4>(from(o), e, pixels, dproduct + o * vi + b, vi);
-                        for (; o < s.out; o++) outer<1>(from(o), e, pixels, dproduct + o * vi + b, vi);
-                    }
-                }
+        std::vector<Planes<V>> held(rooms.size());
+        for (size_t i = 0; i < held.size(); i++) held[i].at = rooms.at(i);
+        for (size_t i = 0; i < stages.size(); i++)
+            if (!stages[i].part()) pack(stages[i].s, stages[i].depthwise, stages[i].pointwise, own[i].w, true);
+        const Share share = own_share(images);
+        for (Int n = share.first; n < share.last; n++)
+            for (size_t i = 0; i < stages.size(); i++) {
+                OwnBackward<V>& o = own[i];
+                if (stages[i].part()) image_part_backward<V>(stages[i], n);
+                else
+                    image_backward(stages[i], o, o.planes < 0 ? nullptr : &held[o.planes], o.d < 0 ? nullptr : rooms.at(o.d),
+                                   o.dense < 0 ? nullptr : rooms.at(o.dense), n);
             }
-            if (dpointwise && s.dense()) dense_weight(s, planes, arrived, dproduct);
-            if (ddepthwise)
-                for (Int b = 0; b < bi; b++) {
-                    const V* e = d + b * d_plane + d_pad * d_width + d_pad;
-                    V* to = dtaps + b * taps;
-                    switch (s.size) {
-                        case 3: depthwise_weight<3>(s, planes + b * plane, width, e, d_width, to); break;
-                        case 5: depthwise_weight<5>(s, planes + b * plane, width, e, d_width, to); break;
-                        default: depthwise_weight<0>(s, planes + b * plane, width, e, d_width, to);
-                    }
-                }
-            if (!dx) continue;
-            T* dxn = dx + n * s.height * s.width * s.in;
-            for (Int b = 0; b < bi; b++) {
-                const Int lanes = std::min(L, s.in - b * L);
-                const auto [mean, scale, shift] = Normed<V>(norm, b * L, lanes);
-                const V* e = d + b * d_plane;
-                V* plane_b = planes + b * plane;  // its contents are not needed any more
-                if (!same) {
-                    std::memset(plane_b, 0, sizeof(V) * plane);
-                    if (s.size > 0) {
-                        for (Int r = 0; r < rows; r++)
-                            for (Int i = 0; i < columns; i++) {
-                                const V v = e[r * d_width + i];
-                                for (Int k = 0; k < s.size; k++)
-                                    for (Int l = 0; l < s.size; l++)
-                                        plane_b[(r * s.stride + k * s.dilation) * width + i * s.stride + l * s.dilation]
-                                            += v * w.taps[b * taps + k * s.size + l];
-                            }
-                    } else {
-                        for (Int g = 0; g < s.groups(); g++)
-                            for (Int r = 0; r < rows; r++)
-                                for (Int i = 0; i < columns; i++)
-                                    plane_b[(r * s.stride + g + pad) * width + i * s.stride + g + pad] = e[g * bi * d_plane + r * d_width + i];
-                    }
-                }
-                double total[2][L] = {};
-                for (Int h = 0; h < s.height; h++) {
-                    const V* got = line;
-                    if (s.dense())
-                        dense_row(arrived + h * width, plane, w.transposed + b * s.groups() * bo * L, s.out, s.dense(), s.dilation * width,
-                                  s.dilation, line, s.width);
-                    else if (!same) got = plane_b + (h + pad) * width + pad;
-                    else if (s.size > 0)
-                        depthwise_row(e + h * d_width, w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), line, s.width);
-                    else got = e + h * d_width;
-                    const T* from = xn + h * s.width * stride + b * L;
-                    T* to = dxn + h * s.width * s.in + b * L;
-                    if (norm.mean) {
-                        V first = {}, second = {};
-                        for (Int i = 0; i < s.width; i++) {
-                            const V centred = load<V>(from + i * stride, lanes) - mean;
-                            const V z = where_positive<V>(centred * scale + shift, got[i]);
-                            first += z, second += z * centred;
-                            store<V>(to + i * s.in, accumulate ? load<V>(to + i * s.in, lanes) + z : z, lanes);
-                        }
-                        if (sums) flush(first, total[0], lanes), flush(second, total[1], lanes);
-                    } else if (accumulate) {
-                        for (Int i = 0; i < s.width; i++)
-                            store<V>(to + i * s.in, load<V>(to + i * s.in, lanes) + where_positive<V>(load<V>(from + i * stride, lanes), got[i]),
-                                     lanes);
-                    } else {
-                        for (Int i = 0; i < s.width; i++)
-                            store<V>(to + i * s.in, where_positive<V>(load<V>(from + i * stride, lanes), got[i]), lanes);
-                    }
-                }
-                if (sums)
-                    for (Int l = 0; l < lanes; l++)
-                        for (int k = 0; k < 2; k++) of_images[(2 * n + k) * s.in + b * L + l] = total[k][l];
-            }
-            if (!same && weights) std::memset(planes, 0, sizeof(V) * bi * plane);
+        for (size_t i = 0; i < stages.size(); i++) {
+            Backward& f = stages[i];
+            if (f.part() || !f.weights()) continue;
+            const Int bi = blocks(f.s.in, L), first = f.ddepthwise ? f.s.taps() * bi * L : 0;
+            T* to = f.of_threads.data() + thread_number() * f.template vectors<V>() * L;
+            if (f.ddepthwise) std::memcpy(to, own[i].dtaps, sizeof(T) * first);
+            if (f.dpointwise) std::memcpy(to + first, own[i].dproduct, sizeof(T) * f.s.out * f.s.groups() * bi * L);
         }
-        T* own_sums = of_threads.data() + thread_number() * (sizes[0] + sizes[1]);
-        if (ddepthwise) std::memcpy(own_sums, dtaps, sizeof(T) * sizes[0]);
-        if (dpointwise) std::memcpy(own_sums + sizes[0], dproduct, sizeof(T) * sizes[1]);
     }
-    if (sums)
-        for (Int c = 0; c < 2 * s.in; c++) {
-            sums[c] = 0;
-            for (Int n = 0; n < s.images; n++) sums[c] += of_images[2 * n * s.in + c];
-        }
-    const auto total = [&](Int at) {
-        double sum = 0;
-        for (Int t = 0; t < threads; t++) sum += of_threads[t * (sizes[0] + sizes[1]) + at];
-        return T(sum);
-    };
-    if (ddepthwise)
-        for (Int c = 0; c < s.in; c++)
-            for (Int k = 0; k < taps; k++) ddepthwise[c * taps + k] = total(((c / L) * taps + k) * L + c % L);
-    if (dpointwise)
-        for (Int o = 0; o < s.out; o++)
-            for (Int g = 0; g < s.groups(); g++)
-                for (Int c = 0; c < s.in; c++) dpointwise[(o * s.groups() + g) * s.in + c] = total(sizes[0] + (o * vi + g * bi) * L + c);
+    for (Backward& f : stages)
+        if (!f.part()) end_backward<V>(f, threads);
 }
 
 // ---- the weighted sum of normalised parts
@@ -776,14 +1023,21 @@ struct Part { const T* p; Int stride; const T *mean, *rstd, *weight, *bias, *sca
 
 // Adds G parts to one block of `count` pixels, or begins with them.
 template <int G, class V>
-INLINE void add_parts(const T* const* from, const Int* stride, const V* mean, const V* scale, V shift, bool begins, T* to, Int apart,
+INLINE void add_parts(const T* const* parts, const Int* strides, const V* means, const V* scales, V shift, bool begins, T* to, Int apart,
                       Int lanes, Int count) {
-    for (Int p = 0; p < count; p++) {
-        V sum = begins ? shift : load<V>(to + p * apart, lanes) + shift;
+    const T* from[G];
+    Int stride[G];
+    V mean[G], scale[G];
 #pragma GCC unroll 4
-        for (int i = 0; i < G; i++) sum += (load<V>(from[i] + p * stride[i], lanes) - mean[i]) * scale[i];
-        store<V>(to + p * apart, sum, lanes);
-    }
+    for (int i = 0; i < G; i++) from[i] = parts[i], stride[i] = strides[i], mean[i] = means[i], scale[i] = scales[i];
+    with_lanes<V>(lanes, [&](auto whole) __attribute__((always_inline)) {
+        for (Int p = 0; p < count; p++) {
+            V sum = begins ? shift : load<V>(to + p * apart, whole) + shift;
+#pragma GCC unroll 4
+            for (int i = 0; i < G; i++) sum += (load<V>(from[i] + p * stride[i], whole) - mean[i]) * scale[i];
+            store<V>(to + p * apart, sum, whole);
+        }
+    });
 }
 
 constexpr Int GROUP = 4;  // parts that are added up at once
@@ -843,20 +1097,22 @@ void gradient_sums(Int images, Int pixels, Int channels, const T* g, Int g_strid
                     const Int lanes = std::min(L, channels - b * L);
                     const T* from = g + at * g_stride + b * L;
                     V sum[4] = {};
-                    Int p = 0;
-                    for (; p + 4 <= here; p += 4)
+                    with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+                        Int p = 0;
+                        for (; p + 4 <= here; p += 4)
 #pragma GCC unroll 4
-                        for (int u = 0; u < 4; u++) sum[u] += load<V>(from + (p + u) * g_stride, lanes);
-                    for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes);
+                            for (int u = 0; u < 4; u++) sum[u] += load<V>(from + (p + u) * g_stride, count);
+                        for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, count);
+                    });
                     flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), of_images + n * channels + b * L, lanes);
                 }
             }
     }
 }
 
-// Sums of g * (p - mean) of one part over each image, (images, channels).
+// Sums of g * (p - mean) of some parts over each image, (images, channels) of each; null: not wanted.
 template <class V>
-void part_sums(Int images, Int pixels, Int channels, const Part& q, const T* g, Int g_stride, double* of_images, Int threads) {
+void part_sums(Int images, Int pixels, Int channels, const Part* parts, double* const* of_images, Int count, const T* g, Int g_stride, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int chunk = std::max<Int>(1, 4096 / std::max<Int>(1, channels));
     threads = std::max<Int>(1, std::min(threads, images));
@@ -866,20 +1122,25 @@ void part_sums(Int images, Int pixels, Int channels, const Part& q, const T* g, 
         for (Int n = own.first; n < own.last; n++)
             for (Int start = 0; start < pixels; start += chunk) {
                 const Int at = n * pixels + start, here = std::min(chunk, pixels - start);
-                for (Int b = 0; b < blocks(channels, L); b++) {
-                    const Int lanes = std::min(L, channels - b * L);
-                    const T *from = g + at * g_stride + b * L, *value = q.p + at * q.stride + b * L;
-                    V mean = {};
-                    if (q.mean) mean = load<V>(q.mean + b * L, lanes);
-                    V sum[4] = {};
-                    Int p = 0;
-                    for (; p + 4 <= here; p += 4)
+                for (Int i = 0; i < count; i++)
+                    for (Int b = 0; b < blocks(channels, L) && of_images[i]; b++) {
+                        const Part& q = parts[i];
+                        const Int lanes = std::min(L, channels - b * L);
+                        const T *from = g + at * g_stride + b * L, *value = q.p + at * q.stride + b * L;
+                        V mean = {};
+                        if (q.mean) mean = load<V>(q.mean + b * L, lanes);
+                        const Int stride = q.stride;
+                        V sum[4] = {};
+                        with_lanes<V>(lanes, [&](auto whole) __attribute__((always_inline)) {
+                            Int p = 0;
+                            for (; p + 4 <= here; p += 4)
 #pragma GCC unroll 4
-                        for (int u = 0; u < 4; u++)
-                            sum[u] += load<V>(from + (p + u) * g_stride, lanes) * (load<V>(value + (p + u) * q.stride, lanes) - mean);
-                    for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, lanes) * (load<V>(value + p * q.stride, lanes) - mean);
-                    flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), of_images + n * channels + b * L, lanes);
-                }
+                                for (int u = 0; u < 4; u++)
+                                    sum[u] += load<V>(from + (p + u) * g_stride, whole) * (load<V>(value + (p + u) * stride, whole) - mean);
+                            for (; p < here; p++) sum[0] += load<V>(from + p * g_stride, whole) * (load<V>(value + p * stride, whole) - mean);
+                        });
+                        flush(V((sum[0] + sum[1]) + (sum[2] + sum[3])), of_images[i] + n * channels + b * L, lanes);
+                    }
             }
     }
 }
@@ -902,34 +1163,6 @@ void part_coefficients(Int images, Int pixels, Int channels, const Part& q, int6
     *dscale = T(total);
     norm_backward(channels, double(images) * double(pixels), sums.data(), rstd, q.weight, flags & 1, q.scale ? double(*q.scale) : 1.0, coef,
                   dweight, dbias);
-}
-
-// to (+)= the gradient that arrives at a part.
-template <class V>
-void part_backward(Int images, Int pixels, Int channels, const Arriving& in, Int p_stride, T* to, bool accumulate, Int threads) {
-    constexpr Int L = sizeof(V) / sizeof(T);
-    threads = std::max<Int>(1, std::min(threads, images));
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        const Share own = own_share(images);
-        for (Int n = own.first; n < own.last; n++)
-            for (Int b = 0; b < blocks(channels, L); b++) {
-                const Int lanes = std::min(L, channels - b * L);
-                const V first = load<V>(in.coef + b * L, lanes) * (in.factor ? in.factor[n] : T(1));
-                V second = {}, third = {}, mean = {};
-                if (in.normed) {
-                    second = load<V>(in.coef + channels + b * L, lanes), third = load<V>(in.coef + 2 * channels + b * L, lanes);
-                    mean = load<V>(in.mean + b * L, lanes);
-                }
-                const T *g = in.g + n * pixels * in.g_stride + b * L, *p = in.normed ? in.p + n * pixels * p_stride + b * L : nullptr;
-                T* out = to + n * pixels * channels + b * L;
-                for (Int i = 0; i < pixels; i++) {
-                    V v = first * load<V>(g + i * in.g_stride, lanes);
-                    if (in.normed) v += second * (load<V>(p + i * p_stride, lanes) - mean) + third;
-                    store<V>(out + i * channels, accumulate ? load<V>(out + i * channels, lanes) + v : v, lanes);
-                }
-            }
-    }
 }
 
 template <class V>
@@ -1152,36 +1385,47 @@ bool narrow(Int channels) {
 // Arguments come as one array of 64-bit numbers, pointers among them.
 #define POINTER(type, at) reinterpret_cast<type*>(a[at])
 
-// Numbers that describe a stage, on the way there and back.
-constexpr Int ROW = 23, BACKWARD_ROW = 31;
+// Numbers that describe a stage, on the way there and back. The last but one says with which terms it is computed, the last one its turn among
+// them: those of one turn do not wait for one another.
+constexpr Int ROW = 24, BACKWARD_ROW = 32;
 
-void forward_row(const int64_t* a, const double* rules, Int threads) {
-    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
-    const Follow follow{POINTER(T, 19), POINTER(T, 20), rules ? rules + a[21] : nullptr};
-    auto run = narrow(std::max(s.in, s.out)) ? stage_forward<Half> : stage_forward<Full>;
-    run(s, POINTER(T, 8), a[9], norm, POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18), follow, threads);
+Forward forward_row(const int64_t* a, const double* rules) {
+    return {{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]}, POINTER(T, 8), a[9], {POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)},
+            POINTER(T, 14), POINTER(T, 15), POINTER(T, 16), POINTER(T, 17), POINTER(T, 18),
+            {POINTER(T, 19), POINTER(T, 20), rules ? rules + a[21] : nullptr}, {}};
 }
 
-void backward_row(const int64_t* a, Int threads) {
-    const Shape s{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]};
-    const Arriving in{POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0};
-    if (s.out == 0) {
-        auto run = narrow(s.in) ? part_backward<Half> : part_backward<Full>;
-        run(s.images, s.height * s.width, s.in, in, a[9], POINTER(T, 24), a[25] != 0, threads);
-        return;
+Backward backward_row(const int64_t* a) {
+    return {{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]}, POINTER(T, 8), a[9], {POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)},
+            {POINTER(T, 15), a[16], POINTER(T, 17), POINTER(T, 18), POINTER(T, 19), POINTER(T, 20), a[21] != 0},
+            POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0, POINTER(T, 26), POINTER(T, 27), a[14] != 0, POINTER(T, 28), POINTER(T, 29),
+            {}, {}};
+}
+
+// Goes through rows that stand one after the other as long as they are of terms `group`: those of one turn that vectors of one width suit are
+// computed together.
+template <Int SIZE, class S, class Make, class Run>
+void in_turns(const int64_t*& rows, const int64_t* end, Int group, Make make, Run run) {
+    std::vector<S> stages;
+    while (rows < end && rows[SIZE - 2] == group) {
+        const Int turn = rows[SIZE - 1];
+        const bool half = narrow(std::max(rows[3], rows[4]));
+        for (; rows < end && rows[SIZE - 2] == group && rows[SIZE - 1] == turn && narrow(std::max(rows[3], rows[4])) == half; rows += SIZE)
+            stages.push_back(make(rows));
+        run(stages, half);
+        stages.clear();
     }
-    const Affine norm{POINTER(T, 10), POINTER(T, 11), POINTER(T, 12), POINTER(T, 13)};
-    T *coef = POINTER(T, 28), *small = POINTER(T, 29);
-    std::vector<double> sums(norm.mean && coef ? 2 * s.in : 0);
-    auto run = narrow(std::max(s.in, s.out)) ? stage_backward<Half> : stage_backward<Full>;
-    run(s, POINTER(T, 8), a[9], norm, in, POINTER(T, 22), POINTER(T, 23), POINTER(T, 24), a[25] != 0,
-        sums.empty() ? nullptr : sums.data(), POINTER(T, 26), POINTER(T, 27), threads);
-    if (!sums.empty())
-        norm_backward(s.in, double(s.images) * double(s.height * s.width), sums.data(), norm.rstd, norm.weight, a[14] != 0, 1.0, coef, small,
-                      small + s.in);
-    else if (coef)  // no norm: the gradient goes on as it is
-        std::fill(coef, coef + s.in, T(1));
+}
+
+void run_forward(const int64_t*& rows, const int64_t* end, Int group, const double* rules, Int threads) {
+    in_turns<ROW, Forward>(rows, end, group, [&](const int64_t* a) { return forward_row(a, rules); },
+                           [&](std::vector<Forward>& s, bool half) { (half ? stages_forward<Half> : stages_forward<Full>)(s, threads); });
+}
+
+void run_backward(const int64_t*& rows, const int64_t* end, Int group, Int threads) {
+    in_turns<BACKWARD_ROW, Backward>(rows, end, group, backward_row, [&](std::vector<Backward>& s, bool half) {
+        (half ? stages_backward<Half> : stages_backward<Full>)(s, threads);
+    });
 }
 
 }  // namespace
@@ -1191,22 +1435,21 @@ extern "C" {
 int supernet_real_bytes() { return sizeof(T); }
 int supernet_vector_bytes() { return WIDE; }
 
-// A sum: the stages of its terms in order, and the mix of their values, a few terms at a time, while these values are in the caches. Rows of
-// 23 numbers, see native.py; the last one says to which term, and so to which part of the mix, a stage belongs.
+// A sum: a few terms at a time, their stages and then the mix of their values, while these are in the caches. Rows of 24 numbers, see
+// native.py.
 void supernet_sum(const int64_t* call) {
     const int64_t *a = call + 3, *rows = reinterpret_cast<const int64_t*>(call[1]), *const end = rows + ROW * call[0];
     const Int parts = a[3];
     auto mix = narrow(a[2]) ? mix_forward<Half> : mix_forward<Full>;
     for (Int begin = 0; begin < parts; begin += GROUP) {
-        const Int after = std::min(begin + GROUP, parts);
-        for (; rows < end && rows[ROW - 1] < after; rows += ROW) forward_row(rows, reinterpret_cast<const double*>(call[2]), call[9]);
-        mix(a[0], a[1], a[2], begin, after, POINTER(const Part, 4), POINTER(T, 5), a[6]);
+        run_forward(rows, end, begin / GROUP, reinterpret_cast<const double*>(call[2]), call[9]);
+        mix(a[0], a[1], a[2], begin, std::min(begin + GROUP, parts), POINTER(const Part, 4), POINTER(T, 5), a[6]);
     }
 }
 
-// The way back, term by term: what arrives at a value, and how it goes on, are computed while the value is in the caches. Rows of 31 numbers,
-// which are stages, or (no outputs) a term's value that is an input; the last one says to which term a row belongs. A value that was not kept
-// is computed again before, by rows as those of `supernet_sum`, without its moments.
+// The way back, as many terms at a time: what arrives at their values, and how it goes on. Rows of 32 numbers, which are stages, or (no
+// outputs) a term's value that is an input. Values that were not kept are computed again before, by rows as those of `supernet_sum`, without
+// their moments.
 void supernet_sum_backward(const int64_t* call) {
     const int64_t *a = call, *rows = reinterpret_cast<const int64_t*>(call[13]), *const end = rows + BACKWARD_ROW * call[12];
     const int64_t *again = reinterpret_cast<const int64_t*>(call[16]), *const again_end = again + ROW * call[15];
@@ -1214,16 +1457,21 @@ void supernet_sum_backward(const int64_t* call) {
     const Part* part = POINTER(const Part, 4);
     const int64_t* flags = POINTER(const int64_t, 5);
     const bool half = narrow(channels);
-    std::vector<double> of_g(images * channels), of_part(images * channels);
+    std::vector<double> of_g(images * channels), of_part(GROUP * images * channels);
     (half ? gradient_sums<Half> : gradient_sums<Full>)(images, pixels, channels, POINTER(T, 6), a[7], of_g.data(), threads);
-    for (Int i = 0; i < parts; i++) {
-        for (; again < again_end && again[ROW - 1] == i; again += ROW) forward_row(again, nullptr, threads);
+    for (Int begin = 0; begin < parts; begin += GROUP) {
+        const Int count = std::min(GROUP, parts - begin);
+        run_forward(again, again_end, begin / GROUP, nullptr, threads);
         std::fill(of_part.begin(), of_part.end(), 0.0);
-        if (flags[i] & 2)
-            (half ? part_sums<Half> : part_sums<Full>)(images, pixels, channels, part[i], POINTER(T, 6), a[7], of_part.data(), threads);
-        part_coefficients(images, pixels, channels, part[i], flags[i], of_g.data(), of_part.data(), POINTER(T, 8) + 3 * i * channels,
-                          POINTER(T, 9) + i, POINTER(T, 10) + i * channels, POINTER(T, 11) + i * channels);
-        for (; rows < end && rows[BACKWARD_ROW - 1] == i; rows += BACKWARD_ROW) backward_row(rows, threads);
+        double* wanted[GROUP];
+        for (Int i = 0; i < count; i++) wanted[i] = flags[begin + i] & 2 ? of_part.data() + i * images * channels : nullptr;
+        (half ? part_sums<Half> : part_sums<Full>)(images, pixels, channels, part + begin, wanted, count, POINTER(T, 6), a[7], threads);
+        for (Int k = 0; k < count; k++) {
+            const Int i = begin + k;
+            part_coefficients(images, pixels, channels, part[i], flags[i], of_g.data(), of_part.data() + k * images * channels,
+                              POINTER(T, 8) + 3 * i * channels, POINTER(T, 9) + i, POINTER(T, 10) + i * channels, POINTER(T, 11) + i * channels);
+        }
+        run_backward(rows, end, begin / GROUP, threads);
     }
 }
 

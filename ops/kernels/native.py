@@ -9,6 +9,7 @@ import functools
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,7 +215,9 @@ class _Gathered:
             self.values.append(value)
             if value is not x:
                 self.copies.append(value)
-        self.kind = _Kind(self.dtype, tuple(kinds), tuple([self._term(*scaled) for scaled in terms]))
+        # those that read one image together, and values that are there last: so many terms (GROUP) are computed at once
+        order = sorted(terms, key=lambda scaled: (not scaled[0].stages, self.places[scaled[0].x]))
+        self.kind = _Kind(self.dtype, tuple(kinds), tuple([self._term(*scaled) for scaled in order]))
 
     def _input(self, tensor: Tensor) -> None:
         if tensor.dtype is not self.dtype or not tensor.is_cpu:
@@ -291,8 +294,10 @@ NOWHERE = _Spot()
 NO_NORM = _NormSpots(NOWHERE, NOWHERE, NOWHERE, NOWHERE, 0, -1, -1)
 
 
-ROW, BACKWARD_ROW = 23, 31  # numbers that describe a stage to the library
-GROUP = 4  # terms that the library mixes at once
+ROW, BACKWARD_ROW = 24, 32  # numbers that describe a stage to the library
+ALIGNED = 16  # numbers: what stands in one room begins where a vector of the library may
+ROOM = 2**24  # bytes: larger pieces the C library gives back to the system when they are free, and the next one is zeroed again
+GROUP = 4  # terms that the library computes and mixes at once, image by image where they need not wait for moments
 
 
 class _Rows:
@@ -338,29 +343,30 @@ class _TermSpots(NamedTuple):
     norm: _NormSpots
     scale: int
     factor: int  # its place among the factors, -1 for none
-    again: bool  # its value is not kept
+    again: int  # its value is not kept, but stands at this place of those for such ones; -1: it is kept
 
 
 class _Recipe:
     """How sums of one kind are computed: what the library is told, but for addresses.
 
-    Addresses stand in this order: nothing, the inputs (images as the library reads them), vectors, outputs of stages, the room for moments,
-    values that are not kept, factors, running averages. On the way back: those up to the factors, then see `_BackwardRecipe`.
+    Addresses stand in this order: nothing, the inputs (images as the library reads them), vectors, the rooms for outputs of stages, the one
+    for moments, values that are not kept, factors, running averages. On the way back: those up to the factors, then see `_BackwardRecipe`.
 
     The value of a term of one depthwise separable convolution is not kept: it costs a fifth of the way back to compute it again, and would
-    be a third of all that is kept for the ops of DARTS. Terms that are mixed at once (GROUP) have places of their own for theirs. Raises
+    be a third of all that is kept for the ops of DARTS. Terms that are computed at once (GROUP) have places of their own for theirs. Raises
     ValueError where something does not fit.
     """
 
     def __init__(self, kind: _Kind):
         self.kind, self.size = kind, torch.empty((), dtype=kind.dtype).element_size()
-        self.outputs: list[tuple[int, ...]] = []
+        self.outputs: list[_Spot] = []
+        sizes = [numbers for term in kind.terms for numbers in _kept_outputs(term, kind.images[term.image].shape)]
+        self.rooms, places = _in_rooms(sizes, ROOM // self.size)
         self.terms: list[_TermSpots] = []
         self.room = 0  # numbers
         self._inputs, self._vectors, self._factors, self._running, self._rules = len(kind.images), 0, 0, 0, 0
-        self.num_outputs, self.num_vectors, self.num_inputs = 0, 0, len(kind.images)
+        self.num_vectors, self.num_inputs = 0, len(kind.images)
         for term in kind.terms:
-            self.num_outputs += 0 if _is_computed_again(term) else len(term.stages)
             self.num_inputs += term.scale + _norm_inputs(term.before)
             self.num_vectors += _norm_vectors(term.before)
             for stage in term.stages:
@@ -369,15 +375,16 @@ class _Recipe:
         num_factors = sum([term.factor for term in kind.terms])
         self.first_vector = 1 + self.num_inputs
         self.first_output = self.first_vector + self.num_vectors
-        self.room_place = self.first_output + self.num_outputs
+        self.room_place = self.first_output + len(self.rooms)
+        self._places = iter([(self.first_output + room, at * self.size) for room, at in places])
         self.again_place = self.room_place + 1
         self.first_factor = self.again_place + 1
         self.first_running = self.first_factor + num_factors
-        self.program, self.parts = _Rows(), _Rows()
-        for number, term in enumerate(kind.terms):
-            self._add(number, term)
+        self.program, self.parts, self.num_again = _Rows(), _Rows(), 0
+        for first in range(0, len(kind.terms), GROUP):
+            self._add_group(first // GROUP, kind.terms[first: first + GROUP])
         self.program.close(), self.parts.close()
-        self.again = GROUP * math.prod(self.shape) if any(map(_is_computed_again, kind.terms)) else 0  # numbers
+        self.again = self.num_again * math.prod(self.shape)  # numbers
         self._backwards: dict[Any, _BackwardRecipe] = {}
 
     def backward(self, key: "_BackwardKey") -> "_BackwardRecipe":
@@ -404,7 +411,18 @@ class _Recipe:
             self.room += 2 * channels
         return _NormSpots(mean, rstd, *[NOWHERE if k < 0 else _Spot(1 + k) for k in (weight, bias)], int(kind.by_batch), weight, bias)
 
-    def _add(self, number: int, term: _TermKind) -> None:
+    def _add_group(self, number: int, terms: Sequence[_TermKind]) -> None:
+        rows: list[tuple[int, _Row]] = []
+        again = 0
+        for term in terms:
+            computed_again = _is_computed_again(term)
+            self._add(term, again if computed_again else -1, rows)
+            again += computed_again
+        self.num_again = max(self.num_again, again)
+        _in_turns(self.program, number, rows)
+
+    def _add(self, term: _TermKind, again: int, rows: "list[tuple[int, _Row]]") -> None:
+        """rows: gets the stages, each after its number in the term."""
         at = self.kind.images[term.image]
         (n, c, h, w), step = at.shape, at.step
         norm = self._norm(term.before, c)
@@ -417,11 +435,11 @@ class _Recipe:
                    _Spot(1 + depthwise) if depthwise >= 0 else NOWHERE, _Spot(1 + pointwise)]
             c, h, w = stage.pointwise[0], (h - 1) // stage.stride + 1, (w - 1) // stage.stride + 1
             step, output = c, len(self.outputs)
-            if _is_computed_again(term):
-                value = _Spot(self.again_place, number % GROUP * n * c * h * w * self.size)
+            if again >= 0:
+                value = _Spot(self.again_place, again * n * c * h * w * self.size)
             else:
-                value = _Spot(self.first_output + output)
-                self.outputs.append((n, c, h, w))
+                value = _Spot(*next(self._places))
+                self.outputs.append(value)
             norm = self._norm(stage.after, c)
             row.append(value)
             if stage.after is None or stage.after.given:
@@ -431,7 +449,7 @@ class _Recipe:
                     raise ValueError("a batch norm needs more than 1 value per channel when training, got 1")
                 row += [norm.mean, norm.rstd, *self._follows(stage.after), self._rules]
                 self._rules += 2
-            self.program.extend([*row, number])
+            rows.append((len(stages), row))
             stages.append(_StageSpots(stage, reads, output, before, depthwise, pointwise, shape, (n, c, h, w)))
             reads = -1
         shape = (n, c, h, w)
@@ -442,7 +460,7 @@ class _Recipe:
         scale = self._next(term.scale)
         factor = self._factors if term.factor else -1
         self._factors += term.factor
-        found = _TermSpots(term.image, tuple(stages), norm, scale, factor, _is_computed_again(term))
+        found = _TermSpots(term.image, tuple(stages), norm, scale, factor, again)
         self.terms.append(found)
         self.parts.extend(self.part(found, value, step))
 
@@ -453,10 +471,9 @@ class _Recipe:
         return [_Spot(self.first_running + self._running - 2 + k) for k in range(2)]
 
     def value(self, term: _TermSpots) -> _Spot:
-        """On the way back, where there is one place for all that are computed again."""
-        if term.again:
-            return _Spot(self.again_place)
-        return _Spot(self.first_output + term.stages[-1].output if term.stages else 1 + term.image)
+        if term.again >= 0:
+            return _Spot(self.again_place, term.again * math.prod(self.shape) * self.size)
+        return self.outputs[term.stages[-1].output] if term.stages else _Spot(1 + term.image)
 
     def part(self, term: _TermSpots, value: _Spot, step: int) -> list["int | _Spot"]:
         """A term of the mix; step: the distance of two pixels of its value."""
@@ -464,8 +481,43 @@ class _Recipe:
                 NOWHERE if term.factor < 0 else _Spot(self.first_factor + term.factor)]
 
 
+_Row = list["int | _Spot"]
+
+
+def _in_turns(program: _Rows, group: int, rows: Sequence[tuple[int, _Row]]) -> None:
+    """The rows of a group of terms, each after the number of its turn, those of one turn together."""
+    for turn, row in sorted(rows, key=lambda one: one[0]):
+        program.extend([*row, group, turn])
+
+
 def _is_computed_again(term: _TermKind) -> bool:
     return len(term.stages) == 1 and term.stages[0].depthwise is not None
+
+
+def _kept_outputs(term: _TermKind, shape: Sequence[int]) -> list[int]:
+    """Numbers of each output of a term's stages that is kept."""
+    n, _, h, w = shape
+    found = []
+    for stage in () if _is_computed_again(term) else term.stages:
+        h, w = (h - 1) // stage.stride + 1, (w - 1) // stage.stride + 1
+        found.append(n * stage.pointwise[0] * h * w)
+    return found
+
+
+def _aligned(numbers: int) -> int:
+    return -(-numbers // ALIGNED) * ALIGNED
+
+
+def _in_rooms(sizes: Sequence[int], most: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """The sizes of rooms for so many numbers each, `most` unless one alone is larger; and of each its room and where it begins there."""
+    rooms, places = [0], []
+    for size in sizes:
+        size = _aligned(size)
+        if rooms[-1] and rooms[-1] + size > most:
+            rooms.append(0)
+        places.append((len(rooms) - 1, rooms[-1]))
+        rooms[-1] += size
+    return rooms, places
 
 
 def _norm_inputs(kind: _NormKind | None) -> int:
@@ -512,13 +564,14 @@ class _Sum(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         dtype = gathered.dtype
         recipe, images = _recipe(gathered.kind), gathered.num_images
-        outputs = [empty(*shape, dtype) for shape in recipe.outputs]
+        outputs = [torch.empty(size, dtype=dtype) for size in recipe.rooms]
         room, again = torch.empty(recipe.room, dtype=dtype), torch.empty(recipe.again, dtype=dtype)
         n, c, h, w = recipe.shape
         out = empty(n, c, h, w, dtype)
         read = [*gathered.values, *[dense(t) for t in inputs[images:]]]
-        addresses = np.array([0, *addresses_of(read), *addresses_of(gathered.vectors), *addresses_of(outputs), room.data_ptr(),
-                              again.data_ptr(), *addresses_of(gathered.factors), *addresses_of(gathered.running)], np.int64)
+        addresses = np.array([0, *addresses_of(read), *addresses_of(gathered.vectors), *addresses_of(outputs),
+                              room.data_ptr(), again.data_ptr(), *addresses_of(gathered.factors),
+                              *addresses_of(gathered.running)], np.int64)
         program, parts = recipe.program.at(addresses), recipe.parts.at(addresses)
         call("supernet_sum", dtype, (len(program) // ROW, program.ctypes.data, gathered.rules.buffer_info()[0], n, h * w, c,
                                      len(recipe.terms), parts.ctypes.data, out.data_ptr(), torch.get_num_threads()))
@@ -548,9 +601,10 @@ class _BackwardRecipe:
         n, c, h, w = recipe.shape
         first = recipe.first_running
         self.g, self.coef, self.dscale, self.small, self.inner = (_Spot(first + k) for k in range(5))
-        self.between, self.first_grad = [_Spot(first + 5 + k) for k in range(2)], first + 7
+        self.places = 2 * GROUP  # between stages, two for each of the terms that are computed at once
+        self.between, self.first_grad = [_Spot(first + 5 + k) for k in range(self.places)], first + 5 + self.places
         self.first_weight = self.first_grad + len(key.onward)
-        self.room, self.between_size = 0, [0, 0]
+        self.room, self.between_size = 0, [0] * self.places
         self.weights: list[int] = []  # places among the inputs of those whose gradients are computed
         self.scales: list[tuple[int, int]] = []  # place among the inputs, number of the live term
         self.norms: list[tuple[int, bool, int, int]] = []  # place among the inputs, whether a last norm's, first number, channels
@@ -560,24 +614,32 @@ class _BackwardRecipe:
         for i, term in enumerate(self.live):
             step = recipe.shape[1] if term.stages else key.steps[term.image]
             self.parts.extend(recipe.part(term, recipe.value(term), step))
-            reads_value = bool(term.norm.by_batch or term.norm.weight_input >= 0 or self._need(term.scale))
-            self.flags.append(term.norm.by_batch | 2 * reads_value)
-            if term.again and reads_value:
-                self._compute_again(i, term)
-            self._chain(i, term, _Spot(self.coef.place, 3 * c * i * size), step)
+            self.flags.append(term.norm.by_batch | 2 * self._reads_value(term))
             if self._need(term.scale):
                 self.scales.append((term.scale, i))
             for k, place in enumerate((term.norm.weight_input, term.norm.bias_input)):
                 if self._need(place):
                     self.norms.append((place, True, (k * count + i) * c, c))
+        for at in range(0, count, GROUP):
+            group = self.live[at: at + GROUP]
+            _in_turns(self.again, at // GROUP, [(0, self._computed_again(t)) for t in group if t.again >= 0 and self._reads_value(t)])
+            chains = [_Chain(term, k, _Spot(self.coef.place, 3 * c * (at + k) * size)) for k, term in enumerate(group)]
+            for turn, stage in enumerate(range(max(len(term.stages) for term in group) - 1, -2, -1)):
+                _in_turns(self.program, at // GROUP, [(turn, row) for chain in chains for row in self._back(chain, stage)])
         self.program.close(), self.parts.close(), self.again.close()
+        # what is needed until the library returns alone stands in one room: values that are computed again, coefficients, between stages
+        sizes = (recipe.again if len(self.again) else 0, count * 3 * c, *self.between_size)
+        *self.starts, self.scratch = accumulate(map(_aligned, sizes), initial=0)  # numbers
 
-    def _compute_again(self, number: int, term: _TermSpots) -> None:
+    def _reads_value(self, term: _TermSpots) -> bool:
+        return bool(term.norm.by_batch or term.norm.weight_input >= 0 or self._need(term.scale))
+
+    def _computed_again(self, term: _TermSpots) -> "_Row":
         stage = term.stages[0]
         n, c, h, w = stage.reads
-        self.again.extend((n, h, w, c, stage.writes[1], stage.kind.size(), stage.kind.stride, stage.kind.dilation, _Spot(1 + stage.image),
-                           self.key.steps[stage.image], *stage.before[:4], _Spot(1 + stage.depthwise), _Spot(1 + stage.pointwise),
-                           self.recipe.value(term), 0, 0, 0, 0, 0, number))
+        return [n, h, w, c, stage.writes[1], stage.kind.size(), stage.kind.stride, stage.kind.dilation, _Spot(1 + stage.image),
+                self.key.steps[stage.image], *stage.before[:4], _Spot(1 + stage.depthwise), _Spot(1 + stage.pointwise),
+                self.recipe.value(term), 0, 0, 0, 0, 0]
 
     def _need(self, place: int) -> bool:
         return place >= 0 and self.key.needs[place]
@@ -606,46 +668,61 @@ class _BackwardRecipe:
         self.weights.append(place)
         return _Spot(self.first_weight + len(self.weights) - 1)
 
-    def _chain(self, number: int, term: _TermSpots, coef: _Spot, value_step: int) -> None:
-        """What takes the gradient that arrives at a term's value, `coef` of `g`, back through its stages."""
-        recipe, key, norm = self.recipe, self.key, term.norm
-        factor = NOWHERE if term.factor < 0 else _Spot(recipe.first_factor + term.factor)
-        arriving = (self.g, key.steps[-1], factor, recipe.value(term), norm.mean, coef, norm.by_batch)
-        for k in reversed(range(len(term.stages))):
-            stage = term.stages[k]
-            n, c, h, w = stage.reads
-            below = self._below(term, k)
-            depthwise, pointwise = self._weight(stage.depthwise), self._weight(stage.pointwise)
-            if not (below or depthwise.place or pointwise.place):
-                return
-            ends = k == 0 and not stage.before.mean.place
-            dx, add, onward, small = NOWHERE, 0, NOWHERE, NOWHERE
-            if below and ends:
-                dx, add = self._target(term.image)
-            elif below:
-                self.between_size[k % 2] = max(self.between_size[k % 2], n * c * h * w)
-                dx = self.between[k % 2]
-                onward, small = (_Spot(self.inner.place, (self.room + 3 * c * j) * recipe.size) for j in range(2))
-                for j, place in enumerate((stage.before.weight_input, stage.before.bias_input)):
-                    if self._need(place):
-                        self.norms.append((place, False, self.room + (3 + j) * c, c))
-                self.room += 5 * c
-            x = _Spot(1 + stage.image) if stage.image >= 0 else _Spot(recipe.first_output + stage.output - 1)
-            step = key.steps[stage.image] if stage.image >= 0 else c
-            self.program.extend((
-                n, h, w, c, stage.writes[1], stage.kind.size(), stage.kind.stride, stage.kind.dilation, x, step, *stage.before[:5],
-                *arriving, NOWHERE if stage.depthwise < 0 else _Spot(1 + stage.depthwise), _Spot(1 + stage.pointwise), dx, add, depthwise,
-                pointwise, onward, small, number))
-            if ends or not below:
-                return
-            arriving, value_step = (dx, c, NOWHERE, x, stage.before.mean, onward, stage.before.by_batch), step
-        if self._need(term.image):
+    def _back(self, chain: "_Chain", k: int) -> "list[_Row]":
+        """What takes the gradient that arrives at a term's value back through its stage `k`; -1: from what the first one reads to the
+        image. Nothing where the term has no such stage, or nothing below needs a gradient."""
+        recipe, key, term = self.recipe, self.key, chain.term
+        if chain.ended or k >= len(term.stages):
+            return []
+        if k == len(term.stages) - 1:
+            factor = NOWHERE if term.factor < 0 else _Spot(recipe.first_factor + term.factor)
+            chain.arriving = (self.g, key.steps[-1], factor, recipe.value(term), term.norm.mean, chain.coef, term.norm.by_batch)
+            chain.value_step = recipe.shape[1] if term.stages else key.steps[term.image]
+        if k < 0:
+            if not self._need(term.image):
+                return []
             n, c, h, w = recipe.kind.images[term.image].shape
             to, add = self._target(term.image)
-            row = [n, h, w, c, 0, 0, 0, 0, 0, value_step, 0, 0, 0, 0, 0, *arriving, 0, 0, to, add]
-            self.program.extend(row + [0] * (BACKWARD_ROW - 1 - len(row)) + [number])
+            row = [n, h, w, c, 0, 0, 0, 0, 0, chain.value_step, 0, 0, 0, 0, 0, *chain.arriving, 0, 0, to, add]
+            return [row + [0] * (BACKWARD_ROW - 2 - len(row))]
+        stage = term.stages[k]
+        n, c, h, w = stage.reads
+        below = self._below(term, k)
+        depthwise, pointwise = self._weight(stage.depthwise), self._weight(stage.pointwise)
+        ends = k == 0 and not stage.before.mean.place
+        chain.ended = ends or not below
+        if not (below or depthwise.place or pointwise.place):
+            return []
+        dx, add, onward, small = NOWHERE, 0, NOWHERE, NOWHERE
+        if below and ends:
+            dx, add = self._target(term.image)
+        elif below:
+            place = 2 * chain.number + k % 2
+            self.between_size[place] = max(self.between_size[place], n * c * h * w)
+            dx = self.between[place]
+            onward, small = (_Spot(self.inner.place, (self.room + 3 * c * j) * recipe.size) for j in range(2))
+            for j, weight in enumerate((stage.before.weight_input, stage.before.bias_input)):
+                if self._need(weight):
+                    self.norms.append((weight, False, self.room + (3 + j) * c, c))
+            self.room += 5 * c
+        x = _Spot(1 + stage.image) if stage.image >= 0 else recipe.outputs[stage.output - 1]
+        step = key.steps[stage.image] if stage.image >= 0 else c
+        row = [n, h, w, c, stage.writes[1], stage.kind.size(), stage.kind.stride, stage.kind.dilation, x, step, *stage.before[:5],
+               *chain.arriving, NOWHERE if stage.depthwise < 0 else _Spot(1 + stage.depthwise), _Spot(1 + stage.pointwise), dx, add,
+               depthwise, pointwise, onward, small]
+        chain.arriving = (dx, c, NOWHERE, x, stage.before.mean, onward, stage.before.by_batch)
+        chain.value_step = step
+        return [row]
 
 
+class _Chain:
+    """How far the gradient of a term has come, the `number`-th of those that are computed at once. coef: of the gradient of its value.
+    arriving: numbers of `Arriving`, of what stands next. value_step: the distance of two pixels of what is normalised there."""
+
+    def __init__(self, term: _TermSpots, number: int, coef: _Spot):
+        self.term, self.number, self.coef = term, number, coef
+        self.ended, self.value_step = False, 0
+        self.arriving: tuple[int | _Spot, ...] = ()
 
 
 def _grads(ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -665,30 +742,28 @@ def _grads(ctx: Any, g: Tensor | None, onward: Sequence[Tensor | None]) -> list[
     if not count:
         return grads
     n, c, h, w = recipe.shape
-    outputs = [in_channels_last(t) for t in saved[recipe.first_output - 1: recipe.room_place - 1]]
     read = [*[value for value, _ in values], *[dense(t) for t in inputs[images:]]]
     for place in range(images):
         if back.begun[place]:
             grad = grads[place]
             grads[place] = empty(*inputs[place].shape, dtype) if grad is None else in_channels_last(grad)
     weights = [torch.empty_like(read[place]) for place in back.weights]
-    again = g.new_empty(n * c * h * w if len(back.again) else 0)
-    coef, dscale, small, inner = (g.new_empty(size) for size in (count * 3 * c, count, 2 * count * c, back.room))
-    between = [g.new_empty(size) for size in back.between_size]
-    addresses = np.array([0, *addresses_of(read), *addresses_of(saved[len(needs): recipe.first_output - 1]), *addresses_of(outputs),
-                          saved[recipe.room_place - 1].data_ptr(), again.data_ptr(), *addresses_of(ctx.factors),
-                          *addresses_of((g, coef, dscale, small, inner, *between)),
+    dscale, small, inner = (g.new_empty(size) for size in (count, 2 * count * c, back.room))
+    scratch = g.new_empty(back.scratch)
+    again, coef, *between = [scratch.data_ptr() + start * recipe.size for start in back.starts]
+    addresses = np.array([0, *addresses_of(read), *addresses_of(saved[len(needs): recipe.room_place]), again, *addresses_of(ctx.factors),
+                          g.data_ptr(), coef, *addresses_of((dscale, small, inner)), *between,
                           *[0 if grad is None else grad.data_ptr() for grad in grads[:images]], *addresses_of(weights)], np.int64)
     program, parts, repeated = back.program.at(addresses), back.parts.at(addresses), back.again.at(addresses)
     call("supernet_sum_backward", dtype, (
-        n, h * w, c, count, parts.ctypes.data, back.flags.buffer_info()[0], g.data_ptr(), step, coef.data_ptr(), dscale.data_ptr(),
+        n, h * w, c, count, parts.ctypes.data, back.flags.buffer_info()[0], g.data_ptr(), step, coef, dscale.data_ptr(),
         small.data_ptr(), small.data_ptr() + count * c * recipe.size, len(program) // BACKWARD_ROW, program.ctypes.data,
         torch.get_num_threads(), len(repeated) // ROW, repeated.ctypes.data))
     for place, weight in zip(back.weights, weights):
         grads[place] = weight
     scales = dscale.unbind()
     for place, number in back.scales:
-        grads[place] = scales[number].reshape(inputs[place].shape)
+        grads[place] = scales[number] if inputs[place].dim() == 0 else scales[number].reshape(inputs[place].shape)
     for place, last, at, channels in back.norms:
         grads[place] = (small if last else inner)[at: at + channels]
     return grads

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops import heap
 from supernet.bilevel import Streams, running_statistics
 from supernet.networks.stacked import batch_norms
 from supernet.optim.averaging import Average, NoAverage
@@ -84,6 +85,8 @@ class FinalLoop:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights."""
+        if batch[0].is_cpu:
+            heap.follow()
         with self.context(), self.group.counting(batch):
             net = self.net if self.call is None else self.call
             state = self.streams.before("train", batch)
