@@ -25,8 +25,8 @@ for line in Path("/proc/self/smaps").read_text().splitlines():
         own = tuple(int(end, 16) for end in first.split("-"))
     elif first == "VmFlags:":
         areas[own] = line.split()[1:]
-for block in blocks:  # the last bytes of a block may stand on the next page
-    flags = [flags for (begin, end), flags in areas.items() if begin <= block + heap.PAGE < end]
+for block in blocks:  # in its middle: the first may begin in what the heap had free before
+    flags = [flags for (begin, end), flags in areas.items() if begin <= block + 2**23 < end]
     print("hg" in flags[0])
 """
 
