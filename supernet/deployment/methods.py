@@ -111,7 +111,7 @@ LESS = 0.98  # of what an architecture was planned to take that takes too much: 
 @dataclass(frozen=True)
 class Gradient:
     """Alphas alone are trained, the supernet being as it is: each draw is one architecture, with a gradient for all choices (ReinMax, Liu
-    et al. 2023; draws that tell of their own choices alone, as GDAS's, learned nothing here), norms go by each batch's own statistics, and
+    et al. 2023; of four relaxations it served best on one supernet of digits), norms go by each batch's own statistics, and
     each bound is an augmented Lagrangian on the expected plan (`penalties.cost`). Then the most probable architecture within the bounds
     (`select.within_cost`); where what is measured says that it is not, the next is sought within so much less.
 

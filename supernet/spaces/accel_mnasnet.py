@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from supernet.ranges import Channels, Range, ranged
 from supernet.space import Candidates, CellSpec, Space
+from supernet.spaces.chains import check_layers, costs
 
 STAGES = ((16, 1), (24, 2), (40, 2), (80, 2), (112, 1), (192, 2), (320, 1))  # channels at 32 in the stem, stride
 EXPANSIONS, KERNELS = (1, 4, 6), (3, 5)
@@ -30,12 +31,6 @@ def make(*, stem_stride: Stride = 2) -> Space:
                  auxiliary_head=False)
 
 
-def costs(space: Space, quantity: str, **sizes: Any) -> Any:
-    """Parameters or multiply-adds, counted block by block."""
-    from supernet.costs.chain import chain_costs
-
-    return chain_costs(space, **sizes)[quantity]
-
 
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
@@ -44,8 +39,7 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: Channe
     from supernet.networks.chain import Choices
     from supernet.networks.elastic import ElasticNetwork, Squeeze, StagePlan, divisible, number
 
-    if layers != len(STAGES):
-        raise ValueError(f"layers must be {len(STAGES)} in space accel_mnasnet, got {layers}")
+    check_layers(space, layers)
     choices = Choices(space.cells, candidates)
     plans = []
     for n, (width, stride) in enumerate(STAGES):

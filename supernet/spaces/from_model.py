@@ -14,6 +14,7 @@ from supernet.errors import UsageError
 from supernet.genotype import Genotype, short
 from supernet.ranges import Count, Range, Side, ranged
 from supernet.space import Candidates, CellSpec, Space
+from supernet.spaces.chains import costs
 from supernet.spaces.own_model import FROM_DATA, Source, check_arguments, function_named, load_state
 
 if TYPE_CHECKING:
@@ -164,12 +165,6 @@ def canonicalise(places: Mapping[tuple[str, int], Sequence[frozenset[int]]], spa
                     for n, edge in enumerate(edges)] for kind, edges in genotype.cells}
     return space.genotype(cells)
 
-
-def costs(space: Space, quantity: str, **sizes: Any) -> Any:
-    """Parameters or multiply-adds, counted layer by layer."""
-    from supernet.costs.chain import chain_costs
-
-    return chain_costs(space, **sizes)[quantity]
 
 
 @ranged

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from supernet.ranges import Channels, Fraction, Range, ranged
 from supernet.space import Candidates, Space
-from supernet.spaces.transformer import Depth, Heads, Ratio, costs, planned, transformers
+from supernet.spaces.transformer import Depth, Heads, Ratio, planned, transformers
 
 Context = Annotated[int, Range(1, 65_536)]
 
@@ -16,7 +16,7 @@ def make(*, embeddings: Sequence[Channels] = (64, 96, 128), heads: Sequence[Head
          depths: Sequence[Depth] = (2, 3, 4), head_channels: Channels = 32, context: Context = 128) -> Space:
     """embeddings, depths: decided once. heads, ratios (hidden units of the perceptron for each channel): by layer. context: items that one
     can see, itself among them; longer sequences are read in pieces."""
-    return transformers("gpt", embeddings=embeddings, heads=heads, ratios=ratios, depths=depths, build=build, costs=costs,
+    return transformers("gpt", embeddings=embeddings, heads=heads, ratios=ratios, depths=depths, build=build,
                         rules={"head_channels": head_channels, "context": context})
 
 

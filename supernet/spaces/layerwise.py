@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from supernet.genotype import Genotype, short
 from supernet.ranges import Channels, Range, ranged
 from supernet.space import Candidates, CellSpec, Space
+from supernet.spaces.chains import check_layers, costs
 
 MAX_LAYERS = 100
 Length = Annotated[int, Range(1, 1000)]
@@ -82,12 +83,6 @@ def _keeps_shape(stages: Sequence[Sequence[int]], layer: int) -> bool:
     return multiple == before and (place > 0 or layer == 0)
 
 
-def costs(space: Space, quantity: str, **sizes: Any) -> Any:
-    """Parameters or multiply-adds, counted layer by layer."""
-    from supernet.costs.chain import chain_costs
-
-    return chain_costs(space, **sizes)[quantity]
-
 
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
@@ -97,8 +92,7 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: Channe
     from supernet.networks.chain import ChainNetwork, Choices, FactorisedLayer
 
     stages = space.arguments["stages"]
-    if layers != space.sizes["layers"]:
-        raise ValueError(f"layers must be {space.sizes['layers']} in this space, got {layers}")
+    check_layers(space, layers)
     choices = Choices(space.cells, candidates)
     made, edges_of = [], []
     full, built = channels, channels  # of the input at full width, and as built here

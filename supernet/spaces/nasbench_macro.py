@@ -5,6 +5,7 @@ from typing import Any
 from supernet.genotype import Genotype
 from supernet.ranges import Channels, ranged
 from supernet.space import Candidates, CellSpec, Space
+from supernet.spaces.chains import check_layers, costs
 
 OPS = ("identity", "ir_3x3_e3", "ir_5x5_e6")  # the digits 0, 1 and 2 of the benchmark's architecture strings
 STAGES = (2, 3, 3)  # layers in each; the first of a stage halves the image and doubles the channels
@@ -29,12 +30,6 @@ def canonicalise(space: Space, genotype: Genotype) -> Genotype:
     return space.genotype({"layers": [e._replace(op=op) for e, op in zip(genotype["layers"], sorted_ops)]})
 
 
-def costs(space: Space, quantity: str, **sizes: Any) -> Any:
-    """Parameters or multiply-adds, counted layer by layer."""
-    from supernet.costs.chain import chain_costs
-
-    return chain_costs(space, **sizes)[quantity]
-
 
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
@@ -43,8 +38,7 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: Channe
     from ops.mobile import LAYERS
     from supernet.networks.chain import ChainNetwork, Choices, MixedLayer
 
-    if layers != sum(STAGES):
-        raise ValueError(f"layers must be {sum(STAGES)} in space nasbench_macro, got {layers}")
+    check_layers(space, layers)
     shapes, width = [], channels
     for stage in STAGES:
         for n in range(stage):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from supernet.genotype import Genotype, short
 from supernet.ranges import Channels, Range, ranged
 from supernet.space import Candidates, CellSpec, Space
+from supernet.spaces.chains import check_layers, costs
 
 # Channels at 16 in the stem, stride, activation, squeeze-and-excitation (Howard et al. 2019, Table 1).
 STAGES = ((24, 2, "relu", False), (40, 2, "relu", True), (80, 2, "hard_swish", False), (112, 1, "hard_swish", True),
@@ -59,12 +60,6 @@ def canonicalise(space: Space, genotype: Genotype) -> Genotype:
     return space.genotype(cells)
 
 
-def costs(space: Space, quantity: str, **sizes: Any) -> Any:
-    """Parameters or multiply-adds, counted block by block."""
-    from supernet.costs.chain import chain_costs
-
-    return chain_costs(space, **sizes)[quantity]
-
 
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
@@ -73,8 +68,7 @@ def build(space: Space, candidates: Candidates, *, layers: int, channels: Channe
     from supernet.networks.chain import Choices
     from supernet.networks.elastic import ElasticNetwork, Squeeze, StagePlan, divisible, number
 
-    if layers != space.sizes["layers"]:
-        raise ValueError(f"layers must be {space.sizes['layers']} in this space, got {layers}")
+    check_layers(space, layers)
     deepest, kernels = max(space.arguments["depths"]), space.arguments["kernels"]
     choices = Choices(space.cells, candidates)
 

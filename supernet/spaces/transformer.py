@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from supernet.genotype import Genotype, short
 from supernet.ranges import Channels, Range
 from supernet.space import Candidates, CellSpec, Space
+from supernet.spaces.chains import costs
 
 Heads = Annotated[int, Range(1, 1024)]
 Ratio = Annotated[float, Range(0, 64, above=True)]
@@ -14,7 +15,7 @@ Depth = Annotated[int, Range(1, 256)]
 
 
 def transformers(name: str, *, embeddings: Sequence[Channels], heads: Sequence[Heads], ratios: Sequence[Ratio], depths: Sequence[Depth],
-                 build: Callable[..., Any], costs: Callable[..., Any], rules: Mapping[str, Any]) -> Space:
+                 build: Callable[..., Any], rules: Mapping[str, Any]) -> Space:
     """The space whose decisions these are; `rules` are its other arguments, which every network has. Raises ValueError."""
     options = {"embeddings": list(embeddings), "heads": list(heads), "ratios": [float(r) for r in ratios], "depths": list(depths)}
     for key, values in options.items():
@@ -50,9 +51,3 @@ def planned(space: Space, candidates: Candidates, layers: int, channels: int) ->
     choices = Choices(space.cells, candidates)
     return choices, TransformerPlan.of(choices, space.arguments["head_channels"])
 
-
-def costs(space: Space, quantity: str, **sizes: Any) -> Any:
-    """Parameters or multiply-adds, counted layer by layer."""
-    from supernet.costs.chain import chain_costs
-
-    return chain_costs(space, **sizes)[quantity]

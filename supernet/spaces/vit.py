@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from supernet.ranges import Channels, Fraction, Range, ranged
 from supernet.space import Candidates, Space
-from supernet.spaces.transformer import Depth, Heads, Ratio, costs, planned, transformers
+from supernet.spaces.transformer import Depth, Heads, Ratio, planned, transformers
 
 Patch = Annotated[int, Range(1, 1024)]
 
@@ -23,7 +23,7 @@ def make(*, embeddings: Sequence[Channels] = (64, 96, 128), heads: Sequence[Head
     """embeddings, depths: decided once. heads, ratios (hidden units of the perceptron for each channel): by layer. patch: side in pixels,
     by which the sides of the images can be divided. AutoFormer-tiny: embeddings 192, 216, 240, heads 3, 4 of 64 channels, ratios 3.5, 4,
     depths 12 to 14, patches of 16 pixels."""
-    return transformers("vit", embeddings=embeddings, heads=heads, ratios=ratios, depths=depths, build=build, costs=costs,
+    return transformers("vit", embeddings=embeddings, heads=heads, ratios=ratios, depths=depths, build=build,
                         rules={"head_channels": head_channels, "patch": patch, "class_token": class_token})
 
 
