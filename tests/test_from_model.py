@@ -8,10 +8,12 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import nn
 
 from examples import my_network
 from ops.op import BatchNorm, Normalisation
+from supernet.app.own_space import own_space
 from supernet.app.trust import check_targets
 from supernet.costs.chain import chain_costs
 from supernet.costs.exact import optimum
@@ -21,6 +23,7 @@ from supernet.exports.source import source_of
 from supernet.genotype import Edge
 from supernet.networks.measure import multiply_adds_of, parameters
 from supernet.networks.stacked import batch_norms, inherit
+from supernet.runs.folder import FORMAT
 from supernet.spaces import from_model
 from supernet.spaces.own_model import Source
 from supernet.weights import EdgeWeights, Weights, one_hot
@@ -483,6 +486,11 @@ class Pair(Branching):
         return self.out(x.mean((2, 3))), x
 
 
+class OneBatch(Branching):
+    def forward(self, x):
+        return self.out(x.reshape(2, 3, SIDE, SIDE).mean((2, 3)))
+
+
 def failing(num_classes):
     raise KeyError("no such thing")
 
@@ -490,6 +498,9 @@ def failing(num_classes):
 WRONG = {
     "control flow": (dict(model=Branching), r"cannot be traced at test_from_model.py, line \d+ \(if x.sum\(\) > 0:\)"),
     "in place": (dict(model=InPlace), "changes tensors in place"), "a pair": (dict(model=Pair), "must give one tensor"),
+    "a fixed batch": (dict(model=OneBatch), "must read batches of any size, and reads 2 images but not one"),
+    "other numbers": (dict(model=lambda: small(4, 3).double()), "of torch.float32, as images are, got .* is torch.float64"),
+    "nothing trained": (dict(model=lambda: small(4, 3).requires_grad_(False)), "nothing is trained: requires_grad is False throughout"),
     "no module": (dict(model=lambda: 3), "must return a torch.nn.Module, got int"),
     "no parameters": (dict(model=nn.Identity), "without parameters"),
     "fails": (dict(model=failing), r"failing failed at test_from_model.py, line \d+ \(KeyError"),
@@ -521,9 +532,24 @@ def test_a_network_of_other_classes_than_the_datas_is_one_line():
 
 def test_a_run_folder_from_elsewhere_cannot_name_a_function_to_be_called(tmp_path):
     options = {"space": {"_target_": "supernet.spaces.from_model.make", "model": "os.system"}}
-    with pytest.raises(UsageError, match=r"space.model names 'os.system'.*trust=\[os.system\]"):
+    with pytest.raises(UsageError, match=r"space.model names 'os.system'.*trust=\[os.system\] .*take --trust os.system"):
         check_targets(options, tmp_path)
     check_targets(options, tmp_path, ["os.system"])
+
+
+def test_what_was_deployed_is_of_the_space_that_its_search_names(tmp_path):
+    space = space_of(small)
+    deployed = tmp_path / "deployed" / "parameters_100"
+    deployed.mkdir(parents=True)
+    space.sample(random.Random(0)).save(deployed / "genotype.json")
+    assert own_space(deployed, []) is None  # nothing says what it is made of
+    options = {"space": {"_target_": "supernet.spaces.from_model.make", "model": "tests_own.make"}}
+    (tmp_path / "run.json").write_text(json.dumps(FORMAT.stamp() | {"status": "finished"}), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
+    with pytest.raises(UsageError, match="space.model names 'tests_own.make'"):
+        own_space(deployed, [])
+    with pytest.raises(UsageError, match="no module 'tests_own'"):  # it is called once the user says so
+        own_space(deployed / "weights.pt", ["tests_own.make"])
 
 
 # ---- noise

@@ -20,7 +20,7 @@ def check_targets(options: Any, origin: Path, trusted: Collection[str] = ()) -> 
     for key, target in targets(options):
         if target not in trusted and not any(target in named(folder) for folder in (CONF, own_conf()) if folder is not None):
             raise UsageError(f"{origin}: {key or 'the file'} names {short(target)}, which no config of this project names, and which would "
-                             f"run here; if it is yours, say so: trust=[{target}]")
+                             f"run here; if it is yours, say so: trust=[{target}] (export, predict and explain take --trust {target})")
 
 
 # Functions that take the name of one of the user's own as an option, and call it.

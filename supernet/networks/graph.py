@@ -124,6 +124,14 @@ def shapes_of(model: nn.Module, graph: fx.Graph, image: Sequence[int]) -> dict[s
                                f"{' '.join(str(error).split())[:160]}") from error
     if not isinstance(wanted, Tensor):
         raise ValueError(f"{type(model).__name__} must give one tensor, (N, classes), got {type(wanted).__name__}")
+    try:
+        single = model(x[:1].clone()).shape
+    except Exception as error:
+        raise ValueError(f"{type(model).__name__} must read batches of any size, and reads 2 images but not one: "
+                         f"{' '.join(str(error).split())[:160]}") from error
+    if single != (1, *wanted.shape[1:]):
+        raise ValueError(f"{type(model).__name__} must give a row for each image: it gives {tuple(wanted.shape)} for 2 and {tuple(single)} "
+                         "for one")
     env: dict[str, Any] = {}
     for node in graph.nodes:
         if node.op == "placeholder":

@@ -38,6 +38,7 @@ class Source:
 
     def made(self, sizes: Mapping[str, Any]) -> "nn.Module":
         """The network, for data of these sizes as far as the function takes them. Raises UsageError: it fails, or makes something else."""
+        import torch
         from torch import nn
 
         wanted = {name: sizes[name] for name in FROM_DATA if name in self.takes() and name in sizes} | dict(self.arguments)
@@ -51,6 +52,11 @@ class Source:
             raise UsageError(f"space.model: {self.name} must return a torch.nn.Module, got {type(model).__name__}")
         if next(model.parameters(), None) is None:
             raise UsageError(f"space.model: {self.name} makes a network without parameters")
+        other = next((f"{name} is {p.dtype}" for name, p in model.named_parameters() if p.dtype != torch.float32), None)
+        if other is not None:
+            raise UsageError(f"space.model: {self.name} must make a network of torch.float32, as images are, got {other}")
+        if not any(p.requires_grad for p in model.parameters()):
+            raise UsageError(f"space.model: {self.name} makes a network of which nothing is trained: requires_grad is False throughout")
         return model
 
 
