@@ -222,4 +222,3 @@ class Exact:
             if len(found) == self.candidates:
                 break
         yield from problem.best_first(found)
-
