@@ -645,3 +645,9 @@ def test_a_network_of_ones_own_is_searched_retrained_and_exported_from_another_f
     assert done.returncode == 2 and "my_network.make" in done.stderr
     done = python("-m", "supernet.export", str(final.parent), "-o", "net", "--trust", "my_network.make", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "net" / "network.py").exists(), done.stderr
+    words = ("samples=2", "trials=1", "calibration_batches=1", "max_val=16", "threads=1", "name=one")
+    done = python("-m", "supernet.deploy", str(found.parent), "limits={parameters:1e5}", *words, "trust=[my_network.make]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    deployed = str(found.parent / "deployed" / "one")
+    done = python("-m", "supernet.export", deployed, "-o", "smaller", "--trust", "my_network.make", cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "smaller" / "network.py").exists(), done.stderr
