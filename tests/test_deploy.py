@@ -1,17 +1,21 @@
 """Sub-networks of a supernet: found within limits, taken out, kept; the command that does it."""
 
+import itertools
 import json
 import random
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import supernet
 from ops.op import Normalisation
+from supernet.app.deployable import Deployable
 from supernet.costs.additive import counted
 from supernet.costs.chain import ChainCost, Term, chain_costs
+from supernet.data.text import TextLoader
 from supernet.deployment.extraction import extracted, with_own_statistics
 from supernet.deployment.known import FILE, Known
 from supernet.deployment.limits import (
@@ -322,6 +326,15 @@ def test_alphas_learn_within_limits_and_leave_the_supernet_as_it_was(tiny):
     assert all(p.requires_grad and p.grad is None for p in net.parameters()) and not any(m.training for m in net.modules())
 
 
+def test_alphas_learn_from_the_same_batches_for_each_limit():
+    cpu = torch.device("cpu")
+    val = TextLoader(torch.arange(200), 2, 9, generator=torch.Generator().manual_seed(1), random_lengths=True, device=cpu)
+    made = Deployable(None, None, None, None, SimpleNamespace(loaders=SimpleNamespace(val=val)), None, None, [], cpu, seed=3)
+    first, second = ([batch.inputs for batch in itertools.islice(made.alpha_batches(), 30)] for _ in range(2))
+    assert len({len(inputs) for inputs in first}) > 1
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 # ---- folders
 
 
@@ -338,6 +351,9 @@ def test_a_result_is_read_only_where_every_file_is_as_it_was_written(tmp_path):
     (tmp_path / "one" / "plain" / "network.py").write_text("b")
     assert read_result(tmp_path / "one") is None and free_name(tmp_path, "one", "k1") == "one"
     made("c")
+    assert read_result(tmp_path / "one") and sorted(path.name for path in tmp_path.iterdir()) == ["one"]
+    shutil.copytree(tmp_path / "one", tmp_path / ".one.old")  # of a kill at the end
+    made("d")
     assert read_result(tmp_path / "one") and sorted(path.name for path in tmp_path.iterdir()) == ["one"]
     (tmp_path / "mine").mkdir()
     assert free_name(tmp_path, "mine", "k1") == "mine_k1" and read_result(tmp_path / "mine") is None

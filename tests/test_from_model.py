@@ -224,6 +224,30 @@ def test_what_is_not_understood_is_left_as_it_is():
     assert chain_costs(space, **sizes_of(space))["parameters"](full(space)) == parameters(alone)
 
 
+class ByName(nn.Module):
+    """Tensors that are given by name, `how` says which."""
+
+    def __init__(self, how, num_classes=4):
+        super().__init__()
+        self.how, self.stem, self.branch, self.free = how, nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(16, 16, 1)
+        self.out = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.branch(input=x) if self.how == "layer" else self.branch(x)
+        x = {"function": lambda: torch.add(x, other=y), "method": lambda: y.mul(other=x), "list": lambda: torch.cat(tensors=[x, y], dim=2),
+             "layer": lambda: x + y}[self.how]()
+        return self.out(self.free(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("how", ["function", "method", "list", "layer"])
+def test_what_reads_a_tensor_by_its_name_fixes_its_channels(how):
+    space = space_of(ByName, arguments={"how": how})
+    net, x = space.network(space.candidates(), norm=FINAL, **sizes_of(space)), images().float()
+    assert decided(space)["width"] == 1 and "of the 16 channels of free" in space.about[0]
+    assert all(net(x, one_hot(space, genotype)).shape == (len(x), 4) for genotype in space.enumerate())
+
+
 # ---- exactness
 
 EXACT = [pytest.param(mobilenet_v3_small, marks=pytest.mark.slow), vision_transformer, densenet, small, Everything]
@@ -516,6 +540,13 @@ WRONG = {
 }
 
 
+def test_a_file_that_fails_where_it_looks_for_something_is_told_as_such(tmp_path, monkeypatch):
+    (tmp_path / "my_broken_file.py").write_text("import torch\ntorch.no_such_thing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="my_broken_file cannot be imported .AttributeError: module 'torch' has no attribute"):
+        space_of("my_broken_file.make")
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_with_a_network_is_one_line(name):
     options, words = WRONG[name]
@@ -640,3 +671,9 @@ def test_a_network_of_ones_own_is_searched_retrained_and_exported_from_another_f
     assert done.returncode == 2 and "my_network.make" in done.stderr
     done = python("-m", "supernet.export", str(final.parent), "-o", "net", "--trust", "my_network.make", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "net" / "network.py").exists(), done.stderr
+    words = ("samples=2", "trials=1", "calibration_batches=1", "max_val=16", "threads=1", "name=one")
+    done = python("-m", "supernet.deploy", str(found.parent), "limits={parameters:1e5}", *words, "trust=[my_network.make]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    deployed = str(found.parent / "deployed" / "one")
+    done = python("-m", "supernet.export", deployed, "-o", "smaller", "--trust", "my_network.make", cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "smaller" / "network.py").exists(), done.stderr

@@ -85,6 +85,14 @@ def test_where_single_changes_get_stuck_the_sum_of_tables_does_not(monkeypatch):
     assert cost.extreme(1) is None and cost.least() == 1.0 and cost(extremes(space, cost)[0]) == 2.0
 
 
+def test_one_decision_that_stands_with_very_many_others_is_eliminated_after_them():
+    hub, others = ("depth", 0), [("heads", n) for n in range(48)]
+    tables = np.random.default_rng(0).normal(size=(len(others), 3, 3))
+    factors = [((hub, other), table) for other, table in zip(others, tables)]
+    value, chosen = elimination.least(factors, dict.fromkeys([hub, *others], [True] * 3))
+    assert value == pytest.approx(tables.min(2).sum(0).min()) and chosen[hub] == tables.min(2).sum(0).argmin()
+
+
 # ---- the table
 
 

@@ -103,9 +103,11 @@ class Deployable:
         return drawn.contiguous(memory_format=torch.channels_last) if drawn.dim() == 4 else drawn
 
     def alpha_batches(self) -> Iterator[Batch]:
-        """The validation part, shuffled, again and again: what alphas learn from, as in a search."""
+        """The validation part, shuffled, again and again: what alphas learn from, as in a search. The same at every call, whatever was done
+        before."""
+        batches = self.read.loaders.val.apart(None, self.generator())
         while True:
-            yield from self.read.loaders.val
+            yield from batches
 
     # ---- training further
 

@@ -96,7 +96,8 @@ def unreadable(told: str, given: Sequence[str]) -> str:
     words = [word for word in given if "=" in word and not word.startswith("-")]
     word = next((word for word in words if word == told or not _is_read(word)), None)
     if word is None:
-        return told
+        alone = next((word for word in given if "=" not in word and not word.startswith("-") and not _is_read(word)), None)
+        return told if alone is None else f"{alone}: options are written option=value"
     key, _, value = word.partition("=")
     return f"{key}={value}: the value must be quoted, once for the shell and once for Hydra: pass {shlex.quote(override(key, value))}"
 

@@ -11,14 +11,15 @@ from supernet.spaces.named import names
 
 
 def own_space(run: Path, trusted: Collection[str]) -> Space | None:
-    """run: its folder, or the weights.pt in it. None where the space has a name, or there is no such run, which is told elsewhere. What was
-    deployed has the space of the search in whose folder it lies. trusted: the user's own functions, which will run. Raises Mendable errors:
-    the options name another one, or it makes no space."""
+    """run: its folder, or that of a network that was deployed in it, or the weights.pt there. None where the space has a name, or there is
+    no such run, which is told elsewhere. trusted: the user's own functions, which will run. Raises Mendable errors: the options name
+    another one, or it makes no space."""
     folder = RunFolder(run if run.is_dir() else run.parent)
-    genotype = folder.genotype
-    if not folder.config.is_file() and folder.path.resolve().parent.name == "deployed":
-        folder = RunFolder(folder.path.resolve().parent.parent)  # the search that it was deployed of
-    if not (genotype.exists() and folder.config.is_file()) or Genotype.load(genotype).space in names():
+    if not folder.genotype.exists() or Genotype.load(folder.genotype).space in names():
+        return None
+    if not folder.config.is_file():
+        folder = RunFolder(folder.path.resolve().parent.parent)  # RUN/deployed/NAME
+    if not folder.config.is_file():
         return None
     try:
         from omegaconf import OmegaConf

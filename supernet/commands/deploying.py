@@ -29,6 +29,8 @@ from supernet.exports.formats import need
 from supernet.exports.readers import reader_of
 from supernet.exports.writing import TOLERANCE, as_tuple
 from supernet.genotype import Genotype
+from supernet.interfaces import InterfaceError, check_interface
+from supernet.networks.written import WritesItself
 from supernet.passes import extremes
 from supernet.report.statistics import share_interval
 from supernet.runs.interrupt import Interrupt
@@ -356,9 +358,10 @@ class Work:
     def _write_plain(self, folder: Path, net: nn.Module) -> str:
         """The plain network, held against `net` in double precision. Returns in words how far it is, or why there is none."""
         try:
+            check_interface(net, WritesItself, "the network")
             block = net.plain()
             reader = reader_of(block)
-        except (NoPlainForm, AttributeError) as error:
+        except (NoPlainForm, InterfaceError) as error:
             return f"none: {error}"
         folder.mkdir()
         write_plain(folder, block, self.made.loaded, reader)

@@ -1,6 +1,7 @@
 """The least of a sum of tables over decisions, exactly, by eliminating one decision after the other (dynamic programming on a graphical
 model: Dechter 1999, bucket elimination)."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +20,8 @@ def least(factors: Sequence[Factor], allowed: Mapping[Row, Sequence[bool]]) -> t
     steps: list[tuple[Row, tuple[Row, ...], np.ndarray]] = []  # what was eliminated: its best choice by those of the others
     open_rows = set(sizes)
     while open_rows:
-        row, scope = min(((row, _scope(row, left)) for row in sorted(open_rows)), key=lambda item: np.prod([sizes[r] for r in item[1]]))
-        if np.prod([float(sizes[r]) for r in scope]) > MOST:
+        row, scope = min(((row, _scope(row, left)) for row in sorted(open_rows)), key=lambda item: math.prod(sizes[r] for r in item[1]))
+        if math.prod(sizes[r] for r in scope) > MOST:
             return None
         mine = [factor for factor in left if row in factor[0]]
         total = sum(_aligned(factor, scope) for factor in mine)

@@ -44,9 +44,9 @@ class Problem:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def best_first(self, found: Sequence[Genotype]) -> list[Genotype]:
-        """These and all evaluated ones that are within the bounds by their plans; of equal scores the first found."""
+        """These and all evaluated ones that are within the bounds by their plans; of equal scores the furthest within, then the first."""
         others = [genotype for genotype in self.evaluated() if worst(self.bounds, genotype) <= 0]
-        return sorted(dict.fromkeys([*found, *others]), key=self.score, reverse=True)
+        return sorted(dict.fromkeys([*found, *others]), key=lambda g: (-self.score(g), worst(self.bounds, g)))
 
 
 class Method(Protocol):
@@ -222,4 +222,3 @@ class Exact:
             if len(found) == self.candidates:
                 break
         yield from problem.best_first(found)
-

@@ -59,6 +59,7 @@ def seal(part: Path, output: Path, record: Mapping[str, Any]) -> None:
     """Writes the results into `part` and moves it to its place, whole; what was there, damaged, goes. Raises OSError."""
     write_json(part / RESULTS, {**FORMAT.stamp(), **record, "files": digests(part)})
     old = output.with_name(f".{output.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # of a kill before the last line
     with contextlib.suppress(FileNotFoundError):
         os.replace(output, old)
     os.replace(part, output)

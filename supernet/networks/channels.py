@@ -149,6 +149,8 @@ class _Walk:
             elif node.op == "output":
                 self._fix(node.all_input_nodes, "it is the output's")
                 continue
+            elif _given_by_name(node, shapes):
+                layout = self._unknown(node)
             elif node.op == "call_module":
                 module = model.get_submodule(node.target)
                 hooks = module._forward_hooks or module._forward_pre_hooks
@@ -389,6 +391,13 @@ class _Walk:
         columns = self._read(node, 1)
         self._layer(node, Layer(node.target, "norm", columns))
         return Layout(1, columns)
+
+
+def _given_by_name(node: fx.Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether one of its tensors is a keyword argument: what is known of a call is known of its places."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(node.kwargs, found.append)
+    return any(one.name in shapes for one in found)
 
 
 def _twins(model: nn.Module) -> dict[str, str]:

@@ -31,7 +31,6 @@ def make(*, stem_stride: Stride = 2) -> Space:
                  auxiliary_head=False)
 
 
-
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
           image_size: tuple[int, int] = (32, 32)) -> Any:

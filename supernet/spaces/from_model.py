@@ -166,7 +166,6 @@ def canonicalise(places: Mapping[tuple[str, int], Sequence[frozenset[int]]], spa
     return space.genotype(cells)
 
 
-
 @ranged
 def build(source: Source, space: Space, candidates: Candidates, *, layers: int, channels: int, norm: Any, num_classes: int,
           in_channels: int = 3, image_size: tuple[int, int] = (32, 32)) -> Any:

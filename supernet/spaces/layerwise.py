@@ -83,7 +83,6 @@ def _keeps_shape(stages: Sequence[Sequence[int]], layer: int) -> bool:
     return multiple == before and (place > 0 or layer == 0)
 
 
-
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
           image_size: tuple[int, int] = (32, 32), head: Channels = 256) -> Any:

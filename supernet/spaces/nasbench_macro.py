@@ -30,7 +30,6 @@ def canonicalise(space: Space, genotype: Genotype) -> Genotype:
     return space.genotype({"layers": [e._replace(op=op) for e, op in zip(genotype["layers"], sorted_ops)]})
 
 
-
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
           image_size: tuple[int, int] = (32, 32)) -> Any:

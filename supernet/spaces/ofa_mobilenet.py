@@ -60,7 +60,6 @@ def canonicalise(space: Space, genotype: Genotype) -> Genotype:
     return space.genotype(cells)
 
 
-
 @ranged
 def build(space: Space, candidates: Candidates, *, layers: int, channels: Channels, norm: Any, num_classes: int, in_channels: int = 3,
           image_size: tuple[int, int] = (32, 32)) -> Any:

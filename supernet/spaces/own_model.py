@@ -68,14 +68,16 @@ def function_named(model: Any) -> Callable[..., "nn.Module"]:
     if not dot:
         raise UsageError(f"space.model must name a function in a file, as my_file.make, got {short(model)}")
     try:
-        found = getattr(_imported(module), name)
+        file = _imported(module)
     except ModuleNotFoundError as error:
         raise UsageError(f"space.model: there is no module {short(error.name)}, which {short(model)} needs, in the folder you start "
                          "from") from error
-    except AttributeError as error:
-        raise UsageError(f"space.model: {module} has no {short(name)}{did_you_mean(name, vars(import_module(module)))}") from error
     except Exception as error:  # the user's file: whatever it raises
         raise UsageError(f"space.model: {module} cannot be imported ({_told(error)})") from error
+    try:
+        found = getattr(file, name)
+    except AttributeError as error:
+        raise UsageError(f"space.model: {module} has no {short(name)}{did_you_mean(name, vars(file))}") from error
     if not callable(found):
         raise UsageError(f"space.model: {short(model)} must be a function that makes a network, got {type(found).__name__}")
     return found

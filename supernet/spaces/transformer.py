@@ -50,4 +50,3 @@ def planned(space: Space, candidates: Candidates, layers: int, channels: int) ->
             raise ValueError(f"{name} must be {space.sizes[name]} in this space, got {size}")
     choices = Choices(space.cells, candidates)
     return choices, TransformerPlan.of(choices, space.arguments["head_channels"])
-
