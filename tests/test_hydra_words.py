@@ -62,6 +62,11 @@ def test_a_value_that_needs_quotes_is_told_with_them_and_then_read(word, monkeyp
     assert (read.key_or_group, read.value()) == (key, value)
 
 
+def test_a_folder_without_an_options_name_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_search.py", "runs/one"])
+    assert refused("runs/one") == "runs/one: options are written option=value"
+
+
 @pytest.mark.parametrize("arguments, told", [
     (["seed=1", "--multirun", "epochs=1"], "pass --multirun seed=1 epochs=1"), (["--epochs", "3"], "there is no flag '--epochs"),
 ])

@@ -87,7 +87,8 @@ class Evolution:
                 history.number, history.begin, rng = number, begin, source(problem.seed, number, str(n))
                 child = repaired(space, searcher.ask(history, rng).genotype, problem.bounds, anchor, rng)
                 children.append(space.canonical(child))
-            child = max(children, key=lambda g: (g not in history.met, model(g)))  # of equals the first
+            kept = [child for child in children if worst(problem.bounds, child) <= 0] or children  # a plan may count what does not run
+            child = max(kept, key=lambda g: (g not in history.met, model(g)))  # of equals the first
             history.append(Trial(number, child, (problem.score(child),)))
         problem.facts |= {"evaluated": len({t.genotype for t in history.evaluated()})}
         yield from problem.best_first([trial.genotype for trial in history.evaluated()])
