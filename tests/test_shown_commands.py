@@ -66,6 +66,8 @@ RUN = {
     "python train_search.py space=custom space._target_=my_space.make layers=4 channels=8": SEARCH,
     "python train_search.py space=from_model space.model=my_network.make":
         SEARCH.replace("layers=3 channels=4 ", "space.arguments={channels:4} space.divisor=2 "),
+    "python train_search.py space=from_model space.model=examples.my_network.make relaxation=uniform passes=sandwich":
+        SEARCH.replace("layers=3 channels=4 ", "space.model=my_network.make space.arguments={channels:4} space.divisor=2 "),
     "python train_search.py space=nasbench_macro relaxation=uniform searcher=spos budget.trials=200 dataset=cifar10 dataset.root=data":
         f"{SEARCH} layers=8 budget.trials=3",
     "python train_search.py space=nasbench_macro relaxation=uniform dataset=cifar10 dataset.root=data searcher=spos budget.trials=1000 "
@@ -162,6 +164,8 @@ NOT_RUN = {
         "train_final.py genotype=darts_v2 dataset=digits layers=4 channels=12 epochs=15 threads=1 name=shown",
         "-m supernet.compress runs/<a final training> method=[prune,magnitude,int8,qat,prune+int8]",
         "-m supernet.compress runs/<a final training> method=[prune,magnitude] distil=true")},
+    "python -m supernet.deploy runs/<that search> limits={parameters:5e4,latency_ms:1} trust=[examples.my_network.make]":
+        "it needs that search; tests/test_deploy.py makes one",
     "python -m supernet.deploy runs/<a search> limits={parameters:1e6,latency_ms:12}":
         "it needs a search in a chain of decisions; tests/test_deploy.py makes one",
     "python -m supernet.ensemble runs/<final seed 0> runs/<final seed 1> runs/<final seed 2>": "tests/test_ensemble.py runs it",
