@@ -92,7 +92,7 @@ def test_what_makes_a_run_fit_is_told_where_it_does_not(monkeypatch, free_mib, f
     net = torch.nn.Linear(1000, 1000)  # 4 MB
     x = torch.ones(2, 1000)
     monkeypatch.setattr(dry_run, "available_memory", lambda device: free_mib * 2**20)
-    monkeypatch.setattr(dry_run, "multiply_adds_of", lambda net, example: 0)
+    monkeypatch.setattr(dry_run, "multiply_adds_an_item", lambda net, example: 0)
     rows = dict(dry_run.report(net, lambda: net(x).relu_(), example=x, item="image", batch_size=2, steps_per_epoch=1, epochs=1, device=CPU,
                                remedies=["batch_size=1", "channels=8"]))
     assert rows.get("to make it fit") == (None if fits else "batch_size=1; channels=8")
