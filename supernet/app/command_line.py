@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, InstantiationException
@@ -179,3 +179,27 @@ def composing() -> Iterator[None]:
         # a ValueError was written for the user; a TypeError may come from anywhere
         hint = " (SUPERNET_TRACEBACK=1 shows where)" if type(error) is TypeError else ""
         raise UsageError(one_line(error) + hint) from error
+
+
+class Resumable(Protocol):
+    """Work of a command that can be stopped, and is gone on with by the same command. Each gives the lines that are told."""
+
+    interrupt: Any
+
+    def rehearsed(self) -> str: ...
+    def done(self) -> str: ...
+    def stopped(self) -> str: ...
+
+
+def carry_out(work: Resumable, dry_run: bool) -> None:
+    """Does it, or says what it would be; exits with the signal's code where it was stopped."""
+    from supernet.runs.run import Interrupted
+
+    if dry_run:
+        print(work.rehearsed())
+        return
+    try:
+        print(work.done())
+    except Interrupted:
+        print(work.stopped(), file=sys.stderr)
+        sys.exit(work.interrupt.exit_code)

@@ -15,7 +15,7 @@ from supernet.app.build import build, space_from
 from supernet.app.compose import FinalRead, final_machine, final_read, loading, training_of
 from supernet.app.earlier import TeacherOf, teacher_from, weights_digest
 from supernet.app.own_ops import register_own_ops
-from supernet.app.trained import check_split, run_options
+from supernet.app.trained import check_split, run_options, status_of
 from supernet.compression.methods import Settings
 from supernet.compression.networks import AsNetwork, NotPractical
 from supernet.data.loader import Loader
@@ -128,11 +128,7 @@ class Noted:
 def final_run(path: str, trusted: Collection[str]) -> tuple[RunFolder, dict[str, Any]]:
     """The folder of a finished final training, and its options. Raises Mendable errors: it is none."""
     folder = RunFolder(Path(path))
-    status = folder.known_status()
-    if not status:
-        inside = len(list(folder.path.glob("*/run.json"))) if folder.path.is_dir() else 0
-        seen = f"this is a folder of {inside} runs: name one of them" if inside else "there is no run.json"
-        raise UsageError(f"run={path}: expected the folder of a final training; {seen}")
+    status = status_of(folder, path, "a final training")
     if status.get("script") != "train_final":
         raise UsageError(f"run={path}: expected the folder of a final training, got one of {str(status.get('script'))[:40]}: train what it "
                          f"found first (train_final.py genotype={path}/genotype.json)")

@@ -16,7 +16,7 @@ from supernet.app.compose import FinalRead, Read, final_read, loading, search_ma
 from supernet.app.earlier import TeacherOf, weights_digest
 from supernet.app.offer import SearchOffer
 from supernet.app.own_ops import register_own_ops
-from supernet.app.trained import check_split, run_options, some
+from supernet.app.trained import check_split, run_options, some, status_of
 from supernet.costs.additive import counted
 from supernet.costs.base import QUANTITIES
 from supernet.costs.chain import ChainCost
@@ -133,11 +133,7 @@ class Deployable:
 def deployable(cfg: DictConfig) -> Deployable:
     """From the options of the command. Nothing of the test is read, but that it is there. Raises Mendable errors."""
     folder = RunFolder(Path(cfg.run))
-    status = folder.known_status()
-    if not status:
-        inside = len(list(folder.path.glob("*/run.json"))) if folder.path.is_dir() else 0
-        seen = f"this is a folder of {inside} runs: name one of them" if inside else "there is no run.json"
-        raise UsageError(f"run={cfg.run}: expected the folder of a search; {seen}")
+    status = status_of(folder, cfg.run, "a search")
     if status.get("script") != "train_search":
         raise UsageError(f"run={cfg.run}: expected the folder of a search, whose supernet holds many networks, got one of "
                          f"{str(status.get('script'))[:40]}")

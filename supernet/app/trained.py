@@ -49,6 +49,16 @@ def run_options(folder: RunFolder, trusted: Collection[str]) -> dict[str, Any]:
     return options
 
 
+def status_of(folder: RunFolder, given: str, wanted: str) -> dict[str, Any]:
+    """What a run's folder says of it. given: how the command line names it. wanted: what should be there. Raises UsageError: no run is."""
+    status = folder.known_status()
+    if not status:
+        inside = len(list(folder.path.glob("*/run.json"))) if folder.path.is_dir() else 0
+        seen = f"this is a folder of {inside} runs: name one of them" if inside else "there is no run.json"
+        raise UsageError(f"run={given}: expected the folder of {wanted}; {seen}")
+    return status
+
+
 def trained(folder: RunFolder, *, images: int | None, seed: int, device: str, trusted: Collection[str]) -> Trained:
     """The supernet of a search at its last checkpoint, or a final network. images: how many it is asked about at most, drawn from the
     seed; None for all. Raises Mendable errors: one of them is missing."""

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.checks import validate
-from supernet.app.command_line import cli, composing, shows_errors
+from supernet.app.command_line import carry_out, cli, composing, shows_errors
 from supernet.app.hydra_words import flags_and_overrides
 from supernet.app.options import CONF, override
 from supernet.compression.methods import EXTRA, METHODS, Steps, packages, steps_of, trains
@@ -27,18 +27,10 @@ def main(cfg: DictConfig) -> None:
 
     need(f"method={','.join('+'.join(steps) for steps in chosen)}", packages(chosen), EXTRA)
     from supernet.commands import compressing
-    from supernet.runs.run import Interrupted
 
     with composing():
         work = compressing.prepared(cfg, chosen)
-    if cfg.dry_run:
-        print(work.rehearsed())
-        return
-    try:
-        print(work.done())
-    except Interrupted:
-        print(work.stopped(), file=sys.stderr)
-        sys.exit(work.interrupt.exit_code)
+    carry_out(work, cfg.dry_run)
 
 
 def chosen_methods(cfg: DictConfig) -> list[Steps]:

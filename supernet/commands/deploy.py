@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.app.checks import validate
-from supernet.app.command_line import cli, composing, shows_errors
+from supernet.app.command_line import carry_out, cli, composing, shows_errors
 from supernet.app.options import CONF
 from supernet.commands.compress import words
 from supernet.errors import UsageError, did_you_mean
@@ -24,18 +24,10 @@ def main(cfg: DictConfig) -> None:
     validate(cfg, "deploy")
     check(cfg)
     from supernet.commands import deploying
-    from supernet.runs.run import Interrupted
 
     with composing():
         work = deploying.prepared(cfg)
-    if cfg.dry_run:
-        print(work.rehearsed())
-        return
-    try:
-        print(work.done())
-    except Interrupted:
-        print(work.stopped(), file=sys.stderr)
-        sys.exit(work.interrupt.exit_code)
+    carry_out(work, cfg.dry_run)
 
 
 def check(cfg: DictConfig) -> None:

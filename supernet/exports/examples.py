@@ -71,7 +71,7 @@ for path in sys.argv[1:]:
     print(f"{path}  {facts['class_names'][chances.argmax()]}  {100 * chances.max():.1f} %")
 '''
 
-CONTINUE_WINDOWS = '''"""Goes on with a text: python continue.py TEXT [ITEMS]. Needs torch alone."""
+_A_TEXT = '''"""Goes on with a text: python continue.py TEXT [ITEMS]. Needs torch alone."""
 
 import json
 import sys
@@ -86,7 +86,9 @@ place = {item: n for n, item in enumerate(facts["vocabulary"])}
 items = list(sys.argv[1]) if facts["level"] == "character" else sys.argv[1].split()
 net = Network().eval()
 net.load_state_dict(torch.load(here / "weights.pt", weights_only=True))
-context, generator = len(net.positions.weight), torch.Generator().manual_seed(0)
+'''
+
+CONTINUE_WINDOWS = _A_TEXT + '''context, generator = len(net.positions.weight), torch.Generator().manual_seed(0)
 tokens = torch.tensor([[place.get(item, place.get("<unk>", 0))] for item in items])
 for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 100):
     with torch.no_grad():
@@ -96,22 +98,7 @@ for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 100):
 print(("" if facts["level"] == "character" else " ").join(items))
 '''
 
-CONTINUE = '''"""Goes on with a text: python continue.py TEXT [ITEMS]. Needs torch alone."""
-
-import json
-import sys
-from pathlib import Path
-
-import torch
-from network import Network
-
-here = Path(__file__).resolve().parent
-facts = json.loads((here / "preprocessing.json").read_text(encoding="utf-8"))
-place = {item: n for n, item in enumerate(facts["vocabulary"])}
-items = list(sys.argv[1]) if facts["level"] == "character" else sys.argv[1].split()
-net = Network().eval()
-net.load_state_dict(torch.load(here / "weights.pt", weights_only=True))
-tokens = torch.tensor([[place.get(item, place.get("<unk>", 0))] for item in items])
+CONTINUE = _A_TEXT + '''tokens = torch.tensor([[place.get(item, place.get("<unk>", 0))] for item in items])
 hidden, generator = torch.zeros(1, net.embedding.embedding_dim), torch.Generator().manual_seed(0)
 for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 100):
     with torch.no_grad():
