@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ops.forms import NoPlainForm
+from supernet.app.compressed import Noted
 from supernet.app.deployable import Deployable, deployable
 from supernet.commands.compressing import Told
 from supernet.compression.results import key_of
@@ -339,21 +340,13 @@ class Work:
         own.w_optimizer.lr = own.w_optimizer.lr / 10 if cfg.lr is None else cfg.lr
         own.distillation, own.seed = cfg.distillation, cfg.seed
         loop = made.fine_tuning(net, own, cfg.distil)
-        recorder = Told(loop, cfg.epochs, self.interrupt)
-        last: dict[str, Any] = {}
-        told = recorder.epoch
-
-        def epoch(record: dict[str, Any], genotype: Genotype | None) -> None:
-            last.update(record)
-            told(record, genotype)
-
-        recorder.epoch = epoch
-        fit_final(loop, cfg.epochs, recorder)
+        noted = Noted(Told(loop, cfg.epochs, self.interrupt), len(loop.train) * cfg.epochs, budget_s=None)
+        fit_final(loop, cfg.epochs, noted)
         with loop.evaluated():
             kept = {name: value.detach().clone() for name, value in net.state_dict().items()}
         net.load_state_dict(kept)
         net.eval()
-        return {name: value for name, value in last.items() if type(value) in (int, float)}
+        return {name: value for name, value in (noted.last or {}).items() if type(value) in (int, float)}
 
     def _write_plain(self, folder: Path, net: nn.Module) -> str:
         """The plain network, held against `net` in double precision. Returns in words how far it is, or why there is none."""
