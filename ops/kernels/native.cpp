@@ -166,6 +166,59 @@ template <class V, class F> INLINE void with_lanes(Int lanes, F run) {
     else run(lanes);
 }
 
+// What is read or written next is asked for beforehand: tensors of a whole batch do not stay in the caches until they are needed, and processors
+// fetch ahead of a loop only within a page, and of writes hardly at all.
+constexpr Int LINE = 64;   // bytes
+constexpr Int AHEAD = 24;  // pixels
+
+INLINE void read_soon(const T* at) { __builtin_prefetch(at, 0); }
+INLINE void write_soon(const T* at) { __builtin_prefetch(at, 1); }
+INLINE void write_soon(const T* at, Int count) {
+    for (Int i = 0; i < count; i += LINE / Int(sizeof(T))) write_soon(at + i);
+}
+
+// What the next piece of work reads, asked for bit by bit while this one is computed: few lines can be on their way at once, and what is
+// computed meanwhile waits for none of them.
+class Soon {
+    struct { const T* at; Int count; } regions[3] = {};
+    Int number = 0, lines = 0, region = 0, done = 0, each = 0;
+    static constexpr Int UNIT = LINE / Int(sizeof(T));
+
+  public:
+    void reads(const T* at, Int count) {
+        regions[number++] = {at, count};
+        lines += (count + UNIT - 1) / UNIT;
+    }
+    // But for what another piece of work reads.
+    void without(const Soon& other) {
+        Soon rest;
+        for (Int i = 0; i < number; i++) {
+            bool there = false;
+            for (Int k = 0; k < other.number; k++) there |= other.regions[k].at == regions[i].at;
+            if (!there) rest.reads(regions[i].at, regions[i].count);
+        }
+        *this = rest;
+    }
+    // It is asked so many times.
+    void times(Int count) { each = (lines + count - 1) / count; }
+    INLINE void ask() {
+        for (Int k = 0; k < each && region < number; k++, done += UNIT) {
+            if (done >= regions[region].count) {
+                region++, done = -UNIT;
+                continue;
+            }
+            read_soon(regions[region].at + done);
+        }
+    }
+};
+
+// Keeps a compiler from reading a number from memory again for each product that it is part of.
+template <class V> INLINE void in_register(V& v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#endif
+}
+
 // Zero stays zero, and what is not a number stays so.
 template <class V> INLINE V relu(V x) { const V zero = {}; return x <= zero ? zero : x; }
 template <class V> INLINE V where_positive(V x, V y) { const V zero = {}; return x <= zero ? zero : y; }
@@ -173,93 +226,151 @@ template <class V> INLINE V where_positive(V x, V y) { const V zero = {}; return
 
 // ---- depthwise convolution on a padded plane of one block
 
-// `P` outputs beside one another. K: the kernel's size; 0: `size` says. COLUMN, STEP: 0 where `column` and `step` say. Where both are known
-// what several taps read is loaded once: there are as many loads in a cycle as products.
-template <int K, int P, int COLUMN, int STEP, class V>
-INLINE void depthwise_block(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out) {
-    V sum[P] = {};
+// ROWS times `P` outputs beside one another, whose rows are `down` apart in the plane and `apart` in `out`. K: the kernel's size; 0: `size` says.
+// COLUMN, STEP: 0 where `column` and `step` say. Where all are known what several taps read is loaded once: there are as many loads in a cycle
+// as products.
+template <int K, int P, int ROWS, int COLUMN, int STEP, class V>
+INLINE void depthwise_block(const V* plane, const V* weight, Int size, Int row, Int column, Int step, Int down, V* out, Int apart) {
+    V sum[ROWS][P] = {};
     const int k = K ? K : int(size);
     for (int i = 0; i < k; i++) {
-        if constexpr (K != 0 && COLUMN != 0 && STEP == 1) {
-            V line[P + (K - 1) * COLUMN];
-#pragma GCC unroll 16
-            for (int p = 0; p < P + (K - 1) * COLUMN; p++) line[p] = plane[i * row + p];
+        if constexpr (K != 0 && COLUMN != 0 && STEP != 0) {
+            V w[K ? K : 1];
 #pragma GCC unroll 7
-            for (int j = 0; j < K; j++)
-#pragma GCC unroll 8
-                for (int p = 0; p < P; p++) sum[p] += weight[i * K + j] * line[p + j * COLUMN];
+            for (int j = 0; j < K; j++) w[j] = weight[i * K + j];
+#pragma GCC unroll 2
+            for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 64
+                for (int q = 0; q <= (P - 1) * STEP + (K - 1) * COLUMN; q++) {
+                    const V x = plane[i * row + r * down + q];
+#pragma GCC unroll 7
+                    for (int j = 0; j < K; j++) {
+                        const int from = q - j * COLUMN;
+                        if (from >= 0 && from % STEP == 0 && from / STEP < P) sum[r][from / STEP] += w[j] * x;
+                    }
+                }
         } else {
 #pragma GCC unroll 7
             for (int j = 0; j < k; j++) {
                 const V w = weight[i * k + j];
                 const V* at = plane + i * row + j * column;
-#pragma GCC unroll 8
-                for (int p = 0; p < P; p++) sum[p] += w * at[p * step];
+#pragma GCC unroll 2
+                for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+                    for (int p = 0; p < P; p++) sum[r][p] += w * at[r * down + p * step];
             }
         }
     }
-#pragma GCC unroll 8
-    for (int p = 0; p < P; p++) out[p] = sum[p];
+#pragma GCC unroll 2
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++) out[r * apart + p] = sum[r][p];
 }
 
+// `rows` of `count` outputs. Sixteen at a time where there are registers for them, from two rows where one is too short.
 template <int K, int COLUMN, int STEP, class V>
-void depthwise_row_of(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
+void depthwise_area_of(const V* plane, const V* weight, Int size, Int row, Int column, Int step, Int down, Int rows, V* out, Int apart,
+                       Int count) {
     const Int s = STEP ? STEP : step;
-    Int p = 0;
-    for (; p + 8 <= count; p += 8) depthwise_block<K, 8, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
-    for (; p + 4 <= count; p += 4) depthwise_block<K, 4, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
-    for (; p < count; p++) depthwise_block<K, 1, COLUMN, STEP>(plane + p * s, weight, size, row, column, s, out + p);
+    for (Int r = 0; r < rows;) {
+        const Int here = MANY && count % 16 >= 8 && r + 1 < rows ? 2 : 1;
+        for (Int k = 0; k < here; k++) {
+            const V* from = plane + (r + k) * down;
+            V* to = out + (r + k) * apart;
+            Int p = 0;
+#define DEPTHWISE(P, ROWS) depthwise_block<K, P, ROWS, COLUMN, STEP>(from + p * s, weight, size, row, column, s, down, to + p, apart)
+            if (MANY) for (; p + 16 <= count; p += 16) DEPTHWISE(16, 1);
+            if (here == 2 && p + 8 <= count) {
+                if (k == 0) DEPTHWISE(8, 2);  // and those of the next row
+                p += 8;
+            }
+            for (; p + 8 <= count; p += 8) DEPTHWISE(8, 1);
+            for (; p + 4 <= count; p += 4) DEPTHWISE(4, 1);
+            for (; p < count; p++) DEPTHWISE(1, 1);
+#undef DEPTHWISE
+        }
+        r += here;
+    }
 }
 
 template <int COLUMN, int STEP, class V>
-void depthwise_row_step(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
+void depthwise_area_step(const V* plane, const V* weight, Int size, Int row, Int column, Int step, Int down, Int rows, V* out, Int apart,
+                         Int count) {
     switch (size) {
-        case 3: depthwise_row_of<3, COLUMN, STEP>(plane, weight, size, row, column, step, out, count); break;
-        case 5: depthwise_row_of<5, COLUMN, STEP>(plane, weight, size, row, column, step, out, count); break;
-        default: depthwise_row_of<0, COLUMN, STEP>(plane, weight, size, row, column, step, out, count);
+        case 3: depthwise_area_of<3, COLUMN, STEP>(plane, weight, size, row, column, step, down, rows, out, apart, count); break;
+        case 5: depthwise_area_of<5, COLUMN, STEP>(plane, weight, size, row, column, step, down, rows, out, apart, count); break;
+        default: depthwise_area_of<0, 0, 0>(plane, weight, size, row, column, step, down, rows, out, apart, count);
     }
 }
 
-// One row of outputs. plane: at the row's first tap. row, column: between taps; step: between outputs, all in pixels of the plane.
+// Some rows of outputs. plane: at the first row's first tap. row, column: between taps; step: between outputs, down: between rows of outputs, all
+// in pixels of the plane. apart: between rows of `out`.
 template <class V>
-void depthwise_row(const V* plane, const V* weight, Int size, Int row, Int column, Int step, V* out, Int count) {
-    if (step == 1 && column == 1) depthwise_row_step<1, 1>(plane, weight, size, row, column, step, out, count);
-    else if (step == 1 && column == 2) depthwise_row_step<2, 1>(plane, weight, size, row, column, step, out, count);
-    else depthwise_row_step<0, 0>(plane, weight, size, row, column, step, out, count);
+void depthwise_area(const V* plane, const V* weight, Int size, Int row, Int column, Int step, Int down, Int rows, V* out, Int apart, Int count) {
+    if (step == 1 && column == 1) depthwise_area_step<1, 1>(plane, weight, size, row, column, step, down, rows, out, apart, count);
+    else if (step == 1 && column == 2) depthwise_area_step<2, 1>(plane, weight, size, row, column, step, down, rows, out, apart, count);
+    else if (step == 2 && column == 1) depthwise_area_step<1, 2>(plane, weight, size, row, column, step, down, rows, out, apart, count);
+    else if (step == 2 && column == 2) depthwise_area_step<2, 2>(plane, weight, size, row, column, step, down, rows, out, apart, count);
+    else depthwise_area_of<0, 0, 0>(plane, weight, size, row, column, step, down, rows, out, apart, count);
 }
 
-// ---- matrix product of a row: out[o][p] = sum over c of in[c][p] * weight[o][c]
+// ---- matrix product: out[o][p] = sum over c of in[c][p] * weight[o][c]
 
-template <int P, class V>
-INLINE void pointwise_block(const V* in, Int plane, const V* weight, Int channels, V* out) {
+// B blocks of outputs (weights `weights` vectors apart, outputs `outs`) of P pixels: a number that is spread over a vector serves them all.
+template <int P, int B, class V>
+INLINE void pointwise_block(const V* in, Int plane, const V* weight, Int weights, Int channels, V* out, Int outs) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    V sum[P] = {};
+    V sum[B][P] = {};
     for (Int c = 0; c < channels; c += L, in += plane) {
         const Int lanes = std::min(L, channels - c);
         const T* at = reinterpret_cast<const T*>(in);
-        const V* w = weight + c;
+        const auto step = [&](Int l) __attribute__((always_inline)) {
+            V w[B];
+#pragma GCC unroll 2
+            for (int b = 0; b < B; b++) w[b] = weight[b * weights + c + l];
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++) {
+                V x = at[p * L + l] - V{};
+                if constexpr (B > 1) in_register(x);
+#pragma GCC unroll 2
+                for (int b = 0; b < B; b++) sum[b][p] += w[b] * x;
+            }
+        };
         if (lanes == L) {
 #pragma GCC unroll 16
-            for (Int l = 0; l < L; l++)
-#pragma GCC unroll 16
-                for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+            for (Int l = 0; l < L; l++) step(l);
         } else {
-            for (Int l = 0; l < lanes; l++)
-#pragma GCC unroll 16
-                for (int p = 0; p < P; p++) sum[p] += w[l] * at[p * L + l];
+            for (Int l = 0; l < lanes; l++) step(l);
         }
     }
+#pragma GCC unroll 2
+    for (int b = 0; b < B; b++)
 #pragma GCC unroll 16
-    for (int p = 0; p < P; p++) out[p] = sum[p];
+        for (int p = 0; p < P; p++) out[b * outs + p] = sum[b][p];
 }
 
-// in: [block][plane pixels]; weight: `channels` vectors of one block of outputs; out: `count` vectors.
-template <class V> void pointwise_row(const V* in, Int plane, const V* weight, Int channels, V* out, Int count) {
-    Int p = 0;
-    if (MANY) for (; p + 16 <= count; p += 16) pointwise_block<16>(in + p, plane, weight, channels, out + p);
-    for (; p + 8 <= count; p += 8) pointwise_block<8>(in + p, plane, weight, channels, out + p);
-    for (; p + 4 <= count; p += 4) pointwise_block<4>(in + p, plane, weight, channels, out + p);
-    for (; p < count; p++) pointwise_block<1>(in + p, plane, weight, channels, out + p);
+// in: [block][plane pixels]; weight: of each of `number` blocks of outputs `channels` vectors; out: of each `count` vectors, `outs` apart.
+template <class V>
+void pointwise_area(const V* in, Int plane, const V* weight, Int channels, Int number, V* out, Int outs, Int count) {
+    Int b = 0;
+    if (MANY)
+        for (; b + 2 <= number && count >= 4; b += 2) {
+            const V* w = weight + b * channels;
+            V* to = out + b * outs;
+            Int p = 0;
+            for (; p + 8 <= count; p += 8) pointwise_block<8, 2>(in + p, plane, w, channels, channels, to + p, outs);
+            for (; p + 4 <= count; p += 4) pointwise_block<4, 2>(in + p, plane, w, channels, channels, to + p, outs);
+            for (; p < count; p++) pointwise_block<1, 2>(in + p, plane, w, channels, channels, to + p, outs);
+        }
+    for (; b < number; b++) {
+        const V* w = weight + b * channels;
+        V* to = out + b * outs;
+        Int p = 0;
+        if (MANY) for (; p + 16 <= count; p += 16) pointwise_block<16, 1>(in + p, plane, w, 0, channels, to + p, 0);
+        for (; p + 8 <= count; p += 8) pointwise_block<8, 1>(in + p, plane, w, 0, channels, to + p, 0);
+        for (; p + 4 <= count; p += 4) pointwise_block<4, 1>(in + p, plane, w, 0, channels, to + p, 0);
+        for (; p < count; p++) pointwise_block<1, 1>(in + p, plane, w, 0, channels, to + p, 0);
+    }
 }
 
 // ---- dense convolution on padded planes: out[o][p] = sum over taps and c of in[c][p + tap] * weight[o][tap][c]
@@ -304,11 +415,11 @@ void dense_row(const V* in, Int plane, const V* weight, Int channels, Int size, 
 
 // Adds sum and sum of squares of `count` pixels, each less `centre`.
 template <class V> INLINE void add_moments(const T* x, Int stride, Int count, Int lanes, V centre, V& sum, V& square) {
-    V s[2] = {}, q[2] = {};
+    V s[4] = {}, q[4] = {};
     Int p = 0;
-    for (; p + 2 <= count; p += 2)
-#pragma GCC unroll 2
-        for (int u = 0; u < 2; u++) {
+    for (; p + 4 <= count; p += 4)
+#pragma GCC unroll 4
+        for (int u = 0; u < 4; u++) {
             const V v = load<V>(x + (p + u) * stride, lanes) - centre;
             s[u] += v, q[u] += v * v;
         }
@@ -316,7 +427,7 @@ template <class V> INLINE void add_moments(const T* x, Int stride, Int count, In
         const V v = load<V>(x + p * stride, lanes) - centre;
         s[0] += v, q[0] += v * v;
     }
-    sum += s[0] + s[1], square += q[0] + q[1];
+    sum += (s[0] + s[1]) + (s[2] + s[3]), square += (q[0] + q[1]) + (q[2] + q[3]);
 }
 
 // What becomes of moments: 1 / sqrt(variance + eps), and running averages (null for none) that follow mean and unbiased variance. rule null:
@@ -349,28 +460,35 @@ template <class V> INLINE void flush(V v, double* to, Int lanes) {
     else for (Int l = 0; l < lanes; l++) to[l] += double(v[l]);
 }
 
-// Moments of one image of one block, row by row. (Taken while rows are made they cost more than from the cache, once the image is there.)
-template <class V>
-void image_moments(const T* x, Int stride, Int rows, Int columns, Int lanes, double* mean, double* distance) {
-    constexpr Int L = sizeof(V) / sizeof(T);
-    double sum[L] = {}, square[L] = {};
+// Moments of one image of one block, taken some rows at a time. centre: near the mean.
+template <class V> struct Moments {
+    static constexpr Int L = sizeof(V) / sizeof(T), PIECE = 64;  // pixels that are summed up in single precision
     V centre = {};
-    with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
-        V zero = {}, first = {}, unused = {};
-        add_moments(x, stride, columns, count, zero, first, unused);
-        centre = first / T(columns);
-        for (Int r = 0; r < rows; r++) {
-            V s = {}, q = {};
-            add_moments(x + r * columns * stride, stride, columns, count, centre, s, q);
-            flush(s, sum, L), flush(q, square, L);  // zeros beyond the lanes
-        }
-    });
-    const double pixels = double(rows) * double(columns);
-    for (Int l = 0; l < lanes; l++) {
-        mean[l] = double(centre[l]) + sum[l] / pixels;
-        distance[l] = std::max(0.0, square[l] - sum[l] * sum[l] / pixels);
+    double sum[L] = {}, square[L] = {};
+
+    void add(const T* x, Int stride, Int pixels, Int lanes, bool first) {
+        with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+            if (first) {
+                const Int some = std::min<Int>(pixels, 16);
+                V zero = {}, of_some = {}, unused = {};
+                add_moments(x, stride, some, count, zero, of_some, unused);
+                centre = of_some / T(some);
+            }
+            for (Int p = 0; p < pixels; p += PIECE) {
+                V s = {}, q = {};
+                add_moments(x + p * stride, stride, std::min(PIECE, pixels - p), count, centre, s, q);
+                flush(s, sum, L), flush(q, square, L);  // zeros beyond the lanes
+            }
+        });
     }
-}
+
+    void end(Int pixels, Int lanes, double* mean, double* distance) const {
+        for (Int l = 0; l < lanes; l++) {
+            mean[l] = double(centre[l]) + sum[l] / double(pixels);
+            distance[l] = std::max(0.0, square[l] - sum[l] * sum[l] / double(pixels));
+        }
+    }
+};
 
 // ---- one stage: pointwise(depthwise(relu((x - mean) * scale + shift))), or a dense convolution of the same
 
@@ -385,15 +503,19 @@ struct Shape {
     Int pad() const { return size == HALVES ? 1 : size ? dilation * ((size > 0 ? size : -size) - 1) / 2 : 0; }
     Int taps() const { return size > 0 ? size * size : 0; }
     Int border() const { return pad() + margin; }
+    // Of the gradient of the depthwise outputs: what taps that lie on an input may reach beyond it.
+    Int gradient_border() const { return bare() ? 0 : stride == 1 ? border() : size > 0 ? pad() / stride + 1 : 0; }
     Int plane_width() const { return width + 2 * border(); }
     Int plane() const { return (height + 2 * border()) * plane_width(); }
     Int first_tap() const { return margin * plane_width() + margin; }
     Int interior() const { return border() * plane_width() + border(); }
-    // The product alone reads the planes as they are.
+    // The product alone needs no planes: it reads some rows at a time.
     bool bare() const { return size == 0 && stride == 1; }
     Int groups() const { return size == HALVES ? 2 : dense() ? size * size : 1; }  // pixels that an output is a product of
     Int out_height() const { return (height - 1) / stride + 1; }
     Int out_width() const { return (width - 1) / stride + 1; }
+    Int pixels() const { return height * width; }
+    Int out_pixels() const { return out_height() * out_width(); }
 };
 
 struct Affine { const T *mean, *rstd, *weight, *bias; };  // mean null: the identity; weight, bias null: ones, zeros
@@ -467,23 +589,23 @@ template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * outs)};
 }
 
-// Fills the inner part of the padded planes of one image.
+// relu(norm(x)) of some rows of one image, [block][row][column]; `down` vectors between rows of `to`, `apart` between blocks.
 template <class V>
-void fill(const Shape& s, const T* x, Int stride, const Affine& norm, V* planes) {
+void fill(const Shape& s, const T* x, Int stride, const Affine& norm, Int row, Int rows, V* to, Int down, Int apart) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int across = s.width;
     const bool normed = norm.mean;
     for (Int b = 0; b < blocks(s.in, L); b++) {
         const Int lanes = std::min(L, s.in - b * L);
         const auto [mean, scale, shift] = Normed<V>(norm, b * L, lanes);
-        for (Int h = 0; h < s.height; h++) {
-            const T* from = x + h * s.width * stride + b * L;
-            V* to = planes + b * s.plane() + s.interior() + h * s.plane_width();
+        for (Int h = 0; h < rows; h++) {
+            const T* from = x + (row + h) * across * stride + b * L;
+            V* at = to + b * apart + h * down;
             with_lanes<V>(lanes, [&, m = mean, k = scale, a = shift](auto count) __attribute__((always_inline)) {
                 if (normed)
-                    for (Int i = 0; i < across; i++) to[i] = relu<V>((load<V>(from + i * stride, count) - m) * k + a);
+                    for (Int i = 0; i < across; i++) at[i] = relu<V>((load<V>(from + i * stride, count) - m) * k + a);
                 else
-                    for (Int i = 0; i < across; i++) to[i] = relu<V>(load<V>(from + i * stride, count));
+                    for (Int i = 0; i < across; i++) at[i] = relu<V>(load<V>(from + i * stride, count));
             });
         }
     }
@@ -497,27 +619,76 @@ template <class V> struct Planes {
 
     void hold(const Shape& s, const T* from, Int stride, const Affine& how) {
         if (from == x && how.mean == norm.mean && how.rstd == norm.rstd && how.weight == norm.weight && how.bias == norm.bias) return;
-        fill(s, from, stride, how, at);
+        fill(s, from, stride, how, 0, s.height, at + s.interior(), s.plane_width(), s.plane());
         x = from, norm = how;
     }
 };
 
-// The depthwise outputs of one row, [block][columns], from the padded planes; `apart` vectors between blocks.
+// The depthwise outputs of some rows, [block][row][column], from the padded planes; `apart` vectors between blocks.
 template <class V>
-void depthwise_rows(const Shape& s, const V* planes, const V* taps, Int row, V* out, Int apart) {
+void depthwise_rows(const Shape& s, const V* planes, const V* taps, Int row, Int rows, V* out, Int apart) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int width = s.plane_width(), columns = s.out_width(), bi = blocks(s.in, L);
     for (Int b = 0; b < bi; b++) {
         const V* from = planes + b * s.plane() + row * s.stride * width;
         if (s.size > 0) {
-            depthwise_row(from + s.first_tap(), taps + b * s.taps(), s.size, s.dilation * width, s.dilation, s.stride, out + b * apart, columns);
+            depthwise_area(from + s.first_tap(), taps + b * s.taps(), s.size, s.dilation * width, s.dilation, s.stride, s.stride * width, rows,
+                           out + b * apart, columns, columns);
             continue;
         }
         from += s.interior();
         for (Int g = 0; g < s.groups(); g++)
-            for (Int i = 0; i < columns; i++) out[(g * bi + b) * apart + i] = from[g * width + i * s.stride + g];
+            for (Int k = 0; k < rows; k++)
+                for (Int i = 0; i < columns; i++)
+                    out[(g * bi + b) * apart + k * columns + i] = from[(k * s.stride + g) * width + i * s.stride + g];
     }
 }
+
+// Taps of a strided depthwise convolution that lie on outputs, for inputs at (row, column) up to multiples of the stride; and where, in the
+// outputs' padded gradient, what they read of it begins.
+struct Strided {
+    struct Tap { Int number, first; };
+    std::vector<std::vector<Tap>> phases;  // [row % stride][column % stride]
+
+    Strided() = default;
+    Strided(const Shape& s, Int d_width) : phases(s.stride * s.stride) {
+        for (Int i = 0; i < s.stride * s.stride; i++)
+            for (Int k = 0; k < s.taps(); k++) {
+                const Int row = i / s.stride + s.pad() - k / s.size * s.dilation, column = i % s.stride + s.pad() - k % s.size * s.dilation;
+                if (row % s.stride == 0 && column % s.stride == 0) phases[i].push_back({k, row / s.stride * d_width + column / s.stride});
+            }
+    }
+};
+
+// One row of the gradient of its inputs; d: of its outputs, padded.
+template <class V> void strided_line(const Shape& s, const Strided& strided, const V* d, Int d_width, const V* taps, Int h, V* line) {
+    constexpr int P = 8;
+    const Int stride = s.stride;
+    for (Int phase = 0; phase < std::min(stride, s.width); phase++) {
+        const Int pixels = (s.width - phase - 1) / stride + 1;
+        const auto& read = strided.phases[h % stride * stride + phase];
+        const V* from = d + h / stride * d_width;
+        V* to = line + phase;
+        Int p = 0;
+        for (; p + P <= pixels; p += P) {
+            V sum[P] = {};
+            for (const auto& tap : read)
+#pragma GCC unroll 8
+                for (int u = 0; u < P; u++) sum[u] += taps[tap.number] * from[tap.first + p + u];
+#pragma GCC unroll 8
+            for (int u = 0; u < P; u++) to[(p + u) * stride] = sum[u];
+        }
+        for (; p < pixels; p++) {
+            V sum = {};
+            for (const auto& tap : read) sum += taps[tap.number] * from[tap.first + p];
+            to[p * stride] = sum;
+        }
+    }
+}
+
+// Rows at a time, of outputs and of inputs: enough pixels for the loops over them, few enough for the caches.
+Int rows_at_once(const Shape& s) { return s.dense() ? 1 : std::max<Int>(1, std::min(s.out_height(), 64 / std::max<Int>(1, s.out_width()))); }
+Int lines_at_once(const Shape& s) { return std::max<Int>(1, std::min(s.height, 64 / std::max<Int>(1, s.width))); }
 
 // Pieces of scratch that stages of one geometry share: only their inner parts are written, so that borders of zeros stay so.
 template <class V> class Rooms {
@@ -549,45 +720,72 @@ template <class S> void widen(std::vector<S>& stages) {
                 a.s.margin = std::max(a.s.margin, b.s.pad() - a.s.pad());
 }
 
+// What the stage after the i-th one reads, or the first one for the next image, and the i-th one does not.
+template <class S> Soon after(const std::vector<S>& stages, Int n, size_t i, Int last) {
+    const size_t next = (i + 1) % stages.size();
+    const Int image = next ? n : n + 1;
+    if (image >= last) return {};
+    Soon soon = stages[next].reads(image);
+    soon.without(stages[i].reads(n));
+    return soon;
+}
+
 struct Forward {
     Shape s; const T* x; Int stride; Affine norm; const T *depthwise, *pointwise; T *out, *mean, *rstd; Follow follow;
     std::vector<double> of_images;
+
+    Soon reads(Int n) const {
+        Soon soon;
+        soon.reads(x + n * s.pixels() * stride, s.pixels() * stride);
+        return soon;
+    }
 };
 
 template <class V> struct OwnForward {  // of a thread
-    Packed<V> w; Int planes; V *between, *result;
+    Packed<V> w; Int planes = -1; V *between, *result; Moments<V>* moments;
 };
 
 // One image of one stage.
-template <class V> void image_forward(Forward& f, OwnForward<V>& own, Planes<V>& planes, Int n) {
+template <class V> void image_forward(Forward& f, OwnForward<V>& own, Planes<V>* planes, Soon soon, Int n) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Shape& s = f.s;
     const Int bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), width = s.plane_width(), contraction = contracted<V>(s);
-    const Int outs = s.out;
-    planes.hold(s, f.x + n * s.height * s.width * f.stride, f.stride, f.norm);
+    const Int outs = s.out, chunk = rows_at_once(s);
     T* to = f.out + n * rows * columns * s.out;
-    for (Int r = 0; r < rows; r++) {
-        if (!s.dense() && !s.bare()) depthwise_rows(s, planes.at, own.w.taps, r, own.between, columns);
+    write_soon(to, chunk * columns * outs);
+    soon.times(2 * ((rows + chunk - 1) / chunk));
+    const T* x = f.x + n * s.pixels() * f.stride;
+    if (!s.bare()) planes->hold(s, x, f.stride, f.norm);
+    for (Int r = 0; r < rows; r += chunk) {
+        const Int here = std::min(chunk, rows - r), pixels = here * columns;
+        if (r + here < rows) write_soon(to + (r + here) * columns * outs, pixels * outs);
+        soon.ask();
+        if (s.bare()) fill(s, x, f.stride, f.norm, r, here, own.between, columns, pixels);
+        else if (!s.dense()) depthwise_rows(s, planes->at, own.w.taps, r, here, own.between, pixels);
+        soon.ask();
+        T* at = to + r * columns * s.out;
+        // one whole block of outputs lies in memory as the product makes it
+        const bool whole = bo == 1 && s.out == L;
+        V* product = whole ? reinterpret_cast<V*>(at) : own.result;
+        if (s.dense())
+            for (Int b = 0; b < bo; b++)
+                dense_row(planes->at + s.first_tap() + r * width, s.plane(), own.w.product + b * contraction, s.in, s.dense(),
+                          s.dilation * width, s.dilation, product + b * pixels, columns);
+        else pointwise_area(own.between, pixels, own.w.product, contraction, bo, product, pixels, pixels);
         for (Int b = 0; b < bo; b++) {
             const Int lanes = std::min(L, s.out - b * L);
-            T* at = to + r * columns * s.out + b * L;
-            const bool whole = bo == 1 && lanes == L;
-            V* row = whole ? reinterpret_cast<V*>(at) : own.result;
-            const V* weight = own.w.product + b * contraction;
-            if (s.dense())
-                dense_row(planes.at + s.first_tap() + r * width, s.plane(), weight, s.in, s.dense(), s.dilation * width, s.dilation, row, columns);
-            else if (s.bare())
-                pointwise_row(planes.at + s.interior() + r * width, s.plane(), weight, contraction, row, columns);
-            else
-                pointwise_row(own.between, columns, weight, contraction, row, columns);
             if (!whole)
-                for (Int i = 0; i < columns; i++) store<V>(at + i * outs, row[i], lanes);
+                for (Int i = 0; i < pixels; i++) store<V>(at + i * outs + b * L, product[b * pixels + i], lanes);
+            if (f.mean) {
+                if (r == 0) own.moments[b] = {};
+                own.moments[b].add(at + b * L, outs, pixels, lanes, r == 0);
+            }
         }
     }
     if (f.mean)
         for (Int b = 0; b < bo; b++)
-            image_moments<V>(to + b * L, s.out, rows, columns, std::min(L, s.out - b * L), &f.of_images[2 * n * s.out + b * L],
-                                &f.of_images[(2 * n + 1) * s.out + b * L]);
+            own.moments[b].end(rows * columns, std::min(L, s.out - b * L), &f.of_images[2 * n * s.out + b * L],
+                               &f.of_images[(2 * n + 1) * s.out + b * L]);
 }
 
 template <class V> void stages_forward(std::vector<Forward>& stages, Int threads) {
@@ -605,23 +803,26 @@ template <class V> void stages_forward(std::vector<Forward>& stages, Int threads
             if (c == &cut) c->memory = static_cast<char*>(scratch.at_least(count.used));
             Rooms<V> rooms;
             V *between = nullptr, *result = nullptr;
-            Int most = 0, widest = 0;
+            Int most = 0, widest = 0, outputs = 0;
             for (size_t i = 0; i < stages.size(); i++) {
                 const Shape& s = stages[i].s;
                 const Int bi = blocks(s.in, L);
                 own[i].w = packed_at<V>(*c, s);
-                own[i].planes = rooms.find({s.in, s.height, s.width, s.border()}, *c, bi * s.plane());
-                most = std::max(most, s.dense() || s.bare() ? 0 : s.groups() * bi * s.out_width()), widest = std::max(widest, s.out_width());
+                if (!s.bare()) own[i].planes = rooms.find({s.in, s.height, s.width, s.border()}, *c, bi * s.plane());
+                const Int pixels = rows_at_once(s) * s.out_width();
+                most = std::max(most, s.dense() ? 0 : s.groups() * bi * pixels), widest = std::max(widest, blocks(s.out, L) * pixels);
+                outputs = std::max(outputs, blocks(s.out, L));
             }
             between = c->template take<V>(most), result = c->template take<V>(widest);
+            Moments<V>* moments = c->template take<Moments<V>>(outputs);
             planes.resize(rooms.size());
             for (size_t i = 0; i < planes.size(); i++) planes[i].at = rooms.at(i);
-            for (OwnForward<V>& o : own) o.between = between, o.result = result;
+            for (OwnForward<V>& o : own) o.between = between, o.result = result, o.moments = moments;
         }
         for (size_t i = 0; i < stages.size(); i++) pack(stages[i].s, stages[i].depthwise, stages[i].pointwise, own[i].w, false);
         const Share share = own_share(images);
         for (Int n = share.first; n < share.last; n++)
-            for (size_t i = 0; i < stages.size(); i++) image_forward(stages[i], own[i], planes[own[i].planes], n);
+            for (size_t i = 0; i < stages.size(); i++) image_forward(stages[i], own[i], own[i].planes < 0 ? nullptr : &planes[own[i].planes], after(stages, n, i, share.last), n);
     }
     for (Forward& f : stages)
         if (f.mean) merge_moments(f.of_images.data(), images, f.s.out, f.s.out_height() * f.s.out_width(), f.follow, f.mean, f.rstd);
@@ -646,55 +847,120 @@ void norm_backward(Int channels, double count, const double* sums, const T* rstd
     }
 }
 
-template <int K, class V>
-void depthwise_weight(const Shape& s, const V* plane, Int width, const V* d, Int d_width, V* to) {
-    const int k = K ? K : int(s.size);
-    const Int rows = s.out_height(), columns = s.out_width();
-    for (int i = 0; i < k; i++) {
-        if constexpr (K != 0) {
-            constexpr int U = K == 3 ? 4 : 2;  // so many sums of each tap, that none waits for another
-            V sum[K ? K : 1][U] = {};
-            for (Int r = 0; r < rows; r++) {
-                const V* a = plane + (r * s.stride + i * s.dilation) * width;
-                const V* g = d + r * d_width;
-                Int c = 0;
-                for (; c + U <= columns; c += U)
-#pragma GCC unroll 4
-                    for (int u = 0; u < U; u++) {
-                        const V v = g[c + u];
+// to[tap] += sum over pixels of d * what the tap reads. Taps of several rows at a time, for each line that is loaded; U pixels at once.
+template <int K, int COLUMN, int STEP, int U, int ROWS, class V>
+INLINE void depthwise_weight_pixels(const V* a, const V* g, Int below, V (*sum)[K]) {
+    V v[U];
 #pragma GCC unroll 8
-                        for (int j = 0; j < K; j++) sum[j][u] += v * a[(c + u) * s.stride + j * s.dilation];
-                    }
-                for (; c < columns; c++)
-                    for (int j = 0; j < K; j++) sum[j][0] += g[c] * a[c * s.stride + j * s.dilation];
-            }
+    for (int u = 0; u < U; u++) v[u] = g[u];
+#pragma GCC unroll 4
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 64
+        for (int q = 0; q <= (U - 1) * STEP + (K - 1) * COLUMN; q++) {
+            const V x = a[i * below + q];
+#pragma GCC unroll 8
             for (int j = 0; j < K; j++) {
-                for (int u = 1; u < U; u++) sum[j][0] += sum[j][u];
-                to[i * K + j] += sum[j][0];
-            }
-        } else {
-            for (int j = 0; j < k; j++) {
-                V sum = {};
-                for (Int r = 0; r < rows; r++) {
-                    const V* a = plane + (r * s.stride + i * s.dilation) * width + j * s.dilation;
-                    for (Int c = 0; c < columns; c++) sum += d[r * d_width + c] * a[c * s.stride];
-                }
-                to[i * k + j] += sum;
+                const int from = q - j * COLUMN;
+                if (from >= 0 && from % STEP == 0 && from / STEP < U) sum[i][j] += v[from / STEP] * x;
             }
         }
-    }
 }
 
-// to[o][block] += sum over pixels of g[o] * d[block]; g: [block of outputs][pixels], d: [block of inputs][pixels]
-template <int O, class V>
-INLINE void outer(const T* g, const V* d, Int count, V* to, Int apart) {
+template <int K, int COLUMN, int STEP, int ROWS, class V>
+INLINE void depthwise_weight_rows(const V* plane, Int width, const V* d, Int d_width, Int rows, Int columns, V* to) {
+    constexpr int U = MANY ? 4 : 2;
+    V sum[ROWS][K] = {};
+    for (Int r = 0; r < rows; r++) {
+        const V *a = plane + r * STEP * width, *g = d + r * d_width;
+        Int c = 0;
+        for (; c + U <= columns; c += U) depthwise_weight_pixels<K, COLUMN, STEP, U, ROWS>(a + c * STEP, g + c, COLUMN * width, sum);
+        for (; c < columns; c++) depthwise_weight_pixels<K, COLUMN, STEP, 1, ROWS>(a + c * STEP, g + c, COLUMN * width, sum);
+    }
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < K; j++) to[i * K + j] += sum[i][j];
+}
+
+template <int K, int COLUMN, int STEP, class V>
+void depthwise_weight_known(const V* plane, Int width, const V* d, Int d_width, Int rows, Int columns, V* to) {
+    constexpr int ROWS = MANY ? 3 : 2;  // so many sums fit the registers
+    int i = 0;
+    for (; i + ROWS <= K; i += ROWS)
+        depthwise_weight_rows<K, COLUMN, STEP, ROWS>(plane + i * COLUMN * width, width, d, d_width, rows, columns, to + i * K);
+    if constexpr (K % ROWS != 0)
+        depthwise_weight_rows<K, COLUMN, STEP, K % ROWS>(plane + i * COLUMN * width, width, d, d_width, rows, columns, to + i * K);
+}
+
+template <int K, class V>
+bool depthwise_weight_of(const Shape& s, const V* plane, Int width, const V* d, Int d_width, V* to) {
+    const Int rows = s.out_height(), columns = s.out_width();
+    if (s.stride == 1 && s.dilation == 1) depthwise_weight_known<K, 1, 1>(plane, width, d, d_width, rows, columns, to);
+    else if (s.stride == 1 && s.dilation == 2) depthwise_weight_known<K, 2, 1>(plane, width, d, d_width, rows, columns, to);
+    else if (s.stride == 2 && s.dilation == 1) depthwise_weight_known<K, 1, 2>(plane, width, d, d_width, rows, columns, to);
+    else if (s.stride == 2 && s.dilation == 2) depthwise_weight_known<K, 2, 2>(plane, width, d, d_width, rows, columns, to);
+    else return false;
+    return true;
+}
+
+template <class V> void depthwise_weight(const Shape& s, const V* plane, Int width, const V* d, Int d_width, V* to) {
+    if (s.size == 3 && depthwise_weight_of<3>(s, plane, width, d, d_width, to)) return;
+    if (s.size == 5 && depthwise_weight_of<5>(s, plane, width, d, d_width, to)) return;
+    for (Int i = 0; i < s.size; i++)
+        for (Int j = 0; j < s.size; j++) {
+            V sum = {};
+            for (Int r = 0; r < s.out_height(); r++) {
+                const V* a = plane + (r * s.stride + i * s.dilation) * width + j * s.dilation;
+                for (Int c = 0; c < s.out_width(); c++) sum += d[r * d_width + c] * a[c * s.stride];
+            }
+            to[i * s.size + j] += sum;
+        }
+}
+
+// to[o][block] += sum over pixels of g[o] * d[block], for B blocks; g: [block of outputs][pixels], d: [block of inputs][pixels], `blocks` apart.
+template <int O, int B, class V>
+INLINE void outer(const T* g, const V* d, Int blocks, Int count, V* to, Int apart) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    V sum[O] = {};
-    for (Int p = 0; p < count; p++)
+    V sum[O][B] = {};
+    for (Int p = 0; p < count; p++) {
+        V of[B];
+#pragma GCC unroll 2
+        for (int b = 0; b < B; b++) of[b] = d[b * blocks + p];
 #pragma GCC unroll 8
-        for (int o = 0; o < O; o++) sum[o] += d[p] * g[p * L + o];
+        for (int o = 0; o < O; o++) {
+            V x = g[p * L + o] - V{};
+            if constexpr (B > 1) in_register(x);
+#pragma GCC unroll 2
+            for (int b = 0; b < B; b++) sum[o][b] += of[b] * x;
+        }
+    }
 #pragma GCC unroll 8
-    for (int o = 0; o < O; o++) to[o * apart] += sum[o];
+    for (int o = 0; o < O; o++)
+#pragma GCC unroll 2
+        for (int b = 0; b < B; b++) to[o * apart + b] += sum[o][b];
+}
+
+// The same for all outputs, and for `number` blocks of inputs; g: `plane` vectors between blocks.
+template <class V> void outers(const V* g, Int plane, const V* d, Int blocks, Int number, Int count, Int outs, V* to, Int apart) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane) + o % L; };
+    for (Int b = 0; b < number;) {
+        const bool two = MANY && b + 2 <= number;
+        const V* e = d + b * blocks;
+        V* at = to + b;
+        Int o = 0;
+        for (; L % 8 == 0 && o + 8 <= outs; o += 8) {
+            if (two) outer<8, 2>(from(o), e, blocks, count, at + o * apart, apart);
+            else outer<8, 1>(from(o), e, 0, count, at + o * apart, apart);
+        }
+        for (; L % 4 == 0 && o + 4 <= outs; o += 4) {
+            if (two) outer<4, 2>(from(o), e, blocks, count, at + o * apart, apart);
+            else outer<4, 1>(from(o), e, 0, count, at + o * apart, apart);
+        }
+        for (; o < outs; o++) {
+            if (two) outer<1, 2>(from(o), e, blocks, count, at + o * apart, apart);
+            else outer<1, 1>(from(o), e, 0, count, at + o * apart, apart);
+        }
+        b += two ? 2 : 1;
+    }
 }
 
 // to[o][tap][block] += sum over pixels of g[o] * x[block] of one image, both on padded planes. Between two rows of g stand zeros.
@@ -710,9 +976,9 @@ template <class V> void dense_weight(const Shape& s, const V* planes, const V* g
                 const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane + s.interior() + r * width) + o % L; };
                 V* at = to + tap * bi + b;
                 Int o = 0;
-                if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8>(from(o), e, count, at + o * vi, vi);
-                if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4>(from(o), e, count, at + o * vi, vi);
-                for (; o < s.out; o++) outer<1>(from(o), e, count, at + o * vi, vi);
+                if (L % 8 == 0) for (; o + 8 <= s.out; o += 8) outer<8, 1>(from(o), e, 0, count, at + o * vi, vi);
+                if (L % 4 == 0) for (; o + 4 <= s.out; o += 4) outer<4, 1>(from(o), e, 0, count, at + o * vi, vi);
+                for (; o < s.out; o++) outer<1, 1>(from(o), e, 0, count, at + o * vi, vi);
             }
     }
 }
@@ -724,6 +990,14 @@ struct Backward {
     std::vector<T> of_threads;  // sums of the weights' gradients; zeros for threads that are not granted
 
     bool part() const { return s.out == 0; }
+    Soon reads(Int n) const {
+        const Int in_pixels = s.pixels(), pixels = part() ? in_pixels : s.out_pixels(), channels = part() ? stride : s.out;
+        Soon soon;
+        if (in.normed) soon.reads(in.p + n * pixels * channels, pixels * channels);
+        if (!part()) soon.reads(x + n * in_pixels * stride, in_pixels * stride);
+        if (dx) soon.reads(dx + n * in_pixels * s.in, in_pixels * s.in);
+        return soon;
+    }
     bool weights() const { return ddepthwise || dpointwise; }
     bool sums() const { return norm.mean && coef; }
     template <class V> Int vectors() const {  // of one thread
@@ -735,6 +1009,7 @@ struct Backward {
 
 template <class V> struct OwnBackward {  // of a thread
     Packed<V> w; Int planes = -1; Int d = -1; Int dense = -1; V *arrived, *between, *line, *spread, *dtaps, *dproduct;
+    Strided strided;
 };
 
 template <class V>
@@ -756,6 +1031,8 @@ void image_part_backward(const Backward& f, Int n) {
         T* out = f.dx + n * pixels * channels + b * L;
         with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
             for (Int i = 0; i < pixels; i++) {
+                read_soon(g + (i + AHEAD) * g_stride), write_soon(out + (i + AHEAD) * channels);
+                if (normed) read_soon(p + (i + AHEAD) * p_stride);
                 V v = first * load<V>(g + i * g_stride, count);
                 if (normed) v += second * (load<V>(p + i * p_stride, count) - mean) + third;
                 store<V>(out + i * channels, accumulate ? load<V>(out + i * channels, count) + v : v, count);
@@ -764,29 +1041,17 @@ void image_part_backward(const Backward& f, Int n) {
     }
 }
 
-// to[o][block] += sum over pixels, as `outer`, for all outputs; g: `plane` vectors between blocks.
-template <class V> void outers(const V* g, Int plane, const V* d, Int count, Int outs, V* to, Int apart) {
-    constexpr Int L = sizeof(V) / sizeof(T);
-    const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane) + o % L; };
-    Int o = 0;
-    if (L % 8 == 0) for (; o + 8 <= outs; o += 8) outer<8>(from(o), d, count, to + o * apart, apart);
-    if (L % 4 == 0) for (; o + 4 <= outs; o += 4) outer<4>(from(o), d, count, to + o * apart, apart);
-    for (; o < outs; o++) outer<1>(from(o), d, count, to + o * apart, apart);
-}
-
-// Rows at a time, of what arrives.
-Int rows_at_once(const Shape& s) { return s.dense() ? 1 : std::max<Int>(1, std::min(s.out_height(), 64 / std::max<Int>(1, s.out_width()))); }
-
 // One image of one stage. d: the gradient of the pointwise product's inputs, padded as planes are where the stride is 1.
-template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* dense, Int n) {
+template <class V>
+void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* dense, Soon soon, Int n) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Shape& s = f.s;
     const Arriving& in = f.in;
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), taps = s.taps();
     const Int width = s.plane_width(), plane = s.plane(), vi = s.groups() * bi;
     const bool same = s.stride == 1, inner = !s.dense() && (f.ddepthwise || f.dx);
-    const Int d_border = same ? s.border() : 0, d_width = columns + 2 * d_border, d_plane = (rows + 2 * d_border) * d_width;
-    const Int d_interior = d_border * d_width + d_border, d_first = same ? s.margin * d_width + s.margin : 0;
+    const Int d_border = s.gradient_border(), d_width = columns + 2 * d_border, d_plane = (rows + 2 * d_border) * d_width;
+    const Int d_interior = d_border * d_width + d_border, d_first = d_border == 0 ? 0 : s.margin * d_width + s.margin;
     const Int chunk = rows_at_once(s), arrived_plane = s.dense() ? plane : chunk * columns;
     V *arrived = s.dense() ? dense : own.arrived, *planes = held ? held->at : nullptr;
     const T* xn = f.x + n * s.height * s.width * f.stride;
@@ -794,9 +1059,11 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
     // in registers: what is written could be these numbers, for all that a compiler knows
     const Int x_stride = f.stride, g_stride = in.g_stride, ins = s.in, outs = s.out, across = s.width;
     const bool normed = f.norm.mean, sums = f.sums(), accumulate = f.accumulate;
-    if (f.weights()) held->hold(s, xn, f.stride, f.norm);
+    if (held) held->hold(s, xn, f.stride, f.norm);
+    soon.times(3 * ((rows + chunk - 1) / chunk) + (f.dx ? bi * s.height : 0));
     for (Int r = 0; r < rows; r += chunk) {
         const Int here = std::min(chunk, rows - r), pixels = here * columns;
+        soon.ask();
         const Int at = (n * rows + r) * columns;
         for (Int b = 0; b < bo; b++) {
             const Int lanes = std::min(L, s.out - b * L);
@@ -817,74 +1084,54 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
                 });
             }
         }
-        if (inner)
-            for (Int b = 0; b < vi; b++)
-                for (Int k = 0; k < here; k++)
-                    pointwise_row(arrived + k * columns, chunk * columns, own.w.transposed + b * s.out, s.out,
-                                  d + b * d_plane + d_interior + (r + k) * d_width, columns);
+        soon.ask();
+        if (inner && d_border == 0) pointwise_area(arrived, chunk * columns, own.w.transposed, s.out, vi, d + r * columns, d_plane, pixels);
+        else if (inner)
+            for (Int k = 0; k < here; k++)
+                pointwise_area(arrived + k * columns, chunk * columns, own.w.transposed, s.out, vi, d + d_interior + (r + k) * d_width, d_plane,
+                               columns);
         if (!f.dpointwise || s.dense()) continue;
-        if (s.bare()) {
-            for (Int b = 0; b < vi; b++) {
-                const V* e = planes + b * plane + s.interior() + r * width;
-                if (s.border() == 0) outers(arrived, chunk * columns, e, pixels, s.out, own.dproduct + b, vi);
-                else
-                    for (Int k = 0; k < here; k++)
-                        outers(arrived + k * columns, chunk * columns, e + k * width, columns, s.out, own.dproduct + b, vi);
-            }
-            continue;
-        }
-        for (Int k = 0; k < here; k++) depthwise_rows(s, planes, own.w.taps, r + k, own.between + k * columns, chunk * columns);
-        for (Int b = 0; b < vi; b++)
-            outers(arrived, chunk * columns, own.between + b * chunk * columns, pixels, s.out, own.dproduct + b, vi);
+        soon.ask();
+        if (s.bare()) fill(s, xn, f.stride, f.norm, r, here, own.between, columns, chunk * columns);
+        else depthwise_rows(s, planes, own.w.taps, r, here, own.between, chunk * columns);
+        outers(arrived, chunk * columns, own.between, chunk * columns, vi, pixels, s.out, own.dproduct, vi);
     }
     if (f.dpointwise && s.dense()) dense_weight(s, planes, arrived, own.dproduct);
     if (f.ddepthwise)
         for (Int b = 0; b < bi; b++) {
             const V *e = d + b * d_plane + d_interior, *from = planes + b * plane + s.first_tap();
-            V* to = own.dtaps + b * taps;
-            switch (s.size) {
-                case 3: depthwise_weight<3>(s, from, width, e, d_width, to); break;
-                case 5: depthwise_weight<5>(s, from, width, e, d_width, to); break;
-                default: depthwise_weight<0>(s, from, width, e, d_width, to);
-            }
+            depthwise_weight(s, from, width, e, d_width, own.dtaps + b * taps);
         }
     if (!f.dx) return;
     T* dxn = f.dx + n * s.height * s.width * s.in;
-    const Int pad = s.pad(), spread_width = s.width + 2 * pad, spread_plane = (s.height + 2 * pad) * spread_width;
+    const Int lines = lines_at_once(s), pad = s.pad(), spread_width = s.width + 2 * pad, spread_plane = (s.height + 2 * pad) * spread_width;
     for (Int b = 0; b < bi; b++) {
         const Int lanes = std::min(L, s.in - b * L);
         const auto [mean, scale, shift] = Normed<V>(f.norm, b * L, lanes);
         const V* e = d + b * d_plane;
         V* spread = own.spread;
-        if (!same) {
+        if (!same && s.size <= 0) {  // each input is read once at most
             std::memset(static_cast<void*>(spread), 0, sizeof(V) * spread_plane);
-            if (s.size > 0) {
+            for (Int g = 0; g < s.groups(); g++)
                 for (Int r = 0; r < rows; r++)
-                    for (Int i = 0; i < columns; i++) {
-                        const V v = e[r * d_width + i];
-                        for (Int k = 0; k < s.size; k++)
-                            for (Int l = 0; l < s.size; l++)
-                                spread[(r * s.stride + k * s.dilation) * spread_width + i * s.stride + l * s.dilation]
-                                    += v * own.w.taps[b * taps + k * s.size + l];
-                    }
-            } else {
-                for (Int g = 0; g < s.groups(); g++)
-                    for (Int r = 0; r < rows; r++)
-                        for (Int i = 0; i < columns; i++)
-                            spread[(r * s.stride + g + pad) * spread_width + i * s.stride + g + pad] = e[g * bi * d_plane + r * d_width + i];
-            }
+                    for (Int i = 0; i < columns; i++)
+                        spread[(r * s.stride + g + pad) * spread_width + i * s.stride + g + pad] = e[g * bi * d_plane + r * d_width + i];
         }
         double total[2][L] = {};
         for (Int h = 0; h < s.height; h++) {
+            soon.ask();
             const V* got = own.line;
             if (s.dense())
                 dense_row(arrived + s.first_tap() + h * width, plane, own.w.transposed + b * s.groups() * bo * L, s.out, s.dense(),
                           s.dilation * width, s.dilation, own.line, s.width);
-            else if (!same) got = spread + (h + pad) * spread_width + pad;
-            else if (s.size > 0)
-                depthwise_row(e + d_first + h * d_width, own.w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), own.line,
-                              s.width);
-            else got = e + d_interior + h * d_width;
+            else if (!same && s.size <= 0) got = spread + (h + pad) * spread_width + pad;
+            else if (!same) strided_line(s, own.strided, e + d_interior, d_width, own.w.taps + b * taps, h, own.line);
+            else if (s.size > 0) {
+                if (h % lines == 0)
+                    depthwise_area(e + d_first + h * d_width, own.w.flipped + b * taps, s.size, s.dilation * d_width, s.dilation, Int(1), d_width,
+                                   std::min(lines, s.height - h), own.line, across, across);
+                got += h % lines * across;
+            } else got = e + d_interior + h * d_width;
             const T* from = xn + h * s.width * f.stride + b * L;
             T* to = dxn + h * s.width * s.in + b * L;
             with_lanes<V>(lanes, [&, m = mean, k = scale, a = shift](auto count) __attribute__((always_inline)) {
@@ -923,15 +1170,15 @@ void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, 
         if (f.part()) continue;
         OwnBackward<V>& o = own[i];
         const Int bi = blocks(s.in, L), bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), vi = s.groups() * bi;
-        const Int border = s.stride == 1 ? s.border() : 0;
+        const Int border = s.gradient_border();
         o.w = packed_at<V>(cut, s);
-        if (f.weights()) o.planes = rooms.find({0, s.in, s.height, s.width, s.border()}, cut, bi * s.plane());
+        if (f.weights() && !s.bare()) o.planes = rooms.find({0, s.in, s.height, s.width, s.border()}, cut, bi * s.plane());
         if (!s.dense()) o.d = rooms.find({1, vi, rows, columns, border}, cut, vi * (rows + 2 * border) * (columns + 2 * border));
         else o.dense = rooms.find({2, s.out, s.height, s.width, s.border()}, cut, bo * s.plane());
         const Int pixels = s.dense() ? 0 : rows_at_once(s) * columns;
-        arrived = std::max(arrived, bo * pixels), between = std::max(between, s.bare() ? 0 : vi * pixels);
-        line = std::max({line, s.width, columns});
-        spread = std::max(spread, s.stride == 1 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
+        arrived = std::max(arrived, bo * pixels), between = std::max(between, vi * pixels);
+        line = std::max(line, lines_at_once(s) * s.width);
+        spread = std::max(spread, s.stride == 1 || s.size > 0 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
         o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi);
         if (cut.memory) {
             std::memset(static_cast<void*>(o.dtaps), 0, sizeof(V) * bi * s.taps());
@@ -993,7 +1240,11 @@ template <class V> void stages_backward(std::vector<Backward>& stages, Int threa
         std::vector<Planes<V>> held(rooms.size());
         for (size_t i = 0; i < held.size(); i++) held[i].at = rooms.at(i);
         for (size_t i = 0; i < stages.size(); i++)
-            if (!stages[i].part()) pack(stages[i].s, stages[i].depthwise, stages[i].pointwise, own[i].w, true);
+            if (!stages[i].part()) {
+                const Shape& s = stages[i].s;
+                pack(s, stages[i].depthwise, stages[i].pointwise, own[i].w, true);
+                if (s.stride > 1 && s.size > 0) own[i].strided = {s, s.out_width() + 2 * s.gradient_border()};
+            }
         const Share share = own_share(images);
         for (Int n = share.first; n < share.last; n++)
             for (size_t i = 0; i < stages.size(); i++) {
@@ -1001,7 +1252,7 @@ template <class V> void stages_backward(std::vector<Backward>& stages, Int threa
                 if (stages[i].part()) image_part_backward<V>(stages[i], n);
                 else
                     image_backward(stages[i], o, o.planes < 0 ? nullptr : &held[o.planes], o.d < 0 ? nullptr : rooms.at(o.d),
-                                   o.dense < 0 ? nullptr : rooms.at(o.dense), n);
+                                   o.dense < 0 ? nullptr : rooms.at(o.dense), after(stages, n, i, share.last), n);
             }
         for (size_t i = 0; i < stages.size(); i++) {
             Backward& f = stages[i];
@@ -1032,6 +1283,9 @@ INLINE void add_parts(const T* const* parts, const Int* strides, const V* means,
     for (int i = 0; i < G; i++) from[i] = parts[i], stride[i] = strides[i], mean[i] = means[i], scale[i] = scales[i];
     with_lanes<V>(lanes, [&](auto whole) __attribute__((always_inline)) {
         for (Int p = 0; p < count; p++) {
+            write_soon(to + (p + AHEAD) * apart);
+#pragma GCC unroll 4
+            for (int i = 0; i < G; i++) read_soon(from[i] + (p + AHEAD) * stride[i]);
             V sum = begins ? shift : load<V>(to + p * apart, whole) + shift;
 #pragma GCC unroll 4
             for (int i = 0; i < G; i++) sum += (load<V>(from[i] + p * stride[i], whole) - mean[i]) * scale[i];
@@ -1174,9 +1428,12 @@ void moments_of(Int images, Int height, Int width, Int channels, const T* x, Int
     {
         const Share own = own_share(images);
         for (Int n = own.first; n < own.last; n++)
-            for (Int b = 0; b < blocks(channels, L); b++)
-                image_moments<V>(x + n * height * width * stride + b * L, stride, height, width, std::min(L, channels - b * L),
-                                 &of_images[2 * n * channels + b * L], &of_images[(2 * n + 1) * channels + b * L]);
+            for (Int b = 0; b < blocks(channels, L); b++) {
+                const Int lanes = std::min(L, channels - b * L);
+                Moments<V> moments;
+                moments.add(x + n * height * width * stride + b * L, stride, height * width, lanes, true);
+                moments.end(height * width, lanes, &of_images[2 * n * channels + b * L], &of_images[(2 * n + 1) * channels + b * L]);
+            }
     }
     merge_moments(of_images.data(), images, channels, height * width, follow, mean, spread);
 }
@@ -1224,54 +1481,81 @@ template <class V> struct Whole {
     }
 };
 
-// K: the window's size; 0: `size` says.
-template <int K, class V>
-INLINE void largest(const V* corner, Int width, Int size, V& best, typename Whole<V>::I& where) {
-    const int k = K ? K : int(size);
-#pragma GCC unroll 3
-    for (int i = 0; i < k; i++)
-#pragma GCC unroll 3
-        for (int j = 0; j < k; j++) {
-            const V y = corner[i * width + j];
-            // not (y <= best): what is not a number wins, and stays
-            const auto better = ~(y <= best) & (best == best);
-            best = better ? y : best, where = better ? Whole<V>::all(i * k + j) : where;
-        }
+// The first of the largest so far: what is not a number wins, and stays.
+template <class V, class I> INLINE void take_larger(V y, I at, V& best, I& where) {
+    const auto better = ~(y <= best) & (best == best);
+    best = better ? y : best, where = better ? at : where;
 }
 
-// index: the tap of the first of the largest entries; null: not wanted. Within a plane whose border is below all numbers.
-template <class V> void max_pool(const Shape& s, const T* x, Int stride, T* out, uint8_t* index, Int threads) {
+// Of each output of one row of an image the largest of `size` pixels beside one another, and its tap. K: the size; 0: `size` says. first: the taps
+// that lie on the image.
+template <int K, class V>
+INLINE void largest_beside(const V* line, Int size, Int step, const Int* first, Int columns, V* best, typename Whole<V>::I* where) {
+    const int k = K ? K : int(size);
+    for (Int i = 0; i < columns; i++) {
+        V v = V{} - std::numeric_limits<T>::infinity();
+        auto at = Whole<V>::all(first[i]);
+#pragma GCC unroll 3
+        for (int l = 0; l < k; l++) take_larger(line[i * step + l], Whole<V>::all(l), v, at);
+        best[i] = v, where[i] = at;
+    }
+}
+
+// index: the tap of the first of the largest entries; null: not wanted. Along the rows first, each once, then across.
+template <int K, class V> void max_pool_of(const Shape& s, const T* x, Int stride, T* out, uint8_t* index, Int threads) {
     constexpr Int L = sizeof(V) / sizeof(T);
     typedef typename Whole<V>::I I;
-    const Windows vertical(s.height, s.size, s.stride), horizontal(s.width, s.size, s.stride);
-    const Int rows = s.out_height(), columns = s.out_width(), pad = s.size / 2, width = s.width + 2 * pad;
-    const Int plane = (s.height + 2 * pad) * width;
+    const Int size = K ? K : s.size, step = s.stride, pad = size / 2, rows = s.out_height(), columns = s.out_width();
+    const Windows vertical(s.height, size, step), horizontal(s.width, size, step);
+    const V lowest = V{} - std::numeric_limits<T>::infinity();
     threads = std::max<Int>(1, std::min(threads, s.images));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        V* from = static_cast<V*>(scratch.at_least(sizeof(V) * plane));
-        const V lowest = V{} - std::numeric_limits<T>::infinity();
-        std::fill(from, from + plane, lowest);
+        Cutter cut{static_cast<char*>(scratch.at_least(sizeof(V) * (s.width + 2 * pad + 2 * (size + 1) * columns) + 3 * LINE))};
+        V *line = cut.take<V>(s.width + 2 * pad), *best = cut.take<V>((size + 1) * columns);  // the last `size` rows; one beyond the image
+        I* where = cut.take<I>((size + 1) * columns);
+        std::fill(line, line + s.width + 2 * pad, lowest);
+        std::fill(best + size * columns, best + (size + 1) * columns, lowest);
+        std::fill(where + size * columns, where + (size + 1) * columns, I{});
+        std::vector<Int> window(size);
         const Share own = own_share(s.images);
         for (Int n = own.first; n < own.last; n++)
             for (Int b = 0; b < s.in; b += L) {
                 const Int lanes = std::min(L, s.in - b);
-                for (Int r = 0; r < s.height; r++)
-                    for (Int i = 0; i < s.width; i++)
-                        from[(r + pad) * width + i + pad] = load<V>(x + ((n * s.height + r) * s.width + i) * stride + b, lanes);
-                for (Int r = 0; r < rows; r++)
-                    for (Int i = 0; i < columns; i++) {
-                        const Int to = ((n * rows + r) * columns + i) * s.in + b;
-                        V best = lowest;
-                        I where = Whole<V>::all(vertical.first[r] * s.size + horizontal.first[i]);
-                        const V* corner = from + r * s.stride * width + i * s.stride;
-                        if (s.size == 3) largest<3>(corner, width, s.size, best, where);
-                        else largest<0>(corner, width, s.size, best, where);
-                        store<V>(out + to, best, lanes);
-                        if (index) Whole<V>::store(index + to, where, lanes);
+                Int done = 0;  // rows of the image
+                for (Int r = 0; r < rows; r++) {
+                    const Int first = r * step - pad;
+                    for (done = std::max(done, first); done < std::min(first + size, s.height); done++) {
+                        const T* from = x + (n * s.height + done) * s.width * stride + b;
+                        with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+                            for (Int i = 0; i < s.width; i++) line[i + pad] = load<V>(from + i * stride, count);
+                        });
+                        const Int at = done % size * columns;
+                        largest_beside<K>(line, size, step, horizontal.first.data(), columns, best + at, where + at);
                     }
+                    for (Int k = 0; k < size; k++) window[k] = (first + k < 0 || first + k >= s.height ? size : (first + k) % size) * columns;
+                    T* to = out + (n * rows + r) * columns * s.in + b;
+                    uint8_t* places = index ? index + (n * rows + r) * columns * s.in + b : nullptr;
+                    write_soon(to + columns * s.in, columns * s.in);
+                    const Int* window_of = window.data();
+                    with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+                        for (Int i = 0; i < columns; i++) {
+                            V v = lowest;
+                            I at = Whole<V>::all(vertical.first[r] * size + horizontal.first[i]);
+#pragma GCC unroll 3
+                            for (int k = 0; k < (K ? K : int(size)); k++)
+                                take_larger(best[window_of[k] + i], where[window_of[k] + i] + Whole<V>::all(k * size), v, at);
+                            store<V>(to + i * s.in, v, count);
+                            if (places) Whole<V>::store(places + i * s.in, at, count);
+                        }
+                    });
+                }
             }
     }
+}
+
+template <class V> void max_pool(const Shape& s, const T* x, Int stride, T* out, uint8_t* index, Int threads) {
+    (s.size == 3 ? max_pool_of<3, V> : max_pool_of<0, V>)(s, x, stride, out, index, threads);
 }
 
 // Adds v where it was taken from.
@@ -1334,7 +1618,7 @@ template <class V> void avg_pool(const Shape& s, const T* x, Int stride, T* out,
                     for (Int i = 0; i < s.width; i++)
                         planes[(r + pad) * width + i + pad] = load<V>(x + ((n * s.height + r) * s.width + i) * stride + b, lanes);
                 for (Int r = 0; r < rows; r++) {
-                    depthwise_row(planes + r * s.stride * width, ones, s.size, width, Int(1), s.stride, line, columns);
+                    depthwise_area(planes + r * s.stride * width, ones, s.size, width, Int(1), s.stride, Int(0), Int(1), line, Int(0), columns);
                     for (Int i = 0; i < columns; i++)
                         store<V>(out + ((n * rows + r) * columns + i) * s.in + b,
                                  line[i] * (T(1) / (vertical.counts[r] * horizontal.counts[i])), lanes);
@@ -1365,7 +1649,7 @@ template <class V> void avg_pool_backward(const Shape& s, const T* g, Int stride
                             load<V>(g + ((n * rows + r) * columns + i) * stride + b, lanes)
                             * (T(1) / (vertical.counts[r] * horizontal.counts[i]));
                 for (Int r = 0; r < s.height; r++) {
-                    depthwise_row(planes + r * width, ones, s.size, width, Int(1), Int(1), line, s.width);
+                    depthwise_area(planes + r * width, ones, s.size, width, Int(1), Int(1), Int(0), Int(1), line, Int(0), s.width);
                     for (Int i = 0; i < s.width; i++)
                         store<V>(dx + ((n * s.height + r) * s.width + i) * s.in + b, line[i], lanes);
                 }
