@@ -396,6 +396,140 @@ struct Shape {
     Int out_width() const { return (width - 1) / stride + 1; }
 };
 
+// ---- dense 3x3 convolutions by tiles: 2x2 outputs of 4x4 inputs by 16 products in place of 36 (Winograd's F(2x2, 3x3); Lavin & Gray 2016,
+// Sec. 4.1): A^T [(G w G^T) * (B^T d B)] A. Channels are contracted at each of the 16 places, a matrix product over tiles. The last tile of a
+// side of odd length reads one line beside the plane: that one counts for nothing but an output that there is not.
+
+constexpr Int PLACES = 16;
+
+// B^T of four numbers of a line, G of three, A^T of four, A of two, G^T of four.
+template <class V> INLINE void tile_of(V a, V b, V c, V d, V* to) { to[0] = a - c, to[1] = b + c, to[2] = c - b, to[3] = b - d; }
+template <class V> INLINE void weights_of(V a, V b, V c, V* to) {
+    const V half = (a + c) * T(0.5), middle = b * T(0.5);
+    to[0] = a, to[1] = half + middle, to[2] = half - middle, to[3] = c;
+}
+template <class V> INLINE void outputs_of(V a, V b, V c, V d, V* to) { to[0] = a + b + c, to[1] = b - c - d; }
+template <class V> INLINE void spread_of(V a, V b, V* to) { to[0] = a, to[1] = a + b, to[2] = a - b, to[3] = -b; }
+template <class V> INLINE void gathered_of(V a, V b, V c, V d, V* to) {
+    const V half = (b + c) * T(0.5);
+    to[0] = a + half, to[1] = (b - c) * T(0.5), to[2] = half + d;
+}
+
+struct Tiling {
+    Int down, across, rows;  // rows: of tiles, at a time
+    explicit Tiling(const Shape& s) : down((s.height + 1) / 2), across((s.width + 1) / 2) { rows = std::max<Int>(1, std::min(down, 16 / across)); }
+    Int tiles() const { return rows * across; }
+    template <class V> Int scratch(const Shape& s) const {  // in vectors
+        constexpr Int L = sizeof(V) / sizeof(T);
+        return PLACES * tiles() * (blocks(s.in, L) + blocks(s.out, L));
+    }
+};
+
+// Whether it is faster than the direct way: there are fewer products, and channels enough to outweigh what is added before and after them.
+bool by_tiles(const Shape& s) {
+    const Int tiles = ((s.height + 1) / 2) * ((s.width + 1) / 2);
+    return s.dense() == 3 && s.dilation == 1 && std::min(s.in, s.out) >= 4 && PLACES * tiles < 9 * s.height * s.width;
+}
+
+// weight: [block][tap][channel, whole blocks], as `pack` has it; to: [place][block][channel].
+template <class V> void weights_by_tiles(const V* weight, Int number, Int channels, V* to) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int padded = blocks(channels, L) * L;
+    for (Int b = 0; b < number; b++)
+        for (Int c = 0; c < channels; c++) {
+            const V* w = weight + b * 9 * padded + c;
+            V half[3][4];
+            for (int j = 0; j < 3; j++) weights_of<V>(w[j * padded], w[(3 + j) * padded], w[(6 + j) * padded], half[j]);
+            for (int i = 0; i < 4; i++) {
+                V whole[4];
+                weights_of<V>(half[0][i], half[1][i], half[2][i], whole);
+                for (int j = 0; j < 4; j++) to[((4 * i + j) * number + b) * channels + c] = whole[j];
+            }
+        }
+}
+
+// The tiles that stand beside one another, of one block. at: the corner of the first; row: between lines of the plane; high: whether the tiles'
+// fourth line is on the plane. to: `apart` between places.
+template <class V> void tiles_of_row(const V* at, Int row, Int width, bool high, V* to, Int apart) {
+    const V *line[4] = {at, at + row, at + 2 * row, at + (high ? 3 : 2) * row};
+    V kept[2][4];
+    const auto column = [&](Int c, V* half) __attribute__((always_inline)) { tile_of<V>(line[0][c], line[1][c], line[2][c], line[3][c], half); };
+    const auto tile = [&](Int t, Int last) __attribute__((always_inline)) {
+        V next[2][4];
+        column(2 * t + 2, next[0]), column(last, next[1]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            V whole[4];
+            tile_of<V>(kept[0][i], kept[1][i], next[0][i], next[1][i], whole);
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) to[(4 * i + j) * apart + t] = whole[j];
+            kept[0][i] = next[0][i], kept[1][i] = next[1][i];
+        }
+    };
+    column(0, kept[0]), column(1, kept[1]);
+    Int t = 0;
+    for (; t < width / 2; t++) tile(t, 2 * t + 3);
+    if (width % 2) tile(t, 2 * t + 2);
+}
+
+// Rows [first, first + here) of tiles of all blocks, to [place][block][tile].
+template <class V> void tiles_of_planes(const Shape& s, const Tiling& cut, const V* planes, Int channels, Int first, Int here, V* to) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int number = blocks(channels, L), count = here * cut.across;
+    for (Int b = 0; b < number; b++)
+        for (Int r = 0; r < here; r++)
+            tiles_of_row(planes + b * s.plane() + s.first_tap() + 2 * (first + r) * s.plane_width(), s.plane_width(), s.width,
+                         2 * (first + r) + 1 < s.height, to + b * count + r * cut.across, number * count);
+}
+
+// Where outputs go: `lanes` in the last block, pixels `stride` apart.
+struct Outputs { T* at; Int block, stride, last; };
+
+// One row of tiles of one block. from: `apart` between places.
+template <class V> void outputs_of_row(const V* from, Int apart, Int width, bool high, T* to, Int stride, Int lanes) {
+    with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+        const auto tile = [&](Int t, bool wide) __attribute__((always_inline)) {
+            V half[4][2], line[2][2];
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++)
+                outputs_of<V>(from[j * apart + t], from[(4 + j) * apart + t], from[(8 + j) * apart + t], from[(12 + j) * apart + t], half[j]);
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) outputs_of<V>(half[0][i], half[1][i], half[2][i], half[3][i], line[i]);
+            T* corner = to + 2 * t * stride;
+            store<V>(corner, line[0][0], count);
+            if (wide) store<V>(corner + stride, line[0][1], count);
+            if (!high) return;
+            corner += width * stride;
+            store<V>(corner, line[1][0], count);
+            if (wide) store<V>(corner + stride, line[1][1], count);
+        };
+        Int t = 0;
+        for (; t < width / 2; t++) tile(t, true);
+        if (width % 2) tile(t, false);
+    });
+}
+
+// One image. weight: of `weights_by_tiles`, `number` blocks of outputs; between: scratch.
+template <class V>
+void convolve_by_tiles(const Shape& s, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Tiling cut(s);
+    const Int bi = blocks(channels, L);
+    for (Int first = 0; first < cut.down; first += cut.rows) {
+        const Int here = std::min(cut.rows, cut.down - first), count = here * cut.across;
+        V *tiles = between, *products = tiles + PLACES * bi * count;
+        tiles_of_planes(s, cut, planes, channels, first, here, tiles);
+        for (Int place = 0; place < PLACES; place++)
+            for (Int b = 0; b < number; b++)
+                pointwise_row(tiles + place * bi * count, count, weight + (place * number + b) * channels, channels,
+                              products + (place * number + b) * count, count);
+        for (Int b = 0; b < number; b++)
+            for (Int r = 0; r < here; r++)
+                outputs_of_row(products + b * count + r * cut.across, number * count, s.width, 2 * (first + r) + 1 < s.height,
+                               out.at + b * out.block + 2 * (first + r) * s.width * out.stride, out.stride, b + 1 < number ? L : out.last);
+    }
+}
+
 struct Affine { const T *mean, *rstd, *weight, *bias; };  // mean null: the identity; weight, bias null: ones, zeros
 
 // One block of it.
@@ -413,6 +547,7 @@ template <class V> struct Packed {
     // weights in the orders that kernels read them
     V *taps, *flipped;            // depthwise: [block][tap]
     V *product, *transposed;      // pointwise: [block of outputs][input], [block of inputs][output]
+    V* tiles;                     // the one that is wanted, where a dense convolution goes by tiles
 };
 
 // How many inputs the pointwise product has: whole blocks where there are several groups.
@@ -443,6 +578,7 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             for (Int g = 0; g < groups; g++)
                 for (Int c = 0; c < s.in; c++) to[(g * padded + c) * L] = from[g * s.in + c];
         }
+        if (by_tiles(s)) weights_by_tiles(w.product, bo, s.in, w.tiles);
         return;
     }
     const Int outs = s.dense() ? bo * L : s.out;
@@ -458,13 +594,15 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             }
         }
     }
+    if (by_tiles(s)) weights_by_tiles(w.transposed, bi, s.out, w.tiles);
 }
 
 template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps();
     const Int outs = s.dense() ? bo * L : s.out;
-    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * outs)};
+    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * outs),
+            cut.take<V>(by_tiles(s) ? PLACES * std::max(bo * s.in, bi * s.out) : 0)};
 }
 
 // Fills the inner part of the padded planes of one image.
@@ -564,9 +702,11 @@ template <class V> void image_forward(Forward& f, OwnForward<V>& own, Planes<V>&
     const Shape& s = f.s;
     const Int bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), width = s.plane_width(), contraction = contracted<V>(s);
     const Int outs = s.out;
+    const bool tiled = by_tiles(s);
     planes.hold(s, f.x + n * s.height * s.width * f.stride, f.stride, f.norm);
     T* to = f.out + n * rows * columns * s.out;
-    for (Int r = 0; r < rows; r++) {
+    if (tiled) convolve_by_tiles(s, planes.at, s.in, own.w.tiles, bo, own.between, {to, L, s.out, s.out - (bo - 1) * L});
+    for (Int r = 0; r < rows && !tiled; r++) {
         if (!s.dense() && !s.bare()) depthwise_rows(s, planes.at, own.w.taps, r, own.between, columns);
         for (Int b = 0; b < bo; b++) {
             const Int lanes = std::min(L, s.out - b * L);
@@ -612,6 +752,7 @@ template <class V> void stages_forward(std::vector<Forward>& stages, Int threads
                 own[i].w = packed_at<V>(*c, s);
                 own[i].planes = rooms.find({s.in, s.height, s.width, s.border()}, *c, bi * s.plane());
                 most = std::max(most, s.dense() || s.bare() ? 0 : s.groups() * bi * s.out_width()), widest = std::max(widest, s.out_width());
+                if (by_tiles(s)) most = std::max(most, Tiling(s).scratch<V>(s));
             }
             between = c->template take<V>(most), result = c->template take<V>(widest);
             planes.resize(rooms.size());
@@ -734,7 +875,7 @@ struct Backward {
 };
 
 template <class V> struct OwnBackward {  // of a thread
-    Packed<V> w; Int planes = -1; Int d = -1; Int dense = -1; V *arrived, *between, *line, *spread, *dtaps, *dproduct;
+    Packed<V> w; Int planes = -1; Int d = -1; Int dense = -1; V *arrived, *between, *line, *spread, *dtaps, *dproduct, *whole, *sums;
 };
 
 template <class V>
@@ -772,6 +913,50 @@ template <class V> void outers(const V* g, Int plane, const V* d, Int count, Int
     if (L % 8 == 0) for (; o + 8 <= outs; o += 8) outer<8>(from(o), d, count, to + o * apart, apart);
     if (L % 4 == 0) for (; o + 4 <= outs; o += 4) outer<4>(from(o), d, count, to + o * apart, apart);
     for (; o < outs; o++) outer<1>(from(o), d, count, to + o * apart, apart);
+}
+
+// sums[place][o][block] += over the tiles of one image, both on padded planes: A g A^T of output o times B^T d B of the block.
+template <class V> void weight_by_tiles(const Shape& s, const V* planes, const V* g, V* between, V* sums) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Tiling cut(s);
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), width = s.plane_width();
+    for (Int first = 0; first < cut.down; first += cut.rows) {
+        const Int here = std::min(cut.rows, cut.down - first), count = here * cut.across;
+        V *tiles = between, *spread = tiles + PLACES * bi * count;
+        tiles_of_planes(s, cut, planes, s.in, first, here, tiles);
+        for (Int b = 0; b < bo; b++)
+            for (Int r = 0; r < here; r++) {
+                const V* at = g + b * s.plane() + s.interior() + 2 * (first + r) * width;  // beside the image stand zeros
+                V* to = spread + b * count + r * cut.across;
+                for (Int t = 0; t < cut.across; t++) {
+                    V half[2][4], whole[4];
+                    spread_of<V>(at[2 * t], at[width + 2 * t], half[0]), spread_of<V>(at[2 * t + 1], at[width + 2 * t + 1], half[1]);
+#pragma GCC unroll 4
+                    for (int i = 0; i < 4; i++) {
+                        spread_of<V>(half[0][i], half[1][i], whole);
+#pragma GCC unroll 4
+                        for (int j = 0; j < 4; j++) to[(4 * i + j) * bo * count + t] = whole[j];
+                    }
+                }
+            }
+        for (Int place = 0; place < PLACES; place++)
+            for (Int b = 0; b < bi; b++)
+                outers(spread + place * bo * count, count, tiles + (place * bi + b) * count, count, s.out, sums + place * s.out * bi + b, bi);
+    }
+}
+
+// The weights' gradient, [o][tap][block]: G^T of the sums G.
+template <class V> void weight_of_tiles(const V* sums, Int out, Int number, V* to) {
+    for (Int o = 0; o < out; o++)
+        for (Int b = 0; b < number; b++) {
+            V half[4][3], line[3];
+            const auto at = [&](int place) { return sums[(place * out + o) * number + b]; };
+            for (int j = 0; j < 4; j++) gathered_of<V>(at(j), at(4 + j), at(8 + j), at(12 + j), half[j]);
+            for (int i = 0; i < 3; i++) {
+                gathered_of<V>(half[0][i], half[1][i], half[2][i], half[3][i], line);
+                for (int j = 0; j < 3; j++) to[(o * 9 + 3 * i + j) * number + b] = line[j];
+            }
+        }
 }
 
 // Rows at a time, of what arrives.
@@ -837,7 +1022,9 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
         for (Int b = 0; b < vi; b++)
             outers(arrived, chunk * columns, own.between + b * chunk * columns, pixels, s.out, own.dproduct + b, vi);
     }
-    if (f.dpointwise && s.dense()) dense_weight(s, planes, arrived, own.dproduct);
+    const bool tiled = by_tiles(s);
+    if (f.dpointwise && tiled) weight_by_tiles(s, planes, arrived, own.between, own.sums);
+    else if (f.dpointwise && s.dense()) dense_weight(s, planes, arrived, own.dproduct);
     if (f.ddepthwise)
         for (Int b = 0; b < bi; b++) {
             const V *e = d + b * d_plane + d_interior, *from = planes + b * plane + s.first_tap();
@@ -850,6 +1037,7 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
         }
     if (!f.dx) return;
     T* dxn = f.dx + n * s.height * s.width * s.in;
+    if (tiled) convolve_by_tiles(s, arrived, s.out, own.w.tiles, bi, own.between, {reinterpret_cast<T*>(own.whole), s.height * s.width * L, L, L});
     const Int pad = s.pad(), spread_width = s.width + 2 * pad, spread_plane = (s.height + 2 * pad) * spread_width;
     for (Int b = 0; b < bi; b++) {
         const Int lanes = std::min(L, s.in - b * L);
@@ -877,7 +1065,8 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
         double total[2][L] = {};
         for (Int h = 0; h < s.height; h++) {
             const V* got = own.line;
-            if (s.dense())
+            if (tiled) got = own.whole + (b * s.height + h) * s.width;
+            else if (s.dense())
                 dense_row(arrived + s.first_tap() + h * width, plane, own.w.transposed + b * s.groups() * bo * L, s.out, s.dense(),
                           s.dilation * width, s.dilation, own.line, s.width);
             else if (!same) got = spread + (h + pad) * spread_width + pad;
@@ -916,7 +1105,7 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
 template <class V>
 void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, std::vector<OwnBackward<V>>& own) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    Int arrived = 0, between = 0, line = 0, spread = 0;
+    Int arrived = 0, between = 0, line = 0, spread = 0, whole = 0;
     for (size_t i = 0; i < stages.size(); i++) {
         const Backward& f = stages[i];
         const Shape& s = f.s;
@@ -932,14 +1121,18 @@ void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, 
         arrived = std::max(arrived, bo * pixels), between = std::max(between, s.bare() ? 0 : vi * pixels);
         line = std::max({line, s.width, columns});
         spread = std::max(spread, s.stride == 1 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
-        o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi);
+        const bool tiled = by_tiles(s);
+        if (tiled) between = std::max(between, Tiling(s).scratch<V>(s)), whole = std::max(whole, bi * s.height * s.width);
+        const Int sums = tiled ? PLACES * s.out * bi : 0;
+        o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi), o.sums = cut.take<V>(sums);
         if (cut.memory) {
+            std::memset(static_cast<void*>(o.sums), 0, sizeof(V) * sums);
             std::memset(static_cast<void*>(o.dtaps), 0, sizeof(V) * bi * s.taps());
             std::memset(static_cast<void*>(o.dproduct), 0, sizeof(V) * bo * L * vi);
         }
     }
-    V* at[4] = {cut.take<V>(arrived), cut.take<V>(between), cut.take<V>(line), cut.take<V>(spread)};
-    for (OwnBackward<V>& o : own) o.arrived = at[0], o.between = at[1], o.line = at[2], o.spread = at[3];
+    V* at[5] = {cut.take<V>(arrived), cut.take<V>(between), cut.take<V>(line), cut.take<V>(spread), cut.take<V>(whole)};
+    for (OwnBackward<V>& o : own) o.arrived = at[0], o.between = at[1], o.line = at[2], o.spread = at[3], o.whole = at[4];
 }
 
 // Of a stage whose images are done: weights' gradients, and the coefficients of its input's norm.
@@ -1008,6 +1201,7 @@ template <class V> void stages_backward(std::vector<Backward>& stages, Int threa
             if (f.part() || !f.weights()) continue;
             const Int bi = blocks(f.s.in, L), first = f.ddepthwise ? f.s.taps() * bi * L : 0;
             T* to = f.of_threads.data() + thread_number() * f.template vectors<V>() * L;
+            if (f.dpointwise && by_tiles(f.s)) weight_of_tiles(own[i].sums, f.s.out, bi, own[i].dproduct);
             if (f.ddepthwise) std::memcpy(to, own[i].dtaps, sizeof(T) * first);
             if (f.dpointwise) std::memcpy(to + first, own[i].dproduct, sizeof(T) * f.s.out * f.s.groups() * bi * L);
         }
