@@ -396,138 +396,211 @@ struct Shape {
     Int out_width() const { return (width - 1) / stride + 1; }
 };
 
-// ---- dense 3x3 convolutions by tiles: 2x2 outputs of 4x4 inputs by 16 products in place of 36 (Winograd's F(2x2, 3x3); Lavin & Gray 2016,
-// Sec. 4.1): A^T [(G w G^T) * (B^T d B)] A. Channels are contracted at each of the 16 places, a matrix product over tiles. The last tile of a
-// side of odd length reads one line beside the plane: that one counts for nothing but an output that there is not.
+// ---- dense 3x3 convolutions by tiles (Winograd's minimal filtering; Lavin & Gray 2016, Sec. 4.1): 2xM outputs of 4x(M + 2) inputs by as many
+// products as there are inputs, A^T [(G w G^T) * (B^T d B)] A. Down the matrices are those of F(2, 3), across of F(M, 3), M 2 or 4. Channels
+// are contracted at each of the places of a tile: a matrix product over tiles. Where the last tile of a side is not whole, what it reads
+// beside the plane are zeros, and what it computes there is dropped.
 
-constexpr Int PLACES = 16;
+template <int M> struct Across;
 
-// B^T of four numbers of a line, G of three, A^T of four, A of two, G^T of four.
-template <class V> INLINE void tile_of(V a, V b, V c, V d, V* to) { to[0] = a - c, to[1] = b + c, to[2] = c - b, to[3] = b - d; }
-template <class V> INLINE void weights_of(V a, V b, V c, V* to) {
-    const V half = (a + c) * T(0.5), middle = b * T(0.5);
-    to[0] = a, to[1] = half + middle, to[2] = half - middle, to[3] = c;
-}
-template <class V> INLINE void outputs_of(V a, V b, V c, V d, V* to) { to[0] = a + b + c, to[1] = b - c - d; }
-template <class V> INLINE void spread_of(V a, V b, V* to) { to[0] = a, to[1] = a + b, to[2] = a - b, to[3] = -b; }
-template <class V> INLINE void gathered_of(V a, V b, V c, V d, V* to) {
-    const V half = (b + c) * T(0.5);
-    to[0] = a + half, to[1] = (b - c) * T(0.5), to[2] = half + d;
-}
+// F(2, 3) at the points 0, 1, -1 and infinity.
+template <> struct Across<2> {
+    // B^T of a line of a tile, G of one of the weights; A^T of one of products; A of one of outputs' gradients, G^T of one of sums.
+    template <class V> static INLINE void tile(const V* d, V* to) {
+        to[0] = d[0] - d[2], to[1] = d[1] + d[2], to[2] = d[2] - d[1], to[3] = d[1] - d[3];
+    }
+    template <class V> static INLINE void weights(const V* w, V* to) {
+        const V even = (w[0] + w[2]) * T(0.5), odd = w[1] * T(0.5);
+        to[0] = w[0], to[1] = even + odd, to[2] = even - odd, to[3] = w[2];
+    }
+    template <class V> static INLINE void outputs(const V* m, V* to) { to[0] = m[0] + m[1] + m[2], to[1] = m[1] - m[2] - m[3]; }
+    template <class V> static INLINE void spread(const V* g, V* to) { to[0] = g[0], to[1] = g[0] + g[1], to[2] = g[0] - g[1], to[3] = -g[1]; }
+    template <class V> static INLINE void gathered(const V* m, V* to) {
+        const V even = (m[1] + m[2]) * T(0.5);
+        to[0] = m[0] + even, to[1] = (m[1] - m[2]) * T(0.5), to[2] = even + m[3];
+    }
+};
+
+// F(4, 3) at the points 0, P, -P, Q, -Q and infinity. At 1 and 2, the usual ones, errors of single precision are a third larger than at these,
+// the best of the short fractions that were tried; all numbers but those of G are exact.
+template <> struct Across<4> {
+    static constexpr double P = 0.625, Q = 1.5, PP = P * P, QQ = Q * Q, PQ = PP * QQ;
+    static constexpr double P_G = 0.5 / (PP * (PP - QQ)), Q_G = 0.5 / (QQ * (QQ - PP));
+    template <class V> static INLINE void tile(const V* d, V* to) {
+        const V p = d[4] - T(QQ) * d[2], p_odd = d[3] - T(QQ) * d[1], q = d[4] - T(PP) * d[2], q_odd = d[3] - T(PP) * d[1];
+        to[0] = T(PQ) * d[0] + (d[4] - T(PP + QQ) * d[2]);
+        to[1] = p + T(P) * p_odd, to[2] = p - T(P) * p_odd, to[3] = q + T(Q) * q_odd, to[4] = q - T(Q) * q_odd;
+        to[5] = T(PQ) * d[1] + (d[5] - T(PP + QQ) * d[3]);
+    }
+    template <class V> static INLINE void weights(const V* w, V* to) {
+        const V p = T(P_G) * w[0] + T(P_G * PP) * w[2], p_odd = T(P_G * P) * w[1];
+        const V q = T(Q_G) * w[0] + T(Q_G * QQ) * w[2], q_odd = T(Q_G * Q) * w[1];
+        to[0] = T(1 / PQ) * w[0], to[1] = p + p_odd, to[2] = p - p_odd, to[3] = q + q_odd, to[4] = q - q_odd, to[5] = w[2];
+    }
+    template <class V> static INLINE void outputs(const V* m, V* to) {
+        const V p = m[1] + m[2], p_odd = m[1] - m[2], q = m[3] + m[4], q_odd = m[3] - m[4];
+        to[0] = m[0] + p + q, to[1] = T(P) * p_odd + T(Q) * q_odd, to[2] = T(PP) * p + T(QQ) * q;
+        to[3] = m[5] + T(PP * P) * p_odd + T(QQ * Q) * q_odd;
+    }
+    template <class V> static INLINE void spread(const V* g, V* to) {
+        const V p = g[0] + T(PP) * g[2], p_odd = g[1] + T(PP) * g[3], q = g[0] + T(QQ) * g[2], q_odd = g[1] + T(QQ) * g[3];
+        to[0] = g[0], to[1] = p + T(P) * p_odd, to[2] = p - T(P) * p_odd, to[3] = q + T(Q) * q_odd, to[4] = q - T(Q) * q_odd, to[5] = g[3];
+    }
+    template <class V> static INLINE void gathered(const V* m, V* to) {
+        const V p = T(P_G) * (m[1] + m[2]), p_odd = T(P_G) * (m[1] - m[2]), q = T(Q_G) * (m[3] + m[4]), q_odd = T(Q_G) * (m[3] - m[4]);
+        to[0] = T(1 / PQ) * m[0] + p + q, to[1] = T(P) * p_odd + T(Q) * q_odd, to[2] = T(PP) * p + T(QQ) * q + m[5];
+    }
+};
+
+typedef Across<2> Down;
 
 struct Tiling {
-    Int down, across, rows;  // rows: of tiles, at a time
-    explicit Tiling(const Shape& s) : down((s.height + 1) / 2), across((s.width + 1) / 2) { rows = std::max<Int>(1, std::min(down, 16 / across)); }
-    Int tiles() const { return rows * across; }
+    Int wide, down, across, rows;  // wide: M; rows: of tiles, at a time
+    // 24 products for 8 outputs in place of 16 for 4, by larger errors: of fewer channels, more than twice those of the direct way.
+    explicit Tiling(const Shape& s, Int at_once = 16) : down((s.height + 1) / 2) {
+        const Int narrow = (s.width + 1) / 2, half = (s.width + 3) / 4;
+        wide = 6 * half < 4 * narrow && half * down >= 8 && std::min(s.in, s.out) >= 8 ? 4 : 2;
+        across = wide == 4 ? half : narrow, rows = std::max<Int>(1, std::min(down, at_once / across));
+    }
+    Int places() const { return 4 * (wide + 2); }
+    // Vectors between the places of `tiles` of all blocks: an odd number, for what is written to all places at once must not lie at equal
+    // distances to a page, where a cache holds few of them.
+    static Int apart(Int blocks, Int tiles) { return blocks * tiles | 1; }
     template <class V> Int scratch(const Shape& s) const {  // in vectors
         constexpr Int L = sizeof(V) / sizeof(T);
-        return PLACES * tiles() * (blocks(s.in, L) + blocks(s.out, L));
+        return places() * (apart(blocks(s.in, L), rows * across) + apart(blocks(s.out, L), rows * across));
     }
 };
 
 // Whether it is faster than the direct way: there are fewer products, and channels enough to outweigh what is added before and after them.
 bool by_tiles(const Shape& s) {
-    const Int tiles = ((s.height + 1) / 2) * ((s.width + 1) / 2);
-    return s.dense() == 3 && s.dilation == 1 && std::min(s.in, s.out) >= 4 && PLACES * tiles < 9 * s.height * s.width;
+    const Tiling cut(s);
+    return s.dense() == 3 && s.dilation == 1 && std::min(s.in, s.out) >= 4 && cut.places() * cut.down * cut.across < 9 * s.height * s.width;
 }
 
 // weight: [block][tap][channel, whole blocks], as `pack` has it; to: [place][block][channel].
-template <class V> void weights_by_tiles(const V* weight, Int number, Int channels, V* to) {
-    constexpr Int L = sizeof(V) / sizeof(T);
+template <int M, class V> void weights_of_tiles(const V* weight, Int number, Int channels, V* to) {
+    constexpr Int L = sizeof(V) / sizeof(T), N = M + 2;
     const Int padded = blocks(channels, L) * L;
     for (Int b = 0; b < number; b++)
         for (Int c = 0; c < channels; c++) {
             const V* w = weight + b * 9 * padded + c;
-            V half[3][4];
-            for (int j = 0; j < 3; j++) weights_of<V>(w[j * padded], w[(3 + j) * padded], w[(6 + j) * padded], half[j]);
+            V half[4][3], whole[N];
+            for (int j = 0; j < 3; j++) {
+                const V line[3] = {w[j * padded], w[(3 + j) * padded], w[(6 + j) * padded]};
+                Down::weights(line, whole);
+                for (int i = 0; i < 4; i++) half[i][j] = whole[i];
+            }
             for (int i = 0; i < 4; i++) {
-                V whole[4];
-                weights_of<V>(half[0][i], half[1][i], half[2][i], whole);
-                for (int j = 0; j < 4; j++) to[((4 * i + j) * number + b) * channels + c] = whole[j];
+                Across<M>::weights(half[i], whole);
+                for (int j = 0; j < N; j++) to[(i * N + j) * Tiling::apart(number, channels) + b * channels + c] = whole[j];
             }
         }
 }
 
+template <class V> void weights_by_tiles(const Shape& s, const V* weight, Int number, Int channels, V* to) {
+    if (Tiling(s).wide == 4) weights_of_tiles<4>(weight, number, channels, to);
+    else weights_of_tiles<2>(weight, number, channels, to);
+}
+
 // The tiles that stand beside one another, of one block. at: the corner of the first; row: between lines of the plane; high: whether the tiles'
 // fourth line is on the plane. to: `apart` between places.
-template <class V> void tiles_of_row(const V* at, Int row, Int width, bool high, V* to, Int apart) {
+template <int M, class V> void tiles_of_row(const V* at, Int row, Int width, bool high, V* to, Int apart) {
+    constexpr int N = M + 2;
     const V *line[4] = {at, at + row, at + 2 * row, at + (high ? 3 : 2) * row};
-    V kept[2][4];
-    const auto column = [&](Int c, V* half) __attribute__((always_inline)) { tile_of<V>(line[0][c], line[1][c], line[2][c], line[3][c], half); };
-    const auto tile = [&](Int t, Int last) __attribute__((always_inline)) {
-        V next[2][4];
-        column(2 * t + 2, next[0]), column(last, next[1]);
+    V half[4][N];
+    const auto column = [&](Int c, int j) __attribute__((always_inline)) {
+        const V d[4] = {line[0][c], line[1][c], line[2][c], line[3][c]};
+        V of[4];
+        Down::tile(d, of);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) half[i][j] = of[i];
+    };
+    const auto tile = [&](Int t, auto whole_one) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int j = 2; j < N; j++) column(whole_one ? M * t + j : std::min(M * t + j, width + 1), j);  // the plane's last column are zeros
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            V whole[4];
-            tile_of<V>(kept[0][i], kept[1][i], next[0][i], next[1][i], whole);
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) to[(4 * i + j) * apart + t] = whole[j];
-            kept[0][i] = next[0][i], kept[1][i] = next[1][i];
+            V whole[N];
+            Across<M>::tile(half[i], whole);
+#pragma GCC unroll 6
+            for (int j = 0; j < N; j++) to[(i * N + j) * apart + t] = whole[j];
+            half[i][0] = half[i][M], half[i][1] = half[i][M + 1];
         }
     };
-    column(0, kept[0]), column(1, kept[1]);
+    column(0, 0), column(1, 1);
     Int t = 0;
-    for (; t < width / 2; t++) tile(t, 2 * t + 3);
-    if (width % 2) tile(t, 2 * t + 2);
+    for (; t < width / M; t++) tile(t, std::true_type{});
+    if (width % M) tile(t, std::false_type{});
 }
 
 // Rows [first, first + here) of tiles of all blocks, to [place][block][tile].
-template <class V> void tiles_of_planes(const Shape& s, const Tiling& cut, const V* planes, Int channels, Int first, Int here, V* to) {
+template <int M, class V> void tiles_of_planes(const Shape& s, const Tiling& cut, const V* planes, Int channels, Int first, Int here, V* to) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int number = blocks(channels, L), count = here * cut.across;
     for (Int b = 0; b < number; b++)
         for (Int r = 0; r < here; r++)
-            tiles_of_row(planes + b * s.plane() + s.first_tap() + 2 * (first + r) * s.plane_width(), s.plane_width(), s.width,
-                         2 * (first + r) + 1 < s.height, to + b * count + r * cut.across, number * count);
+            tiles_of_row<M>(planes + b * s.plane() + s.first_tap() + 2 * (first + r) * s.plane_width(), s.plane_width(), s.width,
+                            2 * (first + r) + 1 < s.height, to + b * count + r * cut.across, cut.apart(number, count));
 }
 
-// Where outputs go: `lanes` in the last block, pixels `stride` apart.
+// Where outputs go: `last` lanes in the last block, pixels `stride` apart.
 struct Outputs { T* at; Int block, stride, last; };
 
 // One row of tiles of one block. from: `apart` between places.
-template <class V> void outputs_of_row(const V* from, Int apart, Int width, bool high, T* to, Int stride, Int lanes) {
+template <int M, class V> void outputs_of_row(const V* from, Int apart, Int width, bool high, T* to, Int stride, Int lanes) {
+    constexpr int N = M + 2;
     with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
-        const auto tile = [&](Int t, bool wide) __attribute__((always_inline)) {
-            V half[4][2], line[2][2];
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++)
-                outputs_of<V>(from[j * apart + t], from[(4 + j) * apart + t], from[(8 + j) * apart + t], from[(12 + j) * apart + t], half[j]);
+        const auto tile = [&](Int t, int columns) __attribute__((always_inline)) {
+            V half[2][N], line[M];
+#pragma GCC unroll 6
+            for (int j = 0; j < N; j++) {
+                const V m[4] = {from[j * apart + t], from[(N + j) * apart + t], from[(2 * N + j) * apart + t], from[(3 * N + j) * apart + t]};
+                V of[2];
+                Down::outputs(m, of);
+                half[0][j] = of[0], half[1][j] = of[1];
+            }
 #pragma GCC unroll 2
-            for (int i = 0; i < 2; i++) outputs_of<V>(half[0][i], half[1][i], half[2][i], half[3][i], line[i]);
-            T* corner = to + 2 * t * stride;
-            store<V>(corner, line[0][0], count);
-            if (wide) store<V>(corner + stride, line[0][1], count);
-            if (!high) return;
-            corner += width * stride;
-            store<V>(corner, line[1][0], count);
-            if (wide) store<V>(corner + stride, line[1][1], count);
+            for (int i = 0; i < 2; i++) {
+                if (i == 1 && !high) break;
+                Across<M>::outputs(half[i], line);
+#pragma GCC unroll 4
+                for (int j = 0; j < M; j++)
+                    if (j < columns) store<V>(to + (i * width + M * t + j) * stride, line[j], count);
+            }
         };
         Int t = 0;
-        for (; t < width / 2; t++) tile(t, true);
-        if (width % 2) tile(t, false);
+        for (; t < width / M; t++) tile(t, M);
+        if (width % M) tile(t, int(width % M));
     });
 }
 
 // One image. weight: of `weights_by_tiles`, `number` blocks of outputs; between: scratch.
-template <class V>
-void convolve_by_tiles(const Shape& s, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out) {
-    constexpr Int L = sizeof(V) / sizeof(T);
-    const Tiling cut(s);
+template <int M, class V>
+void convolve_tiles(const Shape& s, const Tiling& cut, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out) {
+    constexpr Int L = sizeof(V) / sizeof(T), places = 4 * (M + 2);
     const Int bi = blocks(channels, L);
     for (Int first = 0; first < cut.down; first += cut.rows) {
         const Int here = std::min(cut.rows, cut.down - first), count = here * cut.across;
-        V *tiles = between, *products = tiles + PLACES * bi * count;
-        tiles_of_planes(s, cut, planes, channels, first, here, tiles);
-        for (Int place = 0; place < PLACES; place++)
+        const Int in = cut.apart(bi, count), made = cut.apart(number, count);
+        V *tiles = between, *products = tiles + places * in;
+        tiles_of_planes<M>(s, cut, planes, channels, first, here, tiles);
+        for (Int place = 0; place < places; place++)
             for (Int b = 0; b < number; b++)
-                pointwise_row(tiles + place * bi * count, count, weight + (place * number + b) * channels, channels,
-                              products + (place * number + b) * count, count);
+                pointwise_row(tiles + place * in, count, weight + place * cut.apart(number, channels) + b * channels, channels, products + place * made + b * count,
+                              count);
         for (Int b = 0; b < number; b++)
             for (Int r = 0; r < here; r++)
-                outputs_of_row(products + b * count + r * cut.across, number * count, s.width, 2 * (first + r) + 1 < s.height,
-                               out.at + b * out.block + 2 * (first + r) * s.width * out.stride, out.stride, b + 1 < number ? L : out.last);
+                outputs_of_row<M>(products + b * count + r * cut.across, made, s.width, 2 * (first + r) + 1 < s.height,
+                                  out.at + b * out.block + 2 * (first + r) * s.width * out.stride, out.stride, b + 1 < number ? L : out.last);
     }
+}
+
+template <class V>
+void convolve_by_tiles(const Shape& s, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out) {
+    const Tiling cut(s);
+    if (cut.wide == 4) convolve_tiles<4>(s, cut, planes, channels, weight, number, between, out);
+    else convolve_tiles<2>(s, cut, planes, channels, weight, number, between, out);
 }
 
 struct Affine { const T *mean, *rstd, *weight, *bias; };  // mean null: the identity; weight, bias null: ones, zeros
@@ -578,7 +651,7 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             for (Int g = 0; g < groups; g++)
                 for (Int c = 0; c < s.in; c++) to[(g * padded + c) * L] = from[g * s.in + c];
         }
-        if (by_tiles(s)) weights_by_tiles(w.product, bo, s.in, w.tiles);
+        if (by_tiles(s)) weights_by_tiles(s, w.product, bo, s.in, w.tiles);
         return;
     }
     const Int outs = s.dense() ? bo * L : s.out;
@@ -594,7 +667,7 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             }
         }
     }
-    if (by_tiles(s)) weights_by_tiles(w.transposed, bi, s.out, w.tiles);
+    if (by_tiles(s)) weights_by_tiles(s, w.transposed, bi, s.out, w.tiles);
 }
 
 template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
@@ -602,7 +675,7 @@ template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps();
     const Int outs = s.dense() ? bo * L : s.out;
     return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * outs),
-            cut.take<V>(by_tiles(s) ? PLACES * std::max(bo * s.in, bi * s.out) : 0)};
+            cut.take<V>(by_tiles(s) ? Tiling(s).places() * Tiling::apart(1, std::max(bo * s.in, bi * s.out)) : 0)};
 }
 
 // Fills the inner part of the padded planes of one image.
@@ -832,9 +905,9 @@ INLINE void outer(const T* g, const V* d, Int count, V* to, Int apart) {
     constexpr Int L = sizeof(V) / sizeof(T);
     V sum[O] = {};
     for (Int p = 0; p < count; p++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int o = 0; o < O; o++) sum[o] += d[p] * g[p * L + o];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int o = 0; o < O; o++) to[o * apart] += sum[o];
 }
 
@@ -910,53 +983,83 @@ template <class V> void outers(const V* g, Int plane, const V* d, Int count, Int
     constexpr Int L = sizeof(V) / sizeof(T);
     const auto from = [&](Int o) { return reinterpret_cast<const T*>(g + o / L * plane) + o % L; };
     Int o = 0;
+    if (L % 16 == 0) for (; o + 16 <= outs; o += 16) outer<16>(from(o), d, count, to + o * apart, apart);
     if (L % 8 == 0) for (; o + 8 <= outs; o += 8) outer<8>(from(o), d, count, to + o * apart, apart);
     if (L % 4 == 0) for (; o + 4 <= outs; o += 4) outer<4>(from(o), d, count, to + o * apart, apart);
     for (; o < outs; o++) outer<1>(from(o), d, count, to + o * apart, apart);
 }
 
+constexpr Int WEIGHT_TILES = 32;  // at a time: more than where they are only read, as the sums are read and written once for all of them
+
 // sums[place][o][block] += over the tiles of one image, both on padded planes: A g A^T of output o times B^T d B of the block.
-template <class V> void weight_by_tiles(const Shape& s, const V* planes, const V* g, V* between, V* sums) {
-    constexpr Int L = sizeof(V) / sizeof(T);
-    const Tiling cut(s);
+template <int M, class V> void weight_of_image(const Shape& s, const Tiling& cut, const V* planes, const V* g, V* between, V* sums) {
+    constexpr Int L = sizeof(V) / sizeof(T), N = M + 2, places = 4 * N;
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), width = s.plane_width();
     for (Int first = 0; first < cut.down; first += cut.rows) {
         const Int here = std::min(cut.rows, cut.down - first), count = here * cut.across;
-        V *tiles = between, *spread = tiles + PLACES * bi * count;
-        tiles_of_planes(s, cut, planes, s.in, first, here, tiles);
+        const Int in = cut.apart(bi, count), arrived = cut.apart(bo, count);
+        V *tiles = between, *spread = tiles + places * in;
+        tiles_of_planes<M>(s, cut, planes, s.in, first, here, tiles);
         for (Int b = 0; b < bo; b++)
             for (Int r = 0; r < here; r++) {
                 const V* at = g + b * s.plane() + s.interior() + 2 * (first + r) * width;  // beside the image stand zeros
                 V* to = spread + b * count + r * cut.across;
-                for (Int t = 0; t < cut.across; t++) {
-                    V half[2][4], whole[4];
-                    spread_of<V>(at[2 * t], at[width + 2 * t], half[0]), spread_of<V>(at[2 * t + 1], at[width + 2 * t + 1], half[1]);
+                const auto tile = [&](Int t, auto whole_one) __attribute__((always_inline)) {
+                    V half[4][M], whole[N];
+#pragma GCC unroll 4
+                    for (int j = 0; j < M; j++) {
+                        const Int c = whole_one ? M * t + j : std::min(M * t + j, s.width);
+                        const V line[2] = {at[c], at[width + c]};
+                        V of[4];
+                        Down::spread(line, of);
+#pragma GCC unroll 4
+                        for (int i = 0; i < 4; i++) half[i][j] = of[i];
+                    }
 #pragma GCC unroll 4
                     for (int i = 0; i < 4; i++) {
-                        spread_of<V>(half[0][i], half[1][i], whole);
-#pragma GCC unroll 4
-                        for (int j = 0; j < 4; j++) to[(4 * i + j) * bo * count + t] = whole[j];
+                        Across<M>::spread(half[i], whole);
+#pragma GCC unroll 6
+                        for (int j = 0; j < N; j++) to[(i * N + j) * arrived + t] = whole[j];
                     }
-                }
+                };
+                Int t = 0;
+                for (; t < s.width / M; t++) tile(t, std::true_type{});
+                if (s.width % M) tile(t, std::false_type{});
             }
-        for (Int place = 0; place < PLACES; place++)
+        for (Int place = 0; place < places; place++)
             for (Int b = 0; b < bi; b++)
-                outers(spread + place * bo * count, count, tiles + (place * bi + b) * count, count, s.out, sums + place * s.out * bi + b, bi);
+                outers(spread + place * arrived, count, tiles + place * in + b * count, count, s.out, sums + place * s.out * bi + b, bi);
     }
 }
 
+template <class V> void weight_by_tiles(const Shape& s, const V* planes, const V* g, V* between, V* sums) {
+    const Tiling cut(s, WEIGHT_TILES);
+    if (cut.wide == 4) weight_of_image<4>(s, cut, planes, g, between, sums);
+    else weight_of_image<2>(s, cut, planes, g, between, sums);
+}
+
 // The weights' gradient, [o][tap][block]: G^T of the sums G.
-template <class V> void weight_of_tiles(const V* sums, Int out, Int number, V* to) {
+template <int M, class V> void weight_of_sums(const V* sums, Int out, Int number, V* to) {
+    constexpr int N = M + 2;
     for (Int o = 0; o < out; o++)
         for (Int b = 0; b < number; b++) {
-            V half[4][3], line[3];
-            const auto at = [&](int place) { return sums[(place * out + o) * number + b]; };
-            for (int j = 0; j < 4; j++) gathered_of<V>(at(j), at(4 + j), at(8 + j), at(12 + j), half[j]);
+            V half[3][N], line[3];
+            for (int j = 0; j < N; j++) {
+                V m[4];
+                for (int i = 0; i < 4; i++) m[i] = sums[((i * N + j) * out + o) * number + b];
+                Down::gathered(m, line);
+                for (int i = 0; i < 3; i++) half[i][j] = line[i];
+            }
             for (int i = 0; i < 3; i++) {
-                gathered_of<V>(half[0][i], half[1][i], half[2][i], half[3][i], line);
+                Across<M>::gathered(half[i], line);
                 for (int j = 0; j < 3; j++) to[(o * 9 + 3 * i + j) * number + b] = line[j];
             }
         }
+}
+
+template <class V> void weight_of_tiles(const Shape& s, const V* sums, Int number, V* to) {
+    if (Tiling(s).wide == 4) weight_of_sums<4>(sums, s.out, number, to);
+    else weight_of_sums<2>(sums, s.out, number, to);
 }
 
 // Rows at a time, of what arrives.
@@ -1037,7 +1140,8 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
         }
     if (!f.dx) return;
     T* dxn = f.dx + n * s.height * s.width * s.in;
-    if (tiled) convolve_by_tiles(s, arrived, s.out, own.w.tiles, bi, own.between, {reinterpret_cast<T*>(own.whole), s.height * s.width * L, L, L});
+    if (tiled)
+        convolve_by_tiles(s, arrived, s.out, own.w.tiles, bi, own.between, {reinterpret_cast<T*>(own.whole), s.height * s.width * L, L, L});
     const Int pad = s.pad(), spread_width = s.width + 2 * pad, spread_plane = (s.height + 2 * pad) * spread_width;
     for (Int b = 0; b < bi; b++) {
         const Int lanes = std::min(L, s.in - b * L);
@@ -1122,8 +1226,8 @@ void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, 
         line = std::max({line, s.width, columns});
         spread = std::max(spread, s.stride == 1 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
         const bool tiled = by_tiles(s);
-        if (tiled) between = std::max(between, Tiling(s).scratch<V>(s)), whole = std::max(whole, bi * s.height * s.width);
-        const Int sums = tiled ? PLACES * s.out * bi : 0;
+        if (tiled) between = std::max(between, Tiling(s, WEIGHT_TILES).scratch<V>(s)), whole = std::max(whole, bi * s.height * s.width);
+        const Int sums = tiled ? Tiling(s).places() * s.out * bi : 0;
         o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi), o.sums = cut.take<V>(sums);
         if (cut.memory) {
             std::memset(static_cast<void*>(o.sums), 0, sizeof(V) * sums);
@@ -1201,7 +1305,7 @@ template <class V> void stages_backward(std::vector<Backward>& stages, Int threa
             if (f.part() || !f.weights()) continue;
             const Int bi = blocks(f.s.in, L), first = f.ddepthwise ? f.s.taps() * bi * L : 0;
             T* to = f.of_threads.data() + thread_number() * f.template vectors<V>() * L;
-            if (f.dpointwise && by_tiles(f.s)) weight_of_tiles(own[i].sums, f.s.out, bi, own[i].dproduct);
+            if (f.dpointwise && by_tiles(f.s)) weight_of_tiles(f.s, own[i].sums, bi, own[i].dproduct);
             if (f.ddepthwise) std::memcpy(to, own[i].dtaps, sizeof(T) * first);
             if (f.dpointwise) std::memcpy(to + first, own[i].dproduct, sizeof(T) * f.s.out * f.s.groups() * bi * L);
         }
