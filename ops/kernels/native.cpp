@@ -427,9 +427,10 @@ template <> struct Across<4> {
     static constexpr double P = 0.625, Q = 1.5, PP = P * P, QQ = Q * Q, PQ = PP * QQ;
     static constexpr double P_G = 0.5 / (PP * (PP - QQ)), Q_G = 0.5 / (QQ * (QQ - PP));
     template <class V> static INLINE void tile(const V* d, V* to) {
-        const V p = d[4] - T(QQ) * d[2], p_odd = d[3] - T(QQ) * d[1], q = d[4] - T(PP) * d[2], q_odd = d[3] - T(PP) * d[1];
+        const V p = d[4] - T(QQ) * d[2], p_odd = T(P) * d[3] - T(P * QQ) * d[1];
+        const V q = d[4] - T(PP) * d[2], q_odd = T(Q) * d[3] - T(Q * PP) * d[1];
         to[0] = T(PQ) * d[0] + (d[4] - T(PP + QQ) * d[2]);
-        to[1] = p + T(P) * p_odd, to[2] = p - T(P) * p_odd, to[3] = q + T(Q) * q_odd, to[4] = q - T(Q) * q_odd;
+        to[1] = p + p_odd, to[2] = p - p_odd, to[3] = q + q_odd, to[4] = q - q_odd;
         to[5] = T(PQ) * d[1] + (d[5] - T(PP + QQ) * d[3]);
     }
     template <class V> static INLINE void weights(const V* w, V* to) {
@@ -443,8 +444,9 @@ template <> struct Across<4> {
         to[3] = m[5] + T(PP * P) * p_odd + T(QQ * Q) * q_odd;
     }
     template <class V> static INLINE void spread(const V* g, V* to) {
-        const V p = g[0] + T(PP) * g[2], p_odd = g[1] + T(PP) * g[3], q = g[0] + T(QQ) * g[2], q_odd = g[1] + T(QQ) * g[3];
-        to[0] = g[0], to[1] = p + T(P) * p_odd, to[2] = p - T(P) * p_odd, to[3] = q + T(Q) * q_odd, to[4] = q - T(Q) * q_odd, to[5] = g[3];
+        const V p = g[0] + T(PP) * g[2], p_odd = T(P) * g[1] + T(P * PP) * g[3];
+        const V q = g[0] + T(QQ) * g[2], q_odd = T(Q) * g[1] + T(Q * QQ) * g[3];
+        to[0] = g[0], to[1] = p + p_odd, to[2] = p - p_odd, to[3] = q + q_odd, to[4] = q - q_odd, to[5] = g[3];
     }
     template <class V> static INLINE void gathered(const V* m, V* to) {
         const V p = T(P_G) * (m[1] + m[2]), p_odd = T(P_G) * (m[1] - m[2]), q = T(Q_G) * (m[3] + m[4]), q_odd = T(Q_G) * (m[3] - m[4]);
