@@ -771,17 +771,30 @@ template <class V> struct OwnForward {  // of a thread
     Packed<V> w; Int planes; V *between, *result;
 };
 
+// One image of one stage, a dense convolution by tiles.
+template <class V> void tiled_image_forward(Forward& f, OwnForward<V>& own, Planes<V>& planes, Int n) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Shape& s = f.s;
+    const Int bo = blocks(s.out, L), pixels = s.height * s.width;
+    planes.hold(s, f.x + n * pixels * f.stride, f.stride, f.norm);
+    T* to = f.out + n * pixels * s.out;
+    convolve_by_tiles(s, planes.at, s.in, own.w.tiles, bo, own.between, {to, L, s.out, s.out - (bo - 1) * L});
+    if (f.mean)
+        for (Int b = 0; b < bo; b++)
+            image_moments<V>(to + b * L, s.out, s.height, s.width, std::min(L, s.out - b * L), &f.of_images[2 * n * s.out + b * L],
+                             &f.of_images[(2 * n + 1) * s.out + b * L]);
+}
+
 // One image of one stage.
 template <class V> void image_forward(Forward& f, OwnForward<V>& own, Planes<V>& planes, Int n) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Shape& s = f.s;
+    if (by_tiles(s)) return tiled_image_forward(f, own, planes, n);
     const Int bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), width = s.plane_width(), contraction = contracted<V>(s);
     const Int outs = s.out;
-    const bool tiled = by_tiles(s);
     planes.hold(s, f.x + n * s.height * s.width * f.stride, f.stride, f.norm);
     T* to = f.out + n * rows * columns * s.out;
-    if (tiled) convolve_by_tiles(s, planes.at, s.in, own.w.tiles, bo, own.between, {to, L, s.out, s.out - (bo - 1) * L});
-    for (Int r = 0; r < rows && !tiled; r++) {
+    for (Int r = 0; r < rows; r++) {
         if (!s.dense() && !s.bare()) depthwise_rows(s, planes.at, own.w.taps, r, own.between, columns);
         for (Int b = 0; b < bo; b++) {
             const Int lanes = std::min(L, s.out - b * L);
