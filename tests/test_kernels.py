@@ -130,6 +130,11 @@ def test_dense_convolutions_of_images_that_tiles_of_outputs_fill_or_do_not(heigh
     agree(both, [x.double(), draw(3, 2).double(), draw(5, 3).double()])
 
 
+def test_a_dense_convolution_of_so_many_channels_that_the_gradients_of_its_weights_are_summed_the_direct_way():
+    draw = lambda seed: image(416, 416, 3, 3, seed=seed)
+    agree(lambda module, t: dense(module, *t, None), [image(1, 416, 5, 4), draw(1)])
+
+
 @pytest.mark.parametrize("size", [8, 9])
 @pytest.mark.parametrize("channels", [8, 16, 32])
 def test_tiles_of_outputs_are_as_exact_in_single_precision_as_the_plain_path(channels, size):

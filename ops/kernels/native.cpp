@@ -480,6 +480,13 @@ bool by_tiles(const Shape& s) {
     return s.dense() == 3 && s.dilation == 1 && std::min(s.in, s.out) >= 4 && cut.places() * cut.down * cut.across < 9 * s.height * s.width;
 }
 
+// The sums of the weights' gradients at all places, in vectors; 0 where these go the direct way: the sums are read and written for each image,
+// and of many channels they do not stay in the caches.
+template <class V> Int sums_by_tiles(const Shape& s) {
+    const Int count = Tiling(s).places() * s.out * blocks(s.in, sizeof(V) / sizeof(T));
+    return by_tiles(s) && count * Int(sizeof(V)) <= 8 << 20 ? count : 0;
+}
+
 // weight: [block][tap][channel, whole blocks], as `pack` has it; to: [place][block][channel].
 template <int M, class V> void weights_of_tiles(const V* weight, Int number, Int channels, V* to) {
     constexpr Int L = sizeof(V) / sizeof(T), N = M + 2;
@@ -589,8 +596,8 @@ void convolve_tiles(const Shape& s, const Tiling& cut, const V* planes, Int chan
         tiles_of_planes<M>(s, cut, planes, channels, first, here, tiles);
         for (Int place = 0; place < places; place++)
             for (Int b = 0; b < number; b++)
-                pointwise_row(tiles + place * in, count, weight + place * cut.apart(number, channels) + b * channels, channels, products + place * made + b * count,
-                              count);
+                pointwise_row(tiles + place * in, count, weight + place * cut.apart(number, channels) + b * channels, channels,
+                              products + place * made + b * count, count);
         for (Int b = 0; b < number; b++)
             for (Int r = 0; r < here; r++)
                 outputs_of_row<M>(products + b * count + r * cut.across, made, s.width, 2 * (first + r) + 1 < s.height,
@@ -1141,7 +1148,7 @@ template <class V> void image_backward(Backward& f, OwnBackward<V>& own, Planes<
             outers(arrived, chunk * columns, own.between + b * chunk * columns, pixels, s.out, own.dproduct + b, vi);
     }
     const bool tiled = by_tiles(s);
-    if (f.dpointwise && tiled) weight_by_tiles(s, planes, arrived, own.between, own.sums);
+    if (f.dpointwise && sums_by_tiles<V>(s)) weight_by_tiles(s, planes, arrived, own.between, own.sums);
     else if (f.dpointwise && s.dense()) dense_weight(s, planes, arrived, own.dproduct);
     if (f.ddepthwise)
         for (Int b = 0; b < bi; b++) {
@@ -1242,7 +1249,7 @@ void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, 
         spread = std::max(spread, s.stride == 1 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
         const bool tiled = by_tiles(s);
         if (tiled) between = std::max(between, Tiling(s, WEIGHT_TILES).scratch<V>(s)), whole = std::max(whole, bi * s.height * s.width);
-        const Int sums = tiled ? Tiling(s).places() * s.out * bi : 0;
+        const Int sums = f.dpointwise ? sums_by_tiles<V>(s) : 0;
         o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi), o.sums = cut.take<V>(sums);
         if (cut.memory) {
             std::memset(static_cast<void*>(o.sums), 0, sizeof(V) * sums);
@@ -1320,7 +1327,7 @@ template <class V> void stages_backward(std::vector<Backward>& stages, Int threa
             if (f.part() || !f.weights()) continue;
             const Int bi = blocks(f.s.in, L), first = f.ddepthwise ? f.s.taps() * bi * L : 0;
             T* to = f.of_threads.data() + thread_number() * f.template vectors<V>() * L;
-            if (f.dpointwise && by_tiles(f.s)) weight_of_tiles(f.s, own[i].sums, bi, own[i].dproduct);
+            if (f.dpointwise && sums_by_tiles<V>(f.s)) weight_of_tiles(f.s, own[i].sums, bi, own[i].dproduct);
             if (f.ddepthwise) std::memcpy(to, own[i].dtaps, sizeof(T) * first);
             if (f.dpointwise) std::memcpy(to + first, own[i].dproduct, sizeof(T) * f.s.out * f.s.groups() * bi * L);
         }
