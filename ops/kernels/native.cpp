@@ -518,6 +518,224 @@ struct Shape {
     Int out_pixels() const { return out_height() * out_width(); }
 };
 
+// ---- dense 3x3 convolutions by tiles (Winograd's minimal filtering; Lavin & Gray 2016, Sec. 4.1): 2xM outputs of 4x(M + 2) inputs by as many
+// products as there are inputs, A^T [(G w G^T) * (B^T d B)] A. Down the matrices are those of F(2, 3), across of F(M, 3), M 2 or 4. Channels
+// are contracted at each of the places of a tile: a matrix product over tiles. Where the last tile of a side is not whole, what it reads
+// beside the plane are zeros, and what it computes there is dropped.
+
+template <int M> struct Across;
+
+// F(2, 3) at the points 0, 1, -1 and infinity.
+template <> struct Across<2> {
+    // B^T of a line of a tile, G of one of the weights; A^T of one of products; A of one of outputs' gradients, G^T of one of sums.
+    template <class V> static INLINE void tile(const V* d, V* to) {
+        to[0] = d[0] - d[2], to[1] = d[1] + d[2], to[2] = d[2] - d[1], to[3] = d[1] - d[3];
+    }
+    template <class V> static INLINE void weights(const V* w, V* to) {
+        const V even = (w[0] + w[2]) * T(0.5), odd = w[1] * T(0.5);
+        to[0] = w[0], to[1] = even + odd, to[2] = even - odd, to[3] = w[2];
+    }
+    template <class V> static INLINE void outputs(const V* m, V* to) { to[0] = m[0] + m[1] + m[2], to[1] = m[1] - m[2] - m[3]; }
+    template <class V> static INLINE void spread(const V* g, V* to) { to[0] = g[0], to[1] = g[0] + g[1], to[2] = g[0] - g[1], to[3] = -g[1]; }
+    template <class V> static INLINE void gathered(const V* m, V* to) {
+        const V even = (m[1] + m[2]) * T(0.5);
+        to[0] = m[0] + even, to[1] = (m[1] - m[2]) * T(0.5), to[2] = even + m[3];
+    }
+};
+
+// F(4, 3) at the points 0, P, -P, Q, -Q and infinity. At 1 and 2, the usual ones, errors of single precision are a third larger than at these,
+// the best of the short fractions that were tried; all numbers but those of G are exact.
+template <> struct Across<4> {
+    static constexpr double P = 0.625, Q = 1.5, PP = P * P, QQ = Q * Q, PQ = PP * QQ;
+    static constexpr double P_G = 0.5 / (PP * (PP - QQ)), Q_G = 0.5 / (QQ * (QQ - PP));
+    template <class V> static INLINE void tile(const V* d, V* to) {
+        const V p = d[4] - T(QQ) * d[2], p_odd = T(P) * d[3] - T(P * QQ) * d[1];
+        const V q = d[4] - T(PP) * d[2], q_odd = T(Q) * d[3] - T(Q * PP) * d[1];
+        to[0] = T(PQ) * d[0] + (d[4] - T(PP + QQ) * d[2]);
+        to[1] = p + p_odd, to[2] = p - p_odd, to[3] = q + q_odd, to[4] = q - q_odd;
+        to[5] = T(PQ) * d[1] + (d[5] - T(PP + QQ) * d[3]);
+    }
+    template <class V> static INLINE void weights(const V* w, V* to) {
+        const V p = T(P_G) * w[0] + T(P_G * PP) * w[2], p_odd = T(P_G * P) * w[1];
+        const V q = T(Q_G) * w[0] + T(Q_G * QQ) * w[2], q_odd = T(Q_G * Q) * w[1];
+        to[0] = T(1 / PQ) * w[0], to[1] = p + p_odd, to[2] = p - p_odd, to[3] = q + q_odd, to[4] = q - q_odd, to[5] = w[2];
+    }
+    template <class V> static INLINE void outputs(const V* m, V* to) {
+        const V p = m[1] + m[2], p_odd = m[1] - m[2], q = m[3] + m[4], q_odd = m[3] - m[4];
+        to[0] = m[0] + p + q, to[1] = T(P) * p_odd + T(Q) * q_odd, to[2] = T(PP) * p + T(QQ) * q;
+        to[3] = m[5] + T(PP * P) * p_odd + T(QQ * Q) * q_odd;
+    }
+    template <class V> static INLINE void spread(const V* g, V* to) {
+        const V p = g[0] + T(PP) * g[2], p_odd = T(P) * g[1] + T(P * PP) * g[3];
+        const V q = g[0] + T(QQ) * g[2], q_odd = T(Q) * g[1] + T(Q * QQ) * g[3];
+        to[0] = g[0], to[1] = p + p_odd, to[2] = p - p_odd, to[3] = q + q_odd, to[4] = q - q_odd, to[5] = g[3];
+    }
+    template <class V> static INLINE void gathered(const V* m, V* to) {
+        const V p = T(P_G) * (m[1] + m[2]), p_odd = T(P_G) * (m[1] - m[2]), q = T(Q_G) * (m[3] + m[4]), q_odd = T(Q_G) * (m[3] - m[4]);
+        to[0] = T(1 / PQ) * m[0] + p + q, to[1] = T(P) * p_odd + T(Q) * q_odd, to[2] = T(PP) * p + T(QQ) * q + m[5];
+    }
+};
+
+typedef Across<2> Down;
+
+struct Tiling {
+    Int wide, down, across, rows;  // wide: M; rows: of tiles, at a time
+    // 24 products for 8 outputs in place of 16 for 4, by larger errors: of fewer channels, more than twice those of the direct way.
+    explicit Tiling(const Shape& s, Int at_once = 16) : down((s.height + 1) / 2) {
+        const Int narrow = (s.width + 1) / 2, half = (s.width + 3) / 4;
+        wide = 6 * half < 4 * narrow && half * down >= 8 && std::min(s.in, s.out) >= 8 ? 4 : 2;
+        across = wide == 4 ? half : narrow, rows = std::max<Int>(1, std::min(down, at_once / across));
+    }
+    Int places() const { return 4 * (wide + 2); }
+    Int chunks() const { return (down + rows - 1) / rows; }
+    // Vectors between the places of `tiles` of all blocks: an odd number, for what is written to all places at once must not lie at equal
+    // distances to a page, where a cache holds few of them.
+    static Int apart(Int blocks, Int tiles) { return blocks * tiles | 1; }
+    template <class V> Int scratch(const Shape& s) const {  // in vectors
+        constexpr Int L = sizeof(V) / sizeof(T);
+        return places() * (apart(blocks(s.in, L), rows * across) + apart(blocks(s.out, L), rows * across));
+    }
+};
+
+// Whether it is faster than the direct way: there are fewer products, and channels enough to outweigh what is added before and after them.
+bool by_tiles(const Shape& s) {
+    const Tiling cut(s);
+    return s.dense() == 3 && s.dilation == 1 && std::min(s.in, s.out) >= 4 && cut.places() * cut.down * cut.across < 9 * s.height * s.width;
+}
+
+// The sums of the weights' gradients at all places, in vectors; 0 where these go the direct way: the sums are read and written for each image,
+// and of many channels they do not stay in the caches.
+template <class V> Int sums_by_tiles(const Shape& s) {
+    const Int count = Tiling(s).places() * s.out * blocks(s.in, sizeof(V) / sizeof(T));
+    return by_tiles(s) && count * Int(sizeof(V)) <= 8 << 20 ? count : 0;
+}
+
+// weight: [block][tap][channel, whole blocks], as `pack` has it; to: [place][block][channel].
+template <int M, class V> void weights_of_tiles(const V* weight, Int number, Int channels, V* to) {
+    constexpr Int L = sizeof(V) / sizeof(T), N = M + 2;
+    const Int padded = blocks(channels, L) * L;
+    for (Int b = 0; b < number; b++)
+        for (Int c = 0; c < channels; c++) {
+            const V* w = weight + b * 9 * padded + c;
+            V half[4][3], whole[N];
+            for (int j = 0; j < 3; j++) {
+                const V line[3] = {w[j * padded], w[(3 + j) * padded], w[(6 + j) * padded]};
+                Down::weights(line, whole);
+                for (int i = 0; i < 4; i++) half[i][j] = whole[i];
+            }
+            for (int i = 0; i < 4; i++) {
+                Across<M>::weights(half[i], whole);
+                for (int j = 0; j < N; j++) to[(i * N + j) * Tiling::apart(number, channels) + b * channels + c] = whole[j];
+            }
+        }
+}
+
+template <class V> void weights_by_tiles(const Shape& s, const V* weight, Int number, Int channels, V* to) {
+    if (Tiling(s).wide == 4) weights_of_tiles<4>(weight, number, channels, to);
+    else weights_of_tiles<2>(weight, number, channels, to);
+}
+
+// The tiles that stand beside one another, of one block. at: the corner of the first; row: between lines of the plane; high: whether the tiles'
+// fourth line is on the plane. to: `apart` between places.
+template <int M, class V> void tiles_of_row(const V* at, Int row, Int width, bool high, V* to, Int apart) {
+    constexpr int N = M + 2;
+    const V *line[4] = {at, at + row, at + 2 * row, at + (high ? 3 : 2) * row};
+    V half[4][N];
+    const auto column = [&](Int c, int j) __attribute__((always_inline)) {
+        const V d[4] = {line[0][c], line[1][c], line[2][c], line[3][c]};
+        V of[4];
+        Down::tile(d, of);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) half[i][j] = of[i];
+    };
+    const auto tile = [&](Int t, auto whole_one) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int j = 2; j < N; j++) column(whole_one ? M * t + j : std::min(M * t + j, width + 1), j);  // the plane's last column are zeros
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            V whole[N];
+            Across<M>::tile(half[i], whole);
+#pragma GCC unroll 6
+            for (int j = 0; j < N; j++) to[(i * N + j) * apart + t] = whole[j];
+            half[i][0] = half[i][M], half[i][1] = half[i][M + 1];
+        }
+    };
+    column(0, 0), column(1, 1);
+    Int t = 0;
+    for (; t < width / M; t++) tile(t, std::true_type{});
+    if (width % M) tile(t, std::false_type{});
+}
+
+// Rows [first, first + here) of tiles of all blocks, to [place][block][tile].
+template <int M, class V> void tiles_of_planes(const Shape& s, const Tiling& cut, const V* planes, Int channels, Int first, Int here, V* to) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Int number = blocks(channels, L), count = here * cut.across;
+    for (Int b = 0; b < number; b++)
+        for (Int r = 0; r < here; r++)
+            tiles_of_row<M>(planes + b * s.plane() + s.first_tap() + 2 * (first + r) * s.plane_width(), s.plane_width(), s.width,
+                            2 * (first + r) + 1 < s.height, to + b * count + r * cut.across, cut.apart(number, count));
+}
+
+// Where outputs go: `last` lanes in the last block, pixels `stride` apart.
+struct Outputs { T* at; Int block, stride, last; };
+
+// One row of tiles of one block. from: `apart` between places.
+template <int M, class V> void outputs_of_row(const V* from, Int apart, Int width, bool high, T* to, Int stride, Int lanes) {
+    constexpr int N = M + 2;
+    with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
+        const auto tile = [&](Int t, int columns) __attribute__((always_inline)) {
+            V half[2][N], line[M];
+#pragma GCC unroll 6
+            for (int j = 0; j < N; j++) {
+                const V m[4] = {from[j * apart + t], from[(N + j) * apart + t], from[(2 * N + j) * apart + t], from[(3 * N + j) * apart + t]};
+                V of[2];
+                Down::outputs(m, of);
+                half[0][j] = of[0], half[1][j] = of[1];
+            }
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) {
+                if (i == 1 && !high) break;
+                Across<M>::outputs(half[i], line);
+#pragma GCC unroll 4
+                for (int j = 0; j < M; j++)
+                    if (j < columns) store<V>(to + (i * width + M * t + j) * stride, line[j], count);
+            }
+        };
+        Int t = 0;
+        for (; t < width / M; t++) tile(t, M);
+        if (width % M) tile(t, int(width % M));
+    });
+}
+
+// One image. weight: of `weights_by_tiles`, `number` blocks of outputs; between: scratch.
+template <int M, class V>
+void convolve_tiles(const Shape& s, const Tiling& cut, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out, Soon& soon) {
+    constexpr Int L = sizeof(V) / sizeof(T), places = 4 * (M + 2);
+    const Int bi = blocks(channels, L);
+    for (Int first = 0; first < cut.down; first += cut.rows) {
+        const Int here = std::min(cut.rows, cut.down - first), count = here * cut.across;
+        const Int in = cut.apart(bi, count), made = cut.apart(number, count);
+        V *tiles = between, *products = tiles + places * in;
+        tiles_of_planes<M>(s, cut, planes, channels, first, here, tiles);
+        for (Int place = 0; place < places; place++) {
+            soon.ask();
+            pointwise_area(tiles + place * in, count, weight + place * cut.apart(number, channels), channels, number, products + place * made, count,
+                           count);
+        }
+        for (Int b = 0; b < number; b++)
+            for (Int r = 0; r < here; r++)
+                outputs_of_row<M>(products + b * count + r * cut.across, made, s.width, 2 * (first + r) + 1 < s.height,
+                                  out.at + b * out.block + 2 * (first + r) * s.width * out.stride, out.stride, b + 1 < number ? L : out.last);
+    }
+}
+
+template <class V>
+void convolve_by_tiles(const Shape& s, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out, Soon& soon) {
+    const Tiling cut(s);
+    if (cut.wide == 4) convolve_tiles<4>(s, cut, planes, channels, weight, number, between, out, soon);
+    else convolve_tiles<2>(s, cut, planes, channels, weight, number, between, out, soon);
+}
+
 struct Affine { const T *mean, *rstd, *weight, *bias; };  // mean null: the identity; weight, bias null: ones, zeros
 
 // One block of it.
@@ -535,6 +753,7 @@ template <class V> struct Packed {
     // weights in the orders that kernels read them
     V *taps, *flipped;            // depthwise: [block][tap]
     V *product, *transposed;      // pointwise: [block of outputs][input], [block of inputs][output]
+    V* tiles;                     // the one that is wanted, where a dense convolution goes by tiles
 };
 
 // How many inputs the pointwise product has: whole blocks where there are several groups.
@@ -565,6 +784,7 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             for (Int g = 0; g < groups; g++)
                 for (Int c = 0; c < s.in; c++) to[(g * padded + c) * L] = from[g * s.in + c];
         }
+        if (by_tiles(s)) weights_by_tiles(s, w.product, bo, s.in, w.tiles);
         return;
     }
     const Int outs = s.dense() ? bo * L : s.out;
@@ -580,13 +800,15 @@ template <class V> void pack(const Shape& s, const T* depthwise, const T* pointw
             }
         }
     }
+    if (by_tiles(s)) weights_by_tiles(s, w.transposed, bi, s.out, w.tiles);
 }
 
 template <class V> Packed<V> packed_at(Cutter& cut, const Shape& s) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Int bi = blocks(s.in, L), bo = blocks(s.out, L), taps = s.taps();
     const Int outs = s.dense() ? bo * L : s.out;
-    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * outs)};
+    return {cut.take<V>(bi * taps), cut.take<V>(bi * taps), cut.take<V>(bo * contracted<V>(s)), cut.take<V>(s.groups() * bi * outs),
+            cut.take<V>(by_tiles(s) ? Tiling(s).places() * Tiling::apart(1, std::max(bo * s.in, bi * s.out)) : 0)};
 }
 
 // relu(norm(x)) of some rows of one image, [block][row][column]; `down` vectors between rows of `to`, `apart` between blocks.
@@ -745,10 +967,29 @@ template <class V> struct OwnForward {  // of a thread
     Packed<V> w; Int planes = -1; V *between, *result; Moments<V>* moments;
 };
 
+// One image of one stage, a dense convolution by tiles.
+template <class V> void tiled_image_forward(Forward& f, OwnForward<V>& own, Planes<V>& planes, Soon soon, Int n) {
+    constexpr Int L = sizeof(V) / sizeof(T);
+    const Shape& s = f.s;
+    const Int bo = blocks(s.out, L), pixels = s.height * s.width;
+    planes.hold(s, f.x + n * pixels * f.stride, f.stride, f.norm);
+    T* to = f.out + n * pixels * s.out;
+    soon.times(Tiling(s).places() * Tiling(s).chunks());
+    convolve_by_tiles(s, planes.at, s.in, own.w.tiles, bo, own.between, {to, L, s.out, s.out - (bo - 1) * L}, soon);
+    if (f.mean)
+        for (Int b = 0; b < bo; b++) {
+            const Int lanes = std::min(L, s.out - b * L);
+            own.moments[b] = {};
+            own.moments[b].add(to + b * L, s.out, pixels, lanes, true);
+            own.moments[b].end(pixels, lanes, &f.of_images[2 * n * s.out + b * L], &f.of_images[(2 * n + 1) * s.out + b * L]);
+        }
+}
+
 // One image of one stage.
 template <class V> void image_forward(Forward& f, OwnForward<V>& own, Planes<V>* planes, Soon soon, Int n) {
     constexpr Int L = sizeof(V) / sizeof(T);
     const Shape& s = f.s;
+    if (by_tiles(s)) return tiled_image_forward(f, own, *planes, soon, n);
     const Int bo = blocks(s.out, L), rows = s.out_height(), columns = s.out_width(), width = s.plane_width(), contraction = contracted<V>(s);
     const Int outs = s.out, chunk = rows_at_once(s);
     T* to = f.out + n * rows * columns * s.out;
@@ -812,6 +1053,7 @@ template <class V> void stages_forward(std::vector<Forward>& stages, Int threads
                 const Int pixels = rows_at_once(s) * s.out_width();
                 most = std::max(most, s.dense() ? 0 : s.groups() * bi * pixels), widest = std::max(widest, blocks(s.out, L) * pixels);
                 outputs = std::max(outputs, blocks(s.out, L));
+                if (by_tiles(s)) most = std::max(most, Tiling(s).scratch<V>(s));
             }
             between = c->template take<V>(most), result = c->template take<V>(widest);
             Moments<V>* moments = c->template take<Moments<V>>(outputs);
@@ -924,7 +1166,7 @@ INLINE void outer(const T* g, const V* d, Int blocks, Int count, V* to, Int apar
         V of[B];
 #pragma GCC unroll 2
         for (int b = 0; b < B; b++) of[b] = d[b * blocks + p];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int o = 0; o < O; o++) {
             V x = g[p * L + o] - V{};
             if constexpr (B > 1) in_register(x);
@@ -932,7 +1174,7 @@ INLINE void outer(const T* g, const V* d, Int blocks, Int count, V* to, Int apar
             for (int b = 0; b < B; b++) sum[o][b] += of[b] * x;
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int o = 0; o < O; o++)
 #pragma GCC unroll 2
         for (int b = 0; b < B; b++) to[o * apart + b] += sum[o][b];
@@ -947,6 +1189,7 @@ template <class V> void outers(const V* g, Int plane, const V* d, Int blocks, In
         const V* e = d + b * blocks;
         V* at = to + b;
         Int o = 0;
+        if (L % 16 == 0 && !two) for (; o + 16 <= outs; o += 16) outer<16, 1>(from(o), e, 0, count, at + o * apart, apart);
         for (; L % 8 == 0 && o + 8 <= outs; o += 8) {
             if (two) outer<8, 2>(from(o), e, blocks, count, at + o * apart, apart);
             else outer<8, 1>(from(o), e, 0, count, at + o * apart, apart);
@@ -1008,7 +1251,7 @@ struct Backward {
 };
 
 template <class V> struct OwnBackward {  // of a thread
-    Packed<V> w; Int planes = -1; Int d = -1; Int dense = -1; V *arrived, *between, *line, *spread, *dtaps, *dproduct;
+    Packed<V> w; Int planes = -1; Int d = -1; Int dense = -1; V *arrived, *between, *line, *spread, *dtaps, *dproduct, *whole, *sums;
     Strided strided;
 };
 
@@ -1039,6 +1282,78 @@ void image_part_backward(const Backward& f, Int n) {
             }
         });
     }
+}
+
+constexpr Int WEIGHT_TILES = 32;  // at a time: more than where they are only read, as the sums are read and written once for all of them
+
+// sums[place][o][block] += over the tiles of one image, both on padded planes: A g A^T of output o times B^T d B of the block.
+template <int M, class V> void weight_of_image(const Shape& s, const Tiling& cut, const V* planes, const V* g, V* between, V* sums) {
+    constexpr Int L = sizeof(V) / sizeof(T), N = M + 2, places = 4 * N;
+    const Int bi = blocks(s.in, L), bo = blocks(s.out, L), width = s.plane_width();
+    for (Int first = 0; first < cut.down; first += cut.rows) {
+        const Int here = std::min(cut.rows, cut.down - first), count = here * cut.across;
+        const Int in = cut.apart(bi, count), arrived = cut.apart(bo, count);
+        V *tiles = between, *spread = tiles + places * in;
+        tiles_of_planes<M>(s, cut, planes, s.in, first, here, tiles);
+        for (Int b = 0; b < bo; b++)
+            for (Int r = 0; r < here; r++) {
+                const V* at = g + b * s.plane() + s.interior() + 2 * (first + r) * width;  // beside the image stand zeros
+                V* to = spread + b * count + r * cut.across;
+                const auto tile = [&](Int t, auto whole_one) __attribute__((always_inline)) {
+                    V half[4][M], whole[N];
+#pragma GCC unroll 4
+                    for (int j = 0; j < M; j++) {
+                        const Int c = whole_one ? M * t + j : std::min(M * t + j, s.width);
+                        const V line[2] = {at[c], at[width + c]};
+                        V of[4];
+                        Down::spread(line, of);
+#pragma GCC unroll 4
+                        for (int i = 0; i < 4; i++) half[i][j] = of[i];
+                    }
+#pragma GCC unroll 4
+                    for (int i = 0; i < 4; i++) {
+                        Across<M>::spread(half[i], whole);
+#pragma GCC unroll 6
+                        for (int j = 0; j < N; j++) to[(i * N + j) * arrived + t] = whole[j];
+                    }
+                };
+                Int t = 0;
+                for (; t < s.width / M; t++) tile(t, std::true_type{});
+                if (s.width % M) tile(t, std::false_type{});
+            }
+        for (Int place = 0; place < places; place++)
+            outers(spread + place * arrived, count, tiles + place * in, count, bi, count, s.out, sums + place * s.out * bi, bi);
+    }
+}
+
+template <class V> void weight_by_tiles(const Shape& s, const V* planes, const V* g, V* between, V* sums) {
+    const Tiling cut(s, WEIGHT_TILES);
+    if (cut.wide == 4) weight_of_image<4>(s, cut, planes, g, between, sums);
+    else weight_of_image<2>(s, cut, planes, g, between, sums);
+}
+
+// The weights' gradient, [o][tap][block]: G^T of the sums G.
+template <int M, class V> void weight_of_sums(const V* sums, Int out, Int number, V* to) {
+    constexpr int N = M + 2;
+    for (Int o = 0; o < out; o++)
+        for (Int b = 0; b < number; b++) {
+            V half[3][N], line[3];
+            for (int j = 0; j < N; j++) {
+                V m[4];
+                for (int i = 0; i < 4; i++) m[i] = sums[((i * N + j) * out + o) * number + b];
+                Down::gathered(m, line);
+                for (int i = 0; i < 3; i++) half[i][j] = line[i];
+            }
+            for (int i = 0; i < 3; i++) {
+                Across<M>::gathered(half[i], line);
+                for (int j = 0; j < 3; j++) to[(o * 9 + 3 * i + j) * number + b] = line[j];
+            }
+        }
+}
+
+template <class V> void weight_of_tiles(const Shape& s, const V* sums, Int number, V* to) {
+    if (Tiling(s).wide == 4) weight_of_sums<4>(sums, s.out, number, to);
+    else weight_of_sums<2>(sums, s.out, number, to);
 }
 
 // One image of one stage. d: the gradient of the pointwise product's inputs, padded as planes are where the stride is 1.
@@ -1096,7 +1411,9 @@ void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* 
         else depthwise_rows(s, planes, own.w.taps, r, here, own.between, chunk * columns);
         outers(arrived, chunk * columns, own.between, chunk * columns, vi, pixels, s.out, own.dproduct, vi);
     }
-    if (f.dpointwise && s.dense()) dense_weight(s, planes, arrived, own.dproduct);
+    const bool tiled = by_tiles(s);
+    if (f.dpointwise && sums_by_tiles<V>(s)) weight_by_tiles(s, planes, arrived, own.between, own.sums);
+    else if (f.dpointwise && s.dense()) dense_weight(s, planes, arrived, own.dproduct);
     if (f.ddepthwise)
         for (Int b = 0; b < bi; b++) {
             const V *e = d + b * d_plane + d_interior, *from = planes + b * plane + s.first_tap();
@@ -1104,6 +1421,8 @@ void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* 
         }
     if (!f.dx) return;
     T* dxn = f.dx + n * s.height * s.width * s.in;
+    if (tiled)
+        convolve_by_tiles(s, arrived, s.out, own.w.tiles, bi, own.between, {reinterpret_cast<T*>(own.whole), s.height * s.width * L, L, L}, soon);
     const Int lines = lines_at_once(s), pad = s.pad(), spread_width = s.width + 2 * pad, spread_plane = (s.height + 2 * pad) * spread_width;
     for (Int b = 0; b < bi; b++) {
         const Int lanes = std::min(L, s.in - b * L);
@@ -1121,7 +1440,8 @@ void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* 
         for (Int h = 0; h < s.height; h++) {
             soon.ask();
             const V* got = own.line;
-            if (s.dense())
+            if (tiled) got = own.whole + (b * s.height + h) * s.width;
+            else if (s.dense())
                 dense_row(arrived + s.first_tap() + h * width, plane, own.w.transposed + b * s.groups() * bo * L, s.out, s.dense(),
                           s.dilation * width, s.dilation, own.line, s.width);
             else if (!same && s.size <= 0) got = spread + (h + pad) * spread_width + pad;
@@ -1163,7 +1483,7 @@ void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* 
 template <class V>
 void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, std::vector<OwnBackward<V>>& own) {
     constexpr Int L = sizeof(V) / sizeof(T);
-    Int arrived = 0, between = 0, line = 0, spread = 0;
+    Int arrived = 0, between = 0, line = 0, spread = 0, whole = 0;
     for (size_t i = 0; i < stages.size(); i++) {
         const Backward& f = stages[i];
         const Shape& s = f.s;
@@ -1178,15 +1498,19 @@ void lay_out(const std::vector<Backward>& stages, Cutter& cut, Rooms<V>& rooms, 
         const Int pixels = s.dense() ? 0 : rows_at_once(s) * columns;
         arrived = std::max(arrived, bo * pixels), between = std::max(between, vi * pixels);
         line = std::max(line, lines_at_once(s) * s.width);
-        spread = std::max(spread, s.stride == 1 || s.size > 0 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
-        o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi);
+        spread = std::max(spread, s.stride == 1 ? 0 : (s.height + 2 * s.pad()) * (s.width + 2 * s.pad()));
+        const bool tiled = by_tiles(s);
+        if (tiled) between = std::max(between, Tiling(s, WEIGHT_TILES).scratch<V>(s)), whole = std::max(whole, bi * s.height * s.width);
+        const Int sums = f.dpointwise ? sums_by_tiles<V>(s) : 0;
+        o.dtaps = cut.take<V>(bi * s.taps()), o.dproduct = cut.take<V>(bo * L * vi), o.sums = cut.take<V>(sums);
         if (cut.memory) {
+            std::memset(static_cast<void*>(o.sums), 0, sizeof(V) * sums);
             std::memset(static_cast<void*>(o.dtaps), 0, sizeof(V) * bi * s.taps());
             std::memset(static_cast<void*>(o.dproduct), 0, sizeof(V) * bo * L * vi);
         }
     }
-    V* at[4] = {cut.take<V>(arrived), cut.take<V>(between), cut.take<V>(line), cut.take<V>(spread)};
-    for (OwnBackward<V>& o : own) o.arrived = at[0], o.between = at[1], o.line = at[2], o.spread = at[3];
+    V* at[5] = {cut.take<V>(arrived), cut.take<V>(between), cut.take<V>(line), cut.take<V>(spread), cut.take<V>(whole)};
+    for (OwnBackward<V>& o : own) o.arrived = at[0], o.between = at[1], o.line = at[2], o.spread = at[3], o.whole = at[4];
 }
 
 // Of a stage whose images are done: weights' gradients, and the coefficients of its input's norm.
@@ -1259,6 +1583,7 @@ template <class V> void stages_backward(std::vector<Backward>& stages, Int threa
             if (f.part() || !f.weights()) continue;
             const Int bi = blocks(f.s.in, L), first = f.ddepthwise ? f.s.taps() * bi * L : 0;
             T* to = f.of_threads.data() + thread_number() * f.template vectors<V>() * L;
+            if (f.dpointwise && sums_by_tiles<V>(f.s)) weight_of_tiles(f.s, own[i].sums, bi, own[i].dproduct);
             if (f.ddepthwise) std::memcpy(to, own[i].dtaps, sizeof(T) * first);
             if (f.dpointwise) std::memcpy(to + first, own[i].dproduct, sizeof(T) * f.s.out * f.s.groups() * bi * L);
         }
