@@ -31,6 +31,7 @@ def main() -> None:
     for _ in range(2):  # the first one makes the optimizers' state
         step()
     gc.collect()
+    gc.freeze()  # as a training does
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.process_time()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from benchmarks import counting
 from ops import kernels
 from supernet.networks.measure import peak_memory
+from supernet.runs.collector import lasting_objects_passed_over
 from supernet.runs.device import prepare, resolve_device
 from supernet.runs.environment import describe
 from supernet.runs.progress import tracked
@@ -100,12 +101,13 @@ def measure(sides: Mapping[str, Side], step: str, rounds: int, device: torch.dev
 def run_steps(sides: Mapping[str, Side], steps: Sequence[str], rounds: int, device: torch.device, *,
               names: tuple[str, str] | None = None) -> dict[str, Any]:
     """By step, what `measure` gives and `hottest` of ours; prints a table of them, a row as soon as it is there. names: of the sides, where
-    they have others."""
+    they have others. Python's collector passes over what is there, for both sides, as it does in a training."""
     print(header(*(names or SIDES)))
     found = {}
-    for step in steps:
-        found[step] = measure(sides, step, rounds, device) | {"hottest": hottest(sides["ours"].steps[step], device)}
-        print(row(step, found[step]), flush=True)
+    with lasting_objects_passed_over():
+        for step in steps:
+            found[step] = measure(sides, step, rounds, device) | {"hottest": hottest(sides["ours"].steps[step], device)}
+            print(row(step, found[step]), flush=True)
     return found
 
 
