@@ -4,8 +4,8 @@ oneDNN has fast kernels for depthwise convolutions of channels_last images, forw
 dilation, and for weights only of three columns or fewer; whatever else is asked runs 5 to 20 times slower. So all is put into those terms:
 
 - the gradient of the input is a convolution with the turned kernel;
-- that of the weight is taken three columns at a time, and with dilation d among each of the d * d sets of pixels that meet one another;
-- a stride that equals the dilation reads one such set alone, without stride or dilation.
+- that of the weight is taken three columns at a time, and with dilation d from images folded so that pixels d apart lie side by side;
+- a stride that equals the dilation reads every so many pixels alone, without stride or dilation.
 
 The gradients are made of the same functions, so they can be differentiated any number of times.
 """
@@ -74,11 +74,15 @@ class _WeightGradient(torch.autograd.Function):
         ctx.save_for_backward(x, g)
         ctx.dilation = dilation
         if dilation > 1:
-            x, g = _sets(x, dilation), _sets(g, dilation)
-        width, half = x.shape[-1], size // 2
-        wide = F.pad(x, (half, half))
+            x, g = _folded(x, size, dilation), _folded(g, size, dilation)
+        height, width = x.shape[2:]
+        if min(height, width) < size:  # the kernels are slow, too, where there are fewer rows than weights in a column
+            missing = (0, max(0, size - width), 0, max(0, size - height))
+            x, g = F.pad(x, missing), F.pad(g, missing)
         columns = [(first, min(FAST_COLUMNS, size - first)) for first in range(0, size, FAST_COLUMNS)]
-        return torch.cat([_weight_gradient(wide[..., first : first + width + count - 1], g, size, count) for first, count in columns], 3)
+        gradients = [_weight_gradient(x, g, size, first, count) for first, count in columns]
+        whole = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 3)
+        return whole if dilation == 1 else whole.unflatten(0, (dilation, -1)).sum(0)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -88,18 +92,25 @@ class _WeightGradient(torch.autograd.Function):
         return dx, dg, None, None
 
 
-def _weight_gradient(x: Tensor, g: Tensor, rows: int, columns: int) -> Tensor:
-    """x: padded to the sides already."""
-    channels = x.shape[1]
-    shape = x.new_empty(()).expand(channels, 1, rows, columns)  # of a weight; its values are not read
-    _, gradient, _ = torch.ops.aten.convolution_backward(g, x, shape, None, [1, 1], [rows // 2, 0], [1, 1], False, [0, 0], channels,
+def _weight_gradient(x: Tensor, g: Tensor, size: int, first: int, count: int) -> Tensor:
+    """The columns first, ..., first + count - 1 of the gradient of a weight of stride 1 without dilation."""
+    channels, left = x.shape[1], size // 2 - first
+    right = count - 1 - left
+    sides = left if left == right else 0
+    x = x if sides else F.pad(x, (left, right))
+    shape = x.new_empty(()).expand(channels, 1, size, count)  # of a weight; its values are not read
+    _, gradient, _ = torch.ops.aten.convolution_backward(g, x, shape, None, [1, 1], [size // 2, sides], [1, 1], False, [0, 0], channels,
                                                          [False, True, False])
     return gradient
 
 
-def _sets(x: Tensor, dilation: int) -> Tensor:
-    """(N * d * d, C, ceil(H / d), ceil(W / d)): pixels d apart beside one another, zeros for those that lie beyond the border."""
-    h, w = x.shape[-2:]
-    x = F.pad(x, (0, -w % dilation, 0, -h % dilation)).permute(0, 2, 3, 1)  # the channels lie innermost, or will
-    x = x.unflatten(2, (-1, dilation)).unflatten(1, (-1, dilation)).permute(0, 2, 4, 1, 3, 5)
-    return x.flatten(0, 2).permute(0, 3, 1, 2)
+def _folded(x: Tensor, size: int, dilation: int) -> Tensor:
+    """(N, d * C, H', W'), pixels d apart beside one another and one's neighbours in its channels: d rows follow one another in a line,
+    with zeros between them that keep a kernel of so many weights a row from reading two, and d pixels of a line are one. Of channels_last
+    images that is one copy."""
+    height, width = x.shape[-2:]
+    between = dilation * (size // 2)
+    x = F.pad(x, (0, between + -(width + between) % dilation, 0, -height % dilation))
+    x = x.permute(0, 2, 3, 1)  # the channels lie innermost, or will
+    n, height, width, channels = x.shape
+    return x.reshape(n, height // dilation, width, dilation * channels).permute(0, 3, 1, 2)

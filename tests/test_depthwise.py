@@ -81,3 +81,12 @@ def test_a_module_is_a_convolution_in_every_other_respect():
     assert torch.equal(ours.weight, theirs.weight) and repr(ours)[len("Depthwise"):] == repr(theirs)[len("Conv2d"):]
     x = torch.randn(2, 4, 6, 6)
     reference.close(ours(x), theirs(x), 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 2, 3, 9), (2, 4, 1, 1), (1, 3, 2, 5)])
+@pytest.mark.parametrize("size, dilation", [(3, 2), (5, 1), (5, 2), (7, 1), (5, 3)])
+def test_images_smaller_than_the_kernel_have_the_same_gradients(shape, size, dilation):
+    inputs = tensors(size, shape=shape, channels_last=True)
+    found = [torch.autograd.grad(compute(*inputs, 1, dilation).sin().sum(), inputs) for compute in (depthwise, plain)]
+    for mine, theirs in zip(*found, strict=True):
+        reference.close(mine, theirs, 1e-9)

@@ -859,3 +859,17 @@ def test_what_hinders_is_named(option):
         kernels.use("native", hindrance=option)
     with pytest.raises(ValueError, match="backend must be one of auto, plain, native, packed, merged, got 'cuda'"):
         kernels.use("cuda")
+
+
+def test_a_plain_sum_takes_a_gradient_with_gaps_and_hands_on_one_without():
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    y = (x * 1).to(memory_format=torch.channels_last)
+    arrived = []
+    y.register_hook(arrived.append)
+    total = plain.Sum()
+    total.add_tensor(y)
+    torch.cat([total.total(), torch.zeros_like(y)], 1).square().sum().backward()
+    assert arrived[0].is_contiguous(memory_format=torch.channels_last) and torch.equal(x.grad, 2 * x)
+    whole = plain.Sum()
+    whole.add_tensor(x)
+    torch.autograd.gradgradcheck(lambda x: torch.cat([whole.total(), x], 1).sin(), (x,))
