@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops import plain
-from ops.depthwise import Depthwise
+from ops.depthwise import Depthwise, every
 from ops.forms import Form, form_of, held, sequence, under
 from ops.kernels.terms import Stage
 from ops.op import BatchNorm, Normalisation, Op, ReLU, SeparableOp
@@ -79,8 +79,8 @@ class ReducedSkip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:] if height % 2 or width % 2 else x[:, :, 1:, 1:]
-        return torch.cat([self.even(x), self.odd(shifted)], 1)
+        padded = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+        return torch.cat([self.even(x), self.odd(every(padded, 1, 1))], 1)
 
     def stages(self) -> tuple[Stage, ...]:
         even, odd = self.even.weight, self.odd.weight

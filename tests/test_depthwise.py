@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.counting import kernels
-from ops.depthwise import Depthwise, depthwise
+from ops.depthwise import Depthwise, depthwise, every
 from tests import reference
 
 CASES = [(size, stride, dilation) for size in (1, 3, 5, 7) for stride in (1, 2, 3) for dilation in (1, 2, 3)]
@@ -90,3 +90,17 @@ def test_images_smaller_than_the_kernel_have_the_same_gradients(shape, size, dil
     found = [torch.autograd.grad(compute(*inputs, 1, dilation).sin().sum(), inputs) for compute in (depthwise, plain)]
     for mine, theirs in zip(*found, strict=True):
         reference.close(mine, theirs, 1e-9)
+
+
+@pytest.mark.parametrize("stride, first", [(1, 0), (1, 1), (2, 0), (2, 1), (3, 2)])
+def test_a_gradient_of_every_other_pixel_lies_in_memory_as_the_image_does(stride, first):
+    x, _ = tensors(3, shape=(2, 4, 7, 6), channels_last=True)
+    assert torch.equal(every(x, stride, first), x[:, :, first::stride, first::stride])
+    seen = []
+    y = x * 1
+    y.register_hook(seen.append)
+    every(y, stride, first).square().sum().backward()
+    expected = torch.zeros_like(x)
+    expected[:, :, first::stride, first::stride] = 2 * x.detach()[:, :, first::stride, first::stride]
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) and torch.equal(x.grad, expected)
+    assert torch.autograd.gradgradcheck(lambda x: every(x, stride, first).sin(), (x,))

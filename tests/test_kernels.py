@@ -861,15 +861,21 @@ def test_what_hinders_is_named(option):
         kernels.use("cuda")
 
 
-def test_a_plain_sum_takes_a_gradient_with_gaps_and_hands_on_one_without():
+@pytest.mark.parametrize("read", [lambda total: torch.cat([total, total.detach()], 1), lambda total: total.mean((2, 3))])
+def test_a_plain_sum_hands_on_a_gradient_that_lies_in_memory_as_it_does(read):
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-    y = (x * 1).to(memory_format=torch.channels_last)
-    arrived = []
-    y.register_hook(arrived.append)
-    total = plain.Sum()
-    total.add_tensor(y)
-    torch.cat([total.total(), torch.zeros_like(y)], 1).square().sum().backward()
-    assert arrived[0].is_contiguous(memory_format=torch.channels_last) and torch.equal(x.grad, 2 * x)
-    whole = plain.Sum()
-    whole.add_tensor(x)
-    torch.autograd.gradgradcheck(lambda x: torch.cat([whole.total(), x], 1).sin(), (x,))
+    for order in (torch.channels_last, torch.contiguous_format):
+        y, arrived = (x * 1).contiguous(memory_format=order), []
+        y.register_hook(arrived.append)
+        total = plain.Sum()
+        total.add_tensor(y)
+        found, = torch.autograd.grad(read(total.total()).square().sum(), x)
+        assert arrived[0].is_contiguous(memory_format=order)
+        torch.testing.assert_close(found, torch.autograd.grad(read(x).square().sum(), x)[0], rtol=0, atol=1e-12)
+
+    def of(x):
+        total = plain.Sum()
+        total.add_tensor(x)
+        return read(total.total()).sin()
+
+    assert torch.autograd.gradgradcheck(of, (x,))
