@@ -56,13 +56,14 @@ class _Same(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
-        return F.conv2d(x, weight, None, 1, dilation * (weight.shape[-1] // 2), dilation, x.shape[1])
+        return _same(x, weight, dilation)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        dx = depthwise(g, weight.flip(2, 3), 1, ctx.dilation) if ctx.needs_input_grad[0] else None
-        dweight = _WeightGradient.apply(x, g, weight.shape[-1], ctx.dilation) if ctx.needs_input_grad[1] else None
+        same, of_weight = (_Same.apply, _WeightGradient.apply) if torch.is_grad_enabled() else (_same, _weight_gradient)
+        dx = same(g, weight.flip(2, 3), ctx.dilation) if ctx.needs_input_grad[0] else None
+        dweight = of_weight(x, g, weight.shape[-1], ctx.dilation) if ctx.needs_input_grad[1] else None
         return dx, dweight, None
 
 
@@ -108,16 +109,7 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:
         ctx.save_for_backward(x, g)
         ctx.dilation = dilation
-        if dilation > 1:
-            x, g = _folded(x, size, dilation), _folded(g, size, dilation)
-        height, width = x.shape[2:]
-        if min(height, width) < size:  # the kernels are slow, too, where there are fewer rows than weights in a column
-            missing = (0, max(0, size - width), 0, max(0, size - height))
-            x, g = F.pad(x, missing), F.pad(g, missing)
-        columns = [(first, min(FAST_COLUMNS, size - first)) for first in range(0, size, FAST_COLUMNS)]
-        gradients = [_weight_gradient(x, g, size, first, count) for first, count in columns]
-        whole = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 3)
-        return whole if dilation == 1 else whole.unflatten(0, (dilation, -1)).sum(0)
+        return _weight_gradient(x, g, size, dilation)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -127,14 +119,32 @@ class _WeightGradient(torch.autograd.Function):
         return dx, dg, None, None
 
 
-def _weight_gradient(x: Tensor, g: Tensor, size: int, first: int, count: int) -> Tensor:
+def _same(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    return F.conv2d(x, weight, None, 1, dilation * (weight.shape[-1] // 2), dilation, x.shape[1])
+
+
+def _weight_gradient(x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:
+    """(C, 1, size, size) of the sum of `_same(x, weight, dilation)` times g."""
+    if dilation > 1:
+        x, g = _folded(x, size, dilation), _folded(g, size, dilation)
+    height, width = x.shape[2:]
+    if min(height, width) < size:  # the kernels are slow, too, where there are fewer rows than weights in a column
+        missing = (0, max(0, size - width), 0, max(0, size - height))
+        x, g = F.pad(x, missing), F.pad(g, missing)
+    columns = [(first, min(FAST_COLUMNS, size - first)) for first in range(0, size, FAST_COLUMNS)]
+    gradients = [_columns(x, g, size, first, count) for first, count in columns]
+    whole = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 3)
+    return whole if dilation == 1 else whole.unflatten(0, (dilation, -1)).sum(0)
+
+
+def _columns(x: Tensor, g: Tensor, size: int, first: int, count: int) -> Tensor:
     """The columns first, ..., first + count - 1 of the gradient of a weight of stride 1 without dilation."""
     channels, left = x.shape[1], size // 2 - first
     right = count - 1 - left
     sides = left if left == right else 0
     x = x if sides else F.pad(x, (left, right))
-    shape = x.new_empty(()).expand(channels, 1, size, count)  # of a weight; its values are not read
-    _, gradient, _ = torch.ops.aten.convolution_backward(g, x, shape, None, [1, 1], [size // 2, sides], [1, 1], False, [0, 0], channels,
+    like = x.new_empty((channels, 1, size, count))  # a weight, of which the shape alone is read
+    _, gradient, _ = torch.ops.aten.convolution_backward(g, x, like, None, [1, 1], [size // 2, sides], [1, 1], False, [0, 0], channels,
                                                          [False, True, False])
     return gradient
 

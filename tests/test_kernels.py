@@ -879,3 +879,23 @@ def test_a_plain_sum_hands_on_a_gradient_that_lies_in_memory_as_it_does(read):
         return read(total.total()).sin()
 
     assert torch.autograd.gradgradcheck(of, (x,))
+
+
+def test_a_plain_sum_changes_nothing_that_it_was_given_nor_what_it_gave():
+    draw = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 4, 4, generator=draw) for _ in range(4)]
+    kept, total = [part.clone() for part in parts], plain.Sum()
+    for part in parts[:3]:
+        total.add_tensor(part, torch.tensor(0.5) if part is parts[1] else None)
+    first = total.total()
+    seen = first.clone()
+    total.add_tensor(parts[3])
+    assert all(map(torch.equal, parts, kept)) and torch.equal(first, seen)
+    torch.testing.assert_close(total.total(), kept[0] + 0.5 * kept[1] + kept[2] + kept[3])
+
+
+def test_a_plain_sum_is_as_precise_as_its_most_precise_part():
+    total = plain.Sum()
+    for value, dtype in ((1.0, torch.bfloat16), (1.0, torch.bfloat16), (1e-3, torch.float32)):
+        total.add_tensor(torch.full((1, 1, 1, 1), value, dtype=dtype))
+    assert total.total().dtype is torch.float32 and total.total().item() == pytest.approx(2.001)

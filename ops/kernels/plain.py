@@ -126,6 +126,7 @@ class Sum:
 
     def __init__(self) -> None:
         self._total: Tensor | None = None
+        self._own = False  # whether the total is a tensor that nobody else has seen
 
     def add(self, op: Any, source: Any, scale: Tensor | None = None, factor: Tensor | None = None,
             change: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -143,17 +144,22 @@ class Sum:
     def add_tensor(self, x: Tensor, scale: Tensor | None = None) -> None:
         """Adds `scale * x`."""
         total = self._total
-        if total is not None:
-            same_shape(x, total.shape)
-        if scale is not None:
-            self._total = x * scale if total is None else torch.addcmul(total, x, scale)
+        if total is None:
+            self._total = x if scale is None else x * scale
+            return
+        same_shape(x, total.shape)
+        if not self._own or x.dtype != total.dtype:
+            self._total, self._own = total + x if scale is None else torch.addcmul(total, x, scale), True
+        elif scale is None:
+            total.add_(x)
         else:
-            self._total = x if total is None else total + x
+            total.addcmul_(x, scale)
 
     def total(self) -> Tensor:
         """What was added, of which there must be something."""
         if self._total is None:
             raise ValueError("a sum needs at least one part")
+        self._own = False
         return _with_gradient_alike(self._total)
 
 
