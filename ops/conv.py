@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ops import plain
 from ops.depthwise import Depthwise, every
@@ -13,6 +14,11 @@ from ops.op import BatchNorm, Normalisation, Op, ReLU, SeparableOp
 
 def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, size, stride, (size - 1) // 2, bias=False)
+
+
+def _is_looked_at(module: nn.Module) -> bool:
+    """Whether somebody has hooked on to what it gives, or would be told of its gradient."""
+    return bool(module._forward_hooks or module._backward_hooks or _has_any_global_hook())
 
 
 class SeparableBody(nn.Module):
@@ -28,7 +34,8 @@ class SeparableBody(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(self.pointwise1(self.depthwise1(x)))
-        return self.pointwise2(self.depthwise2(F.relu(x)))
+        alone = torch.is_grad_enabled() and not _is_looked_at(self.norm1)  # its gradient does not need what it gave
+        return self.pointwise2(self.depthwise2(F.relu(x, inplace=alone)))
 
     def stages(self) -> tuple[Stage, ...]:
         first, second = self.depthwise1, self.depthwise2
