@@ -3,9 +3,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ops import plain
-from ops.depthwise import Depthwise
+from ops.depthwise import Depthwise, every
 from ops.forms import Form, form_of, held, sequence, under
 from ops.kernels.terms import Stage
 from ops.op import BatchNorm, Normalisation, Op, ReLU, SeparableOp
@@ -13,6 +14,11 @@ from ops.op import BatchNorm, Normalisation, Op, ReLU, SeparableOp
 
 def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, size, stride, (size - 1) // 2, bias=False)
+
+
+def _is_looked_at(module: nn.Module) -> bool:
+    """Whether somebody has hooked on to what it gives, or would be told of its gradient."""
+    return bool(module._forward_hooks or module._backward_hooks or _has_any_global_hook())
 
 
 class SeparableBody(nn.Module):
@@ -28,7 +34,8 @@ class SeparableBody(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(self.pointwise1(self.depthwise1(x)))
-        return self.pointwise2(self.depthwise2(F.relu(x)))
+        alone = torch.is_grad_enabled() and not _is_looked_at(self.norm1)  # its gradient does not need what it gave
+        return self.pointwise2(self.depthwise2(F.relu(x, inplace=alone)))
 
     def stages(self) -> tuple[Stage, ...]:
         first, second = self.depthwise1, self.depthwise2
@@ -79,8 +86,8 @@ class ReducedSkip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:] if height % 2 or width % 2 else x[:, :, 1:, 1:]
-        return torch.cat([self.even(x), self.odd(shifted)], 1)
+        padded = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+        return torch.cat([self.even(x), self.odd(every(padded, 1, 1))], 1)
 
     def stages(self) -> tuple[Stage, ...]:
         even, odd = self.even.weight, self.odd.weight

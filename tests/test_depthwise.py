@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.counting import kernels
-from ops.depthwise import Depthwise, depthwise
+from ops.depthwise import Depthwise, depthwise, every
 from tests import reference
 
 CASES = [(size, stride, dilation) for size in (1, 3, 5, 7) for stride in (1, 2, 3) for dilation in (1, 2, 3)]
@@ -81,3 +81,26 @@ def test_a_module_is_a_convolution_in_every_other_respect():
     assert torch.equal(ours.weight, theirs.weight) and repr(ours)[len("Depthwise"):] == repr(theirs)[len("Conv2d"):]
     x = torch.randn(2, 4, 6, 6)
     reference.close(ours(x), theirs(x), 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 2, 3, 9), (2, 4, 1, 1), (1, 3, 2, 5)])
+@pytest.mark.parametrize("size, dilation", [(3, 2), (5, 1), (5, 2), (7, 1), (5, 3)])
+def test_images_smaller_than_the_kernel_have_the_same_gradients(shape, size, dilation):
+    inputs = tensors(size, shape=shape, channels_last=True)
+    found = [torch.autograd.grad(compute(*inputs, 1, dilation).sin().sum(), inputs) for compute in (depthwise, plain)]
+    for mine, theirs in zip(*found, strict=True):
+        reference.close(mine, theirs, 1e-9)
+
+
+@pytest.mark.parametrize("stride, first", [(1, 0), (1, 1), (2, 0), (2, 1), (3, 2)])
+def test_a_gradient_of_every_other_pixel_lies_in_memory_as_the_image_does(stride, first):
+    x, _ = tensors(3, shape=(2, 4, 7, 6), channels_last=True)
+    assert torch.equal(every(x, stride, first), x[:, :, first::stride, first::stride])
+    seen = []
+    y = x * 1
+    y.register_hook(seen.append)
+    every(y, stride, first).square().sum().backward()
+    expected = torch.zeros_like(x)
+    expected[:, :, first::stride, first::stride] = 2 * x.detach()[:, :, first::stride, first::stride]
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) and torch.equal(x.grad, expected)
+    assert torch.autograd.gradgradcheck(lambda x: every(x, stride, first).sin(), (x,))

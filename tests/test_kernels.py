@@ -920,3 +920,43 @@ def test_what_hinders_is_named(option):
         kernels.use("native", hindrance=option)
     with pytest.raises(ValueError, match="backend must be one of auto, plain, native, packed, merged, got 'cuda'"):
         kernels.use("cuda")
+
+
+@pytest.mark.parametrize("read", [lambda total: torch.cat([total, total.detach()], 1), lambda total: total.mean((2, 3))])
+def test_a_plain_sum_hands_on_a_gradient_that_lies_in_memory_as_it_does(read):
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    for order in (torch.channels_last, torch.contiguous_format):
+        y, arrived = (x * 1).contiguous(memory_format=order), []
+        y.register_hook(arrived.append)
+        total = plain.Sum()
+        total.add_tensor(y)
+        found, = torch.autograd.grad(read(total.total()).square().sum(), x)
+        assert arrived[0].is_contiguous(memory_format=order)
+        torch.testing.assert_close(found, torch.autograd.grad(read(x).square().sum(), x)[0], rtol=0, atol=1e-12)
+
+    def of(x):
+        total = plain.Sum()
+        total.add_tensor(x)
+        return read(total.total()).sin()
+
+    assert torch.autograd.gradgradcheck(of, (x,))
+
+
+def test_a_plain_sum_changes_nothing_that_it_was_given_nor_what_it_gave():
+    draw = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 4, 4, generator=draw) for _ in range(4)]
+    kept, total = [part.clone() for part in parts], plain.Sum()
+    for part in parts[:3]:
+        total.add_tensor(part, torch.tensor(0.5) if part is parts[1] else None)
+    first = total.total()
+    seen = first.clone()
+    total.add_tensor(parts[3])
+    assert all(map(torch.equal, parts, kept)) and torch.equal(first, seen)
+    torch.testing.assert_close(total.total(), kept[0] + 0.5 * kept[1] + kept[2] + kept[3])
+
+
+def test_a_plain_sum_is_as_precise_as_its_most_precise_part():
+    total = plain.Sum()
+    for value, dtype in ((1.0, torch.bfloat16), (1.0, torch.bfloat16), (1e-3, torch.float32)):
+        total.add_tensor(torch.full((1, 1, 1, 1), value, dtype=dtype))
+    assert total.total().dtype is torch.float32 and total.total().item() == pytest.approx(2.001)

@@ -21,12 +21,12 @@ READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "
 # raises it says why (depthwise convolutions' gradients take more kernels than one, and a fraction of its time: `ops.depthwise`). SLACK is
 # for other versions of torch.
 COUNTED = {
-    ("small", "softmax", "w"): (2343, 795332), ("small", "softmax", "alpha"): (1274, 501044),
+    ("small", "softmax", "w"): (1563, 795332), ("small", "softmax", "alpha"): (1274, 501044),
     ("small", "softmax", "second"): (5785, 2635680),
-    ("nasbench201", "softmax", "w"): (715, 163324), ("nasbench201", "softmax", "alpha"): (652, 176378),
-    ("small", "gdas", "w"): (382, 197092), ("small", "gdas", "alpha"): (320, 101588), ("small", "pc_darts", "w"): (2433, 315916),
+    ("nasbench201", "softmax", "w"): (488, 163324), ("nasbench201", "softmax", "alpha"): (652, 176378),
+    ("small", "gdas", "w"): (382, 197092), ("small", "gdas", "alpha"): (320, 101588), ("small", "pc_darts", "w"): (1659, 315916),
 }
-FINAL = (589, 4708200)
+FINAL = (291, 4708200)
 SLACK = 1.05
 
 
