@@ -15,7 +15,7 @@ from supernet.hypergradients.base import Hypergradient, Layered, Problem, Score,
 from supernet.interfaces import InterfaceError, seen
 from supernet.networks.stacked import batch_norms
 from supernet.optim.descent import Descent, descend
-from supernet.optim.optimizers import virtual_step
+from supernet.optim.optimizers import linear_step, virtual_step
 from supernet.passes import Passes, Step
 from supernet.penalties.base import Penalty, WeightPenalty, WeightProblem
 from supernet.processes.group import ALONE, Group
@@ -238,6 +238,7 @@ class Bilevel:
         return Problem(
             self.w, self.alpha, lambda: result(train_batch, "train", self.relaxation.weights(noise), of_alpha=False).loss,
             lambda: penalised(val_batch, "val"), lambda grads: virtual_step(self.w_optimizer, self.w, grads), reduce=self.group.mean,
+            linear_step=lambda joined, w: linear_step(self.w_optimizer, self.w, joined.of, w),
             joint_loss=lambda: penalised(train_batch, "train"), score=score, again=lambda: self.problem(train_batch, val_batch),
             layered=lambda: self._layered(noise, lambda weights: result(val_batch, "val", weights).loss), progress=self.progress,
             memory=self.memory.values)

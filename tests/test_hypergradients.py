@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,9 @@ from supernet.bilevel import Bilevel
 from supernet.hypergradients.base import Problem
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
+from supernet.hypergradients.joined import Joined
 from supernet.hypergradients.unrolled import unrolled
-from supernet.optim.optimizers import virtual_step
+from supernet.optim.optimizers import linear_step, virtual_step
 from supernet.relaxations.softmax import Softmax
 from supernet.spaces import darts
 from supernet.tasks.classification import Classification
@@ -68,10 +71,75 @@ def test_virtual_step_is_the_optimizers_step(options, steps):
     torch.testing.assert_close(promised[0], problem.w[0].detach(), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("options", SGD.values(), ids=SGD)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_virtual_step_of_all_weights_joined_is_that_of_each(options, steps):
+    w = like_weights()
+    optimizer = torch.optim.SGD(w, lr=0.1, **options)
+    for _ in range(steps):
+        for p in w:
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+    joined, g = Joined(w), [torch.randn_like(p) for p in w]
+    base, factor = linear_step(optimizer, w, joined.of, joined.of(w))
+    found = joined.parts(torch._foreach_add(base, torch._foreach_mul(joined.of(g), factor)))
+    for a, b in zip(found, virtual_step(optimizer, w, g), strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=0, atol=1e-15)
+        assert a.shape == b.shape
+
+
+def test_where_weights_take_different_steps_there_is_no_joined_one():
+    w = like_weights()
+    of = Joined(w).of
+    optimizer = torch.optim.SGD(w, lr=0.1, momentum=0.9)
+    w[0].grad = torch.ones_like(w[0])
+    optimizer.step()
+    assert linear_step(optimizer, w, of, of(w)) is None  # one has a momentum
+    groups = [{"params": w[:1]}, {"params": w[1:], "lr": 0.2}]
+    assert linear_step(torch.optim.SGD(groups, lr=0.1), w, of, of(w)) is None
+    assert linear_step(torch.optim.SGD(w[1:], lr=0.1), w, of, of(w)) is None
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_joined_tensors_keep_their_bits_and_their_norm(joins):
+    w = like_weights(torch.float32) + ([] if joins else [torch.ones(3, dtype=torch.float64)])  # of two types: lists as they are
+    joined, bits = Joined(w), [p.detach().clone() for p in w]
+    values, kept = joined.of(w), joined.copied(w)
+    assert len(values) == (1 if joins else len(w)) and not any(v.requires_grad for v in values)
+    assert all(torch.equal(a, b) for a, b in zip(joined.parts(values), w, strict=True))
+    exact = torch.cat([p.double().flatten() for p in bits]).norm()
+    torch.testing.assert_close(joined.norm(values).double(), exact, rtol=1e-6, atol=0) if joins else None
+    with torch.no_grad():
+        for p in w:
+            p.mul_(3)
+    joined.put(kept, w)
+    assert all(torch.equal(a, b) for a, b in zip(w, bits, strict=True))
+
+
+def like_weights(dtype=torch.float64):
+    """Of several layouts, one not of one piece."""
+    torch.manual_seed(0)
+    dense = torch.randn(4, 6, 3, 3).contiguous(memory_format=torch.channels_last)
+    own = [torch.randn(3), torch.randn(5, 4), torch.randn(6, 1, 3, 3), dense, torch.randn(4, 7)[:, ::2], torch.randn(())]
+    return [p.to(dtype).detach().requires_grad_() for p in own]
+
+
+def test_the_second_order_is_the_same_with_a_step_of_each_weight():
+    parts, batches = smooth_problem()
+    problem = parts.problem(*batches)
+    assert problem.linear_step(Joined(problem.w), Joined(problem.w).of(problem.w)) is not None
+    apart = replace(problem, linear_step=lambda joined, w: None)
+    for hypergradient in (finite_difference, unrolled):
+        for a, b in zip(hypergradient(problem), hypergradient(apart), strict=True):
+            reference.close(a, b, 1e-10)
+
+
 def test_virtual_step_refuses_other_optimizers():
     w = torch.zeros(2, requires_grad=True)
     with pytest.raises(ValueError, match="needs w_optimizer=sgd, got Adam"):
         virtual_step(torch.optim.Adam([w]), [w], [w])
+    with pytest.raises(ValueError, match="needs w_optimizer=sgd, got Adam"):
+        linear_step(torch.optim.Adam([w]), [w], list, [w])
 
 
 class Smooth(nn.Module):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from supernet.hypergradients.joined import Joined
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -51,7 +53,8 @@ class Problem:
 
     Further: `joint_loss`, the training batch's loss with penalties; `score`, of a draw with a log-probability; `again`, the problem on the
     same batches under a new draw; `layered`, the same draw with alphas of each cell's own; `progress`, 0 in the first epoch and 1 in the
-    last; `memory`, what a hypergradient keeps from step to step.
+    last; `memory`, what a hypergradient keeps from step to step; `linear_step(joined, w)`, the virtual step of `w`, given as `joined` has
+    them, as numbers like them and the factor of the gradients that is added, or None where it is no such step for all weights alike.
     """
 
     w: Tensors
@@ -66,6 +69,7 @@ class Problem:
     layered: Callable[[], Layered] = _missing
     progress: float = 1.0
     memory: dict[str, Tensor] = field(default_factory=dict)
+    linear_step: Callable[[Joined, list[Tensor]], "tuple[list[Tensor], float | Tensor] | None"] = lambda joined, w: None
 
 
 Hypergradient = Callable[[Problem], Tensors]
@@ -103,23 +107,23 @@ def grad(loss: Tensor, inputs: Sequence[Tensor], **options: bool) -> Tensors:
     return tuple(next(found) if p.requires_grad else torch.zeros_like(p) for p in inputs)
 
 
-def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Of all of them, bit for bit, without gradients; on a GPU in few launches."""
-    with torch.no_grad():
-        return list(torch._foreach_mul([t.detach() for t in tensors], 1.0))
+@contextmanager
+def written(w: Tensors, joined: Joined, kept: Sequence[Tensor]) -> Iterator[Callable[[Sequence[Tensor]], None]]:
+    """Within, the tensors `w` can be written to, in a call with values as `joined` has them; afterwards they hold what they held before,
+    `kept`, bit for bit."""
+    try:
+        yield lambda values: joined.put(values, w)
+    finally:
+        joined.put(kept, w)
 
 
 @contextmanager
 def weights_at(w: Tensors, values: Sequence[Tensor]) -> Iterator[None]:
     """Within, the tensors `w` hold `values`; afterwards what they held before, bit for bit."""
-    kept = copies(w)
-    try:
-        with torch.no_grad():
-            torch._foreach_copy_(list(w), list(values))
+    joined = Joined(w)
+    with written(w, joined, joined.copied(w)) as write:
+        write(joined.of(values))
         yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list(w), kept)
 
 
 @contextmanager
@@ -135,17 +139,27 @@ def constant(parameters: Tensors) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def at_virtual_step(problem: Problem) -> tuple[Tensors, Tensors]:
+def at_virtual_step(problem: Problem, joined: Joined, start: list[Tensor], write: Callable[[Sequence[Tensor]], None]
+                    ) -> tuple[Tensors, list[Tensor]]:
     """With w' the weights after a virtual step: d val_loss(w', alpha) / d alpha at fixed w', and the direction u = (d w' /
-    d g)^T d val_loss / d w', where g is the gradient of train_loss. For SGD u = -xi * d val_loss / d w'."""
+    d g)^T d val_loss / d w', where g is the gradient of train_loss. For SGD u = -xi * d val_loss / d w'.
+
+    start: the weights, as `joined` has them, and the direction. write: gives the weights other values, in which it leaves them."""
     with constant(problem.alpha):
         g = problem.reduce(grad(problem.train_loss(), problem.w))
-    g = tuple(t.detach().requires_grad_() for t in g)
-    stepped = problem.virtual_step(g)
-    with weights_at(problem.w, [t.detach() for t in stepped]):
-        both = grad(problem.val_loss(), (*problem.alpha, *problem.w))
+    step = problem.linear_step(joined, start)
+    if step is None:
+        g = tuple(t.detach().requires_grad_() for t in g)
+        stepped = problem.virtual_step(g)
+        write(joined.of(stepped))
+    else:
+        base, factor = step
+        write(torch._foreach_add(base, torch._foreach_mul(joined.of(g), factor)))
+    both = grad(problem.val_loss(), (*problem.alpha, *problem.w))
     direct, v = both[: len(problem.alpha)], problem.reduce(both[len(problem.alpha):])
-    return direct, torch.autograd.grad(stepped, g, v)
+    if step is None:
+        return direct, joined.of(torch.autograd.grad(stepped, g, v))
+    return direct, torch._foreach_mul(joined.of(v), factor)
 
 
 def add_reduced(problem: Problem, direct: Tensors, indirect: Tensors) -> Tensors:

@@ -2,7 +2,8 @@
 
 import torch
 
-from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, copies, grad, static, weights_at
+from supernet.hypergradients.base import Problem, Tensors, add_reduced, at_virtual_step, constant, grad, static, written
+from supernet.hypergradients.joined import Joined
 from supernet.ranges import Positive, ranged
 
 
@@ -16,16 +17,19 @@ def finite_difference(problem: Problem, *, radius: Positive = 1e-2) -> Tensors:
     derivative of d_alpha L_train along u, so the same code serves every optimizer with a differentiable step.
     Raises ValueError for a radius that is not positive.
     """
-    direct, u = at_virtual_step(problem)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(u))))
-    eps = radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)  # a device tensor: nothing is read back
-    start = copies(problem.w)
-    step = torch._foreach_mul(list(u), eps)
+    joined = Joined(problem.w)
+    start = joined.copied(problem.w)
+    with written(problem.w, joined, start) as write:
+        direct, u = at_virtual_step(problem, joined, start, write)
+        norm = joined.norm(u)
+        eps = radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)  # a device tensor: nothing is read back
+        step = torch._foreach_mul(u, eps)
 
-    def slope(values: list[torch.Tensor]) -> Tensors:
-        with weights_at(problem.w, values), constant(problem.w):
-            return grad(problem.train_loss(), problem.alpha)
+        def slope(values: list[torch.Tensor]) -> Tensors:
+            write(values)
+            with constant(problem.w):
+                return grad(problem.train_loss(), problem.alpha)
 
-    ahead, behind = slope(torch._foreach_add(start, step)), slope(torch._foreach_sub(start, step))
+        ahead, behind = slope(torch._foreach_add(start, step)), slope(torch._foreach_sub(start, step))
     product = torch._foreach_mul(torch._foreach_sub(list(ahead), list(behind)), 0.5 / eps)
     return add_reduced(problem, direct, tuple(product))

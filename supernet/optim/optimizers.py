@@ -24,21 +24,45 @@ def virtual_step(optimizer: torch.optim.Optimizer, w: Sequence[Tensor], grads: S
     Includes learning rate, weight decay, momentum (with the buffers as they stand), dampening and Nesterov. Gradient clipping
     is left out, as in the official DARTS code. Raises ValueError for an optimizer other than SGD.
     """
-    if type(optimizer) is not torch.optim.SGD:
-        raise ValueError(f"a second-order hypergradient needs w_optimizer=sgd, got {type(optimizer).__name__}")
+    check_linear(optimizer)
     gradient, stepped = dict(zip(w, grads)), {}
     for group in optimizer.param_groups:
         buffers = {p: optimizer.state.get(p, {}).get("momentum_buffer") for p in group["params"] if p in gradient}
         for moves in (False, True):  # a weight that has moved before has a momentum
             ps = [p for p, buffer in buffers.items() if (buffer is not None) == moves]
             if ps:
-                values = _after(group, [p.detach() for p in ps], [gradient[p] for p in ps], [buffers[p] for p in ps] if moves else [])
-                stepped.update(zip(ps, values))
+                base, factor = _linear(group, [p.detach() for p in ps], [buffers[p] for p in ps] if moves else [])
+                stepped.update(zip(ps, _Shifted.apply(factor, len(ps), *base, *[gradient[p] for p in ps])))
     return tuple(stepped[p] for p in w)
 
 
-def _after(group: Mapping[str, Any], values: list[Tensor], grads: list[Tensor], buffers: list[Tensor]) -> tuple[Tensor, ...]:
-    """The step is linear: with d = g + weight decay * value it goes down `lr * (of_d * d + of_buffer * buffer)`. Few launches for all."""
+def linear_step(optimizer: torch.optim.Optimizer, w: Sequence[Tensor], of: Callable[[Sequence[Tensor]], list[Tensor]],
+                values: list[Tensor]) -> tuple[list[Tensor], float | Tensor] | None:
+    """`virtual_step` as `base + factor * gradient`: base and factor, where that is one step for all of `w`; else None.
+
+    values: those of `w`, as `of` gives them, and the base: the tensors of a list as others, fewer perhaps, for elementwise operations.
+    Raises ValueError for an optimizer other than SGD.
+    """
+    check_linear(optimizer)
+    if len(optimizer.param_groups) != 1:
+        return None
+    group = optimizer.param_groups[0]
+    buffers = [optimizer.state.get(p, {}).get("momentum_buffer") for p in w]
+    without = sum(buffer is None for buffer in buffers)
+    if without not in (0, len(buffers)) or {id(p) for p in w} != {id(p) for p in group["params"]}:
+        return None
+    return _linear(group, values, of(buffers) if without == 0 else [])
+
+
+def check_linear(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError."""
+    if type(optimizer) is not torch.optim.SGD:
+        raise ValueError(f"a second-order hypergradient needs w_optimizer=sgd, got {type(optimizer).__name__}")
+
+
+def _linear(group: Mapping[str, Any], values: list[Tensor], buffers: list[Tensor]) -> tuple[list[Tensor], float | Tensor]:
+    """The step is linear: with d = g + weight decay * value it goes down `lr * (of_d * d + of_buffer * buffer)`. Where it goes without g,
+    and the factor of g. Few launches for all."""
     momentum, of_d, of_buffer = group["momentum"], 1.0, 0.0
     if momentum and buffers:
         kept = 1 - group["dampening"]
@@ -49,7 +73,7 @@ def _after(group: Mapping[str, Any], values: list[Tensor], grads: list[Tensor], 
     if of_buffer:
         torch._foreach_add_(down, buffers, alpha=of_buffer)
     torch._foreach_mul_(down, group["lr"])
-    return _Shifted.apply(-group["lr"] * of_d, len(values), *torch._foreach_sub(values, down), *grads)
+    return list(torch._foreach_sub(values, down)), -group["lr"] * of_d
 
 
 class _Shifted(torch.autograd.Function):
