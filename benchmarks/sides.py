@@ -1,12 +1,14 @@
 """The two sides of a search step: our bundled supernet under `Bilevel`, and the edge-by-edge one under the published loop.
 
-Both compute the same mathematics from the same weights, alphas and batches (noise for images). Where a method runs fewer ops than the
+Both compute the same mathematics from the same weights, alphas and batches (noise for images). Of chains and layers the other side is our
+own network as PyTorch computes it op by op, in NCHW, under the published loop. Where a method runs fewer ops than the
 softmax does (GDAS), the other side is our own softmax step.
 """
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.compare import Side
+from ops import kernels
 from supernet.bilevel import Bilevel
 from supernet.hypergradients.finite_difference import finite_difference
 from supernet.hypergradients.first_order import first_order
@@ -23,13 +26,16 @@ from supernet.relaxations.edge_normalised import EdgeNormalised
 from supernet.relaxations.gumbel import GumbelHard
 from supernet.relaxations.softmax import Softmax
 from supernet.space import Space
-from supernet.spaces import darts, nasbench201, robust
+from supernet.spaces import darts, layerwise, nasbench201, nasbench_macro, robust
 from supernet.tasks.base import Batch
 from supernet.tasks.classification import Classification
+from supernet.weights import EdgeWeights
 from tests import reference
 
 STEPS = ("w", "alpha", "second")
-SPACES: Mapping[str, Callable[[], Space]] = {"darts": darts.make, "nasbench201": nasbench201.make, "s1": robust.s1}
+SPACES: Mapping[str, Callable[[], Space]] = {"darts": darts.make, "nasbench201": nasbench201.make, "s1": robust.s1,
+                                             "nasbench_macro": nasbench_macro.make,
+                                             "layerwise": partial(layerwise.make, dropouts=(0,))}  # nothing that draws
 CLASSES = 10
 W_OPTIMIZER = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}
 ALPHA_OPTIMIZER = {"lr": 3e-4, "betas": (0.5, 0.999), "weight_decay": 1e-3}
@@ -146,7 +152,7 @@ def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.fl
     if not how.same:
         softmax, other = METHODS["softmax"], Softmax(made, torch.Generator().manual_seed(0)).to(device, dtype)
         return {"ours": _ours(net, relaxation, batches), "reference": _ours(supernet(made, sizes, softmax, dtype), other, batches)}
-    published, new = _published(made, net, sizes, how)
+    published, new = (_stacked if made is space else PUBLISHED.get(space, _stacked))(made, net, sizes, how)
 
     def renewed() -> nn.Module:
         return new().to(device, dtype)
@@ -173,16 +179,40 @@ def ours_of(net: nn.Module, relaxation: Relaxation, sizes: Sizes, device: torch.
     return _ours(net, relaxation.to(device, dtype), (noise(sizes, draw, device, dtype), noise(sizes, draw, device, dtype)))
 
 
-def _published(space: Space, net: nn.Module, sizes: Sizes, how: Method) -> tuple[nn.Module, Callable[[], nn.Module]]:
-    """The edge-by-edge network with the weights of `net`, and what makes another one."""
+Published = tuple[nn.Module, Callable[[], nn.Module]]  # the published network with the weights of ours, and what makes another one
+
+
+def _stacked(space: Space, net: nn.Module, sizes: Sizes, how: Method) -> Published:
     candidates = space.candidates()
-    if list(space.cells) == ["cell"]:
-        arguments = (space.cells["cell"], candidates["cell"], sizes.cells, sizes.channels, CLASSES)
-        return (reference.residual_like(net, *arguments),
-                lambda: reference.ReferenceResidualNetwork("cell", *arguments, affine=False))
     return (reference.like(net, space.cells, candidates, sizes.channels, CLASSES, partial=how.partial),
             lambda: reference.ReferenceNetwork(space.cells, candidates, net.kinds, sizes.channels, CLASSES, affine=False, pool_bn=True,
                                                partial=how.partial))
+
+
+def _residual(space: Space, net: nn.Module, sizes: Sizes, how: Method) -> Published:
+    arguments = (space.cells["cell"], space.candidates()["cell"], sizes.cells, sizes.channels, CLASSES)
+    return (reference.residual_like(net, *arguments),
+            lambda: reference.ReferenceResidualNetwork("cell", *arguments, affine=False))
+
+
+class OneByOne(nn.Module):
+    """A network of ours as PyTorch computes it op by op. It stands for the published one where `tests/reference.py` has none."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, weights: EdgeWeights) -> Tensor:
+        with kernels.on_plain_path():
+            return self.net(x, weights)
+
+
+def _op_by_op(space: Space, net: nn.Module, sizes: Sizes, how: Method) -> Published:
+    return OneByOne(copy.deepcopy(net)), lambda: OneByOne(supernet(space, sizes, how, next(net.parameters()).dtype))
+
+
+PUBLISHED: Mapping[str, Callable[[Space, nn.Module, Sizes, Method], Published]] = {
+    "nasbench201": _residual, "nasbench_macro": _op_by_op, "layerwise": _op_by_op}
 
 
 def noise(sizes: Sizes, generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Batch:

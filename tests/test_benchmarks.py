@@ -53,6 +53,16 @@ def test_both_sides_take_the_same_steps(space, method, cells):
     """Every kind of step in float64: the alphas' gradients, then the weights."""
     channels = 4 if method == "pc_darts" else 2
     made = sides.make_sides(sides.Sizes(cells, channels, 4, 8), CPU, torch.float64, space=space, method=method)
+    take_the_same_steps(made, lambda: reference.parameters_side_by_side(made["ours"].net, made["reference"].net))
+
+
+@pytest.mark.parametrize("space, cells", [("nasbench_macro", 8), ("layerwise", 6)])
+def test_where_there_is_no_published_network_the_other_side_is_ours_op_by_op(space, cells):
+    made = sides.make_sides(sides.Sizes(cells, 2, 4, 8), CPU, torch.float64, space=space)
+    take_the_same_steps(made, lambda: zip(made["ours"].net.parameters(), made["reference"].net.parameters(), strict=True))
+
+
+def take_the_same_steps(made, weights):
     ours, published = made["ours"], made["reference"]
     for step, tolerance in (("w", 1e-9), ("alpha", 1e-9), ("second", 1e-6)):
         for side in made.values():
@@ -60,7 +70,7 @@ def test_both_sides_take_the_same_steps(space, method, cells):
         if step != "w":
             for mine, theirs in zip(ours.alpha, published.alpha, strict=True):
                 reference.close(mine.grad, theirs.grad, tolerance)
-        for mine, theirs in reference.parameters_side_by_side(ours.net, published.net):
+        for mine, theirs in weights():
             reference.close(mine, theirs, 1e-9)
 
 
