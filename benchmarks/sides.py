@@ -152,7 +152,7 @@ def make_sides(sizes: Sizes, device: torch.device, dtype: torch.dtype = torch.fl
     if not how.same:
         softmax, other = METHODS["softmax"], Softmax(made, torch.Generator().manual_seed(0)).to(device, dtype)
         return {"ours": _ours(net, relaxation, batches), "reference": _ours(supernet(made, sizes, softmax, dtype), other, batches)}
-    published, new = (_stacked if made is space else PUBLISHED.get(space, _stacked))(made, net, sizes, how)
+    published, new = PUBLISHED.get(made.name, _stacked)(made, net, sizes, how)
 
     def renewed() -> nn.Module:
         return new().to(device, dtype)

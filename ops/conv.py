@@ -18,7 +18,7 @@ def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn
 
 def _is_looked_at(module: nn.Module) -> bool:
     """Whether somebody has hooked on to what it gives, or would be told of its gradient."""
-    return bool(module._forward_hooks or module._backward_hooks or _has_any_global_hook())
+    return bool(module._forward_hooks or module._backward_hooks or module._backward_pre_hooks or _has_any_global_hook())
 
 
 class SeparableBody(nn.Module):

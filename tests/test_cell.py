@@ -225,13 +225,13 @@ def test_drop_path_of_a_supernet_equals_the_obvious(partial):
         reference.close(*(torch.autograd.grad(out.square().sum(), w.ops, retain_graph=True)[0] for out in (found, wanted)), 1e-9)
 
 
-@pytest.mark.parametrize("hook", ["register_forward_hook", "register_full_backward_hook"])
+@pytest.mark.parametrize("hook", ["register_forward_hook", "register_full_backward_hook", "register_full_backward_pre_hook"])
 def test_whoever_hooks_on_to_an_inner_norm_sees_what_it_gave_and_changes_nothing(hook):
     norm = Normalisation(affine=False, after_pools=True)
     op, x = make_op("sep_conv_3x3", 4, 1, norm), torch.randn(2, 4, 6, 6)
     expected = torch.autograd.grad(op(x).square().sum(), list(op.parameters()))
     seen = []
-    getattr(op.body.norm1, hook)(lambda module, given, out: seen.append(out if torch.is_tensor(out) else out[0]))
+    getattr(op.body.norm1, hook)(lambda module, *told: seen.append(told[-1] if torch.is_tensor(told[-1]) else told[-1][0]))
     y = op(x)
     assert all(map(torch.equal, expected, torch.autograd.grad(y.square().sum(), list(op.parameters()))))
     assert len(seen) == 1 and seen[0].min() < 0

@@ -92,6 +92,21 @@ def test_separable(channels, out, size, stride, dilation, dtype):
           exact=torch.float64 if single else None)
 
 
+@pytest.mark.parametrize("size, stride, dilation", [(3, 1, 1), (5, 1, 2), (3, 2, 1), (5, 2, 2), (3, 3, 1), (7, 3, 2)])
+@pytest.mark.parametrize("sides", [(9, 31), (16, 24), (5, 1), (1, 40)])
+def test_separable_of_long_and_short_rows(size, stride, dilation, sides):
+    x, depthwise, pointwise = image(2, 20, *sides), image(20, 1, size, size, seed=1), image(36, 20, 1, 1, seed=2)
+    agree(lambda module, t: module.separable(*t, stride=stride, dilation=dilation), [x, depthwise, pointwise])
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_max_pooling_of_what_is_not_finite(channels):
+    x = image(2, channels, 7, 9)
+    x[0, :, 2, 3], x[1, :, 4, :] = float("nan"), -float("inf")
+    x[1, :, 5:, :] = -float("inf")  # a window of nothing else
+    agree(lambda module, t: module.max_pool(t[0], 3, 2).nan_to_num(nan=7.0, neginf=-9.0), [x])
+
+
 def dense(module, x, weight, norm, dilation=1):
     if module is native:
         return native.mix_terms([(Term(Flow(x), (Stage(None, weight, 1, dilation, norm and Settled(norm)),)), None, None)])
@@ -215,7 +230,7 @@ def test_mix(number, channels, dtype):
 
 
 @pytest.mark.parametrize("op", ["max_pool", "avg_pool"])
-@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (7, 2)])
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (7, 2), (3, 5), (1, 3)])
 @pytest.mark.parametrize("channels", [1, 3, 8, 16, 36])
 def test_pools(op, size, stride, channels):
     x = image(2, channels, 7, 10)
@@ -923,21 +938,21 @@ def test_what_hinders_is_named(option):
 
 
 @pytest.mark.parametrize("read", [lambda total: torch.cat([total, total.detach()], 1), lambda total: total.mean((2, 3))])
-def test_a_plain_sum_hands_on_a_gradient_that_lies_in_memory_as_it_does(read):
+def test_a_nodes_plain_sum_hands_on_a_gradient_that_lies_in_memory_as_it_does(read):
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     for order in (torch.channels_last, torch.contiguous_format):
         y, arrived = (x * 1).contiguous(memory_format=order), []
         y.register_hook(arrived.append)
-        total = plain.Sum()
-        total.add_tensor(y)
-        found, = torch.autograd.grad(read(total.total()).square().sum(), x)
+        sums = plain.node_sums(y, list, None)
+        sums[0].add_tensor(y)
+        found, = torch.autograd.grad(read(sums.take(0)).square().sum(), x)
         assert arrived[0].is_contiguous(memory_format=order)
         torch.testing.assert_close(found, torch.autograd.grad(read(x).square().sum(), x)[0], rtol=0, atol=1e-12)
 
     def of(x):
-        total = plain.Sum()
-        total.add_tensor(x)
-        return read(total.total()).sin()
+        sums = plain.node_sums(x, list, None)
+        sums[0].add_tensor(x)
+        return read(sums.take(0)).sin()
 
     assert torch.autograd.gradgradcheck(of, (x,))
 

@@ -180,14 +180,18 @@ INLINE void write_soon(const T* at, Int count) {
 // What the next piece of work reads, asked for bit by bit while this one is computed: few lines can be on their way at once, and what is
 // computed meanwhile waits for none of them.
 class Soon {
-    struct { const T* at; Int count; } regions[3] = {};
-    Int number = 0, lines = 0, region = 0, done = 0, each = 0;
+    struct { const T* at; Int runs, numbers, apart; } regions[3] = {};  // numbers that stand together, so many times
+    Int number = 0, lines = 0, each = 0, region = 0, run = 0, done = 0;
     static constexpr Int UNIT = LINE / Int(sizeof(T));
+    static Int lines_of(Int numbers) { return (numbers + UNIT - 1) / UNIT; }
 
   public:
-    void reads(const T* at, Int count) {
-        regions[number++] = {at, count};
-        lines += (count + UNIT - 1) / UNIT;
+    // Channels of all pixels, which are `stride` apart.
+    void reads(const T* at, Int pixels, Int channels, Int stride) {
+        const bool close = stride < channels + UNIT;
+        regions[number] = {at, close ? 1 : pixels, close ? pixels * stride : channels, stride};
+        lines += regions[number].runs * lines_of(regions[number].numbers);
+        number++;
     }
     // But for what another piece of work reads.
     void without(const Soon& other) {
@@ -195,19 +199,22 @@ class Soon {
         for (Int i = 0; i < number; i++) {
             bool there = false;
             for (Int k = 0; k < other.number; k++) there |= other.regions[k].at == regions[i].at;
-            if (!there) rest.reads(regions[i].at, regions[i].count);
+            if (there) continue;
+            rest.regions[rest.number++] = regions[i];
+            rest.lines += regions[i].runs * lines_of(regions[i].numbers);
         }
         *this = rest;
     }
     // It is asked so many times.
     void times(Int count) { each = (lines + count - 1) / count; }
     INLINE void ask() {
-        for (Int k = 0; k < each && region < number; k++, done += UNIT) {
-            if (done >= regions[region].count) {
-                region++, done = -UNIT;
-                continue;
-            }
-            read_soon(regions[region].at + done);
+        for (Int left = each; left > 0 && region < number;) {
+            const auto& r = regions[region];
+            const T* at = r.at + run * r.apart;
+            for (; done < r.numbers && left > 0; done += UNIT, left--) read_soon(at + done);
+            if (done < r.numbers) break;
+            done = 0;
+            if (++run == r.runs) region++, run = 0;
         }
     }
 };
@@ -709,7 +716,8 @@ template <int M, class V> void outputs_of_row(const V* from, Int apart, Int widt
 
 // One image. weight: of `weights_by_tiles`, `number` blocks of outputs; between: scratch.
 template <int M, class V>
-void convolve_tiles(const Shape& s, const Tiling& cut, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out, Soon& soon) {
+void convolve_tiles(const Shape& s, const Tiling& cut, const V* planes, Int channels, const V* weight, Int number, V* between,
+                    const Outputs& out, Soon& soon) {
     constexpr Int L = sizeof(V) / sizeof(T), places = 4 * (M + 2);
     const Int bi = blocks(channels, L);
     for (Int first = 0; first < cut.down; first += cut.rows) {
@@ -730,7 +738,8 @@ void convolve_tiles(const Shape& s, const Tiling& cut, const V* planes, Int chan
 }
 
 template <class V>
-void convolve_by_tiles(const Shape& s, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out, Soon& soon) {
+void convolve_by_tiles(const Shape& s, const V* planes, Int channels, const V* weight, Int number, V* between, const Outputs& out,
+                       Soon& soon) {
     const Tiling cut(s);
     if (cut.wide == 4) convolve_tiles<4>(s, cut, planes, channels, weight, number, between, out, soon);
     else convolve_tiles<2>(s, cut, planes, channels, weight, number, between, out, soon);
@@ -958,7 +967,7 @@ struct Forward {
 
     Soon reads(Int n) const {
         Soon soon;
-        soon.reads(x + n * s.pixels() * stride, s.pixels() * stride);
+        soon.reads(x + n * s.pixels() * stride, s.pixels(), s.in, stride);
         return soon;
     }
 };
@@ -1064,7 +1073,8 @@ template <class V> void stages_forward(std::vector<Forward>& stages, Int threads
         for (size_t i = 0; i < stages.size(); i++) pack(stages[i].s, stages[i].depthwise, stages[i].pointwise, own[i].w, false);
         const Share share = own_share(images);
         for (Int n = share.first; n < share.last; n++)
-            for (size_t i = 0; i < stages.size(); i++) image_forward(stages[i], own[i], own[i].planes < 0 ? nullptr : &planes[own[i].planes], after(stages, n, i, share.last), n);
+            for (size_t i = 0; i < stages.size(); i++)
+                image_forward(stages[i], own[i], own[i].planes < 0 ? nullptr : &planes[own[i].planes], after(stages, n, i, share.last), n);
     }
     for (Forward& f : stages)
         if (f.mean) merge_moments(f.of_images.data(), images, f.s.out, f.s.out_height() * f.s.out_width(), f.follow, f.mean, f.rstd);
@@ -1234,11 +1244,11 @@ struct Backward {
 
     bool part() const { return s.out == 0; }
     Soon reads(Int n) const {
-        const Int in_pixels = s.pixels(), pixels = part() ? in_pixels : s.out_pixels(), channels = part() ? stride : s.out;
+        const Int in_pixels = s.pixels(), pixels = part() ? in_pixels : s.out_pixels(), p_stride = part() ? stride : s.out;
         Soon soon;
-        if (in.normed) soon.reads(in.p + n * pixels * channels, pixels * channels);
-        if (!part()) soon.reads(x + n * in_pixels * stride, in_pixels * stride);
-        if (dx) soon.reads(dx + n * in_pixels * s.in, in_pixels * s.in);
+        if (in.normed) soon.reads(in.p + n * pixels * p_stride, pixels, part() ? s.in : s.out, p_stride);
+        if (!part()) soon.reads(x + n * in_pixels * stride, in_pixels, s.in, stride);
+        if (dx) soon.reads(dx + n * in_pixels * s.in, in_pixels, s.in, s.in);
         return soon;
     }
     bool weights() const { return ddepthwise || dpointwise; }
@@ -1356,7 +1366,7 @@ template <class V> void weight_of_tiles(const Shape& s, const V* sums, Int numbe
     else weight_of_sums<2>(sums, s.out, number, to);
 }
 
-// One image of one stage. d: the gradient of the pointwise product's inputs, padded as planes are where the stride is 1.
+// One image of one stage. d: the gradient of the pointwise product's inputs, padded by `gradient_border`.
 template <class V>
 void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* dense, Soon soon, Int n) {
     constexpr Int L = sizeof(V) / sizeof(T);
@@ -1375,7 +1385,7 @@ void image_backward(Backward& f, OwnBackward<V>& own, Planes<V>* held, V* d, V* 
     const Int x_stride = f.stride, g_stride = in.g_stride, ins = s.in, outs = s.out, across = s.width;
     const bool normed = f.norm.mean, sums = f.sums(), accumulate = f.accumulate;
     if (held) held->hold(s, xn, f.stride, f.norm);
-    soon.times(3 * ((rows + chunk - 1) / chunk) + (f.dx ? bi * s.height : 0));
+    soon.times((2 + (f.dpointwise && !s.dense())) * ((rows + chunk - 1) / chunk) + (f.dx ? bi * s.height : 0));
     for (Int r = 0; r < rows; r += chunk) {
         const Int here = std::min(chunk, rows - r), pixels = here * columns;
         soon.ask();
@@ -1861,7 +1871,6 @@ template <int K, class V> void max_pool_of(const Shape& s, const T* x, Int strid
                     for (Int k = 0; k < size; k++) window[k] = (first + k < 0 || first + k >= s.height ? size : (first + k) % size) * columns;
                     T* to = out + (n * rows + r) * columns * s.in + b;
                     uint8_t* places = index ? index + (n * rows + r) * columns * s.in + b : nullptr;
-                    write_soon(to + columns * s.in, columns * s.in);
                     const Int* window_of = window.data();
                     with_lanes<V>(lanes, [&](auto count) __attribute__((always_inline)) {
                         for (Int i = 0; i < columns; i++) {
@@ -1870,6 +1879,7 @@ template <int K, class V> void max_pool_of(const Shape& s, const T* x, Int strid
 #pragma GCC unroll 3
                             for (int k = 0; k < (K ? K : int(size)); k++)
                                 take_larger(best[window_of[k] + i], where[window_of[k] + i] + Whole<V>::all(k * size), v, at);
+                            write_soon(to + (columns + i) * s.in);
                             store<V>(to + i * s.in, v, count);
                             if (places) Whole<V>::store(places + i * s.in, at, count);
                         }

@@ -112,7 +112,7 @@ class NodeSums(dict):
 def node_sums(x: Tensor, rounds: Rounds, kept: dict[Any, Any] | None) -> NodeSums:
     """The sums of a cell's nodes, `sums[node].add(...)` as `Sum.add`. x: an input of the cell. rounds, kept: for backends that compute the
     ops of several nodes together: what will be added, and a place for what cells that are called with the same scales can share."""
-    return NodeSums(Sum)
+    return NodeSums(_NodeSum)
 
 
 def same_shape(x: Tensor, shape: Sequence[int]) -> None:
@@ -148,7 +148,7 @@ class Sum:
             self._total = x if scale is None else x * scale
             return
         same_shape(x, total.shape)
-        if not self._own or x.dtype != total.dtype:
+        if not self._own or x.dtype != total.dtype or torch.is_autocast_enabled(x.device.type):  # which chooses a type for each
             self._total, self._own = total + x if scale is None else torch.addcmul(total, x, scale), True
         elif scale is None:
             total.add_(x)
@@ -160,7 +160,14 @@ class Sum:
         if self._total is None:
             raise ValueError("a sum needs at least one part")
         self._own = False
-        return _with_gradient_alike(self._total)
+        return self._total
+
+
+class _NodeSum(Sum):
+    """Of a cell's node, which others read and nobody changes in place."""
+
+    def total(self) -> Tensor:
+        return _with_gradient_alike(super().total())
 
 
 class _AlikeGradient(torch.autograd.Function):
