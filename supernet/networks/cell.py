@@ -130,13 +130,13 @@ class Bypass:
               drop: Tensor | None) -> Tensor:
         """Adds what passes by to the running `sums`; returns what the ops read. drop: as for `MixedEdges.leave`; an edge is dropped with
         what passes it by."""
-        rest = x[:, self.width:]
+        own, rest = x.split((self.width, x.shape[1] - self.width), 1)  # two slices would have two gradients of all channels
         if self.spec.stride > 1 and source < self.spec.num_inputs:
             rest = F.max_pool2d(rest, self.spec.stride, self.spec.stride, ceil_mode=True)
         for e, destination in self.leaving.get(source, ()):
             if active is None or any(active[e]):
                 sums[destination].add_tensor(rest if drop is None else rest * drop[e], None if edges is None else edges[e])
-        return x[:, : self.width]
+        return own
 
     def join(self, computed: Tensor | None, passed: Tensor) -> Tensor:
         """A node's state, channel c of part p at c * K + p."""
