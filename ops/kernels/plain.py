@@ -148,7 +148,8 @@ class Sum:
             self._total = x if scale is None else x * scale
             return
         same_shape(x, total.shape)
-        if not self._own or x.dtype != total.dtype or torch.is_autocast_enabled(x.device.type):  # which chooses a type for each
+        alike = x.dtype == total.dtype and (scale is None or scale.dtype == total.dtype)  # else a type is chosen, by autocast perhaps
+        if not self._own or not alike:
             self._total, self._own = total + x if scale is None else torch.addcmul(total, x, scale), True
         elif scale is None:
             total.add_(x)
