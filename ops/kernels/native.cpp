@@ -180,18 +180,21 @@ INLINE void write_soon(const T* at, Int count) {
 // What the next piece of work reads, asked for bit by bit while this one is computed: few lines can be on their way at once, and what is
 // computed meanwhile waits for none of them.
 class Soon {
-    struct { const T* at; Int runs, numbers, apart; } regions[3] = {};  // numbers that stand together, so many times
+    struct Region { const T* at; Int runs, numbers, apart; };  // numbers that stand together, so many times
+    Region regions[3] = {};
     Int number = 0, lines = 0, each = 0, region = 0, run = 0, done = 0;
     static constexpr Int UNIT = LINE / Int(sizeof(T));
-    static Int lines_of(Int numbers) { return (numbers + UNIT - 1) / UNIT; }
+
+    void add(const Region& r) {
+        regions[number++] = r;
+        lines += r.runs * ((r.numbers + UNIT - 1) / UNIT);
+    }
 
   public:
     // Channels of all pixels, which are `stride` apart.
     void reads(const T* at, Int pixels, Int channels, Int stride) {
         const bool close = stride < channels + UNIT;
-        regions[number] = {at, close ? 1 : pixels, close ? pixels * stride : channels, stride};
-        lines += regions[number].runs * lines_of(regions[number].numbers);
-        number++;
+        add({at, close ? 1 : pixels, close ? pixels * stride : channels, stride});
     }
     // But for what another piece of work reads.
     void without(const Soon& other) {
@@ -199,9 +202,7 @@ class Soon {
         for (Int i = 0; i < number; i++) {
             bool there = false;
             for (Int k = 0; k < other.number; k++) there |= other.regions[k].at == regions[i].at;
-            if (there) continue;
-            rest.regions[rest.number++] = regions[i];
-            rest.lines += regions[i].runs * lines_of(regions[i].numbers);
+            if (!there) rest.add(regions[i]);
         }
         *this = rest;
     }
